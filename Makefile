@@ -1,0 +1,32 @@
+# Two commands are all the set-up there is:
+#   make imdb   installs into .venv and runs ULMFiT on IMDb, to a report
+#   make test   installs into .venv and runs all tests
+PYTHON ?= python3
+VENV := .venv
+RUN ?=
+
+.PHONY: imdb test lint clean
+
+imdb: $(VENV)/installed
+	$(VENV)/bin/python -m ulmfit_app.run imdb $(RUN)
+
+test: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.cfg | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install -e .
+	touch $@
+
+$(VENV)/installed-test: setup.cfg | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install -e '.[test]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,67 @@
+"""Whole files and honest progress: what every stage that writes or takes long has in common."""
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    Yields a path in the same folder, so that the final rename is atomic. The block may make a file or a folder there;
+    a folder takes the place of nothing or of an empty folder only. Parent folders are made.
+
+    >>> import tempfile; target = Path(tempfile.mkdtemp()) / "new" / "notes.txt"
+    >>> with replacing(target) as draft:
+    ...     _ = draft.write_text("whole")
+    >>> target.read_text()
+    'whole'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # mkdtemp makes a name nobody else has; the suffix is kept because some writers choose their format by it.
+    workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    draft = workspace / path.name
+    try:
+        yield draft
+        if draft.is_file():
+            # Without it a power cut after the rename can leave an empty file under the final name.
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def progress(iterable=None, *, total: int | None = None, description: str, unit: str = "it") -> tqdm:
+    """A bar with an estimate on a terminal; elsewhere one line a minute, and none for work shorter than that."""
+    on_terminal = sys.stderr.isatty()
+    return tqdm(
+        iterable,
+        total=total,
+        desc=description,
+        unit=unit,
+        unit_scale=True,
+        dynamic_ncols=on_terminal,
+        mininterval=0.2 if on_terminal else 60,
+        delay=0 if on_terminal else 60,
+        leave=False,
+        # A line of its own each time, instead of a carriage return that fills log files with one endless line.
+        bar_format=None if on_terminal else "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left\n",
+    )

@@ -1,0 +1,51 @@
+"""fastai's AWD-LSTM language model, trained on WikiText-103 (Merity et al. 2016): where ULMFiT starts.
+
+python -m data_scripts.wt103
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_scripts.fetch import FetchError, Source, download_archive, run_script, unpacked
+
+# fastai publishes neither size nor hash of it; gzip's own checksum, read to the end, tells a damaged one.
+URL = "https://s3.amazonaws.com/fast-ai-modelzoo/wt103-fwd.tgz"
+FASTAI_ARCHIVE = ("wt103-fwd", "fastai's wt103-fwd.tgz")
+
+
+def fetch() -> Source:
+    """The weights and their vocabulary, from the first of: the cache, fastai's URL.
+
+    Returns a folder that holds one .pth and one .pkl. Both are pickles: nothing here opens them.
+    Raises FetchError or ArchiveError.
+    """
+    if cached := unpacked(*FASTAI_ARCHIVE, locate=weights_folder):
+        return cached
+    try:
+        return download_archive(URL, *FASTAI_ARCHIVE, locate=weights_folder)
+    except FetchError as error:
+        advice = f"Get {URL} by other means, extract it, and run: python -m ulmfit_app.run imdb --pretrained FOLDER"
+        raise type(error)(f"{error} {advice}") from error
+
+
+def weights_folder(folder: Path) -> Path:
+    """The folder that holds one .pth and one .pkl: `folder` or one in it."""
+    for candidate in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+        if all(len(list(candidate.glob(pattern))) == 1 for pattern in ("*.pth", "*.pkl")):
+            return candidate
+    held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+    raise FetchError(f"These are not fastai's weights: expected one .pth and one .pkl in a folder, found {held}.")
+
+
+def _describe(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".pth", ".pkl"))
+    return ", ".join(f"{path.name} of {path.stat().st_size:,} bytes" for path in files) + "."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_script("wt103", fetch, _describe, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,676 @@
+"""What goes in, what comes out, and what is refused when texts are read and split."""
+
+import codecs
+import csv
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from data_scripts.fetch import Source
+from ulmfit_app import corpus as corpus_module
+from ulmfit_app import reading
+from ulmfit_app.config import DataSettings
+from ulmfit_app.corpus import Corpus, load_corpus
+from ulmfit_app.errors import DataError, SettingError
+from ulmfit_app.reading import read_table, read_texts
+
+REVIEWS = [(f"Review number {i}, long enough to be prose.", ("pos", "neg")[i % 2]) for i in range(100)]
+
+
+def csv_file(path: Path, rows, header=("text", "label"), delimiter=",", encoding="utf-8") -> Path:
+    with open(path, "w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=delimiter).writerows([header, *rows])
+    return path
+
+
+def load(path: Path, seed: int = 0, **settings) -> Corpus:
+    return load_corpus(DataSettings(source=str(path), **settings), seed)
+
+
+def refused(path: Path, error=DataError, **settings) -> str:
+    with pytest.raises(error) as caught:
+        load(path, **settings)
+    return str(caught.value)
+
+
+def sizes(corpus: Corpus) -> dict[tuple[str, str], int]:
+    return Counter(zip(corpus.table["split"], corpus.table["label"], strict=True))
+
+
+# Files
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".csv", ";"), (".csv", "\t"), (".tsv", "\t")])
+def test_comma_semicolon_and_tab_files_read_alike(tmp_path, suffix, delimiter):
+    path = csv_file(tmp_path / f"reviews{suffix}", REVIEWS, delimiter=delimiter)
+    assert read_table(path).to_numpy().tolist() == [list(row) for row in REVIEWS]
+
+
+@pytest.mark.parametrize("name", ["reviews.jsonl", "reviews.ndjson", "reviews.json"])
+def test_json_lines_read_as_the_same_csv_does(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in REVIEWS))
+    assert load(path).table.equals(load(csv_file(tmp_path / "reviews.csv", REVIEWS)).table)
+
+
+def test_parquet_reads_as_the_same_csv_does(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "reviews.parquet"
+    frame = pd.DataFrame(REVIEWS, columns=["text", "label"])
+    frame.iloc[::-1].iloc[::-1].set_index(pd.Index(range(5, 105))).to_parquet(path)
+    assert load(path).table.equals(load(csv_file(tmp_path / "reviews.csv", REVIEWS)).table)
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "reviews.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert "pip install 'ulmfit-app[parquet]'" in refused(tmp_path / "reviews.parquet")
+
+
+def test_a_file_that_is_no_parquet_is_refused(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "reviews.parquet").write_bytes(b"text,label\n" * 10)
+    assert "is not a whole Parquet file" in refused(tmp_path / "reviews.parquet")
+
+
+def test_quoted_fields_read_as_the_csv_module_wrote_them(tmp_path):
+    texts = ['He said "no", twice.', "two\nlines", "semi;colon, tab\t", 'ends with "', "a\r\nb"]
+    path = csv_file(tmp_path / "reviews.csv", [(text, "pos") for text in texts])
+    assert read_table(path)["text"].tolist() == texts
+
+
+def test_a_byte_order_mark_does_not_hide_a_column(tmp_path):
+    path = csv_file(tmp_path / "reviews.csv", REVIEWS, encoding="utf-8-sig")
+    assert read_table(path).columns.tolist() == ["text", "label"]
+
+
+def test_words_such_as_na_and_null_are_texts(tmp_path):
+    texts = ["NA", "nan", "null", "None", "N/A", "-", "1.0", "007"]
+    assert read_table(csv_file(tmp_path / "reviews.csv", [(t, "x") for t in texts]))["text"].tolist() == texts
+
+
+def test_a_nul_character_and_a_text_of_a_million_characters_are_read(tmp_path):
+    rows = [("long " * 240_000, "pos"), ("a\0b", "neg")]
+    texts = read_table(csv_file(tmp_path / "reviews.csv", rows))["text"].tolist()
+    assert texts[0] == rows[0][0]
+    # Python 3.10's csv module refuses NUL, so it stands as U+FFFD there.
+    assert texts[1] in ("a\0b", "a\ufffdb")
+
+
+def test_the_header_decides_the_delimiter_and_quotes_in_it_count(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text('"text, the review";label\n"a, b, c";pos\n')
+    assert read_table(path).columns.tolist() == ["text, the review", "label"]
+
+
+def test_a_header_that_two_delimiters_cut_alike_is_refused(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text("text;a,label\nx;y,z\n")
+    assert "cut at comma as at semicolon" in refused(path)
+
+
+def test_a_missing_file_is_refused_with_the_nearest_name(tmp_path):
+    csv_file(tmp_path / "reviews.csv", REVIEWS)
+    message = refused(tmp_path / "revews.csv")
+    assert "There is no file" in message and "Did you mean" in message and "reviews.csv" in message
+
+
+def test_a_name_that_is_neither_data_set_nor_path_is_refused():
+    assert "neither imdb, trec6, nor a file or folder" in refused(Path("no-such-data"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "has no rows: it holds nothing but white space"),
+        (b"text,label\n", "has no rows: it holds only the column names 'text', 'label'"),
+        (b"text\nfine film\n", "has one column, 'text'"),
+        (b"text,label,text\na,b,c\n", "more than one column named 'text'"),
+        (b"text,label\ngood,pos\nbad,but,neg\n", "line 3: expected 2 fields as in the line of column names, found 3"),
+        (b'text,label\n"two\nlines",pos\nshort\n', "line 4: expected 2 fields as in the line of column names, found 1"),
+        (b'text,label\ngood,pos\n"bad,neg\nfine,pos\n', "line 3: a quote opens here"),
+        (b'text,label\n"good,pos\n"bad",neg\n', "line 2: a quote opens here"),
+        (b'text,label\n"a\nb","c\n', "line 3: a quote opens here"),
+        (b'text,label\n"say ""yes""",pos\n"a" film,neg\n', "line 3: a quote opens here"),
+    ],
+)
+def test_a_broken_csv_is_refused_and_the_place_named(tmp_path, content, message):
+    path = tmp_path / "reviews.csv"
+    path.write_bytes(content)
+    assert message in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        ('{"text": "a", "label": "b"}\n{"text": \n', "line 2: expected one JSON object a line"),
+        ('[{"text": "a"}]', "line 1: expected one JSON object a line"),
+        ("{}\n", "has no rows"),
+    ],
+)
+def test_broken_json_lines_are_refused_and_the_line_named(tmp_path, content, message):
+    path = tmp_path / "reviews.jsonl"
+    path.write_text(content)
+    assert message in refused(path)
+
+
+def test_an_unknown_kind_of_file_is_refused_with_those_that_are_read(tmp_path):
+    (tmp_path / "reviews.xlsx").write_bytes(b"PK")
+    assert "Expected: .csv, .tsv, .jsonl, .ndjson, .json, .parquet" in refused(tmp_path / "reviews.xlsx")
+
+
+# Encodings
+
+
+def test_latin_1_is_refused_with_byte_and_flag_and_then_read_with_it(tmp_path):
+    rows = [*REVIEWS, ("Un film très long et très beau, vraiment.", "pos")]
+    path = csv_file(tmp_path / "reviews.csv", rows, encoding="latin-1")
+    position = path.read_bytes().index("è".encode("latin-1"))
+    message = refused(path)
+    assert f"byte {position} " in message and "--encoding latin-1" in message
+    assert rows[-1][0] in load(path, encoding="latin-1").table["text"].tolist()
+
+
+def test_the_byte_of_a_wrong_encoding_is_right_across_blocks(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_bytes(b"text,label\n" + "é".encode() * (1 << 20) + b",pos\nx\xffy,neg\n")
+    assert f"byte {path.read_bytes().index(0xFF)} " in refused(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_refused_with_the_flag_that_reads_it(tmp_path, encoding):
+    path = csv_file(tmp_path / "reviews.csv", REVIEWS, encoding=encoding)
+    message = refused(path)
+    assert "byte" in message and message.endswith(f"--encoding {encoding}")
+    assert len(load(path, encoding=encoding).table) == 100
+
+
+def test_utf_16_in_a_class_folder_names_the_file(tmp_path):
+    for label in ("pos", "neg"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.txt").write_bytes(codecs.BOM_UTF16_LE + "fine".encode("utf-16-le"))
+    message = refused(tmp_path)
+    assert str(Path("neg", "1.txt")) in message and "--encoding utf-16" in message
+
+
+def test_an_encoding_that_does_not_exist_is_refused(tmp_path):
+    path = csv_file(tmp_path / "reviews.csv", REVIEWS)
+    assert "no text encoding 'utf-9'" in refused(path, SettingError, encoding="utf-9")
+
+
+# Columns
+
+
+@pytest.mark.parametrize("header", [("Text", "LABEL"), ("review", "sentiment"), ("comment", "class"), ("body", "mark")])
+def test_columns_are_guessed_where_there_is_no_doubt(tmp_path, header):
+    path = csv_file(tmp_path / "reviews.csv", [row[::-1] for row in REVIEWS], header=header[::-1])
+    assert sorted(load(path).table["text"]) == sorted(text for text, _ in REVIEWS)
+
+
+def test_names_tell_the_columns_among_many(tmp_path):
+    rows = [(i, label, text, "x" * 200) for i, (text, label) in enumerate(REVIEWS)]
+    path = csv_file(tmp_path / "reviews.csv", rows, header=("id", "label", "text", "html"))
+    corpus = load(path)
+    assert corpus.labels == ["neg", "pos"]
+    assert "Took column 'text' of reviews.csv for the texts and 'label' for the labels." in corpus.notes
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        (("id", "body", "stars"), [(i, text, "5") for i, (text, _) in enumerate(REVIEWS)]),
+        (("text", "review", "label"), [(text, text[::-1], label) for text, label in REVIEWS]),
+        (("left", "right"), [(text, text[::-1]) for text, _ in REVIEWS]),
+    ],
+)
+def test_columns_in_doubt_are_refused_with_the_command(tmp_path, header, rows):
+    message = refused(csv_file(tmp_path / "reviews.csv", rows, header=header))
+    assert all(f"'{name}'" in message for name in header)
+    assert "--text COLUMN --label COLUMN" in message
+
+
+def test_a_first_line_that_is_data_is_refused(tmp_path):
+    message = refused(csv_file(tmp_path / "reviews.csv", REVIEWS[1:], header=REVIEWS[0]))
+    assert "should name the columns, but 'pos'" in message
+
+
+def test_a_missing_column_is_refused_with_the_nearest(tmp_path):
+    message = refused(csv_file(tmp_path / "reviews.csv", REVIEWS, header=("review", "stars")), text="reveiw")
+    assert "no column 'reveiw'" in message and "'review', 'stars'" in message and "--text review?" in message
+
+
+def test_column_names_for_a_folder_are_refused(tmp_path):
+    assert "--text and --split name columns" in refused(tmp_path, SettingError, text="review", split="part")
+
+
+# Labels and cleaning
+
+
+def test_one_number_has_one_label_however_it_is_written(tmp_path):
+    path = tmp_path / "reviews.jsonl"
+    spellings = [1, 1.0, "1", "1.0", " 1 "]
+    rows = [{"text": f"text {i}", "label": spellings[i % 5] if i % 2 else 0} for i in range(40)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert load(path).labels == ["0", "1"]
+
+
+def test_booleans_are_labels(tmp_path):
+    rows = [{"text": f"text {i}", "label": [True, False, "True", "FALSE"][i % 4]} for i in range(40)]
+    path = tmp_path / "reviews.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert load(path).labels == ["false", "true"]
+
+
+def test_labels_are_in_order_of_value_and_then_of_the_alphabet(tmp_path):
+    labels = ["10", "9", "-1", "b", "a", "2.5"]
+    path = csv_file(tmp_path / "reviews.csv", [(f"text {i}", labels[i % 6]) for i in range(60)])
+    assert load(path).labels == ["-1", "2.5", "9", "10", "a", "b"]
+
+
+def test_empty_texts_and_labels_are_dropped_and_counted(tmp_path):
+    rows = [*REVIEWS, ("", "pos"), (" \t", "neg"), ("no label", ""), ("pandas' label", "nan"), ("kept", " pos ")]
+    corpus = load(csv_file(tmp_path / "reviews.csv", rows))
+    assert len(corpus.table) == 101
+    assert corpus.labels == ["neg", "pos"]
+    assert "Dropped 2 of 105 rows, whose text is empty." in corpus.notes
+    assert "Dropped 2 of 105 rows, whose label is empty or NaN." in corpus.notes
+
+
+def test_null_in_json_is_missing_and_never_the_word(tmp_path):
+    rows = [{"text": text, "label": label} for text, label in REVIEWS]
+    rows += [
+        {"text": None, "label": "pos"},
+        {"text": "a", "label": None},
+        {"text": "b"},
+        {"text": "c", "label": float("nan")},
+    ]
+    path = tmp_path / "reviews.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    corpus = load(path)
+    assert corpus.labels == ["neg", "pos"]
+    assert set(corpus.table["text"]) == {text for text, _ in REVIEWS}
+
+
+def test_nan_in_parquet_is_missing_and_its_numbers_are_whole(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "reviews.parquet"
+    labels = [float(i % 2) for i in range(99)] + [float("nan")]
+    pd.DataFrame({"text": [text for text, _ in REVIEWS], "label": labels}).to_parquet(path)
+    corpus = load(path)
+    assert corpus.labels == ["0", "1"]
+    assert len(corpus.table) == 99
+
+
+def test_a_lone_surrogate_is_replaced_and_counted_and_a_pair_is_kept(tmp_path):
+    path = tmp_path / "reviews.jsonl"
+    rows = [*REVIEWS, ("broken \ud83d smile", "pos"), ("whole \U0001f600 smile", "neg")]
+    path.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in rows))
+    corpus = load(path)
+    assert {"broken \ufffd smile", "whole \U0001f600 smile"} <= set(corpus.table["text"])
+    assert "Replaced every lone surrogate, which is no character, by U+FFFD: 1 in 1 text." in corpus.notes
+
+
+def test_no_row_with_text_and_label_is_refused(tmp_path):
+    path = csv_file(tmp_path / "reviews.csv", [("", "pos"), ("good", "")])
+    assert "None of the 2 rows has both a text and a label" in refused(path)
+
+
+# Splits
+
+
+def test_made_splits_have_their_shares_in_every_class(tmp_path):
+    rows = [(f"text {i}", "rare" if i % 10 == 0 else "common") for i in range(1000)]
+    corpus = load(csv_file(tmp_path / "reviews.csv", rows))
+    assert sizes(corpus) == {
+        ("train", "common"): 648,
+        ("valid", "common"): 72,
+        ("test", "common"): 180,
+        ("train", "rare"): 72,
+        ("valid", "rare"): 8,
+        ("test", "rare"): 20,
+    }
+    assert corpus.test_name == "held-out part of reviews.csv"
+
+
+def test_made_splits_depend_on_the_seed_alone(tmp_path):
+    path = csv_file(tmp_path / "reviews.csv", REVIEWS)
+    assert load(path, seed=3).table.equals(load(path, seed=3).table)
+    assert not load(path, seed=3).table.equals(load(path, seed=4).table)
+
+
+def test_copies_of_a_text_never_part(tmp_path):
+    rows = [(f"text {i % 60}", ("pos", "neg")[i % 2]) for i in range(600)] + [("ok", "pos")] * 300
+    corpus = load(csv_file(tmp_path / "reviews.csv", rows))
+    assert corpus.table.groupby("text")["split"].nunique().eq(1).all()
+    assert {split for split, _ in sizes(corpus)} == {"train", "valid", "test"}
+
+
+def test_two_hundred_classes_are_in_every_split(tmp_path):
+    corpus = load(csv_file(tmp_path / "reviews.csv", [(f"text {i}", f"class {i % 200}") for i in range(800)]))
+    assert corpus.table.groupby("split")["label"].nunique().to_dict() == {"train": 200, "valid": 200, "test": 200}
+
+
+def test_given_splits_are_kept_whatever_they_are_called(tmp_path):
+    words = ["Training", "dev", " TEST ", "train"]
+    rows = [(*row, words[i // 2 % 4]) for i, row in enumerate(REVIEWS)]
+    corpus = load(csv_file(tmp_path / "reviews.csv", rows, header=("text", "label", "part")), split="part")
+    expected = ["train", "valid", "test", "train"]
+    assert corpus.table["split"].tolist() == [expected[i // 2 % 4] for i in range(100)]
+    assert corpus.test_name == "test split of reviews.csv"
+
+
+def test_a_column_called_split_is_used_only_when_it_is_one(tmp_path):
+    rows = [(*row, ("train", "test")[i // 2 % 2]) for i, row in enumerate(REVIEWS)]
+    corpus = load(csv_file(tmp_path / "reviews.csv", rows, header=("body", "mark", "Split")))
+    assert "Took the splits from column 'Split'." in corpus.notes
+    assert corpus.table["split"].eq("test").sum() == 50
+    rows = [(*row, ("top", "bottom")[i % 2]) for i, row in enumerate(REVIEWS)]
+    corpus = load(csv_file(tmp_path / "other.csv", rows, header=("text", "label", "split")))
+    assert "Column 'split' holds other words than train, valid and test, so it was not used." in corpus.notes
+
+
+def test_valid_and_test_are_carved_from_train_when_not_given(tmp_path):
+    rows = [(*row, "test" if i < 20 else "train") for i, row in enumerate(REVIEWS)]
+    corpus = load(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    assert corpus.table["split"].tolist()[:20] == ["test"] * 20
+    assert Counter(corpus.table["split"]) == {"train": 72, "valid": 8, "test": 20}
+    rows = [(*row, "valid" if i < 20 else "train") for i, row in enumerate(REVIEWS)]
+    corpus = load(csv_file(tmp_path / "b.csv", rows, header=("text", "label", "split")), split="split")
+    assert Counter(corpus.table["split"]) == {"train": 64, "valid": 20, "test": 16}
+    assert "Split test is made of 16 texts, 20.0% of the 80 in train" in corpus.notes[-1]
+
+
+def test_a_made_test_split_holds_no_copy_of_a_given_validation_text(tmp_path):
+    rows = [(text, label, "train") for text, label in REVIEWS] + [(*row, "valid") for row in REVIEWS[:60]]
+    table = load(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split").table
+    assert not set(table.loc[table["split"] == "test", "text"]) & {text for text, _ in REVIEWS[:60]}
+
+
+def test_unlabelled_rows_need_no_label_and_none_is_a_copy_of_a_test_text(tmp_path):
+    rows = [(*row, "test" if i < 20 else "train") for i, row in enumerate(REVIEWS)]
+    rows += [("only read", "", "unsup"), ("only read too", "?", "unlabeled"), (REVIEWS[0][0], "", "unsup")]
+    corpus = load(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    assert corpus.texts("unlabelled") == ["only read", "only read too"]
+    assert corpus.labels == ["neg", "pos"]
+    assert "Dropped 1 unlabelled text found in valid or test too." in corpus.notes
+
+
+def test_overlap_of_given_splits_is_counted(tmp_path):
+    rows = [(*row, ("train", "valid", "test")[i // 2 % 3]) for i, row in enumerate(REVIEWS)]
+    test_text = next(row[0] for row in rows if row[2] == "test")
+    rows.append((test_text, "pos", "train"))
+    corpus = load(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    assert "Split test shares 1 of its 32 texts, word for word, with train." in corpus.notes
+
+
+def test_given_splits_stay_even_where_all_texts_of_a_class_are_shared(tmp_path):
+    rows = [(*row, split) for row in REVIEWS[:10] for split in ("train", "valid", "test")]
+    corpus = load(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    assert Counter(corpus.table["split"]) == {"train": 10, "valid": 10, "test": 10}
+
+
+def test_an_unknown_split_is_refused_by_name(tmp_path):
+    rows = [(*row, "trian" if i else "test") for i, row in enumerate(REVIEWS)]
+    message = refused(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "part")), split="part")
+    assert "Column 'part'" in message and "'trian' in 99 rows" in message
+
+
+def test_data_without_training_rows_are_refused(tmp_path):
+    rows = [(*row, "test") for row in REVIEWS]
+    message = refused(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    assert "belongs to train" in message
+
+
+@pytest.mark.parametrize("n", [1, 2, 50])
+def test_a_single_class_is_refused(tmp_path, n):
+    path = csv_file(tmp_path / "a.csv", [(f"text {i}", "pos") for i in range(n)])
+    assert "All texts have the one label 'pos'" in refused(path)
+
+
+@pytest.mark.parametrize("split", ["test", "valid"])
+def test_a_label_seen_only_outside_train_is_refused(tmp_path, split):
+    rows = [(*row, ("train", "valid", "test")[i // 2 % 3]) for i, row in enumerate(REVIEWS)]
+    rows.append(("a surprise", "neutral", split))
+    message = refused(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    assert f"only in split {split}, never in train: 'neutral'" in message
+
+
+def test_a_class_too_small_for_every_split_is_refused_with_its_count(tmp_path):
+    rows = [*REVIEWS, ("a", "rare"), ("b", "rare"), ("b", "rare")]
+    message = refused(csv_file(tmp_path / "a.csv", rows))
+    assert "Too few different texts in 1 of 3 classes: 'rare' (2)" in message and "at least 3" in message
+
+
+def test_a_share_outside_zero_and_one_is_refused(tmp_path):
+    path = csv_file(tmp_path / "a.csv", REVIEWS)
+    assert "--valid-share 1.0" in refused(path, SettingError, valid_share=1.0)
+
+
+# Subsets
+
+
+def test_subsets_are_stratified_in_order_and_said(tmp_path):
+    rows = [(f"text {i}", "rare" if i % 10 == 0 else "common") for i in range(1000)]
+    path = csv_file(tmp_path / "a.csv", rows)
+    whole, part = load(path), load(path, max_train=100, max_valid=20, max_test=50)
+    assert sizes(part) == {
+        ("train", "common"): 90,
+        ("train", "rare"): 10,
+        ("valid", "common"): 18,
+        ("valid", "rare"): 2,
+        ("test", "common"): 45,
+        ("test", "rare"): 5,
+    }
+    order = {text: i for i, text in enumerate(whole.table["text"])}
+    assert part.table["text"].map(order).is_monotonic_increasing
+    assert set(part.texts("test")) <= set(whole.texts("test"))
+    assert "Took a stratified subset of 100 of 720 texts in train, with seed 0." in part.notes
+
+
+def test_a_subset_of_one_split_leaves_the_others_as_they_are(tmp_path):
+    path = csv_file(tmp_path / "a.csv", REVIEWS)
+    assert load(path, max_test=5).texts("test") == load(path, max_test=5, max_train=10).texts("test")
+
+
+def test_every_class_is_in_a_training_subset_that_can_hold_them(tmp_path):
+    rows = [(f"text {i}", "common") for i in range(900)] + [(f"rare {i}", f"class {i % 9}") for i in range(36)]
+    path = csv_file(tmp_path / "a.csv", rows)
+    assert len(set(load(path, max_train=10).table.query("split == 'train'")["label"])) == 10
+    assert "--max-train 9 cannot hold one text of each of 10 classes" in refused(path, SettingError, max_train=9)
+
+
+# Folders
+
+
+def write_texts(folder: Path, texts: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def test_class_folders_are_read(tmp_path):
+    for label in ("good", "bad"):
+        write_texts(tmp_path / label, {f"{i}.txt": f"{label} {i}" for i in range(20)})
+        write_texts(tmp_path / label, {"notes.md": "no text"})
+    write_texts(tmp_path / "figures", {"1.png": ""})
+    corpus = load(tmp_path)
+    assert corpus.labels == ["bad", "good"]
+    assert len(corpus.table) == 40
+    assert f"Left out {tmp_path / 'figures'}, which has no .txt files." in corpus.notes
+
+
+def test_class_folders_in_split_folders_are_read(tmp_path):
+    for split, n in (("train", 10), ("val", 4), ("test", 3)):
+        for label in ("good", "bad"):
+            write_texts(tmp_path / split / label, {f"{i}.txt": f"{split} {label} {i}" for i in range(n)})
+    write_texts(tmp_path / "unsup", {"0.txt": "no label"})
+    assert sizes(load(tmp_path)) == {
+        ("train", "good"): 10,
+        ("train", "bad"): 10,
+        ("valid", "good"): 4,
+        ("valid", "bad"): 4,
+        ("test", "good"): 3,
+        ("test", "bad"): 3,
+        ("unlabelled", ""): 1,
+    }
+
+
+def test_a_folder_without_class_folders_is_refused_with_what_it_holds(tmp_path):
+    write_texts(tmp_path, {"review.txt": "fine"})
+    message = refused(tmp_path)
+    assert "has no class folders" in message and "'review.txt'" in message
+
+
+# IMDb and TREC
+
+
+def imdb_folder(root: Path, n: int = 40) -> Path:
+    for split in ("train", "test"):
+        for label in ("neg", "pos"):
+            write_texts(root / split / label, {f"{i}_1.txt": f"{split} {label} {i}" for i in range(n)})
+    write_texts(root / "unsup", {f"{i}_0.txt": f"unsup {i}" for i in range(30)})
+    return root
+
+
+def test_imdb_is_read_in_the_order_of_its_numbers_with_its_own_test_split(tmp_path):
+    corpus = load(Path("imdb"), data=imdb_folder(tmp_path / "imdb"))
+    assert corpus.labels == ["neg", "pos"]
+    assert corpus.texts("test") == [f"test {label} {i}" for label in ("neg", "pos") for i in range(40)]
+    assert corpus.texts("unlabelled") == [f"unsup {i}" for i in range(30)]
+    assert corpus.test_name == "IMDb test split"
+    assert corpus.origin == "--data imdb"
+
+
+def test_unlabelled_reviews_of_the_original_archive_are_found(tmp_path):
+    root = imdb_folder(tmp_path / "imdb")
+    (root / "unsup").rename(root / "train" / "unsup")
+    assert len(load(Path("imdb"), data=root).texts("unlabelled")) == 30
+
+
+def test_validation_on_imdb_is_made_of_whole_blocks_of_neighbours(tmp_path):
+    corpus = load(Path("imdb"), data=imdb_folder(tmp_path / "imdb", n=60), valid_share=0.2)
+    for label in ("neg", "pos"):
+        # 60 reviews a class make 20 blocks of 3, of which a fifth is 4.
+        numbers = [int(text.split()[-1]) for text in corpus.texts("valid") if f" {label} " in text]
+        blocks = Counter(number // 3 for number in numbers)
+        assert len(blocks) == 4 and set(blocks.values()) == {3}
+
+
+def test_validation_is_film_by_film_where_the_archive_has_the_urls(tmp_path):
+    root = imdb_folder(tmp_path / "imdb")
+    film = {"neg": lambda i: i // 3, "pos": lambda i: i // 2 + 5}
+    for label, of in film.items():
+        lines = (f"http://www.imdb.com/title/tt{of(i):07}/usercomments\n" for i in range(40))
+        (root / "train" / f"urls_{label}.txt").write_text("".join(lines))
+    corpus = load(Path("imdb"), data=root)
+    films = {
+        split: {film[label](int(i)) for _, label, i in map(str.split, corpus.texts(split))}
+        for split in ("train", "valid")
+    }
+    assert films["valid"] and not films["valid"] & films["train"]
+    assert any("film by film" in note for note in corpus.notes)
+
+
+def test_a_review_that_the_urls_lack_is_refused(tmp_path):
+    root = imdb_folder(tmp_path / "imdb")
+    for label in ("neg", "pos"):
+        (root / "train" / f"urls_{label}.txt").write_text("http://www.imdb.com/title/tt0000001/usercomments\n" * 39)
+    with pytest.raises(DataError, match="has 39 films; review 39_1.txt needs one more"):
+        load(Path("imdb"), data=root)
+
+
+def test_an_imdb_file_that_is_not_utf_8_is_refused_by_name(tmp_path):
+    root = imdb_folder(tmp_path / "imdb")
+    (root / "train" / "pos" / "7_1.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match=r"7_1\.txt is not utf-8: byte 3"):
+        load(Path("imdb"), data=root)
+
+
+def test_the_registry_copy_of_imdb_holds_out_whole_blocks_and_says_so(tmp_path, monkeypatch):
+    rows = [(f"review {label} {i}", label, "imdb") for label in (0, 1) for i in range(100)]
+    rows += [(f"snippet {i}", i % 2, "rotten_tomatoes") for i in range(30)]
+    path = csv_file(tmp_path / "combined.csv", rows, header=("text", "label", "source"))
+    monkeypatch.setattr(corpus_module.imdb, "fetch", lambda data: Source(path, "the registry package"))
+    corpus = load(Path("imdb"))
+    assert corpus.labels == ["neg", "pos"]
+    assert sizes(corpus)["test", "neg"] == sizes(corpus)["test", "pos"] == 20
+    assert not corpus.table["text"].str.startswith("snippet").any()
+    # 100 reviews a class make 20 blocks of 5.
+    blocks = corpus.table.groupby([corpus.table["label"], corpus.table["text"].str.split().str[2].astype(int) // 5])
+    assert blocks["split"].nunique().eq(1).all()
+    assert "the registry copy has no test split" in corpus.test_name
+    assert "Left out 30 of 230 rows, which are not from IMDb." in corpus.notes
+
+
+def trec_folder(root: Path, train: str, test: str) -> Path:
+    root.mkdir()
+    (root / "train_5500.label").write_text(train, encoding="latin-1")
+    (root / "TREC_10.label").write_text(test, encoding="latin-1")
+    return root
+
+
+def test_trec_is_read_as_latin_1_with_its_coarse_classes(tmp_path):
+    train = "".join(f"NUM:date When did {i} become a café\x85 ?\nHUM:ind Who was number {i} ?\n" for i in range(20))
+    corpus = load(Path("trec6"), data=trec_folder(tmp_path / "trec", train, "NUM:dist How far is it ?\n"))
+    assert corpus.labels == ["HUM", "NUM"]
+    assert corpus.texts("test") == ["How far is it ?"]
+    assert sizes(corpus)["valid", "NUM"] == sizes(corpus)["valid", "HUM"] == 2
+    assert all("café\x85" in text for text in corpus.texts("train") if text.startswith("When"))
+
+
+def test_a_trec_line_without_a_class_is_refused(tmp_path):
+    folder = trec_folder(tmp_path / "trec", "NUM:date When ?\nWho was she ?\n", "NUM:date When ?\n")
+    with pytest.raises(DataError, match="line 2: expected 'COARSE:fine question'"):
+        load(Path("trec6"), data=folder)
+
+
+# Files of texts to predict
+
+
+def test_a_file_is_streamed_in_order_with_all_its_columns(tmp_path):
+    rows = [(i, *row) for i, row in enumerate(REVIEWS)]
+    path = csv_file(tmp_path / "a.csv", rows, header=("id", "review", "label"))
+    column, chunks = read_texts(path, chunk_rows=30)
+    chunks = list(chunks)
+    assert column == "review"
+    assert [len(chunk) for chunk in chunks] == [30, 30, 30, 10]
+    assert pd.concat(chunks).to_numpy().tolist() == [[str(i), text, label] for i, text, label in rows]
+
+
+def test_no_more_of_a_file_is_read_than_is_asked_for(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text\n" + "fine\n" * 100 + "two,fields\n")
+    _, chunks = read_texts(path, chunk_rows=50)
+    assert [len(next(chunks)), len(next(chunks))] == [50, 50]
+    with pytest.raises(DataError, match="line 102: expected 1 fields.* found 2"):
+        next(chunks)
+
+
+def test_texts_alone_are_enough_to_predict_and_surrogates_are_replaced(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a \\ud800 b"}\n{"text": null, "id": 7}\n')
+    column, chunks = read_texts(path)
+    assert column == "text"
+    assert next(chunks).to_dict("list") == {"text": ["a \ufffd b", ""], "id": ["", "7"]}
+
+
+def test_a_text_column_in_doubt_is_refused_at_once(tmp_path):
+    path = csv_file(tmp_path / "a.csv", [("1", "fine", "x")], header=("id", "body", "more"))
+    with pytest.raises(DataError, match="which one holds the texts is not clear"):
+        read_texts(path)
+    with pytest.raises(DataError, match="no column 'bodi'.*--text body"):
+        read_texts(path, "bodi")
+
+
+def test_reading_needs_neither_fastai_nor_torch():
+    code = "import sys, ulmfit_app.corpus; print({'torch', 'fastai', 'spacy', 'sklearn'} & set(sys.modules))"
+    root = Path(reading.__file__).parents[1]
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root).strip() == "set()"

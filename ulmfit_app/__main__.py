@@ -1,0 +1,198 @@
+"""The verbs, one a stage; the only place that prints or exits.
+
+python -m ulmfit_app.run imdb             everything, from raw reviews to a report
+python -m ulmfit_app finetune RUN         one stage of a run again: finetune, classify or report
+python -m ulmfit_app predict RUN "a text" labels with probabilities
+"""
+
+import logging
+import sys
+import warnings
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from data_scripts.fetch import FetchError
+from ulmfit_app.config import (
+    PRESETS,
+    ClassifierSettings,
+    DataSettings,
+    LanguageModelSettings,
+    ModelSettings,
+    Settings,
+    TokenSettings,
+)
+from ulmfit_app.errors import SettingError, UserError
+
+# fastai decorates with torch.jit.script at import; the user can do nothing about it.
+warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
+
+INTERRUPTED = 130
+PRESET_NAMES = Literal["tiny", "laptop", "paper"]
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """Take ULMFiT from raw texts to a report: data, tokens, language model, classifier, scores on the test split.
+
+    The same command after an interruption goes on where it stopped. Every setting of the preset can be overridden.
+    """
+
+    data: Annotated[DataSettings, arg(name="")]
+    tokens: TokenSettings
+    model: ModelSettings
+    lm: LanguageModelSettings
+    classifier: ClassifierSettings
+    seed: int
+    precision: Literal["auto", "fp16", "fp32"]
+    preset: PRESET_NAMES | None = (
+        None  # tiny: seconds; laptop: 20 minutes on two cores; paper: full size. None: the machine decides
+    )
+    out: Path | None = None  # the run folder; None: runs/DATA-PRESET
+    minutes: float | None = None  # fit the work into so much time, measured on this machine
+
+    def settings(self) -> Settings:
+        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
+
+
+@dataclass(frozen=True)
+class StageArguments:
+    """Carry out one stage of a run again, from what the stages before it left, with the run's settings."""
+
+    run: Positional[Path]  # the run folder
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Label texts with a run's classifier: texts on the command line, or the rows of a file into a CSV."""
+
+    run: Positional[Path]  # the run folder
+    texts: Positional[tuple[str, ...]] = ()
+    file: Path | None = None  # CSV, TSV, JSON lines or Parquet
+    out: Path = Path("predictions.csv")  # the file's columns, then predicted, confidence, and p_LABEL for each label
+    text: str | None = None  # the column of the texts; None: guessed where there is no doubt
+    encoding: str = "utf-8"  # of the file
+
+
+def _preset_in(argv: list[str]) -> str | None:
+    """The value of --preset, which decides every other default and so is looked up first."""
+    for i, word in enumerate(argv):
+        if word.startswith("--preset="):
+            return word.partition("=")[2]
+        if word == "--preset" and i + 1 < len(argv):
+            return argv[i + 1]
+    return None
+
+
+def _machines_preset() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        print(f"No --preset given: 'paper', since there is a GPU ({torch.cuda.get_device_name()}).")
+        return "paper"
+    print(f"No --preset given: 'laptop', since there is no GPU ({torch.get_num_threads()} cores).")
+    return "laptop"
+
+
+def run(argv: list[str]) -> None:
+    named = _preset_in(argv)
+    helping = bool({"-h", "--help"} & set(argv))
+    preset = named if named in PRESETS else "laptop" if named or helping else _machines_preset()
+    values = {f.name: getattr(PRESETS[preset], f.name) for f in fields(Settings)}
+    arguments = tyro.cli(RunArguments, args=argv, default=RunArguments(**values), prog="python -m ulmfit_app.run")
+    if arguments.minutes is not None and not arguments.minutes > 0:
+        raise SettingError(f"--minutes must be more than 0, not {arguments.minutes:g}.")
+    settings = arguments.settings()
+    out = arguments.out or Path("runs") / f"{Path(settings.data.source).stem}-{preset}"
+
+    from ulmfit_app.run import Run  # torch and fastai take seconds; a wrong option should not have to wait for them
+
+    job = Run(out, settings, arguments.minutes, preset)
+    print(*job.describe(), sep="\n")
+    if job.is_fresh():
+        print("Measuring this machine …")
+        seconds = job.estimate()
+        parts = ", ".join(f"{stage} {part / 60:.1f}" for stage, part in seconds.items())
+        print(
+            f"Estimate: {sum(seconds.values()) / 60:.1f} minutes ({parts}). Interrupt when you like: the same command goes on."
+        )
+    report = job.carry_out()
+    _print_results(report.parent)
+    print(f"Report: {report}")
+
+
+def _print_results(folder: Path) -> None:
+    print((folder / "summary.txt").read_text(encoding="utf-8"))
+
+
+def _stage(name: str, argv: list[str]) -> None:
+    from ulmfit_app.run import VERBS, Run
+
+    arguments = tyro.cli(StageArguments, args=argv, prog=f"python -m ulmfit_app {VERBS[name]}")
+    job = Run(arguments.run)
+    job.repeat(name)
+    print(f"Done: {job.stages[name].folder}")
+
+
+def predict(argv: list[str]) -> None:
+    arguments = tyro.cli(PredictArguments, args=argv, prog="python -m ulmfit_app predict")
+    if bool(arguments.texts) == bool(arguments.file):
+        raise SettingError('Expected texts or a file: predict RUN "a text" …, or predict RUN --file reviews.csv')
+
+    from ulmfit_app.predictor import Predictor, predict_file
+    from ulmfit_app.run import classifier_folder
+
+    predictor = Predictor(classifier_folder(arguments.run))
+    if arguments.file:
+        rows = predict_file(predictor, arguments.file, arguments.out, arguments.text, arguments.encoding)
+        print(f"{rows:,} rows predicted: {arguments.out}")
+        return
+    for row in predictor.predict(arguments.texts).to_dict("records"):
+        shares = ", ".join(f"{label} {row[f'p_{label}']:.3f}" for label in predictor.labels)
+        print(f"{row['predicted']}\t{shares}\t{row['text']}")
+
+
+VERBS = {
+    "run": run,
+    "finetune": lambda argv: _stage("lm", argv),
+    "classify": lambda argv: _stage("classifier", argv),
+    "report": lambda argv: _stage("report", argv),
+    "predict": predict,
+}
+
+
+def _fail(message: object, code: int) -> int:
+    sys.stdout.flush()
+    print(f"Error: {message}", file=sys.stderr)
+    return code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Carry out one verb; the exit code, as `errors` lists them."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING, force=True)
+    for name in ("ulmfit_app", "data_scripts"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__.strip())
+        return 0 if argv else 2
+    verb = VERBS.get(argv[0])
+    if verb is None:
+        return _fail(f"There is no verb {argv[0]!r}. There are: {', '.join(VERBS)}.", 2)
+    try:
+        verb(argv[1:])
+    except (UserError, FetchError) as error:
+        return _fail(error, error.exit_code)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _fail(f"{what}. Nothing that was saved before is lost; mend it and run the same command again.", 7)
+    except KeyboardInterrupt:
+        return _fail("interrupted. The same command goes on from here.", INTERRUPTED)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

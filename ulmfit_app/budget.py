@@ -1,0 +1,227 @@
+"""How much of the data is used, and how long it will take: bounds in tokens, measured rates, and the plan in minutes.
+
+Bounds are in training tokens and not in minutes, so that the same command does the same work whatever else the machine is
+doing. `--minutes` measures the machine once, and turns the time into such bounds.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from fastai.optimizer import Adam
+from torch.nn.functional import cross_entropy
+
+from ulmfit_app.classifier import build_classifier
+from ulmfit_app.config import Settings
+from ulmfit_app.errors import SettingError
+from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
+from ulmfit_app.language_model import Start, build
+from ulmfit_app.recipes import Plan
+from ulmfit_app.tokens import Tokenizer
+
+log = logging.getLogger(__name__)
+
+CHARACTERS_PER_TOKEN = 4.5  # of English reviews, with fastai's tokens; only ever used to plan
+SAMPLE = 200  # texts a rate is measured on
+FIXED_SECONDS = 30  # imports, figures, files
+TEST_SHARE = 0.25  # of the time, at most, for scoring the test split
+LM_SHARE = 0.5  # of the time left for training
+
+
+# ------------------------------------------------------------------------------------------------- how much of the data
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of a corpus a run uses, and as what.
+
+    split: one word a row of the corpus ("" for a row not used); a training row whose label is not used is "unlabelled".
+    lm_epochs: of the language model over its training and unlabelled texts.
+    """
+
+    split: pd.Series
+    lm_epochs: int
+    notes: list[str]
+
+
+def planned_tokens(texts: pd.Series) -> pd.Series:
+    """About how many tokens each text has, without tokenizing it."""
+    return texts.str.len() / CHARACTERS_PER_TOKEN + 1
+
+
+def _mixed_order(labels: pd.Series, generator: np.random.Generator) -> pd.Index:
+    """Rows in random order such that any beginning has the classes in their shares, the first ones all classes."""
+    shuffled = labels.iloc[generator.permutation(len(labels))]
+    rank = shuffled.groupby(shuffled).cumcount()
+    size = shuffled.map(shuffled.value_counts())
+    # The second row of a class of 100 stands where 2 % of the rows have come; every class's first row stands in front.
+    return (rank / size).where(rank > 0, -1.0).sort_values(kind="stable").index
+
+
+def select(table: pd.DataFrame, settings: Settings, plan: Plan) -> Selection:
+    """Keep as many texts as `lm.max_tokens` and `classifier.max_tokens` allow, seeded and stratified.
+
+    table: a Corpus's. Validation and test rows are always kept.
+    """
+    generator = np.random.default_rng([settings.seed, 1])
+    tokens, split, notes = planned_tokens(table["text"]), table["split"].copy(), []
+    train = _mixed_order(table.loc[split == "train", "label"], generator)
+    if settings.classifier.max_tokens is not None:
+        a_epoch = settings.classifier.max_tokens / sum(phase.epochs for phase in plan.phases)
+        # At least the first row of each class, and two rows, since batch normalisation needs two.
+        n = max(int((tokens[train].cumsum() <= a_epoch).sum()), table.loc[train, "label"].nunique(), 2)
+        if n < len(train):
+            split[train[n:]] = "unlabelled"
+            notes.append(f"The classifier learns from {n:,} of {len(train):,} training texts, to keep within its time.")
+            train = train[:n]
+    other = split.index[split == "unlabelled"]
+    epochs = settings.lm.epochs
+    if settings.lm.max_tokens is not None:
+        room = settings.lm.max_tokens - tokens[train].sum()
+        order = other[generator.permutation(len(other))]
+        used = order[tokens[order].cumsum() <= room]
+        if len(used) < len(other):
+            split[other.difference(used)] = ""
+            notes.append(
+                f"The language model learns from {len(train) + len(used):,} of {len(train) + len(other):,} texts that "
+                "it may see, to keep within its time."
+            )
+        epochs = int(min(epochs, max(1, settings.lm.max_tokens // (tokens[train].sum() + tokens[used].sum()))))
+    return Selection(split, epochs, notes)
+
+
+# ------------------------------------------------------------------------------------------------------ how long it takes
+@dataclass(frozen=True)
+class Rates:
+    """Seconds a token on this machine."""
+
+    tokenizing: float
+    lm_training: float
+    classifier_training: float  # all groups learning
+    encoding: float  # forward only
+    baseline: float
+
+
+def _seconds(step: Callable[[], None], repeats: int = 2) -> float:
+    step()  # warms up
+    began = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - began) / repeats
+
+
+def measure(texts: pd.Series, start: Start, settings: Settings) -> Rates:
+    """Time a few real steps of each stage on a sample of the texts, in the shapes that the run will have."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sample = texts.iloc[np.random.default_rng(settings.seed).permutation(len(texts))[:SAMPLE]].tolist()
+    tokenizer = Tokenizer(settings.tokens.language)
+    began = time.perf_counter()
+    n_tokens = sum(len(tokenizer(text)) for text in sample)
+    tokenizing = (time.perf_counter() - began) / n_tokens
+    began = time.perf_counter()
+    truth = np.arange(len(sample)) % 2
+    tfidf_logistic_regression(sample, truth, sample, 2, settings.seed)
+    baseline = (time.perf_counter() - began) / n_tokens
+
+    # Vocabularies grow about with the square root of a text (Heaps' law); this is generous for words seen three times.
+    in_all = int(planned_tokens(texts).sum())
+    vocab_size = min(settings.tokens.max_vocab, 1_000 + int(12 * in_all**0.5))
+    vocab = [str(i) for i in range(vocab_size)]
+    lm = build(vocab, start.shape, settings.lm.drop_mult).to(device).train()
+    lm_training = _training_seconds(lm, (settings.lm.batch_size, settings.lm.bptt), vocab_size, device)
+    length = max(n_tokens // len(sample), 2)
+    clas = build_classifier(vocab_size, 2, start.shape).to(device).train()
+    # Gradients over whole texts, as in training.
+    clas[0].max_len = length
+    classifier_training = _training_seconds(clas, (settings.classifier.batch_size, length), vocab_size, device)
+    clas.eval()
+    ids = torch.randint(9, vocab_size, (settings.classifier.batch_size, length), device=device)
+    with torch.inference_mode():
+        encoding = _seconds(lambda: clas(ids)) / ids.numel()
+    return Rates(tokenizing / torch.get_num_threads(), lm_training, classifier_training, encoding, baseline)
+
+
+def _training_seconds(model: torch.nn.Module, shape: tuple[int, int], vocab_size: int, device: torch.device) -> float:
+    ids = torch.randint(9, vocab_size, shape, device=device)
+    optimizer = Adam(list(model.parameters()), lr=1e-5)
+
+    def step() -> None:
+        model.reset()
+        logits = model(ids)[0].flatten(0, -2)
+        target = ids.flatten() if len(logits) == ids.numel() else torch.zeros(len(logits), dtype=torch.long, device=device)
+        cross_entropy(logits, target).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return _seconds(step) / ids.numel()
+
+
+def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, rates: Rates, pretrained: bool) -> dict[str, float]:
+    """Seconds a stage will take for the selected rows."""
+    tokens = (
+        planned_tokens(table["text"])
+        .groupby(selection.split)
+        .sum()
+        .reindex(["train", "valid", "test", "unlabelled"], fill_value=0.0)
+    )
+    seen = tokens["train"] + tokens["unlabelled"]
+    lm_epochs = selection.lm_epochs + pretrained
+    epochs = sum(phase.epochs for phase in plan.phases)
+    groups = 5  # embedding, three layers, head; a frozen group costs its forward pass alone
+    learning = sum(
+        phase.epochs
+        * (rates.encoding + (rates.classifier_training - rates.encoding) * _learning_share(phase.freeze_to, groups))
+        for phase in plan.phases
+    )
+    return {
+        "tokens": rates.tokenizing * (tokens.sum()),
+        # A validation pass saves the backward pass, two thirds of the work.
+        "language model": lm_epochs * rates.lm_training * (seen + tokens["valid"] / 3),
+        "classifier": learning * tokens["train"] + epochs * rates.encoding * tokens["valid"],
+        "report": rates.encoding * tokens["test"] + rates.baseline * (tokens["train"] + tokens["test"]),
+        "start and files": FIXED_SECONDS,
+    }
+
+
+def _learning_share(freeze_to: int, groups: int) -> float:
+    return 1.0 if freeze_to >= 0 else -freeze_to / groups
+
+
+def fit(minutes: float, elapsed: float, table: pd.DataFrame, plan: Plan, settings: Settings, rates: Rates) -> Settings:
+    """Settings whose bounds in tokens fill the time that is left of `minutes`.
+
+    elapsed: seconds used so far. Raises SettingError when the time does not reach for anything.
+    """
+    tokens = planned_tokens(table["text"])
+    by_split = tokens.groupby(table["split"]).sum()
+    left = minutes * 60 - elapsed - FIXED_SECONDS
+    a_test_token = rates.tokenizing + rates.encoding + rates.baseline
+    test_seconds = a_test_token * by_split["test"]
+    data = settings.data
+    if test_seconds > TEST_SHARE * left > 0:
+        n_test = int((table["split"] == "test").sum() * TEST_SHARE * left / test_seconds)
+        data = replace(data, max_test=min(max(n_test, table["label"].nunique()), data.max_test or n_test))
+        test_seconds = TEST_SHARE * left
+    left -= test_seconds
+    epochs = sum(phase.epochs for phase in plan.phases)
+    left -= by_split["valid"] * (rates.tokenizing + epochs * rates.encoding + rates.lm_training / 3)
+    if left < 20:
+        needed = minutes + (20 - left) / 60
+        raise SettingError(
+            f"{minutes:g} minutes do not reach for training here: start, validation and test take all of them. "
+            f"Use --minutes {needed + 1:.0f} or more, a smaller --max-test and --max-valid, or --preset tiny"
+        )
+    a_classifier_token = rates.classifier_training + (rates.tokenizing + rates.baseline) / epochs
+    classifier_tokens = (1 - LM_SHARE) * left / a_classifier_token
+    needed = by_split["train"] * epochs
+    if classifier_tokens > needed:
+        classifier_tokens = needed * 1.01
+    lm_tokens = (left - classifier_tokens * a_classifier_token) / (rates.lm_training + rates.tokenizing)
+    return replace(
+        settings,
+        data=data,
+        lm=replace(settings.lm, max_tokens=int(lm_tokens)),
+        classifier=replace(settings.classifier, max_tokens=int(classifier_tokens)),
+    )

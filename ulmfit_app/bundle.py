@@ -1,0 +1,136 @@
+"""What a trained model is on disk: weights as safetensors, everything else as JSON, and the hashes of both. No pickle.
+
+A bundle is a folder. Its `bundle.json` names the other two files and their SHA-256, and is replaced last, in one step: until
+then the old model loads, from then on the new one.
+
+    bundle.json                     kind, shape, tokenizer, labels, hashes, where it comes from
+    weights-<hash>.safetensors      every parameter once; tied weights are stored once
+    vocab-<hash>.json               the word of each id
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save
+
+from data_scripts.files import replacing, sha256_of
+from ulmfit_app.config import ModelSettings
+from ulmfit_app.errors import BundleError
+from ulmfit_app.tokens import sha256_of_strings
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's description and vocabulary; `load_weights` puts its weights into a model.
+
+    kind: "language model" or "classifier"; labels: of a classifier, in the order of its outputs;
+    about: what the reader may want to know of its origin, JSON-ready.
+    """
+
+    kind: str
+    shape: ModelSettings
+    language: str
+    vocab: list[str]
+    labels: list[str] = field(default_factory=list)
+    about: dict = field(default_factory=dict)
+    weights: Path | None = None  # where a loaded bundle's weights are
+
+    @property
+    def vocab_hash(self) -> str:
+        """Two models with this in common give each id to the same word."""
+        return sha256_of_strings(self.vocab)
+
+
+def unique_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The model's state without the second names of tied weights, which safetensors refuses to write twice."""
+    tensors, seen = {}, set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            tensors[name] = tensor.detach().cpu().contiguous()
+    return tensors
+
+
+def _write(folder: Path, name: str, data: bytes) -> dict[str, str]:
+    """Write a file that carries its hash in its name, so that it never takes another's place."""
+    digest = hashlib.sha256(data).hexdigest()
+    path = folder / name.format(digest[:12])
+    with replacing(path) as draft:
+        draft.write_bytes(data)
+    return {"file": path.name, "sha256": digest}
+
+
+def save_bundle(folder: Path, model: torch.nn.Module, bundle: Bundle) -> None:
+    """Write or replace the bundle in `folder`; a failure or a kill at any moment leaves the old one whole."""
+    description = {
+        "format": FORMAT,
+        "kind": bundle.kind,
+        "shape": asdict(bundle.shape),
+        "language": bundle.language,
+        "labels": bundle.labels,
+        "about": bundle.about,
+        "weights": _write(folder, "weights-{}.safetensors", save(unique_tensors(model))),
+        "vocab": _write(folder, "vocab-{}.json", json.dumps(bundle.vocab, ensure_ascii=False).encode()),
+    }
+    with replacing(folder / "bundle.json") as draft:
+        draft.write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+    for old in [*folder.glob("weights-*.safetensors"), *folder.glob("vocab-*.json")]:
+        if old.name not in (description["weights"]["file"], description["vocab"]["file"]):
+            old.unlink()
+
+
+def _checked_file(folder: Path, entry: dict[str, str]) -> Path:
+    # The name alone: a description that was tampered with must not lead out of the bundle.
+    path = folder / Path(entry["file"]).name
+    if not path.is_file():
+        raise BundleError(f"The model in {folder} is incomplete: {path.name} is missing. Train it again, or copy it again.")
+    if (found := sha256_of(path)) != entry["sha256"]:
+        raise BundleError(
+            f"{path} was altered or damaged: its SHA-256 is {found[:12]}…, its bundle.json says {entry['sha256'][:12]}…. "
+            "A model and its vocabulary only work together as they were saved. Train it again, or copy it again."
+        )
+    return path
+
+
+def load_bundle(folder: Path, kind: str) -> Bundle:
+    """Read and check a bundle of the given kind, "language model" or "classifier".
+
+    Raises BundleError when it is missing, of another kind or format, incomplete, or its hashes do not hold.
+    """
+    path = folder / "bundle.json"
+    if not path.is_file():
+        raise BundleError(f"No {kind} in {folder}: it has no bundle.json. Expected the folder of a trained {kind}.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise BundleError(
+                f"{path} has format {found['format']}, this version reads format {FORMAT}. "
+                "Train the model again, or use the version of ulmfit_app that saved it."
+            )
+        if found["kind"] != kind:
+            raise BundleError(f"{folder} holds a {found['kind']}, but a {kind} is needed here.")
+        weights = _checked_file(folder, found["weights"])
+        vocab = json.loads(_checked_file(folder, found["vocab"]).read_text(encoding="utf-8"))
+        shape = ModelSettings(**found["shape"])
+        return Bundle(kind, shape, found["language"], vocab, found["labels"], found["about"], weights)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{path} is not a description of a model ({type(error).__name__}: {error}). Train it again, or copy it again."
+        ) from None
+
+
+def load_weights(bundle: Bundle, model: torch.nn.Module) -> None:
+    """Put a loaded bundle's weights into a model of its shape.
+
+    Raises BundleError when the file is no safetensors file or the shapes differ.
+    """
+    try:
+        load_model(model, str(bundle.weights))
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise BundleError(f"{bundle.weights} does not fit the {bundle.kind} it is loaded for: {error}") from None

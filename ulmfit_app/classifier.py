@@ -1,0 +1,154 @@
+"""The classifier: the fine-tuned encoder under a pooling head, trained by a plan (ULMFiT section 3.3).
+
+Two classes differ from fastai's, and mend what makes a prediction there depend on its batch (fastai#3379): the encoder
+looks at each text's own length, and the pooling sees every token of the text and nothing else.
+"""
+
+import numpy as np
+import torch
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from fastai.text.learner import text_classifier_learner
+from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config
+from fastai.text.models.core import (
+    PoolingLinearClassifier,
+    SentenceEncoder,
+    SequentialRNN,
+    _pad_tensor,
+    get_text_classifier,
+)
+from torch import Tensor
+
+from ulmfit_app.bundle import Bundle, load_weights
+from ulmfit_app.config import ClassifierSettings, ModelSettings
+from ulmfit_app.errors import BundleError
+from ulmfit_app.language_model import allow_no_dropout, build, shaped
+from ulmfit_app.recipes import PLANS, Plan
+from ulmfit_app.tokens import PAD_ID, ClassifierBatches, TokenStore, sha256_of_strings
+from ulmfit_app.training import prepare
+
+
+class TextEncoder(SentenceEncoder):
+    """Encodes texts of any length in steps of `bptt` tokens and pools as it goes, so that memory does not grow with them.
+
+    bptt: tokens a step; max_len: gradients reach back over a text's last `max_len` tokens; all of its tokens are pooled
+    (fastai pools the last `max_len` only).
+    """
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """ids: int64 [batch, length], padded on the right with `pad_idx`, rows in any order.
+
+        Returns the pooled texts [batch, 3 * emb_sz], each the last state, the maximum and the mean over its tokens
+        (section 3.3, "concat pooling"), and the encoder's outputs [batch, tokens, emb_sz], zero at padding, for the
+        activation regularisation, rows by falling length; in evaluation these are empty.
+        """
+        lengths, order = (ids != self.pad_idx).sum(1).sort(descending=True, stable=True)
+        ids = ids[order]
+        self.reset()
+        largest = total = None
+        pooled, outputs = [], []
+        steps = lengths.tolist()
+        for start in range(0, max(steps[0], 1), self.bptt):
+            # Rows stand by length, so those with tokens left are always the first ones.
+            alive = max(sum(length > start for length in steps), 1)
+            end = start + self.bptt
+            learns = any(length - self.max_len < end for length in steps[:alive])
+            with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+                out = self.module(ids[:alive, start:end])
+                own = (torch.arange(start, start + out.shape[1], device=ids.device) < lengths[:alive, None])[:, :, None]
+                here = out.masked_fill(~own, -torch.inf).amax(1)
+                largest = here if largest is None else torch.maximum(largest[:alive], here)
+                out = out.masked_fill(~own, 0)
+                # A sum over thousands of tokens leaves the range of fp16.
+                sums = out.float().sum(1)
+                total = sums if total is None else total[:alive] + sums
+            if self.training and learns:
+                outputs.append(_pad_tensor(out, len(ids)))
+            going_on = sum(length > end for length in steps)
+            done = slice(going_on, alive)
+            if going_on < alive:
+                last = out[torch.arange(going_on, alive), lengths[done] - start - 1]
+                pooled.append(torch.cat([last, largest[done], total[done] / lengths[done, None]], 1))
+            largest, total = largest[:going_on], total[:going_on]
+        # The shortest texts were done first.
+        texts = torch.cat(pooled[::-1])[order.argsort()]
+        return texts, torch.cat(outputs, 1) if outputs else texts.new_zeros(0)
+
+
+class PooledClassifier(PoolingLinearClassifier):
+    """fastai's head over texts that are pooled already."""
+
+    def forward(self, encoded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns logits [batch, classes] and, twice, what fastai's AR and TAR callbacks regularise."""
+        texts, outputs = encoded
+        return self.layers(texts), outputs, outputs
+
+
+def _mend(model: SequentialRNN, grad_tokens: int) -> SequentialRNN:
+    """fastai's text classifier with our encoder and head around the same parameters."""
+    encoder, head = model[0], model[1]
+    allow_no_dropout(encoder.module)
+    model[0] = TextEncoder(encoder.bptt, encoder.module, PAD_ID, grad_tokens)
+    # Only the forward pass differs.
+    head.__class__ = PooledClassifier
+    return model
+
+
+def build_classifier(vocab_size: int, n_classes: int, shape: ModelSettings, bptt: int = 72) -> SequentialRNN:
+    """A classifier with random weights, ready for a bundle's."""
+    model = get_text_classifier(AWD_LSTM, vocab_size, n_classes, bptt, config=shaped(awd_lstm_clas_config, shape))
+    return _mend(model, grad_tokens=0)
+
+
+def choose_plan(settings: ClassifierSettings, started_pretrained: bool) -> tuple[Plan, str]:
+    """The plan that the settings name, and in a sentence why it is this one."""
+    if settings.plan != "auto":
+        return PLANS[settings.plan], f"The plan {settings.plan!r} was asked for."
+    if started_pretrained:
+        return PLANS["published"], "The published plan, since the language model started from pretrained weights."
+    return PLANS["weak-start"], (
+        "The plan for a weak start, since the language model started from random weights; the published rates assume an "
+        "encoder that knows the language."
+    )
+
+
+def learner(
+    store: TokenStore,
+    train: tuple[np.ndarray, np.ndarray],
+    valid: tuple[np.ndarray, np.ndarray],
+    n_classes: int,
+    language_model: Bundle,
+    plan: Plan,
+    settings: ClassifierSettings,
+    precision: str,
+    seed: int,
+) -> Learner:
+    """fastai's classifier Learner over our batches, on the encoder of a fine-tuned language model.
+
+    train, valid: (which texts of the store, the index of each one's label).
+    Raises BundleError when the store's ids mean other words than the language model's.
+    """
+    if sha256_of_strings(store.words) != language_model.vocab_hash:
+        raise BundleError(
+            "The texts were numericalised with another vocabulary than the language model's: its encoder would read every "
+            "word as another. Run the stages again in one run folder."
+        )
+    batches = ClassifierBatches(store, *train, settings.batch_size, seed, shuffle=True)
+    check = ClassifierBatches(store, *valid, settings.batch_size)
+    learn = text_classifier_learner(
+        DataLoaders(batches, check),
+        AWD_LSTM,
+        config=shaped(awd_lstm_clas_config, language_model.shape),
+        drop_mult=plan.drop_mult,
+        pretrained=False,
+        n_out=n_classes,
+        loss_func=CrossEntropyLossFlat(),
+        metrics=[accuracy],
+    )
+    source = build(store.words, language_model.shape, drop_mult=1.0)
+    load_weights(language_model, source)
+    learn.model[0].module.load_state_dict(source[0].state_dict())
+    _mend(learn.model, settings.grad_tokens)
+    return prepare(learn, precision)

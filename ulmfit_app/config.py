@@ -1,0 +1,138 @@
+"""Every setting of a run: one frozen dataclass a stage, and the presets as values of them.
+
+A preset is derived with `dataclasses.replace`; an unknown field is an error, not a silence. Where a number comes from is
+said beside it: "paper" is Howard and Ruder 2018 (ULMFiT), "AWD" is Merity et al. 2017, "fastai" the library's default.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which texts, and how they are split."""
+
+    # imdb, trec6, or a path: a CSV, TSV, JSON-lines or Parquet file, or a folder of class folders
+    source: Positional[str] = "imdb"
+    data: Path | None = None  # an archive or folder that holds imdb or trec6; None: the cache, then the download
+    text: str | None = None  # column of the texts in a file of your own; None: guessed where there is no doubt
+    label: str | None = None  # column of the labels, likewise
+    split: str | None = None  # column that says train, valid or test; None: splits are made
+    encoding: str = "utf-8"  # of the file
+    valid_share: float = 0.1  # of the training rows; everything is selected on them, never on the test split
+    test_share: float = 0.2  # of all rows, where the data has no test split
+    max_train: int | None = None  # rows, a stratified and seeded subset; None: all
+    max_valid: int | None = None  # rows
+    max_test: int | None = None  # rows
+    max_unlabelled: int | None = None  # rows
+
+
+@dataclass(frozen=True)
+class TokenSettings:
+    """How texts become ids."""
+
+    language: str = "en"  # a spaCy language code
+    max_vocab: int = 60_000  # tokens; fastai and the paper's WikiText-103 model
+    min_freq: int = 3  # a rarer token is xxunk; fastai
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Shape of the AWD-LSTM; a pretrained model brings its own."""
+
+    emb_sz: int = 400  # AWD
+    n_hid: int = 1152  # fastai; AWD and the paper have 1150
+    n_layers: int = 3  # AWD
+
+
+@dataclass(frozen=True)
+class LanguageModelSettings:
+    """Fine-tuning the language model (paper, section 3.2)."""
+
+    # wt103, none, or a folder: fastai's .pth + .pkl, or a bundle of ours
+    pretrained: Annotated[str, arg(prefix_name=False)] = "wt103"
+    epochs: int = 10  # over everything but the validation part, after one epoch with the encoder frozen; fastai's IMDb
+    frozen_lr: float = 2e-2  # peak of that one epoch; fastai's IMDb
+    lr: float = 2e-3  # peak of the rest; fastai's IMDb
+    random_lr: float = 4e-3  # peak when the start is random weights: measured on IMDb, 6.3 to 5.3 nats in 3 minutes
+    drop_mult: float = 1.0  # times AWD's dropouts
+    weight_decay: float = 0.1  # fastai's IMDb
+    batch_size: int = 64  # texts side by side; paper
+    bptt: int = 72  # tokens a step; fastai. The paper has 70
+    grad_clip: float | None = None  # largest norm of the gradient; None: not clipped
+    max_tokens: int | None = None  # training tokens over all epochs: fewer epochs, then fewer texts; None: no bound
+    lr_find: bool = False  # save the learning-rate finder's plot as lm/lr_find.png
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """Training the classifier on the fine-tuned encoder (paper, section 3.3)."""
+
+    plan: Literal["auto", "published", "weak-start"] = "auto"  # recipes.py; auto: published on a pretrained start
+    schedule: Literal["one-cycle", "slanted-triangular"] = "one-cycle"
+    batch_size: int = 64  # texts; paper
+    weight_decay: float = 0.01  # fastai
+    grad_clip: float | None = None  # largest norm of the gradient; None: not clipped
+    max_tokens: int | None = None  # training tokens over all epochs: fewer texts; None: no bound
+    patience: int | None = None  # epochs without a better validation accuracy before a phase stops; None: never early
+    grad_tokens: int = 1_440  # gradients reach back so many tokens of a text; all of its tokens are pooled; fastai: 20 x 72
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run depends on, versions and hashes apart."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    tokens: TokenSettings = field(default_factory=TokenSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    lm: LanguageModelSettings = field(default_factory=LanguageModelSettings)
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    seed: int = 42
+    precision: Literal["auto", "fp16", "fp32"] = "auto"  # auto: fp16 on CUDA, fp32 elsewhere
+
+
+PAPER = Settings()
+
+# Fits 20 minutes on two cores without bf16 units; what that costs in accuracy is in the README.
+LAPTOP = replace(
+    PAPER,
+    data=DataSettings(max_valid=1_000),
+    tokens=TokenSettings(max_vocab=20_000),
+    model=ModelSettings(emb_sz=200, n_hid=400, n_layers=3),
+    lm=LanguageModelSettings(pretrained="none", drop_mult=0.1, batch_size=32, max_tokens=1_200_000),
+    classifier=ClassifierSettings(batch_size=32, max_tokens=3_000_000),
+)
+
+# Seconds: to see every stage run, not to learn much.
+TINY = replace(
+    LAPTOP,
+    data=DataSettings(max_train=200, max_valid=100, max_test=200, max_unlabelled=100),
+    tokens=TokenSettings(max_vocab=5_000),
+    model=ModelSettings(emb_sz=48, n_hid=96, n_layers=2),
+    lm=LanguageModelSettings(pretrained="none", epochs=1, drop_mult=0.1, batch_size=16),
+)
+
+PRESETS = {"tiny": TINY, "laptop": LAPTOP, "paper": PAPER}
+
+
+def to_json(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON writes them."""
+    values = asdict(settings)
+    values["data"]["data"] = None if settings.data.data is None else str(settings.data.data)
+    return values
+
+
+def from_json(values: dict[str, Any]) -> Settings:
+    """The inverse of `to_json`. Raises TypeError for a field that is not there."""
+    data = {**values["data"], "data": Path(values["data"]["data"]) if values["data"]["data"] else None}
+    return Settings(
+        data=DataSettings(**data),
+        tokens=TokenSettings(**values["tokens"]),
+        model=ModelSettings(**values["model"]),
+        lm=LanguageModelSettings(**values["lm"]),
+        classifier=ClassifierSettings(**values["classifier"]),
+        **{name: value for name, value in values.items() if not isinstance(value, dict)},
+    )

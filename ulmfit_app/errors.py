@@ -1,0 +1,47 @@
+"""What a user can get wrong, one class a kind, each with the exit code a script sees.
+
+0 is success, 1 a defect of this program, 2 a wrong setting or command line, 130 an interruption.
+`data_scripts.fetch` adds 8 (a source cannot be reached) and 9 (an archive is damaged or unsafe).
+"""
+
+
+class UserError(Exception):
+    """Base of every error that is reported as one message, without a traceback."""
+
+    exit_code = 1
+
+
+class SettingError(UserError):
+    """A setting that does not exist, has a wrong value, or contradicts another."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A data file that cannot be used as it is: missing, empty, wrongly encoded, or without what training needs."""
+
+    exit_code = 3
+
+
+class BundleError(UserError):
+    """A model on disk that is missing, altered, unsafe, or does not fit what it is loaded for."""
+
+    exit_code = 4
+
+
+class RunFolderError(UserError):
+    """A run folder of another format, or one that lacks the stage that is asked for."""
+
+    exit_code = 5
+
+
+class Diverged(UserError):
+    """The training loss is no longer a finite number."""
+
+    exit_code = 6
+
+
+class StorageError(UserError):
+    """The disk refused a write; what was there before is untouched."""
+
+    exit_code = 7

@@ -1,0 +1,51 @@
+"""What a classifier has to beat: the shares of the classes, and counting words."""
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+# L-BFGS keeps about 25 vectors as long as the coefficients (n-grams times classes): half a gigabyte at this length.
+MAX_COEFFICIENTS = 5_000_000
+
+
+def majority(train_truth: np.ndarray, n_test: int, n_classes: int) -> np.ndarray:
+    """Predict the commonest class of train for every text, with the shares of the classes in train as probabilities.
+
+    train_truth: [n_train] class indices. Returns probabilities [n_test, n_classes].
+
+    >>> majority(np.array([0, 1, 1, 1]), n_test=2, n_classes=2).tolist()
+    [[0.25, 0.75], [0.25, 0.75]]
+    """
+    shares = np.bincount(train_truth, minlength=n_classes) / len(train_truth)
+    return np.tile(shares, (n_test, 1))
+
+
+def tfidf_logistic_regression(
+    train_texts: list[str], train_truth: np.ndarray, test_texts: list[str], n_classes: int, seed: int
+) -> np.ndarray:
+    """Logistic regression on TF-IDF weights of words and word pairs: fast, and hard to beat with few labels.
+
+    The setting of Wang and Manning 2012, "Baselines and Bigrams", with logarithmic counts, and punctuation as words.
+    train_truth: [n_train] class indices, at least two different ones.
+    Returns probabilities [n_test, n_classes], 0 for a class that is not in train.
+    """
+    vectorizer = TfidfVectorizer(
+        ngram_range=(1, 2),
+        token_pattern=r"\w+|[^\w\s]",  # single characters count too, or a text of emoji would be empty
+        sublinear_tf=True,
+        # Of many texts, what occurs in one alone is most of the memory and says next to nothing.
+        min_df=2 if len(train_texts) >= 1000 else 1,
+        max_features=max(MAX_COEFFICIENTS // n_classes, 1),
+        dtype=np.float32,
+    )
+    try:
+        train = vectorizer.fit_transform(train_texts)
+    except ValueError:
+        # Nothing occurs in two texts, as in a list of names.
+        train = vectorizer.set_params(min_df=1).fit_transform(train_texts)
+
+    # Of 1, 10 and 30 this had the lowest log loss on held-out parts of IMDb (1,000 and 20,000 texts) and TREC train.
+    model = LogisticRegression(C=30, max_iter=1000, random_state=seed).fit(train, train_truth)
+    probabilities = np.zeros((len(test_texts), n_classes))
+    probabilities[:, model.classes_] = model.predict_proba(vectorizer.transform(test_texts))
+    return probabilities / probabilities.sum(axis=1, keepdims=True)

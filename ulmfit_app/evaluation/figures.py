@@ -1,0 +1,292 @@
+"""Pictures of what the numbers mean. Each function returns a matplotlib Figure and leaves no global state behind.
+
+Texts on a figure are class names and counts only; `probabilities` and `truth` are as in metrics.
+"""
+
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, fontManager, get_font
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+
+from ulmfit_app.evaluation.metrics import calibration_bins, expected_calibration_error
+
+log = logging.getLogger(__name__)
+
+BLUE, ORANGE = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
+GREY = "0.45"
+FONT = "DejaVu Sans"  # matplotlib brings it along, so that a figure looks the same on every machine
+MAX_COUNTED_CLASSES = 20  # more cells than 20 x 20 have no room for a legible count
+MAX_TICK_LABELS = 50
+MAX_LABEL_LENGTH = 24  # characters
+
+
+def confusion_figure(matrix: np.ndarray, labels: list[str]) -> Figure:
+    """Confusion matrix: a row a true class, a column a predicted class, coloured by the share of the row.
+
+    matrix: [n_classes, n_classes] counts. Up to 20 classes each cell shows its count. Beyond, colours only, on a
+    square-root scale, since the errors of many classes are spread so thin that a linear one shows the diagonal alone.
+    """
+    matrix = np.asarray(matrix)
+    n_classes = len(labels)
+    support = matrix.sum(axis=1, keepdims=True)
+    # A class without texts has no shares; its row stays grey.
+    shares = np.ma.masked_invalid(np.divide(matrix, support, out=np.full(matrix.shape, np.nan), where=support > 0))
+    counted = n_classes <= MAX_COUNTED_CLASSES
+    side = float(np.interp(n_classes, [2, MAX_COUNTED_CLASSES, MAX_TICK_LABELS], [3.4, 9.5, 8.5]))
+
+    names, families, note = _drawable_labels(labels)
+    size = 9 if counted else 7
+    longest = max(len(name) for name in names) * size / 120  # inches, roughly
+    horizontal = counted and longest * n_classes < side
+    figure, axes = _axes(side + longest + 1.5, side + (0.9 if horizontal else longest + 0.8))
+    norm = PowerNorm(gamma=1 if counted else 0.5, vmin=0, vmax=1)
+    cmap = sns.color_palette("Blues", as_cmap=True).with_extremes(bad="0.85")
+    image = axes.imshow(shares, cmap=cmap, norm=norm)
+    if counted:
+        _write_counts(axes, matrix, shares)
+    step = math.ceil(n_classes / MAX_TICK_LABELS)
+    shown = range(0, n_classes, step)
+    axes.set_xticks(shown, names[::step], fontsize=size, family=families, rotation=0 if horizontal else 90)
+    axes.set_yticks(shown, names[::step], fontsize=size, family=families)
+    axes.tick_params(length=0)
+    notes = ([f"1 in {step} is named"] if step > 1 else []) + note
+    suffix = f" ({'; '.join(notes)})" if notes else ""
+    axes.set(xlabel="predicted class" + suffix, ylabel="true class" + suffix)
+    axes.set_title(f"Confusion matrix, n = {matrix.sum():,}")
+    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, format=PercentFormatter(1, decimals=0))
+    bar.set_ticks([0, 0.25, 0.5, 0.75, 1] if counted else [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
+    bar.set_label("share of the true class")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def confidence_figure(probabilities: np.ndarray, truth: np.ndarray) -> Figure:
+    """How confident the right and the wrong predictions are: a histogram each, in per cent of its own group."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == truth
+    # The most probable of k classes has at least 1/k.
+    edges = np.linspace(1 / probabilities.shape[1], 1, 21)
+
+    figure, axes = _axes(7, 3.6)
+    for name, members, colour in (("right", right, BLUE), ("wrong", ~right, ORANGE)):
+        n = int(members.sum())
+        if not n:
+            axes.plot([], [], color=colour, label=f"{name}: none")
+            continue
+        heights = np.histogram(np.clip(confidence[members], edges[0], edges[-1]), edges)[0] / n
+        label = f"{name}: n = {n:,}, median confidence {np.median(confidence[members]):.1%}"
+        axes.stairs(heights, edges, fill=True, color=colour, alpha=0.3)
+        axes.stairs(heights, edges, color=colour, linewidth=1.6, label=label)
+    axes.set(xlabel="confidence (probability of the predicted class)", ylabel="share of the group")
+    axes.set(xlim=(edges[0], 1), ylim=(0, None))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_title(f"Confidence of right and wrong predictions, n = {len(truth):,}")
+    axes.legend(loc="upper left", frameon=False)
+    return figure
+
+
+def reliability_figure(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = 15) -> Figure:
+    """Reliability diagram (Guo et al. 2017, figure 1): accuracy a confidence bin with 95 % interval, and n below it."""
+    bins = calibration_bins(probabilities, truth, n_bins)
+    bins = bins[bins["n"] > 0]
+    error = expected_calibration_error(probabilities, truth, n_bins)
+
+    figure, (upper, lower) = _axes(7, 5.6, rows=2, height_ratios=[3, 1], sharex=True)
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="accuracy = confidence")
+    distances = [bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]]
+    upper.errorbar(
+        bins["confidence"],
+        bins["accuracy"],
+        # Rounding can leave -1e-17 where accuracy is 0 or 1, which matplotlib refuses.
+        yerr=np.clip(distances, 0, None),
+        fmt="o",
+        color=BLUE,
+        markersize=5,
+        elinewidth=1.4,
+        capsize=3,
+        label="measured, 95% interval",
+    )
+    upper.set(ylabel="accuracy in the bin", ylim=(0, 1.02))
+    upper.yaxis.set_major_formatter(PercentFormatter(1))
+    upper.legend(loc="lower right", frameon=False)
+    upper.set_title(f"Accuracy by confidence, n = {len(truth):,}; expected calibration error {error:.1%}")
+
+    widths = bins["upper"] - bins["lower"]
+    lower.bar(bins["lower"], bins["n"], width=widths, align="edge", color=BLUE, alpha=0.45, edgecolor="white")
+    for _, row in bins.iterrows():
+        middle = (row["lower"] + row["upper"]) / 2
+        lower.annotate(
+            f"{int(row['n']):,}", (middle, row["n"]), (0, 2), textcoords="offset points", ha="center", size=8
+        )
+    lower.set(xlabel="confidence (mean in the bin; the bars show the bins)", ylabel="texts")
+    lower.set(xlim=(bins["lower"].min(), 1.005), ylim=(0, bins["n"].max() * 1.3))
+    lower.xaxis.set_major_formatter(PercentFormatter(1))
+    lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    lower.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return figure
+
+
+def training_curves_figure(history: pd.DataFrame, title: str) -> Figure:
+    """Losses, accuracy and, for a language model, perplexity after each epoch, over all phases of the training.
+
+    history: one row an epoch in the order they ran; columns phase, train_loss, valid_loss (nats), accuracy and perhaps
+    perplexity.
+    """
+    panels = [("loss (nats)", {"train_loss": "training", "valid_loss": "validation"})]
+    panels.append(("accuracy on validation", {"accuracy": None}))
+    if "perplexity" in history:
+        panels.append(("perplexity on validation", {"perplexity": None}))
+    epochs = np.arange(1, len(history) + 1)
+
+    figure, all_axes = _axes(3.5 * len(panels), 3.6, columns=len(panels))
+    for axes, (unit, lines) in zip(all_axes, panels, strict=True):
+        for (column, label), colour in zip(lines.items(), (GREY, BLUE) if len(lines) > 1 else (BLUE,), strict=True):
+            axes.plot(epochs, history[column], "o-", color=colour, markersize=4, linewidth=1.4, label=label)
+        _mark_phases(axes, history["phase"].astype(str).tolist())
+        axes.set(xlabel="epoch", ylabel=unit, xlim=(0.5, len(history) + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if len(lines) > 1:
+            axes.legend(frameon=False)
+    all_axes[1].yaxis.set_major_formatter(PercentFormatter(1))
+    figure.suptitle(title)
+    return figure
+
+
+def comparison_figure(scores: dict[str, dict]) -> Figure:
+    """Accuracy of each model with its 95 % interval, one line a model, the first on top.
+
+    scores: name -> what metrics.score returns.
+    """
+    figure, axes = _axes(7, 1.1 + 0.42 * len(scores))
+    for height, numbers in enumerate(scores.values()):
+        low, high = numbers["accuracy_ci95"]
+        colour = BLUE if height == 0 else GREY
+        axes.plot([low, high], [height, height], color=colour, linewidth=2, marker="|", markersize=9)
+        axes.plot(numbers["accuracy"], height, "o", color=colour, markersize=6)
+        axes.annotate(
+            f"{numbers['accuracy']:.1%}", (numbers["accuracy"], height), (0, 8), textcoords="offset points", ha="center"
+        )
+    axes.set_yticks(range(len(scores)), list(scores))
+    axes.set(ylim=(len(scores) - 0.5, -0.75), xlabel="accuracy, 95% interval")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.margins(x=0.08)
+    axes.grid(axis="x", color="0.9")
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(f"Accuracy on the same texts, n = {next(iter(scores.values()))['n']:,}")
+    return figure
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure at 150 dots an inch, byte for byte the same for the same figure."""
+    figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+
+
+def _axes(width: float, height: float, rows: int = 1, columns: int = 1, **subplots) -> tuple[Figure, Axes]:
+    """A figure of our style (sizes in inches) and its axes, without pyplot, which would keep every figure alive."""
+    with rc_context({**sns.axes_style("ticks"), "font.family": [FONT], "font.size": 10, "axes.titlesize": 11}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, **subplots)
+    for one in np.ravel(axes):
+        sns.despine(ax=one)
+    return figure, axes
+
+
+def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ma.MaskedArray) -> None:
+    """The count in each cell, with the share of the row below it where there is room."""
+    with_share = len(matrix) <= 8
+    size = float(np.interp(len(matrix), [2, 8, MAX_COUNTED_CLASSES], [11, 9, 6.5]))
+    for (row, column), count in np.ndenumerate(matrix):
+        share = shares.filled(0)[row, column]
+        text = f"{count:,}\n{share:.1%}" if with_share and count else f"{count:,}"
+        colour = "white" if share > 0.55 else "0.15" if count else "0.6"
+        axes.text(column, row, text, ha="center", va="center", size=size, color=colour)
+
+
+def _mark_phases(axes: Axes, phases: list[str]) -> None:
+    """A dotted line where a phase of the training begins, and its name above the axes."""
+    for index, phase in enumerate(phases):
+        if index and phase == phases[index - 1]:
+            continue
+        start = index + 0.5
+        if index:
+            axes.axvline(start, color="0.75", linestyle=":", linewidth=1)
+        axes.annotate(
+            _plain(_shortened(phase)),
+            (start, 1),
+            (2, 3),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            rotation=25,
+            size=7.5,
+            color=GREY,
+        )
+
+
+def _drawable_labels(labels: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Class names as a figure can show them, the font families to show them in, and a note if some cannot be shown.
+
+    A name with a character that no installed font holds becomes the number of the class, counted from 1.
+    """
+    families, missing = _font_families(
+        {character for label in labels for character in label if not character.isspace()}
+    )
+    hidden = [index for index, label in enumerate(labels) if missing & set(label)]
+    names = [_plain(_shortened(label)) for label in labels]
+    for index in hidden:
+        names[index] = f"class {index + 1}"
+    if not hidden:
+        return names, families, []
+    log.info(
+        "No installed font holds the characters of %d class names; the figure shows their numbers instead.", len(hidden)
+    )
+    return names, families, ["numbered where no font has the name"]
+
+
+def _font_families(characters: set[str]) -> tuple[list[str], set[str]]:
+    """Installed fonts that together hold the characters, our own first, and the characters that none of them holds."""
+    families = [FONT]
+    missing = characters - _characters_of(findfont(FONT))
+    for entry in fontManager.ttflist:
+        if not missing:
+            break
+        # Last Resort holds a box for every character there is.
+        if entry.name in families or entry.name.startswith("Last Resort"):
+            continue
+        held = missing & _characters_of(entry.fname)
+        if held:
+            families.append(entry.name)
+            missing -= held
+    return families, missing
+
+
+def _characters_of(font_file: str) -> set[str]:
+    try:
+        return {chr(code) for code in get_font(font_file).get_charmap()}
+    except (RuntimeError, OSError):  # a font that matplotlib lists and cannot read, such as one of coloured bitmaps
+        return set()
+
+
+def _shortened(name: str) -> str:
+    """One line of at most MAX_LABEL_LENGTH characters, keeping both ends, where class names differ."""
+    name = " ".join(name.split())
+    if len(name) <= MAX_LABEL_LENGTH:
+        return name
+    tail = MAX_LABEL_LENGTH // 3
+    return f"{name[: MAX_LABEL_LENGTH - tail - 1]}…{name[-tail:]}"
+
+
+def _plain(name: str) -> str:
+    """The name with its dollar signs escaped, which matplotlib would take for formulas."""
+    return name.replace("$", r"\$")

@@ -1,0 +1,165 @@
+"""How good are the probabilities, and how sure can n texts make us of it?
+
+Everywhere here `probabilities` is [n, n_classes], each row summing to 1, and `truth` is [n], the index of the true
+class. The predicted class is the most probable one, its probability is the confidence.
+"""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+Z_95 = NormalDist().inv_cdf(0.975)
+
+
+def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22, pp. 209-212).
+
+    Unlike the textbook interval p ± 1.96 s it stays inside 0 and 1 and keeps its width at accuracies near 1.
+    It covers the chance in which n texts were drawn, not the chance in which another seed would train.
+    Raises ValueError unless 0 <= correct <= n and n >= 1.
+
+    >>> [round(bound, 3) for bound in accuracy_interval(90, 100)]
+    [0.826, 0.945]
+    """
+    if not (n >= 1 and 0 <= correct <= n):
+        raise ValueError(f"expected 0 <= correct <= n and n >= 1, found correct = {correct} and n = {n}")
+    share = correct / n
+    shrink = 1 + Z_95**2 / n
+    centre = (share + Z_95**2 / (2 * n)) / shrink
+    half_width = Z_95 / shrink * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
+    # Rounding may put a bound 1e-17 outside.
+    return max(0.0, centre - half_width), min(1.0, centre + half_width)
+
+
+def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = 15) -> float:
+    """Mean distance between confidence and accuracy over bins of equal width, each weighed by its n (0 is best).
+
+    Top-label calibration as in Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
+    """
+    bins = calibration_bins(probabilities, truth, n_bins)
+    filled = bins[bins["n"] > 0]
+    return float((filled["n"] * (filled["confidence"] - filled["accuracy"]).abs()).sum() / filled["n"].sum())
+
+
+def calibration_bins(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = 15) -> pd.DataFrame:
+    """Confidence against accuracy, one row a bin; bin i holds confidences in (i / n_bins, (i + 1) / n_bins].
+
+    Columns: lower, upper (the bin's edges), n, confidence (mean), accuracy, low, high (95 % interval of the accuracy).
+    The last four are NaN where n is 0.
+    """
+    _check(probabilities, truth)
+    confidence = probabilities.max(axis=1).astype(float)
+    right = probabilities.argmax(axis=1) == truth
+    edges = np.linspace(0, 1, n_bins + 1)
+    # A softmax in single precision may sum to a little more than 1, which still belongs to the last bin.
+    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
+
+    rows = []
+    for index in range(n_bins):
+        members = bin_of == index
+        n = int(members.sum())
+        row = {"lower": edges[index], "upper": edges[index + 1], "n": n}
+        if n:
+            low, high = accuracy_interval(int(right[members].sum()), n)
+            row |= {
+                "confidence": confidence[members].mean(),
+                "accuracy": right[members].mean(),
+                "low": low,
+                "high": high,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["lower", "upper", "n", "confidence", "accuracy", "low", "high"])
+
+
+def score(probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> dict:
+    """Every number of the report for one model, as plain data that JSON can hold (never NaN).
+
+    labels: the class names, in the order of the columns of `probabilities`.
+    Returns n, accuracy, accuracy_ci95 [low, high], log_loss (nats a text; probabilities below 2.2e-16 count as that),
+    expected_calibration_error, macro_f1 (mean over the classes whose F1 is defined), per_class {label: precision,
+    recall, f1, support} and confusion_matrix (rows: true class, columns: predicted class, counts).
+    A number that is undefined is None, and the class then has a key `undefined` that says why.
+    Raises ValueError when the arrays do not fit each other or hold no probabilities.
+    """
+    _check(probabilities, truth)
+    n, n_classes = probabilities.shape
+    if len(labels) != n_classes:
+        raise ValueError(f"expected one label for each of the {n_classes} columns, found {len(labels)} labels")
+    matrix = np.zeros((n_classes, n_classes), dtype=int)
+    np.add.at(matrix, (truth, probabilities.argmax(axis=1)), 1)
+    correct = int(matrix.trace())
+    # Single precision would be too coarse for the logarithm of a confident mistake.
+    of_truth = probabilities[np.arange(n), truth].astype(float)
+    per_class = {label: _class_scores(matrix, index) for index, label in enumerate(labels)}
+    return {
+        "n": n,
+        "accuracy": correct / n,
+        "accuracy_ci95": list(accuracy_interval(correct, n)),
+        "log_loss": float(-np.log(np.clip(of_truth, np.finfo(float).eps, 1)).mean()),
+        "expected_calibration_error": expected_calibration_error(probabilities, truth),
+        "macro_f1": float(np.mean([one["f1"] for one in per_class.values() if one["f1"] is not None])),
+        "per_class": per_class,
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def paired_comparison(right: np.ndarray, other_right: np.ndarray) -> dict:
+    """Two classifiers on the same texts: the exact McNemar test (Dietterich 1998, Neural Computation 10, section 3.1).
+
+    right, other_right: boolean [n], whether each classifier is right on each text. Texts that both get right, or both
+    wrong, say nothing about which is better; the p-value is that of a fair coin on the rest.
+    Comparing the two accuracy intervals instead would be too cautious: it ignores that the texts are the same.
+    Returns accuracy_difference (first minus other), only_first_right, only_other_right (counts) and p_value.
+    """
+    only_first = int((right & ~other_right).sum())
+    only_other = int((other_right & ~right).sum())
+    disagreements = only_first + only_other
+    return {
+        "accuracy_difference": (only_first - only_other) / len(right),
+        "only_first_right": only_first,
+        "only_other_right": only_other,
+        "p_value": float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0,
+    }
+
+
+def _class_scores(matrix: np.ndarray, index: int) -> dict:
+    """Precision, recall, F1 and support of one class, from the confusion matrix."""
+    hits, predicted, support = (
+        int(count) for count in (matrix[index, index], matrix[:, index].sum(), matrix[index].sum())
+    )
+    scores = {
+        "precision": hits / predicted if predicted else None,
+        "recall": hits / support if support else None,
+        "f1": 2 * hits / (predicted + support) if predicted + support else None,
+        "support": support,
+    }
+    reasons = []
+    if not predicted:
+        reasons.append("precision: no text was predicted as this class")
+    if not support:
+        reasons.append("recall: no text is of this class")
+    return scores | ({"undefined": "; ".join(reasons)} if reasons else {})
+
+
+def _check(probabilities: np.ndarray, truth: np.ndarray) -> None:
+    """Refuse arrays that would give a number without a meaning."""
+    if probabilities.ndim != 2 or truth.shape != probabilities.shape[:1] or not len(truth):
+        raise ValueError(
+            "expected probabilities [n, n_classes] and truth [n] with n >= 1, "
+            f"found {list(probabilities.shape)} and {list(truth.shape)}"
+        )
+    if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= probabilities.shape[1]:
+        raise ValueError(
+            f"expected class indices from 0 to {probabilities.shape[1] - 1}, found {np.unique(truth)[:10]}"
+        )
+    # Written so that NaN, which compares as False with everything, is caught too.
+    proper = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1, dtype=float) - 1) < 1e-3)
+    if not proper.all():
+        row = int(np.argmin(proper))
+        raise ValueError(
+            f"expected rows of probabilities that sum to 1, found {int((~proper).sum())} other rows, "
+            f"the first of them row {row}: {probabilities[row][:10]}"
+        )

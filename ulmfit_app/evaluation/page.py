@@ -1,0 +1,294 @@
+"""The report as one HTML page: pictures and style inside it; it loads nothing, runs nothing and opens offline."""
+
+import base64
+from html import escape
+from string import Template
+
+import numpy as np
+import pandas as pd
+
+MODEL = "ULMFiT"
+N_SHOWN_ERRORS = 20
+MAX_TEXT = 600  # characters of an error's text
+MAX_NAME = 80  # characters of a class name
+N_CONFUSIONS = 15
+SIGNIFICANT = 0.05  # p-value below which two models count as told apart
+OF_THE_HEADING = ("data_set", "test_name", "notes", "durations")  # facts that have a place of their own
+
+CAPTIONS = {
+    "accuracy": "Each dot is an accuracy, each line its 95% interval: where the accuracy on endlessly many texts of "
+    "the same kind may well lie. All were scored on the same texts.",
+    "confusion_matrix": "A row holds the texts of one true class, spread over the columns by the class they were "
+    "given. The diagonal is right; a dark cell elsewhere is a habit of the model. Colours are shares of the row, so that "
+    "small classes show as well as large ones.",
+    "confidence": "Both groups are drawn to their own size. The further apart they lie, the better confidence tells "
+    "which predictions to check by hand.",
+    "reliability": "A well calibrated model lies on the dashed line: of the texts it is 80% sure of, 80% are right. "
+    "Points below the line mean that it is too sure of itself. Vertical lines are 95% intervals; the bars count the texts.",
+    "training": "Validation above training, and rising, is overfitting. Dotted lines part the phases named above them. "
+    "The training loss is measured with dropout on, so that it may lie above validation.",
+}
+
+# The policy in the second line keeps the page from loading or running anything, whatever stands in a text.
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+body { margin: 0 auto; max-width: 54rem; padding: 1.5rem 1rem 4rem; color: #1a1a1a; background: #fff;
+  font: 1.0625rem/1.55 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
+h1 { font-size: 1.8rem; line-height: 1.2; margin: 0.5rem 0; }
+h2 { font-size: 1.25rem; margin: 2.8rem 0 0.8rem; padding-top: 0.6rem; border-top: 1px solid #999; }
+h3 { font-size: 1.0625rem; margin: 1.8rem 0 0.4rem; }
+.test { color: #444; margin: 0 0 1.2rem; }
+.wide { overflow-x: auto; }
+.tall { max-height: 32rem; overflow-y: auto; }
+table { border-collapse: collapse; font: 0.875rem/1.4 system-ui, "DejaVu Sans", sans-serif;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 1rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
+thead th { border-bottom: 1px solid #555; vertical-align: bottom; }
+td.number, th.number { text-align: right; white-space: nowrap; }
+tbody th { font-weight: normal; overflow-wrap: anywhere; }
+tr.model th, tr.model td { font-weight: 600; }
+table table th, table table td { border: 0; padding-top: 0; }
+figure { margin: 1.6rem 0; }
+img { display: block; max-width: 100%; height: auto; }
+figcaption, .how { font-size: 0.9375rem; color: #444; }
+article { margin: 1.2rem 0; }
+article p { margin: 0.2rem 0; overflow-wrap: anywhere; }
+article .what { font: 600 0.875rem/1.4 system-ui, "DejaVu Sans", sans-serif; }
+@media (max-width: 40rem) { img { max-width: none; width: 40rem; } }
+@media print { body { max-width: none; font-size: 10pt; } .tall { max-height: none; overflow: visible; }
+  img { max-width: 100%; max-height: 22cm; width: auto; } figure, tr, article { break-inside: avoid; }
+  h2, h3 { break-after: avoid; } }
+</style></head><body>
+<h1>$title</h1>
+<p class="test">$test</p>
+$summary
+$results
+$classes
+$confidence
+$training
+$errors
+$run
+</body></html>
+""")
+
+
+def page(metrics: dict, errors: pd.DataFrame, pngs: dict[str, bytes], facts: dict) -> str:
+    """The whole page.
+
+    metrics: what report.compare returns. errors: what report.worst_errors returns. pngs: the figures by name, those of
+    the training under names that begin with "training". facts: as in report.write_report.
+    """
+    model = metrics["model"]
+    title = f"{MODEL} on {facts['data_set']}" if "data_set" in facts else f"{MODEL}: report"
+    test = f"Tested on {facts.get('test_name', 'texts it was not trained on')}: n = {model['n']:,} texts, "
+    pictures = {name: _figure(name, png) for name, png in pngs.items()}
+    return PAGE.substitute(
+        title=_text(title),
+        test=_text(f"{test}{len(model['per_class'])} classes."),
+        summary=_summary(metrics, facts.get("notes", [])),
+        results="<h2>Results</h2>" + _results(metrics) + pictures["accuracy"],
+        classes="<h2>Classes</h2>" + pictures["confusion_matrix"] + _confusions(model) + _classes(model),
+        confidence="<h2>Confidence</h2>" + pictures["confidence"] + pictures["reliability"],
+        training="".join(
+            ["<h2>Training</h2>", *(one for name, one in pictures.items() if name.startswith("training"))]
+        ),
+        errors="<h2>The most confident errors</h2>" + _errors(errors, model),
+        run="<h2>The run</h2>" + _run(facts),
+    )
+
+
+def verdict(metrics: dict, baseline: str) -> str:
+    """Two honest sentences: does the model beat this baseline on these texts, and do their intervals overlap?
+
+    metrics: what report.compare returns.
+    """
+    model, other = metrics["model"], metrics["baselines"][baseline]
+    paired = other["model_against_it"]
+    gain = 100 * paired["accuracy_difference"]
+    if paired["p_value"] < SIGNIFICANT:
+        finding = (
+            f"beats {baseline} by {gain:.1f} points"
+            if gain > 0
+            else f"does not beat {baseline}, which is {-gain:.1f} points better"
+        )
+    elif gain > 0:
+        finding = f"is {gain:.1f} points above {baseline}, too little to tell from chance on these texts"
+    elif gain < 0:
+        finding = (
+            f"does not beat {baseline}: it is {-gain:.1f} points below, too little to tell from chance on these texts"
+        )
+    else:
+        finding = f"does not beat {baseline}: both are right equally often"
+    (low, high), (other_low, other_high) = model["accuracy_ci95"], other["accuracy_ci95"]
+    p_value = "p < 0.0001" if paired["p_value"] < 0.0001 else f"p = {paired['p_value']:.2g}"
+    return (
+        f"{MODEL} {finding} ({MODEL} alone is right on {paired['only_first_right']:,} texts, the baseline alone on "
+        f"{paired['only_other_right']:,}; exact McNemar test, {p_value}). "
+        f"Their 95% intervals {'overlap' if low <= other_high and other_low <= high else 'do not overlap'}."
+    )
+
+
+def _summary(metrics: dict, notes: list[str]) -> str:
+    """What came out, whether it beats the baselines, and what else to know before believing it."""
+    model = metrics["model"]
+    right = model["n"] - _n_wrong(model)
+    accuracy = f"accuracy {model['accuracy']:.1%}, 95% interval {_interval(model)}"
+    found = f"{MODEL} is right on {right:,} of {model['n']:,} texts: {accuracy}."
+    sentences = [found, *(verdict(metrics, baseline) for baseline in metrics["baselines"])]
+    html = "".join(f"<p>{_text(sentence)}</p>" for sentence in sentences)
+    if notes:
+        html += "<h3>Notes</h3><ul>" + "".join(f"<li>{_text(note)}</li>" for note in notes) + "</ul>"
+    return html
+
+
+def _results(metrics: dict) -> str:
+    rows = [
+        [
+            name,
+            f"{numbers['accuracy']:.1%}",
+            _interval(numbers),
+            f"{numbers['macro_f1']:.3f}",
+            f"{numbers['log_loss']:.3f}",
+            f"{numbers['expected_calibration_error']:.1%}",
+            f"{numbers['n']:,}",
+        ]
+        for name, numbers in {MODEL: metrics["model"], **metrics["baselines"]}.items()
+    ]
+    heads = ["", "accuracy", "95% interval", "macro F1", "log loss", "calibration error", "n"]
+    how = (
+        "Macro F1 is the mean of the classes’ F1, small classes counting as much as large ones. Log loss is in nats a "
+        "text, lower is better; it punishes confident errors. Calibration error is how far confidence and accuracy lie "
+        "apart on average (15 bins). The interval (Wilson) covers the chance in which texts were tested, not the "
+        "chance in which another seed would train another model."
+    )
+    return _table(heads, rows).replace("<tbody><tr>", '<tbody><tr class="model">') + f'<p class="how">{how}</p>'
+
+
+def _classes(model: dict) -> str:
+    rows = [
+        [f"{number}", label, *(_share(scores[key]) for key in ("precision", "recall", "f1")), f"{scores['support']:,}"]
+        for number, (label, scores) in enumerate(model["per_class"].items(), start=1)
+    ]
+    html = "<h3>Each class</h3>" + _table(["no.", "class", "precision", "recall", "F1", "texts"], rows, names=(1,))
+    if any("undefined" in scores for scores in model["per_class"].values()):
+        html += '<p class="how">– : undefined, since no text was predicted as the class, or none is of it.</p>'
+    return html
+
+
+def _confusions(model: dict) -> str:
+    """The cells beside the diagonal that hold most, as a table."""
+    matrix = np.array(model["confusion_matrix"])
+    support = matrix.sum(axis=1)
+    np.fill_diagonal(matrix, 0)
+    labels = list(model["per_class"])
+    cells = np.argsort(-matrix, axis=None, kind="stable")[:N_CONFUSIONS]
+    rows = [
+        [
+            labels[true],
+            labels[predicted],
+            f"{matrix[true, predicted]:,}",
+            f"{matrix[true, predicted] / support[true]:.1%}",
+        ]
+        for true, predicted in zip(*np.unravel_index(cells, matrix.shape), strict=True)
+        if matrix[true, predicted]
+    ]
+    if not rows:
+        return "<p>No text was given a wrong class.</p>"
+    heads = ["true class", "predicted class", "texts", "share of the true class"]
+    return "<h3>Most frequent confusions</h3>" + _table(heads, rows, names=(0, 1))
+
+
+def _errors(errors: pd.DataFrame, model: dict) -> str:
+    """The texts of the worst errors."""
+    if errors.empty:
+        return f"<p>None: all {model['n']:,} texts were given their class.</p>"
+    shown = errors.head(N_SHOWN_ERRORS)
+    html = (
+        f'<p class="how">The {len(shown)} of {_n_wrong(model):,} wrong predictions that the model was surest of. Some will be '
+        "errors of the labels. More, and the whole texts, are in worst_errors.csv.</p>"
+    )
+    for error in shown.itertuples():
+        predicted, label = (f"<bdi>{_text(_cut(name, MAX_NAME))}</bdi>" for name in (error.predicted, error.label))
+        what = (
+            f"predicted {predicted} at {error.confidence:.1%}, labelled {label} at {error.probability_of_label:.1%}, "
+            f"row {error.row}"
+        )
+        html += f'<article><p class="what">{what}</p><p dir="auto">{_text(_cut(error.text, MAX_TEXT))}</p></article>'
+    return html
+
+
+def _run(facts: dict) -> str:
+    html = _facts({key: value for key, value in facts.items() if key not in OF_THE_HEADING})
+    if facts.get("durations"):
+        html += "<h3>Minutes a stage</h3>" + _facts(facts["durations"])
+    return html
+
+
+def _facts(value) -> str:
+    """Nested facts as nested tables."""
+    if isinstance(value, dict):
+        rows = (
+            f"<tr><th>{_text(str(key).replace('_', ' '))}</th><td>{_facts(one)}</td></tr>" for key, one in value.items()
+        )
+        return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+    if isinstance(value, (list, tuple)):
+        return "<br>".join(_facts(one) for one in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    return _text(f"{value:,.6g}" if isinstance(value, float) else str(value))
+
+
+def _table(heads: list[str], rows: list[list[str]], names: tuple[int, ...] = (0,)) -> str:
+    """A table of texts; the columns `names` hold names, aligned left, all others numbers."""
+
+    def cell(tag: str, column: int, content: str) -> str:
+        number = "" if column in names else ' class="number"'
+        return f'<{tag}{number} dir="auto">{_text(_cut(content, MAX_NAME))}</{tag}>'
+
+    head = "".join(cell("th", column, content) for column, content in enumerate(heads))
+    body = "".join(
+        "<tr>"
+        + "".join(cell("th" if column in names else "td", column, content) for column, content in enumerate(row))
+        + "</tr>"
+        for row in rows
+    )
+    box = "wide tall" if len(rows) > 25 else "wide"
+    return f'<div class="{box}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _figure(name: str, png: bytes) -> str:
+    """A picture inside the page, at its size in inches (150 dots each in the file, 96 on the page)."""
+    caption = next(text for key, text in CAPTIONS.items() if name.startswith(key))
+    width = int.from_bytes(png[16:20], "big") * 96 // 150
+    return (
+        f'<figure><div class="wide"><img width="{width}" alt="{_text(name.replace("_", " "))}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def _n_wrong(scores: dict) -> int:
+    return scores["n"] - int(np.trace(np.array(scores["confusion_matrix"])))
+
+
+def _interval(scores: dict) -> str:
+    low, high = scores["accuracy_ci95"]
+    return f"{low:.1%} to {high:.1%}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _cut(text: str, length: int) -> str:
+    """The text on one line, and how long it was if it is cut."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[:length]} … ({len(text):,} characters in all)"
+
+
+def _text(text: str) -> str:
+    """A text that HTML shows as it is, a lone surrogate as its escape."""
+    return escape(text.encode("utf-8", errors="backslashreplace").decode())

@@ -1,0 +1,225 @@
+"""The language model: built, started from pretrained weights or from none, fine-tuned, and measured by its perplexity.
+
+ULMFiT sections 3.1 and 3.2. The model is fastai's AWD-LSTM with tied embeddings (Merity et al. 2017).
+"""
+
+import logging
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # fastai imports pyplot, which would look for a screen
+import numpy as np
+import torch
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.metrics import Perplexity, accuracy
+from fastai.text.learner import clean_raw_keys, language_model_learner, match_embeds
+from fastai.text.models.awdlstm import AWD_LSTM, WeightDropout, awd_lstm_lm_config
+from fastai.text.models.core import SequentialRNN, get_language_model
+
+from data_scripts import wt103
+from data_scripts.fetch import FetchError
+from data_scripts.files import replacing, sha256_of
+from ulmfit_app.bundle import load_bundle, load_weights
+from ulmfit_app.config import LanguageModelSettings, ModelSettings
+from ulmfit_app.errors import BundleError
+from ulmfit_app.tokens import LanguageModelBatches, TokenStore
+from ulmfit_app.training import prepare
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a language model starts from.
+
+    weights: parameters by fastai's names, on the CPU, or None for random ones; vocab: the word of each of their ids;
+    fingerprint: another start has another one; origin: for people.
+    """
+
+    origin: str
+    fingerprint: str
+    shape: ModelSettings
+    weights: dict[str, torch.Tensor] | None = None
+    vocab: list[str] | None = None
+
+    @property
+    def is_pretrained(self) -> bool:
+        return self.weights is not None
+
+
+class _DataOnly(pickle.Unpickler):
+    """Reads pickled lists, numbers and strings; a pickle that names a class or a function is refused, not run."""
+
+    def find_class(self, module: str, name: str):
+        raise pickle.UnpicklingError(f"it calls {module}.{name}")
+
+
+def _read_vocab(path: Path) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            vocab = _DataOnly(file).load()
+    except Exception as error:  # a broken pickle can raise nearly anything
+        raise BundleError(
+            f"{path} was refused: {error}. Expected fastai's vocabulary, a pickled list of words; nothing in it was run."
+        ) from None
+    if not isinstance(vocab, list) or not all(isinstance(word, str) for word in vocab):
+        raise BundleError(f"{path} holds no vocabulary. Expected fastai's format, a pickled list of words.")
+    return vocab
+
+
+def read_fastai(folder: Path) -> Start:
+    """Weights and vocabulary in fastai's own format: one .pth and one .pkl, as in WT103_FWD.
+
+    Both are pickles. They are read by readers that build tensors, lists and strings and call nothing.
+    Raises BundleError when a file is missing, refused, or the two do not belong together.
+    """
+    files = {suffix: sorted(folder.glob(f"*{suffix}")) for suffix in (".pth", ".pkl")}
+    for suffix, found in files.items():
+        if len(found) != 1:
+            raise BundleError(f"Expected one {suffix} file in {folder}, found {len(found)}.")
+    (weights_file,), (vocab_file,) = files[".pth"], files[".pkl"]
+    vocab = _read_vocab(vocab_file)
+    try:
+        weights = torch.load(weights_file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises its own and pickle's errors
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{weights_file} was refused, nothing in it was run: {reason}") from None
+    weights = clean_raw_keys(dict(weights.get("model", weights)))
+    try:
+        embedding = weights["0.encoder.weight"]
+        layers = [name for name in weights if name.startswith("0.rnns.") and name.endswith("weight_hh_l0_raw")]
+        shape = ModelSettings(embedding.shape[1], weights["0.rnns.0.weight_hh_l0_raw"].shape[1], len(layers))
+    except KeyError as error:
+        raise BundleError(f"{weights_file} is no AWD-LSTM language model of fastai's: it has no {error}.") from None
+    if len(vocab) != len(embedding):
+        raise BundleError(f"{vocab_file} has {len(vocab):,} words, {weights_file.name} {len(embedding):,} embeddings.")
+    fingerprint = sha256_of(weights_file) + sha256_of(vocab_file)
+    return Start(f"fastai's format in {folder.name}", fingerprint, shape, weights, vocab)
+
+
+def find_start(pretrained: str, shape: ModelSettings) -> Start:
+    """Resolve the setting `lm.pretrained`: "wt103", "none", or a folder.
+
+    WT103 that cannot be had is replaced by random weights, with a warning; a folder that cannot be read is a BundleError.
+    """
+    random = Start("random weights", f"random {shape}", shape)
+    if pretrained == "none":
+        return random
+    if pretrained == "wt103":
+        try:
+            source = wt103.fetch()
+        except FetchError as error:
+            log.warning("NO PRETRAINED MODEL: %s\nThe language model starts from random weights.", error)
+            return random
+        start = read_fastai(source.path)
+        return Start(source.origin, start.fingerprint, start.shape, start.weights, start.vocab)
+    folder = Path(pretrained)
+    if (folder / "bundle.json").is_file():
+        bundle = load_bundle(folder, "language model")
+        model = build(bundle.vocab, bundle.shape, drop_mult=1.0)
+        load_weights(bundle, model)
+        return Start(
+            f"the bundle {folder}", sha256_of(folder / "bundle.json"), bundle.shape, model.state_dict(), bundle.vocab
+        )
+    if not folder.is_dir():
+        raise BundleError(
+            f"No folder {folder} to start from. Expected for --pretrained: wt103, none, or a folder with a bundle or with "
+            "fastai's .pth and .pkl."
+        )
+    return read_fastai(folder)
+
+
+class _WeightDropout(WeightDropout):
+    """fastai's, except that p = 0 works: fastai 2.8 then hands the raw parameter to the LSTM, which registers it twice."""
+
+    def _setweights(self) -> None:
+        if self.weight_p > 0:
+            return super()._setweights()
+        for layer in self.layer_names:
+            setattr(self.module, layer, getattr(self, f"{layer}_raw").clone())
+
+
+def allow_no_dropout(encoder: AWD_LSTM) -> None:
+    """Make a dropout multiplier of 0 usable."""
+    for rnn in encoder.rnns:
+        rnn.__class__ = _WeightDropout
+
+
+def shaped(config: dict, shape: ModelSettings) -> dict:
+    """One of fastai's AWD-LSTM configurations in another shape."""
+    return {**config, "emb_sz": shape.emb_sz, "n_hid": shape.n_hid, "n_layers": shape.n_layers}
+
+
+def build(vocab: list[str], shape: ModelSettings, drop_mult: float) -> SequentialRNN:
+    """An AWD-LSTM language model with random weights; logits are [batch, tokens, vocabulary]."""
+    model = get_language_model(AWD_LSTM, len(vocab), config=shaped(awd_lstm_lm_config, shape), drop_mult=drop_mult)
+    allow_no_dropout(model[0])
+    return model
+
+
+def start_bias_at_frequencies(model: SequentialRNN, counts: np.ndarray) -> None:
+    """Set the output bias to the log of the words' shares, so that training need not begin by learning word counts.
+
+    counts: occurrences of each id in the training texts, [vocabulary].
+    """
+    shares = torch.tensor(counts + 1.0) / (counts + 1.0).sum()
+    with torch.no_grad():
+        model[1].decoder.bias.copy_(shares.log())
+
+
+def learner(
+    store: TokenStore,
+    train: np.ndarray,
+    valid: np.ndarray,
+    start: Start,
+    settings: LanguageModelSettings,
+    precision: str,
+    seed: int,
+) -> Learner:
+    """fastai's language-model Learner over our batches, its weights as `start` says.
+
+    train, valid: which texts of the store; words that the start does not know begin as the mean of those it knows.
+    """
+    batches = LanguageModelBatches(store, train, settings.batch_size, settings.bptt, seed, shuffle=True)
+    check = LanguageModelBatches(store, valid, settings.batch_size, settings.bptt)
+    learn = language_model_learner(
+        DataLoaders(batches, check),
+        AWD_LSTM,
+        config=shaped(awd_lstm_lm_config, start.shape),
+        drop_mult=settings.drop_mult,
+        pretrained=False,
+        metrics=[accuracy, Perplexity()],
+    )
+    allow_no_dropout(learn.model[0])
+    if start.is_pretrained:
+        weights = match_embeds(dict(start.weights), start.vocab, store.words)
+        try:
+            learn.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise BundleError(f"The weights of {start.origin} do not fit fastai's AWD-LSTM: {error}") from None
+    else:
+        start_bias_at_frequencies(learn.model, store.counts(train))
+    return prepare(learn, precision)
+
+
+def save_lr_finder_plot(learn: Learner, path: Path) -> None:
+    """Run fastai's learning-rate finder (Smith 2017) and draw loss against rate; the learner is as before."""
+    from matplotlib.figure import Figure
+
+    state = torch.get_rng_state()
+    suggestion = learn.lr_find(show_plot=False)
+    torch.set_rng_state(state)
+    learn.opt = None
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(learn.recorder.lrs, learn.recorder.losses)
+    axes.axvline(suggestion.valley, linestyle=":", color="gray", label=f"fastai's suggestion: {suggestion.valley:.1e}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed training loss (nats a token)")
+    axes.set_title("Learning-rate finder, language model")
+    axes.legend()
+    with replacing(path) as draft:
+        figure.savefig(draft, dpi=150)

@@ -1,0 +1,125 @@
+"""The paper's section 3 as plain data: schedules, discriminative rates, and plans of gradual unfreezing.
+
+Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018. Nothing here trains; `training`
+carries a plan out.
+"""
+
+import math
+from dataclasses import dataclass
+
+
+# ------------------------------------------------------------------------------------------------------------- schedules
+def slanted_triangular(position: float, peak: float, cut_frac: float = 0.1, ratio: float = 32) -> float:
+    """Learning rate at `position`, from 0 at the start of training to 1 at its end (ULMFiT section 3.2, equation 3).
+
+    Rises in a line to `peak` over the first `cut_frac` of training, then falls in a line; `ratio` is peak over lowest.
+
+    >>> [round(slanted_triangular(p, peak=32), 1) for p in (0, 0.1, 0.55, 1)]
+    [1.0, 32.0, 16.5, 1.0]
+    """
+    # The paper writes this in whole iterations; a position makes it independent of how many there are.
+    if position < cut_frac:
+        height = position / cut_frac
+    else:
+        height = 1 - (position - cut_frac) / (1 - cut_frac)
+    return peak * (1 + height * (ratio - 1)) / ratio
+
+
+def _cosine(start: float, end: float, position: float) -> float:
+    return start + (1 + math.cos(math.pi * (1 - position))) * (end - start) / 2
+
+
+def one_cycle(position: float, peak: float, start_div: float = 25, end_div: float = 1e5, rising: float = 0.25) -> float:
+    """Learning rate at `position` in [0, 1] of a cosine cycle, with fastai's defaults (after Smith 2018).
+
+    >>> [round(one_cycle(p, peak=1), 5) for p in (0, 0.25, 1)]
+    [0.04, 1.0, 1e-05]
+    """
+    if position < rising:
+        return _cosine(peak / start_div, peak, position / rising)
+    return _cosine(peak, peak / end_div, (position - rising) / (1 - rising))
+
+
+def one_cycle_momentum(position: float, high: float = 0.8, low: float = 0.7, rising: float = 0.25) -> float:
+    """Momentum of the same cycle: low while the rate is high; fastai's values for text."""
+    if position < rising:
+        return _cosine(high, low, position / rising)
+    return _cosine(low, high, (position - rising) / (1 - rising))
+
+
+def constant_momentum(position: float) -> float:
+    """Adam's first beta beside slanted triangular rates (ULMFiT section 4.1: 0.7 throughout)."""
+    return 0.7
+
+
+# Name of a schedule -> (rate at a position given its peak, momentum at a position).
+SCHEDULES = {
+    "one-cycle": (one_cycle, one_cycle_momentum),
+    "slanted-triangular": (slanted_triangular, constant_momentum),
+}
+
+
+def discriminative_rates(top: float, n_groups: int, decay: float = 2.6) -> list[float]:
+    """One learning rate a layer group, lowest group first (ULMFiT section 3.2).
+
+    top: peak rate of the last group; each group below gets 1/decay of the one above.
+    Raises ValueError when n_groups < 1.
+
+    >>> discriminative_rates(0.01, 3, decay=2)
+    [0.0025, 0.005, 0.01]
+    """
+    if n_groups < 1:
+        raise ValueError(f"A model has at least one layer group, not {n_groups}.")
+    return [top / decay**below for below in range(n_groups - 1, -1, -1)]
+
+
+# ----------------------------------------------------------------------------------------------------------------- plans
+@dataclass(frozen=True)
+class Phase:
+    """One cycle of the schedule over some epochs, with some of the layer groups frozen."""
+
+    name: str
+    epochs: int
+    freeze_to: int  # groups before this index do not learn; negative counts from the last; 0: all learn
+    lr: float  # peak rate of the last group
+    decay: float = 1.0  # of the peak rate from a group to the one below
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a classifier is trained: its phases in order, and the multiplier of the classifier's dropouts."""
+
+    name: str
+    phases: tuple[Phase, ...]
+    drop_mult: float
+
+
+# Gradual unfreezing (ULMFiT section 3.3) at the rates of fastai's IMDb example, which the paper's authors published.
+PUBLISHED = Plan(
+    "published",
+    (
+        Phase("head", 1, freeze_to=-1, lr=2e-2),
+        Phase("last two groups", 1, freeze_to=-2, lr=1e-2, decay=2.6),
+        Phase("last three groups", 1, freeze_to=-3, lr=5e-3, decay=2.6),
+        Phase("all groups", 2, freeze_to=0, lr=1e-3, decay=2.6),
+    ),
+    drop_mult=0.5,
+)
+
+# The published rates keep the encoder near where it was, which is right when it knows the language well. An encoder that
+# saw little text has to learn more from the labels: higher rates below, less dropout. Found on IMDb's validation part.
+WEAK_START = Plan("weak-start", (Phase("all groups", 5, freeze_to=0, lr=2e-3, decay=1.3),), drop_mult=0.25)
+
+PLANS = {plan.name: plan for plan in (PUBLISHED, WEAK_START)}
+
+
+def language_model_phases(epochs: int, lr: float, frozen_lr: float | None) -> tuple[Phase, ...]:
+    """Fine-tuning a language model: one epoch for the embeddings alone, which hold the new words, then all.
+
+    frozen_lr: peak rate of that epoch; None for random weights, where there is nothing worth keeping still.
+    """
+    # fastai puts the tied embedding in the LM's last group, so "lower layers learn slower" does not hold for it.
+    everything = Phase("all groups", epochs, freeze_to=0, lr=lr)
+    if frozen_lr is None:
+        return (everything,)
+    return (Phase("embeddings", 1, freeze_to=-1, lr=frozen_lr), everything)

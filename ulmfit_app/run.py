@@ -1,0 +1,416 @@
+"""The pipeline: tokens, language model, classifier, report, in this order, each from the files of the one before.
+
+A stage's key is a hash of everything its result depends on, the key of the stage before included. A stage whose key stands
+in its folder is not repeated; one that was interrupted goes on from its checkpoint; changed settings change the keys of
+exactly what depends on them.
+"""
+
+import json
+import logging
+import platform
+import runpy
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    # `python -m ulmfit_app.run DATA` is `python -m ulmfit_app run DATA`: the verbs live in one place, and a wrong option
+    # is told before the seconds that the imports below take.
+    sys.argv.insert(1, "run")
+    runpy.run_module("ulmfit_app", run_name="__main__", alter_sys=True)
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data_scripts.files import replacing
+from ulmfit_app import budget, classifier, language_model
+from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.config import DataSettings, Settings, from_json, to_json
+from ulmfit_app.corpus import Corpus, load_corpus
+from ulmfit_app.errors import RunFolderError
+from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
+from ulmfit_app.evaluation.report import write_report
+from ulmfit_app.predictor import Predictor, prediction_table
+from ulmfit_app.recipes import language_model_phases
+from ulmfit_app.tokens import TokenStore, make_vocab, numericalize, sha256_of_strings, tokenize
+from ulmfit_app.training import finish, resolve_precision, seed_everything, train
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+STAGES = ("tokens", "lm", "classifier", "report")
+VERBS = {"lm": "finetune", "classifier": "classify", "report": "report"}
+_began = time.monotonic()
+
+
+# --------------------------------------------------------------------------------------------------------- small pieces
+def _write_json(path: Path, value: Any) -> None:
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _key(*parts: Any) -> str:
+    """A hash of JSON-ready parts."""
+    return sha256_of_strings(json.dumps(part, sort_keys=True, default=str) for part in parts)[:32]
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    packages = ("ulmfit-app", "fastai", "torch", "spacy", "scikit-learn", "numpy")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+@lru_cache(1)
+def _corpus(settings: DataSettings, seed: int) -> Corpus:
+    return load_corpus(settings, seed)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+# ----------------------------------------------------------------------------------------------------------- run folders
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        found = config["format"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        found = "unknown"
+    if found != FORMAT:
+        raise RunFolderError(
+            f"The run folder {folder} has format {found}; this version reads and writes format {FORMAT}. "
+            f"Nothing in it was changed. Run into another folder: --out {folder}-new"
+        )
+    return config
+
+
+def stored_settings(folder: Path) -> Settings:
+    """The settings that a run folder was made with. Raises RunFolderError where there is none, or of another format."""
+    config = _read_config(folder)
+    if config is None:
+        raise RunFolderError(
+            f"No run in {folder}: it has no config.json. Start one: python -m ulmfit_app.run imdb --out {folder}"
+        )
+    return from_json(config["settings"])
+
+
+class _Stage:
+    """One stage's folder inside a run, and the key of what is to be in it."""
+
+    def __init__(self, run: Path, name: str, key: str) -> None:
+        self.name, self.key, self.folder = name, key, run / name
+        self._mark = self.folder / "stage.json"
+
+    def _found(self) -> dict[str, Any]:
+        try:
+            return json.loads(self._mark.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def is_finished(self) -> bool:
+        return self._found().get("key") == self.key
+
+    def carry_out(self, work: Callable[[Path], None]) -> None:
+        """Do the work, unless its result is there already."""
+        if self.is_finished():
+            log.info("Stage %s: finished before, not repeated.", self.name)
+            return
+        if self._mark.exists():
+            log.info("Stage %s: what it depends on has changed, it is repeated.", self.name)
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        work(self.folder)
+        # Last of all: before it, the stage counts as unfinished.
+        _write_json(self._mark, {"key": self.key, "seconds": round(time.monotonic() - began, 1)})
+
+    def require(self) -> None:
+        """Raises RunFolderError when the stage has not been finished with these settings."""
+        if not self.is_finished():
+            raise RunFolderError(
+                f"The stage {self.name!r} of {self.folder.parent} is not finished with its settings. "
+                f"Run all of it: python -m ulmfit_app.run with the command that made it"
+            )
+
+    @property
+    def seconds(self) -> float:
+        return self._found()["seconds"]
+
+
+# ---------------------------------------------------------------------------------------------------------- the pipeline
+class Run:
+    """A run: its folder, its settings, and its stages.
+
+    settings: None goes on with those in the folder's config.json. minutes: fit the work into so many, measured on this
+    machine; the bounds found are stored with the run, and the same command uses them again.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Settings | None = None, minutes: float | None = None, preset: str = ""
+    ) -> None:
+        self.folder = folder
+        known = _read_config(folder)
+        if settings is None:
+            settings, minutes, preset = stored_settings(folder), known["minutes"], known["preset"]
+            self.requested = known["requested"]
+        else:
+            self.requested = {"settings": to_json(settings), "minutes": minutes}
+        self.settings, self.minutes, self.preset = settings, minutes, preset
+        self.start = language_model.find_start(settings.lm.pretrained, settings.model)
+        self.plan, self.plan_reason = classifier.choose_plan(settings.classifier, self.start.is_pretrained)
+        if minutes is not None:
+            if known is not None and known["requested"] == self.requested:
+                self.settings = from_json(known["settings"])
+            else:
+                self._fit(minutes)
+        self.corpus = _corpus(self.settings.data, self.settings.seed)
+        self.selection = budget.select(self.corpus.table, self.settings, self.plan)
+        self._name_stages()
+
+    def _fit(self, minutes: float) -> None:
+        # A preset's own bounds are for its own time.
+        bounds = dict(max_train=None, max_unlabelled=None)
+        self.settings = replace(self.settings, data=replace(self.settings.data, **bounds))
+        corpus = _corpus(self.settings.data, self.settings.seed)
+        rates = budget.measure(corpus.table["text"], self.start, self.settings)
+        elapsed = time.monotonic() - _began
+        self.settings = budget.fit(minutes, elapsed, corpus.table, self.plan, self.settings, rates)
+
+    def _name_stages(self) -> None:
+        s, table, split = self.settings, self.corpus.table, self.selection.split
+        rows = split.index[split != ""]
+        # Everything a result depends on, and nothing else: where a file lies, say, does not matter.
+        content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows]])
+        tokens = _key(content, asdict(s.tokens), version("spacy"))
+        libraries = [version("fastai"), version("torch"), resolve_precision(s.precision)]
+        lm = _key(tokens, asdict(s.lm), self.selection.lm_epochs, self.start.fingerprint, s.seed, libraries)
+        clas = _key(lm, asdict(s.classifier), asdict(self.plan), libraries)
+        report = _key(
+            clas,
+            sha256_of_strings(table["text"][table["split"] == "train"]),
+            self.corpus.test_name,
+            version("scikit-learn"),
+        )
+        keys = dict(zip(STAGES, (tokens, lm, clas, report), strict=True))
+        self.stages = {name: _Stage(self.folder, name, key) for name, key in keys.items()}
+
+    # ---- what it is going to do
+    def describe(self) -> list[str]:
+        """What will run, on how much data, from what, in sentences."""
+        s, counts = self.settings, self.selection.split.value_counts()
+        n = {split: int(counts.get(split, 0)) for split in ("train", "valid", "test", "unlabelled")}
+        shape = self.start.shape
+        return [
+            f"Data: {self.corpus.origin}; {len(self.corpus.labels)} classes; {n['train']:,} texts to train on, "
+            f"{n['valid']:,} to validate, {n['test']:,} to test ({self.corpus.test_name}), {n['unlabelled']:,} unlabelled.",
+            *self.corpus.notes,
+            *self.selection.notes,
+            f"Language model: AWD-LSTM {shape.emb_sz}/{shape.n_hid}/{shape.n_layers}, at most {s.tokens.max_vocab:,} words, "
+            f"from {self.start.origin}, {self.selection.lm_epochs} epochs.",
+            f"Classifier: {self.plan_reason}",
+            f"Precision {resolve_precision(s.precision)}, seed {s.seed}.",
+        ]
+
+    def estimate(self) -> dict[str, float]:
+        """Seconds a stage, from a measured warm-up on this machine."""
+        table = self.corpus.table
+        rates = budget.measure(table["text"][self.selection.split != ""], self.start, self.settings)
+        return budget.estimate(table, self.selection, self.plan, rates, self.start.is_pretrained)
+
+    def is_fresh(self) -> bool:
+        """Whether no stage has left anything yet."""
+        return not any((self.folder / name).exists() for name in STAGES)
+
+    def write_config(self) -> None:
+        """Say in config.json everything that this run depends on."""
+        _write_json(
+            self.folder / "config.json",
+            {
+                "format": FORMAT,
+                "preset": self.preset,
+                "minutes": self.minutes,
+                "requested": self.requested,
+                "settings": to_json(self.settings),
+                "versions": versions(),
+                "precision": resolve_precision(self.settings.precision),
+                "language_model_start": {"origin": self.start.origin, "fingerprint": self.start.fingerprint},
+                "data": {"origin": self.corpus.origin, "test": self.corpus.test_name},
+                "stage_keys": {name: stage.key for name, stage in self.stages.items()},
+            },
+        )
+
+    # ---- its stages
+    def carry_out(self) -> Path:
+        """All stages in order; the report's path."""
+        self.write_config()
+        for name, work in zip(STAGES, (self.make_tokens, self.finetune, self.classify, self.report), strict=True):
+            self.stages[name].carry_out(work)
+        return self.folder / "report" / "report.html"
+
+    def repeat(self, name: str) -> None:
+        """Carry out one stage again, from what the stages before it left."""
+        for before in STAGES[: STAGES.index(name)]:
+            self.stages[before].require()
+        shutil.rmtree(self.stages[name].folder, ignore_errors=True)
+        work = dict(zip(STAGES, (self.make_tokens, self.finetune, self.classify, self.report), strict=True))[name]
+        self.stages[name].carry_out(work)
+
+    def make_tokens(self, folder: Path) -> None:
+        """Tokenize the selected texts; the vocabulary is of what the language model learns from."""
+        split = self.selection.split[self.selection.split != ""]
+        tokenized = tokenize(self.corpus.table["text"][split.index].tolist(), self.settings.tokens.language)
+        seen = np.flatnonzero(split.isin(["train", "unlabelled"]))
+        vocab = make_vocab(TokenStore.open(tokenized), seen, self.settings.tokens)
+        for file in numericalize(tokenized, vocab).iterdir():
+            _link(file, folder / file.name)
+        rows = pd.DataFrame({"row": split.index, "split": split, "label": self.corpus.table["label"][split.index]})
+        with replacing(folder / "rows.csv") as draft:
+            rows.to_csv(draft, index=False)
+        log.info("Tokens: a vocabulary of %s words.", f"{len(vocab):,}")
+
+    def _texts(self) -> tuple[TokenStore, pd.DataFrame]:
+        folder = self.stages["tokens"].folder
+        rows = pd.read_csv(folder / "rows.csv", dtype={"split": str, "label": str}, keep_default_na=False)
+        rows["truth"] = rows["label"].map({label: i for i, label in enumerate(self.corpus.labels)})
+        return TokenStore.open(folder), rows
+
+    def finetune(self, folder: Path) -> None:
+        """Fine-tune the language model and save its bundle."""
+        s = self.settings
+        store, rows = self._texts()
+        seen = np.flatnonzero(rows["split"].isin(["train", "unlabelled"]))
+        valid = np.flatnonzero(rows["split"] == "valid")
+        seed_everything(s.seed)
+        learn = language_model.learner(store, seen, valid, self.start, s.lm, s.precision, s.seed)
+        if s.lm.lr_find:
+            language_model.save_lr_finder_plot(learn, folder / "lr_find.png")
+        pretrained = self.start.is_pretrained
+        phases = language_model_phases(
+            self.selection.lm_epochs, s.lm.lr if pretrained else s.lm.random_lr, s.lm.frozen_lr if pretrained else None
+        )
+        history = train(
+            learn, phases, folder, self.stages["lm"].key, section="lm", schedule="one-cycle",
+            weight_decay=s.lm.weight_decay, grad_clip=s.lm.grad_clip,
+        )  # fmt: skip
+        about = {"start": self.start.origin, "perplexity": float(history["perplexity"].min())}
+        bundle = Bundle("language model", self.start.shape, s.tokens.language, store.words, about=about)
+        save_bundle(folder, learn.model, bundle)
+        finish(folder)
+
+    def classify(self, folder: Path) -> None:
+        """Train the classifier on the language model's encoder and save its bundle."""
+        s = self.settings
+        store, rows = self._texts()
+        lm = load_bundle(self.stages["lm"].folder, "language model")
+        parts = {
+            split: (np.flatnonzero(rows["split"] == split), rows.loc[rows["split"] == split, "truth"].to_numpy(int))
+            for split in ("train", "valid")
+        }
+        seed_everything(s.seed)
+        learn = classifier.learner(
+            store,
+            parts["train"],
+            parts["valid"],
+            len(self.corpus.labels),
+            lm,
+            self.plan,
+            s.classifier,
+            s.precision,
+            s.seed,
+        )
+        history = train(
+            learn, self.plan.phases, folder, self.stages["classifier"].key, section="classifier",
+            schedule=s.classifier.schedule, weight_decay=s.classifier.weight_decay, grad_clip=s.classifier.grad_clip,
+            patience=s.classifier.patience,
+        )  # fmt: skip
+        about = {"plan": self.plan.name, "validation_accuracy": float(history["accuracy"].max())}
+        save_bundle(folder, learn.model, Bundle("classifier", lm.shape, lm.language, lm.vocab, self.corpus.labels, about))
+        finish(folder)
+
+    def report(self, folder: Path) -> None:
+        """Score the test split, once, beside the baselines, and write the report."""
+        store, rows = self._texts()
+        test = np.flatnonzero(rows["split"] == "test")
+        predictor = Predictor(self.stages["classifier"].folder)
+        probabilities = predictor.probabilities(store, test, "Scoring the test split")
+        texts = self.corpus.table["text"]
+        test_texts = texts[rows["row"][test]].tolist()
+        predictions = prediction_table(test_texts, probabilities, predictor.labels)
+        predictions.insert(1, "label", rows["label"][test].to_numpy())
+        with replacing(folder / "predictions.csv") as draft:
+            predictions.to_csv(draft, index=False)
+        histories = {
+            "language model": pd.read_csv(self.stages["lm"].folder / "history.csv"),
+            "classifier": pd.read_csv(self.stages["classifier"].folder / "history.csv"),
+        }
+        write_report(folder, predictions, self._baselines(rows, test_texts), histories, self._facts(histories))
+
+    def _baselines(self, rows: pd.DataFrame, test_texts: list[str]) -> dict[str, np.ndarray]:
+        """What the classifier has to beat: the training labels' shares, and TF-IDF on the same labels and on all."""
+        table, n_classes = self.corpus.table, len(self.corpus.labels)
+        used = rows[rows["split"] == "train"]
+        truth = used["truth"].to_numpy(int)
+        baselines = {"majority class": majority(truth, len(test_texts), n_classes)}
+        log.info("Baseline: TF-IDF with logistic regression.")
+        sets = {f"TF-IDF + logistic regression, the same {len(used):,} labels": (table["text"][used["row"]], truth)}
+        everything = table[table["split"] == "train"]
+        if len(everything) > len(used):
+            codes = everything["label"].map({label: i for i, label in enumerate(self.corpus.labels)}).to_numpy(int)
+            sets[f"TF-IDF + logistic regression, all {len(everything):,} labels"] = (everything["text"], codes)
+        for name, (texts, codes) in sets.items():
+            baselines[name] = tfidf_logistic_regression(texts.tolist(), codes, test_texts, n_classes, self.settings.seed)
+        return baselines
+
+    def _facts(self, histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
+        s = self.settings
+        seconds = {"tokens": self.stages["tokens"].seconds}
+        seconds |= {name: float(history["seconds"].sum()) for name, history in histories.items()}
+        counts = self.selection.split.value_counts()
+        return {
+            "data": s.data.source,
+            "origin": self.corpus.origin,
+            "test_name": self.corpus.test_name,
+            "rows": {split: int(counts.get(split, 0)) for split in ("train", "valid", "test", "unlabelled")},
+            "notes": [*self.corpus.notes, *self.selection.notes],
+            "preset": self.preset,
+            "language_model": {
+                "start": self.start.origin,
+                "shape": asdict(self.start.shape),
+                "epochs": self.selection.lm_epochs,
+                "validation_perplexity": float(histories["language model"]["perplexity"].min()),
+            },
+            "plan": {"name": self.plan.name, "reason": self.plan_reason, "schedule": s.classifier.schedule},
+            "seed": s.seed,
+            "precision": resolve_precision(s.precision),
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+            "durations": {name: _minutes(value) for name, value in seconds.items()},
+        }
+
+
+def classifier_folder(folder: Path) -> Path:
+    """Where a run keeps its classifier. Raises RunFolderError when it has none, or is of another format."""
+    stored_settings(folder)
+    if not (folder / "classifier" / "bundle.json").is_file():
+        raise RunFolderError(f"No trained classifier in {folder} yet. Finish the run with the command that started it.")
+    return folder / "classifier"
+
+
+def _link(source: Path, target: Path) -> None:
+    """The cache's file under another name, without a second copy where the file system allows it."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        with replacing(target) as draft:
+            shutil.copyfile(source, draft)

@@ -1,0 +1,330 @@
+"""How a Learner is run here: phases, precision, progress, checkpoints, resume, seeds.
+
+A run that was killed and goes on ends with the same weights, to the bit, as one that was not: a checkpoint holds the model,
+the optimizer, the schedule's position, the random state, the hidden state, and how far the epoch had come; the order of the
+texts depends on seed and epoch alone.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from fastai.callback.core import Callback, CancelEpochException, CancelFitException
+from fastai.callback.schedule import ParamScheduler
+from fastai.callback.training import GradientClip
+from fastai.learner import Learner
+from fastai.text.models.awdlstm import AWD_LSTM
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from data_scripts.files import progress, replacing
+from ulmfit_app.bundle import unique_tensors
+from ulmfit_app.errors import Diverged, SettingError
+from ulmfit_app.recipes import SCHEDULES, Phase, discriminative_rates
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+
+
+def seed_everything(seed: int) -> None:
+    """Make what follows repeat itself: initial weights and dropout (the order of texts has its own generator)."""
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def resolve_precision(precision: str) -> str:
+    """fp16 or fp32 for "auto", or the one asked for. Raises SettingError for fp16 on a machine without CUDA."""
+    # fastai's to_fp16 without CUDA changes nothing and says nothing.
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise SettingError("fp16 needs a CUDA GPU, and torch finds none here. Use: --precision auto")
+    if precision == "auto":
+        return "fp16" if torch.cuda.is_available() else "fp32"
+    return precision
+
+
+def prepare(learn: Learner, precision: str) -> Learner:
+    """Set the Learner's precision, and silence fastai's own tables and bars, which fill log files."""
+    learn.logger = lambda *_: None
+    if hasattr(learn, "progress"):
+        learn.remove_cb(learn.progress)
+    return learn.to_fp16() if resolve_precision(precision) == "fp16" else learn
+
+
+@dataclass
+class _Position:
+    """How far training has come."""
+
+    phase: int = 0
+    epoch: int = 0  # of the phase
+    batch: int = 0  # of the epoch: so many are done
+    loss_sum: float = 0.0  # over them
+    pct_train: float = 0.0  # the schedule's position
+    seconds: float = 0.0  # spent in this epoch
+
+
+def _encoder(model: torch.nn.Module) -> AWD_LSTM:
+    return next(module for module in model.modules() if isinstance(module, AWD_LSTM))
+
+
+class _Checkpoints:
+    """The files of a training in progress: `checkpoint.safetensors` to go on from, `best.safetensors` to end with.
+
+    A checkpoint that another key wrote, another training that is, is never read.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.path, self.best, self.key = folder / "checkpoint.safetensors", folder / "best.safetensors", key
+
+    def save(self, learn: Learner, position: _Position, history: list[dict]) -> None:
+        rnn = _encoder(learn.model)
+        tensors = {f"model.{name}": tensor for name, tensor in unique_tensors(learn.model).items()}
+        scalars: list[dict] = []
+        for i, state in enumerate(learn.opt.state_dict()["state"]):
+            scalars.append({k: v for k, v in state.items() if not torch.is_tensor(v)})
+            tensors |= {f"opt.{i}.{k}": v.detach().cpu().contiguous() for k, v in state.items() if torch.is_tensor(v)}
+        for layer, pair in enumerate(rnn.hidden):
+            for part, state in zip("hc", pair, strict=True):
+                tensors[f"hidden.{layer}.{part}"] = state.detach().cpu().contiguous()
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["rng.cuda"] = torch.cuda.get_rng_state()
+        facts = {
+            "key": self.key,
+            "position": asdict(position),
+            "history": history,
+            "optimizer": scalars,
+            "scaler": learn.scaler.state_dict() if getattr(learn, "scaler", None) else None,
+        }
+        with replacing(self.path) as draft:
+            save_file(tensors, draft, metadata={"training": json.dumps(facts)})
+
+    def facts(self) -> dict | None:
+        """What a checkpoint of this training says beside its tensors; None where there is none."""
+        if not self.path.is_file():
+            return None
+        with safe_open(self.path, "pt") as file:
+            facts = json.loads(file.metadata()["training"])
+        return facts if facts["key"] == self.key else None
+
+    def load_model(self, learn: Learner) -> None:
+        tensors = load_file(self.path)
+        _load_state(learn.model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+
+    def load_optimizer(self, learn: Learner, facts: dict) -> None:
+        """What a Learner holds beside its weights, to be called when its epoch has begun."""
+        tensors = load_file(self.path)
+        for i, (param, *_) in enumerate(learn.opt.all_params()):
+            state = dict(facts["optimizer"][i])
+            prefix = f"opt.{i}."
+            state |= {k.removeprefix(prefix): v.to(param.device) for k, v in tensors.items() if k.startswith(prefix)}
+            learn.opt.state[param] = state
+        if facts["scaler"] is not None:
+            learn.scaler.load_state_dict(facts["scaler"])
+        if facts["position"]["batch"]:  # an epoch begins with a hidden state of zeros
+            rnn = _encoder(learn.model)
+            device = next(rnn.parameters()).device
+            layers = range(rnn.n_layers)
+            rnn.hidden = [tuple(tensors[f"hidden.{layer}.{part}"].to(device) for part in "hc") for layer in layers]
+            rnn.bs = rnn.hidden[0][0].shape[1]
+        torch.set_rng_state(tensors["rng.cpu"])
+        if "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"])
+
+    def save_best(self, learn: Learner) -> None:
+        with replacing(self.best) as draft:
+            save_file(unique_tensors(learn.model), draft)
+
+    def load_best(self, learn: Learner) -> None:
+        _load_state(learn.model, load_file(self.best))
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.best.unlink(missing_ok=True)
+
+
+def _load_state(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    # Not strict, because a tied weight is stored under one of its names only.
+    model.load_state_dict(tensors, strict=False)
+
+
+def is_better(row: dict, best: dict | None) -> bool:
+    """Whether an epoch's validation beats the best so far: by accuracy where it has one to select by, then by loss."""
+    if best is None:
+        return True
+    if row["selects_by"] == "accuracy" and row["accuracy"] != best["accuracy"]:
+        return row["accuracy"] > best["accuracy"]
+    return row["valid_loss"] < best["valid_loss"]
+
+
+class _Run(Callback):
+    """Goes on from a checkpoint, writes checkpoints and history, shows progress, stops on NaN."""
+
+    order = 65  # behind everything that sets up an epoch, the scheduler included
+
+    def __init__(self, job: "_Training") -> None:
+        self.job = job
+
+    def before_epoch(self) -> None:
+        job = self.job
+        if self.epoch < job.position.epoch:
+            raise CancelEpochException
+        if job.out_of_patience():
+            raise CancelFitException
+        batches = self.dls.train
+        batches.epoch = job.position.phase * 1000 + self.epoch
+        batches.start = job.position.batch
+        self.began = time.monotonic() - job.position.seconds
+        self.saved = time.monotonic()
+
+    def before_train(self) -> None:
+        job = self.job
+        if job.resumed is not None:
+            job.checkpoints.load_optimizer(self.learn, job.resumed)
+            self.learn.pct_train = job.position.pct_train
+            job.resumed = None
+        phase = job.phases[job.position.phase]
+        total = len(self.dls.train)
+        label = f"{job.title}, {phase.name}, epoch {self.epoch + 1} of {phase.epochs}"
+        self.bar = progress(total=total, description=label, unit=" batches")
+        self.bar.update(job.position.batch)
+
+    def after_loss(self) -> None:
+        loss = float(self.learn.loss.detach())
+        if self.training and not math.isfinite(loss):
+            raise Diverged(
+                f"The training loss became {loss} in epoch {self.epoch + 1} of the phase "
+                f"{self.job.phases[self.job.position.phase].name!r} of the {self.job.title}. "
+                f"Nothing was saved from it. Lower the rates or clip the gradient: --{self.job.section}.grad-clip 0.25"
+            )
+
+    def after_batch(self) -> None:
+        if not self.training:
+            return
+        position = self.job.position
+        position.batch += 1
+        position.loss_sum += float(self.learn.loss.detach())
+        # TrainEvalCallback has moved it on already: it comes first in every event.
+        position.pct_train = self.learn.pct_train
+        self.bar.update()
+        if time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS:
+            self._save()
+
+    def after_train(self) -> None:
+        self.bar.close()
+
+    def after_epoch(self) -> None:
+        job, position = self.job, self.job.position
+        if self.epoch < position.epoch:
+            return
+        values = dict(zip(self.recorder.metric_names[2:-1], self.recorder.values[-1][1:], strict=True))
+        row = {
+            "phase": job.phases[position.phase].name,
+            "epoch": self.epoch + 1,
+            "train_loss": position.loss_sum / max(position.batch, 1),
+            **{name: float(value) for name, value in values.items()},
+            "seconds": round(time.monotonic() - self.began, 1),
+            "selects_by": job.selects_by,
+        }
+        if is_better(row, job.best()):
+            job.checkpoints.save_best(self.learn)
+        job.history.append(row)
+        position.epoch, position.batch, position.loss_sum = self.epoch + 1, 0, 0.0
+        self._save()
+        shown = [f"{name.replace('_', ' ')} {row[name]:.4g}" for name in ("train_loss", "valid_loss", *list(values)[1:])]
+        log.info("%s, %s, epoch %d: %s (%.0f s)", job.title, row["phase"], row["epoch"], ", ".join(shown), row["seconds"])
+
+    def _save(self) -> None:
+        self.job.position.seconds = time.monotonic() - self.began if self.job.position.batch else 0.0
+        self.job.checkpoints.save(self.learn, self.job.position, self.job.history)
+        self.saved = time.monotonic()
+
+
+class _Training:
+    """One training through all of its phases, and what is known of it so far."""
+
+    def __init__(self, learn: Learner, phases: Sequence[Phase], folder: Path, key: str, title: str, section: str) -> None:
+        self.phases, self.title, self.section = phases, title, section
+        self.selects_by = "accuracy" if section == "classifier" else "valid_loss"
+        self.checkpoints = _Checkpoints(folder, key)
+        self.position, self.history, self.patience = _Position(), [], None
+        self.resumed = self.checkpoints.facts()
+        if self.resumed is not None:
+            self.position, self.history = _Position(**self.resumed["position"]), self.resumed["history"]
+
+    def best(self) -> dict | None:
+        best = None
+        for row in self.history:
+            best = row if is_better(row, best) else best
+        return best
+
+    def out_of_patience(self) -> bool:
+        """Whether the last epochs of this phase, as many as patience allows, brought nothing better."""
+        if self.patience is None:
+            return False
+        best, this_phase = self.best(), self.phases[self.position.phase].name
+        since = self.history[self.history.index(best) + 1 :] if best else []
+        return len([row for row in since if row["phase"] == this_phase]) >= self.patience
+
+
+def train(
+    learn: Learner,
+    phases: Sequence[Phase],
+    folder: Path,
+    key: str,
+    *,
+    section: str,
+    schedule: str,
+    weight_decay: float,
+    grad_clip: float | None,
+    patience: int | None = None,
+) -> pd.DataFrame:
+    """Carry out phases, going on from `folder`'s checkpoint where one of the same key is there; the history.
+
+    key: a hash of everything the result depends on. section: "lm" or "classifier", whose settings these are; the classifier
+    keeps the epoch of the best validation accuracy, the language model that of the lowest validation loss.
+    The learner ends with the weights of the best epoch. `folder/history.csv` has a row an epoch.
+    Raises Diverged when the loss is not finite.
+    """
+    title = {"lm": "Language model", "classifier": "Classifier"}[section]
+    training = _Training(learn, phases, folder, key, title, section)
+    training.patience = patience
+    rate_at, momentum_at = SCHEDULES[schedule]
+    if training.resumed is not None:
+        at = training.position
+        training.checkpoints.load_model(learn)
+        log.info("%s: going on from the checkpoint in phase %d, epoch %d.", title, at.phase + 1, at.epoch + 1)
+    learn.create_opt()
+    clipping = [GradientClip(grad_clip)] if grad_clip else []
+    first = training.position.phase
+    for index in range(first, len(phases)):
+        phase = phases[index]
+        if index > first:
+            training.position = _Position(phase=index)
+        learn.freeze_to(phase.freeze_to)
+        peaks = discriminative_rates(phase.lr, len(learn.opt.param_lists), phase.decay)
+        schedules = ParamScheduler(
+            {"lr": lambda pct, peaks=peaks: [rate_at(pct, peak) for peak in peaks], "mom": momentum_at}
+        )
+        if training.position.epoch < phase.epochs:
+            learn.fit(phase.epochs, wd=weight_decay, cbs=[schedules, *clipping, _Run(training)])
+        # A checkpoint taken behind a phase's last epoch holds nothing that the next phase starts from but the weights.
+        training.resumed = None
+    training.checkpoints.load_best(learn)
+    best = training.best()
+    history = pd.DataFrame(training.history).drop(columns="selects_by")
+    log.info("%s: the epoch kept is %d of the phase %r.", title, best["epoch"], best["phase"])
+    with replacing(folder / "history.csv") as draft:
+        history.to_csv(draft, index=False)
+    return history
+
+
+def finish(folder: Path) -> None:
+    """Remove a training's checkpoints, once its result is saved."""
+    _Checkpoints(folder, "").remove()
