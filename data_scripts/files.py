@@ -57,7 +57,7 @@ def progress(iterable=None, *, total: int | None = None, description: str, unit:
         total=total,
         desc=description,
         unit=unit,
-        unit_scale=True,
+        unit_scale=unit == "B",
         dynamic_ncols=on_terminal,
         mininterval=0.2 if on_terminal else 60,
         delay=0 if on_terminal else 60,

@@ -572,8 +572,7 @@ def test_validation_is_film_by_film_where_the_archive_has_the_urls(tmp_path):
         (root / "train" / f"urls_{label}.txt").write_text("".join(lines))
     corpus = load(Path("imdb"), data=root)
     films = {
-        split: {film[label](int(i)) for _, label, i in map(str.split, corpus.texts(split))}
-        for split in ("train", "valid")
+        split: {film[label](int(i)) for _, label, i in map(str.split, corpus.texts(split))} for split in ("train", "valid")
     }
     assert films["valid"] and not films["valid"] & films["train"]
     assert any("film by film" in note for note in corpus.notes)

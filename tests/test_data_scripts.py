@@ -125,9 +125,7 @@ def wheel_at(path: Path, table: str = TABLE) -> Path:
     with zipfile.ZipFile(path, "w") as wheel:
         for name, content in members.items():
             wheel.writestr(name, content)
-        digests = {
-            name: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()) for name, text in members.items()
-        }
+        digests = {name: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()) for name, text in members.items()}
         lines = [f"{name},sha256={digest.decode().rstrip('=')}," for name, digest in digests.items()]
         wheel.writestr(record, "\n".join([*lines, f"{record},,"]))
     return path

@@ -5,6 +5,7 @@ python -m ulmfit_app finetune RUN         one stage of a run again: finetune, cl
 python -m ulmfit_app predict RUN "a text" labels with probabilities
 """
 
+import json
 import logging
 import sys
 import warnings
@@ -120,12 +121,12 @@ def run(argv: list[str]) -> None:
             f"Estimate: {sum(seconds.values()) / 60:.1f} minutes ({parts}). Interrupt when you like: the same command goes on."
         )
     report = job.carry_out()
-    _print_results(report.parent)
+    metrics = json.loads(report.with_name("metrics.json").read_text(encoding="utf-8"))
+    print(f"\nAccuracy on {job.corpus.test_name}, {metrics['model']['n']:,} texts, with its 95 % interval:")
+    for name, scores in {"ULMFiT": metrics["model"], **metrics["baselines"]}.items():
+        low, high = scores["accuracy_ci95"]
+        print(f"  {100 * scores['accuracy']:5.1f} %  ({100 * low:.1f} to {100 * high:.1f})  {name}")
     print(f"Report: {report}")
-
-
-def _print_results(folder: Path) -> None:
-    print((folder / "summary.txt").read_text(encoding="utf-8"))
 
 
 def _stage(name: str, argv: list[str]) -> None:

@@ -11,8 +11,9 @@ import torch
 from data_scripts.files import progress, replacing
 from ulmfit_app.bundle import load_bundle, load_weights
 from ulmfit_app.classifier import build_classifier
-from ulmfit_app.reading import read_texts
+from ulmfit_app.reading import read_texts, without_lone_surrogates
 from ulmfit_app.tokens import UNK_ID, ClassifierBatches, Tokenizer, TokenStore, word_to_id
+from ulmfit_app.training import keep_freed_memory
 
 BATCH_SIZE = 64  # texts
 ROWS_AT_A_TIME = 4_096  # of a file: enough to sort by length, few enough to keep memory flat
@@ -25,6 +26,7 @@ class Predictor:
     """
 
     def __init__(self, folder: Path) -> None:
+        keep_freed_memory()
         self.bundle = load_bundle(folder, "classifier")
         self.labels = self.bundle.labels
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -70,6 +72,7 @@ class Predictor:
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
         """A row a text, in order: text, predicted, confidence, and `p_<label>` for each label."""
+        texts = without_lone_surrogates(pd.Series(list(texts), dtype=object)).tolist()
         return prediction_table(texts, self.probabilities(self.store(texts)), self.labels)
 
 

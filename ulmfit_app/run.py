@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 STAGES = ("tokens", "lm", "classifier", "report")
 VERBS = {"lm": "finetune", "classifier": "classify", "report": "report"}
-_began = time.monotonic()
 
 
 # --------------------------------------------------------------------------------------------------------- small pieces
@@ -158,6 +157,7 @@ class Run:
     def __init__(
         self, folder: Path, settings: Settings | None = None, minutes: float | None = None, preset: str = ""
     ) -> None:
+        self._began = time.monotonic()
         self.folder = folder
         known = _read_config(folder)
         if settings is None:
@@ -183,7 +183,7 @@ class Run:
         self.settings = replace(self.settings, data=replace(self.settings.data, **bounds))
         corpus = _corpus(self.settings.data, self.settings.seed)
         rates = budget.measure(corpus.table["text"], self.start, self.settings)
-        elapsed = time.monotonic() - _began
+        elapsed = time.monotonic() - self._began
         self.settings = budget.fit(minutes, elapsed, corpus.table, self.plan, self.settings, rates)
 
     def _name_stages(self) -> None:
@@ -377,7 +377,7 @@ class Run:
         seconds |= {name: float(history["seconds"].sum()) for name, history in histories.items()}
         counts = self.selection.split.value_counts()
         return {
-            "data": s.data.source,
+            "data_set": s.data.source,
             "origin": self.corpus.origin,
             "test_name": self.corpus.test_name,
             "rows": {split: int(counts.get(split, 0)) for split in ("train", "valid", "test", "unlabelled")},

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from data_scripts.fetch import cache_folder
 from data_scripts.files import progress, replacing
 from ulmfit_app.config import TokenSettings
 from ulmfit_app.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -336,6 +340,12 @@ class _Batches:
     @property
     def vocab(self) -> list[str]:
         return self.store.words
+
+    @property
+    def device(self) -> "torch.device":
+        from fastai.torch_core import default_device
+
+        return default_device()
 
     def _generator(self) -> np.random.Generator:
         """The same order for the same epoch, whatever ran before: that is what makes a resumed run equal."""

@@ -5,9 +5,11 @@ the optimizer, the schedule's position, the random state, the hidden state, and 
 texts depends on seed and epoch alone.
 """
 
+import ctypes
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +41,19 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks for the next step instead of giving each back to the kernel.
+
+    A step frees and allocates the same hundreds of megabytes again, and the kernel has to clear every page of them: with
+    20,000 words and a 200/400/3 model, 2,500 training tokens a second became 3,500 on two cores.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, (1 << 31) - 1)
+
+
 def resolve_precision(precision: str) -> str:
     """fp16 or fp32 for "auto", or the one asked for. Raises SettingError for fp16 on a machine without CUDA."""
     # fastai's to_fp16 without CUDA changes nothing and says nothing.
@@ -51,6 +66,7 @@ def resolve_precision(precision: str) -> str:
 
 def prepare(learn: Learner, precision: str) -> Learner:
     """Set the Learner's precision, and silence fastai's own tables and bars, which fill log files."""
+    keep_freed_memory()
     learn.logger = lambda *_: None
     if hasattr(learn, "progress"):
         learn.remove_cb(learn.progress)

@@ -26,7 +26,7 @@ BLUE, ORANGE = sns.color_palette("colorblind")[0], sns.color_palette("colorblind
 GREY = "0.45"
 FONT = "DejaVu Sans"  # matplotlib brings it along, so that a figure looks the same on every machine
 MAX_COUNTED_CLASSES = 20  # more cells than 20 x 20 have no room for a legible count
-MAX_TICK_LABELS = 50
+MAX_TICK_LABELS = 40
 MAX_LABEL_LENGTH = 24  # characters
 
 
@@ -42,10 +42,10 @@ def confusion_figure(matrix: np.ndarray, labels: list[str]) -> Figure:
     # A class without texts has no shares; its row stays grey.
     shares = np.ma.masked_invalid(np.divide(matrix, support, out=np.full(matrix.shape, np.nan), where=support > 0))
     counted = n_classes <= MAX_COUNTED_CLASSES
-    side = float(np.interp(n_classes, [2, MAX_COUNTED_CLASSES, MAX_TICK_LABELS], [3.4, 9.5, 8.5]))
+    side = float(np.interp(n_classes, [2, MAX_COUNTED_CLASSES, MAX_TICK_LABELS], [3.4, 8, 7.5]))
 
     names, families, note = _drawable_labels(labels)
-    size = 9 if counted else 7
+    size = 9 if counted else 8
     longest = max(len(name) for name in names) * size / 120  # inches, roughly
     horizontal = counted and longest * n_classes < side
     figure, axes = _axes(side + longest + 1.5, side + (0.9 if horizontal else longest + 0.8))
@@ -126,9 +126,7 @@ def reliability_figure(probabilities: np.ndarray, truth: np.ndarray, n_bins: int
     lower.bar(bins["lower"], bins["n"], width=widths, align="edge", color=BLUE, alpha=0.45, edgecolor="white")
     for _, row in bins.iterrows():
         middle = (row["lower"] + row["upper"]) / 2
-        lower.annotate(
-            f"{int(row['n']):,}", (middle, row["n"]), (0, 2), textcoords="offset points", ha="center", size=8
-        )
+        lower.annotate(f"{int(row['n']):,}", (middle, row["n"]), (0, 2), textcoords="offset points", ha="center", size=8)
     lower.set(xlabel="confidence (mean in the bin; the bars show the bins)", ylabel="texts")
     lower.set(xlim=(bins["lower"].min(), 1.005), ylim=(0, bins["n"].max() * 1.3))
     lower.xaxis.set_major_formatter(PercentFormatter(1))
@@ -206,7 +204,7 @@ def _axes(width: float, height: float, rows: int = 1, columns: int = 1, **subplo
 def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ma.MaskedArray) -> None:
     """The count in each cell, with the share of the row below it where there is room."""
     with_share = len(matrix) <= 8
-    size = float(np.interp(len(matrix), [2, 8, MAX_COUNTED_CLASSES], [11, 9, 6.5]))
+    size = float(np.interp(len(matrix), [2, 8, MAX_COUNTED_CLASSES], [11, 9, 7.5]))
     for (row, column), count in np.ndenumerate(matrix):
         share = shares.filled(0)[row, column]
         text = f"{count:,}\n{share:.1%}" if with_share and count else f"{count:,}"
@@ -239,18 +237,14 @@ def _drawable_labels(labels: list[str]) -> tuple[list[str], list[str], list[str]
 
     A name with a character that no installed font holds becomes the number of the class, counted from 1.
     """
-    families, missing = _font_families(
-        {character for label in labels for character in label if not character.isspace()}
-    )
+    families, missing = _font_families({character for label in labels for character in label if not character.isspace()})
     hidden = [index for index, label in enumerate(labels) if missing & set(label)]
     names = [_plain(_shortened(label)) for label in labels]
     for index in hidden:
         names[index] = f"class {index + 1}"
     if not hidden:
         return names, families, []
-    log.info(
-        "No installed font holds the characters of %d class names; the figure shows their numbers instead.", len(hidden)
-    )
+    log.info("No installed font can show some class names (%d); the figure has their numbers instead.", len(hidden))
     return names, families, ["numbered where no font has the name"]
 
 

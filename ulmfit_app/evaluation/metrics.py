@@ -127,9 +127,7 @@ def paired_comparison(right: np.ndarray, other_right: np.ndarray) -> dict:
 
 def _class_scores(matrix: np.ndarray, index: int) -> dict:
     """Precision, recall, F1 and support of one class, from the confusion matrix."""
-    hits, predicted, support = (
-        int(count) for count in (matrix[index, index], matrix[:, index].sum(), matrix[index].sum())
-    )
+    hits, predicted, support = (int(count) for count in (matrix[index, index], matrix[:, index].sum(), matrix[index].sum()))
     scores = {
         "precision": hits / predicted if predicted else None,
         "recall": hits / support if support else None,
@@ -152,9 +150,7 @@ def _check(probabilities: np.ndarray, truth: np.ndarray) -> None:
             f"found {list(probabilities.shape)} and {list(truth.shape)}"
         )
     if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= probabilities.shape[1]:
-        raise ValueError(
-            f"expected class indices from 0 to {probabilities.shape[1] - 1}, found {np.unique(truth)[:10]}"
-        )
+        raise ValueError(f"expected class indices from 0 to {probabilities.shape[1] - 1}, found {np.unique(truth)[:10]}")
     # Written so that NaN, which compares as False with everything, is caught too.
     proper = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1, dtype=float) - 1) < 1e-3)
     if not proper.all():

@@ -19,14 +19,13 @@ CAPTIONS = {
     "accuracy": "Each dot is an accuracy, each line its 95% interval: where the accuracy on endlessly many texts of "
     "the same kind may well lie. All were scored on the same texts.",
     "confusion_matrix": "A row holds the texts of one true class, spread over the columns by the class they were "
-    "given. The diagonal is right; a dark cell elsewhere is a habit of the model. Colours are shares of the row, so that "
-    "small classes show as well as large ones.",
+    "given. The diagonal is right; a dark cell elsewhere is a habit of the model. Colours are shares of the row, so "
+    "that small classes show as well as large ones.",
     "confidence": "Both groups are drawn to their own size. The further apart they lie, the better confidence tells "
     "which predictions to check by hand.",
     "reliability": "A well calibrated model lies on the dashed line: of the texts it is 80% sure of, 80% are right. "
-    "Points below the line mean that it is too sure of itself. Vertical lines are 95% intervals; the bars count the texts.",
-    "training": "Validation above training, and rising, is overfitting. Dotted lines part the phases named above them. "
-    "The training loss is measured with dropout on, so that it may lie above validation.",
+    "Points below the line mean that it is too sure of itself. Vertical lines are 95% intervals; the bars count the "
+    "texts.",
 }
 
 # The policy in the second line keeps the page from loading or running anything, whatever stands in a text.
@@ -36,8 +35,9 @@ PAGE = Template("""<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-body { margin: 0 auto; max-width: 54rem; padding: 1.5rem 1rem 4rem; color: #1a1a1a; background: #fff;
+body { margin: 0 auto; max-width: 58rem; padding: 1.5rem 1rem 4rem; color: #1a1a1a; background: #fff;
   font: 1.0625rem/1.55 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
+p, ul, figcaption { max-width: 44rem; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0.5rem 0; }
 h2 { font-size: 1.25rem; margin: 2.8rem 0 0.8rem; padding-top: 0.6rem; border-top: 1px solid #999; }
 h3 { font-size: 1.0625rem; margin: 1.8rem 0 0.4rem; }
@@ -49,18 +49,17 @@ table { border-collapse: collapse; font: 0.875rem/1.4 system-ui, "DejaVu Sans", 
 th, td { padding: 0.3rem 1rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
 thead th { border-bottom: 1px solid #555; vertical-align: bottom; }
 td.number, th.number { text-align: right; white-space: nowrap; }
-tbody th { font-weight: normal; overflow-wrap: anywhere; }
-tr.model th, tr.model td { font-weight: 600; }
+tbody th { font-weight: normal; min-width: 6rem; max-width: 20rem; overflow-wrap: break-word; }
+.results tbody tr:first-child > * { font-weight: 600; }
 table table th, table table td { border: 0; padding-top: 0; }
 figure { margin: 1.6rem 0; }
-img { display: block; max-width: 100%; height: auto; }
+img { display: block; max-width: 100%; min-width: calc(0.53 * var(--width)); height: auto; }
 figcaption, .how { font-size: 0.9375rem; color: #444; }
 article { margin: 1.2rem 0; }
 article p { margin: 0.2rem 0; overflow-wrap: anywhere; }
 article .what { font: 600 0.875rem/1.4 system-ui, "DejaVu Sans", sans-serif; }
-@media (max-width: 40rem) { img { max-width: none; width: 40rem; } }
 @media print { body { max-width: none; font-size: 10pt; } .tall { max-height: none; overflow: visible; }
-  img { max-width: 100%; max-height: 22cm; width: auto; } figure, tr, article { break-inside: avoid; }
+  img { min-width: 0; max-height: 22cm; width: auto; } figure, tr, article { break-inside: avoid; }
   h2, h3 { break-after: avoid; } }
 </style></head><body>
 <h1>$title</h1>
@@ -90,12 +89,10 @@ def page(metrics: dict, errors: pd.DataFrame, pngs: dict[str, bytes], facts: dic
         title=_text(title),
         test=_text(f"{test}{len(model['per_class'])} classes."),
         summary=_summary(metrics, facts.get("notes", [])),
-        results="<h2>Results</h2>" + _results(metrics) + pictures["accuracy"],
+        results=f'<h2>Results</h2><div class="results">{_results(metrics)}</div>' + pictures["accuracy"],
         classes="<h2>Classes</h2>" + pictures["confusion_matrix"] + _confusions(model) + _classes(model),
         confidence="<h2>Confidence</h2>" + pictures["confidence"] + pictures["reliability"],
-        training="".join(
-            ["<h2>Training</h2>", *(one for name, one in pictures.items() if name.startswith("training"))]
-        ),
+        training=_training([picture for name, picture in pictures.items() if name.startswith("training")]),
         errors="<h2>The most confident errors</h2>" + _errors(errors, model),
         run="<h2>The run</h2>" + _run(facts),
     )
@@ -109,20 +106,16 @@ def verdict(metrics: dict, baseline: str) -> str:
     model, other = metrics["model"], metrics["baselines"][baseline]
     paired = other["model_against_it"]
     gain = 100 * paired["accuracy_difference"]
-    if paired["p_value"] < SIGNIFICANT:
-        finding = (
-            f"beats {baseline} by {gain:.1f} points"
-            if gain > 0
-            else f"does not beat {baseline}, which is {-gain:.1f} points better"
-        )
+    rival = f"the baseline “{baseline}”"
+    by_chance = "too little to tell from chance on these texts"
+    if gain == 0:
+        finding = f"does not beat {rival}: both are right equally often"
+    elif paired["p_value"] < SIGNIFICANT:
+        finding = f"beats {rival} by {gain:.1f} points" if gain > 0 else f"is beaten by {rival} by {-gain:.1f} points"
     elif gain > 0:
-        finding = f"is {gain:.1f} points above {baseline}, too little to tell from chance on these texts"
-    elif gain < 0:
-        finding = (
-            f"does not beat {baseline}: it is {-gain:.1f} points below, too little to tell from chance on these texts"
-        )
+        finding = f"is {gain:.1f} points above {rival}, {by_chance}"
     else:
-        finding = f"does not beat {baseline}: both are right equally often"
+        finding = f"does not beat {rival}: it is {-gain:.1f} points below, {by_chance}"
     (low, high), (other_low, other_high) = model["accuracy_ci95"], other["accuracy_ci95"]
     p_value = "p < 0.0001" if paired["p_value"] < 0.0001 else f"p = {paired['p_value']:.2g}"
     return (
@@ -145,6 +138,15 @@ def _summary(metrics: dict, notes: list[str]) -> str:
     return html
 
 
+def _training(pictures: list[str]) -> str:
+    how = (
+        "Epochs are counted over all phases; dotted lines part the phases, which are named above the axes. A "
+        "validation loss that rises while the training loss falls is overfitting. The training loss is measured with "
+        "dropout on, so that it may lie above the validation loss."
+    )
+    return f'<h2>Training</h2><p class="how">{how}</p>{"".join(pictures)}' if pictures else ""
+
+
 def _results(metrics: dict) -> str:
     rows = [
         [
@@ -165,7 +167,7 @@ def _results(metrics: dict) -> str:
         "apart on average (15 bins). The interval (Wilson) covers the chance in which texts were tested, not the "
         "chance in which another seed would train another model."
     )
-    return _table(heads, rows).replace("<tbody><tr>", '<tbody><tr class="model">') + f'<p class="how">{how}</p>'
+    return _table(heads, rows) + f'<p class="how">{how}</p>'
 
 
 def _classes(model: dict) -> str:
@@ -208,14 +210,14 @@ def _errors(errors: pd.DataFrame, model: dict) -> str:
         return f"<p>None: all {model['n']:,} texts were given their class.</p>"
     shown = errors.head(N_SHOWN_ERRORS)
     html = (
-        f'<p class="how">The {len(shown)} of {_n_wrong(model):,} wrong predictions that the model was surest of. Some will be '
-        "errors of the labels. More, and the whole texts, are in worst_errors.csv.</p>"
+        f'<p class="how">{len(shown)} of {_n_wrong(model):,} wrong predictions, those that {MODEL} was surest of. Some '
+        "may be errors of the labels. More of them, and the whole texts, are in worst_errors.csv.</p>"
     )
     for error in shown.itertuples():
         predicted, label = (f"<bdi>{_text(_cut(name, MAX_NAME))}</bdi>" for name in (error.predicted, error.label))
         what = (
-            f"predicted {predicted} at {error.confidence:.1%}, labelled {label} at {error.probability_of_label:.1%}, "
-            f"row {error.row}"
+            f"predicted {predicted} at {_percent(error.confidence)}, "
+            f"labelled {label} at {_percent(error.probability_of_label)}, row {error.row}"
         )
         html += f'<article><p class="what">{what}</p><p dir="auto">{_text(_cut(error.text, MAX_TEXT))}</p></article>'
     return html
@@ -231,9 +233,7 @@ def _run(facts: dict) -> str:
 def _facts(value) -> str:
     """Nested facts as nested tables."""
     if isinstance(value, dict):
-        rows = (
-            f"<tr><th>{_text(str(key).replace('_', ' '))}</th><td>{_facts(one)}</td></tr>" for key, one in value.items()
-        )
+        rows = (f"<tr><th>{_text(str(key).replace('_', ' '))}</th><td>{_facts(one)}</td></tr>" for key, one in value.items())
         return f'<div class="wide"><table>{"".join(rows)}</table></div>'
     if isinstance(value, (list, tuple)):
         return "<br>".join(_facts(one) for one in value) or "none"
@@ -262,11 +262,12 @@ def _table(heads: list[str], rows: list[list[str]], names: tuple[int, ...] = (0,
 
 def _figure(name: str, png: bytes) -> str:
     """A picture inside the page, at its size in inches (150 dots each in the file, 96 on the page)."""
-    caption = next(text for key, text in CAPTIONS.items() if name.startswith(key))
+    caption = f"<figcaption>{CAPTIONS[name]}</figcaption>" if name in CAPTIONS else ""
     width = int.from_bytes(png[16:20], "big") * 96 // 150
+    alternative = _text(name.replace("_", " "))
     return (
-        f'<figure><div class="wide"><img width="{width}" alt="{_text(name.replace("_", " "))}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div><figcaption>{caption}</figcaption></figure>'
+        f'<figure><div class="wide"><img width="{width}" style="--width: {width}px" alt="{alternative}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>{caption}</figure>'
     )
 
 
@@ -277,6 +278,13 @@ def _n_wrong(scores: dict) -> int:
 def _interval(scores: dict) -> str:
     low, high = scores["accuracy_ci95"]
     return f"{low:.1%} to {high:.1%}"
+
+
+def _percent(probability: float) -> str:
+    """One decimal; what is not quite certain is not shown as if it were."""
+    if 0.9995 <= probability < 1:
+        return "over 99.9%"
+    return "under 0.1%" if 0 < probability < 0.0005 else f"{probability:.1%}"
 
 
 def _share(value: float | None) -> str:

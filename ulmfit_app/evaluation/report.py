@@ -147,10 +147,7 @@ def _as_json(metrics: dict) -> str:
     """Indented JSON with each row of numbers, such as one of a confusion matrix, on one line."""
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
     # Inside a JSON string a line never breaks, so that this touches no string.
-    return (
-        re.sub(r"\[\n\s+([-+.\de]+(?:,\n\s+[-+.\de]+)*)\n\s+\]", lambda row: f"[{' '.join(row[1].split())}]", text)
-        + "\n"
-    )
+    return re.sub(r"\[\n\s+([-+.\de]+(?:,\n\s+[-+.\de]+)*)\n\s+\]", lambda row: f"[{' '.join(row[1].split())}]", text) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,0 +1,49 @@
+"""Small real-looking data, models of a few thousand weights, and a cache of their own for all tests."""
+
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ulmfit_app.tokens import SPECIALS, TokenStore
+
+PRAISE = "great wonderful moving funny superb brilliant".split()
+BLAME = "dull boring awful clumsy tedious pointless".split()
+NEUTRAL = "the film a plot of actor scene and story camera with music director it was in this an end".split()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or fills the cache of whoever runs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    # Many small steps on few cores: threads only wait for each other.
+    torch.set_num_threads(1)
+
+
+def reviews(n: int, seed: int = 0) -> pd.DataFrame:
+    """n made reviews, half of them praise."""
+    rng = random.Random(seed)
+    rows = []
+    for i in range(n):
+        opinion = PRAISE if i % 2 else BLAME
+        words = [rng.choice(opinion if rng.random() < 0.25 else NEUTRAL) for _ in range(rng.randint(8, 40))]
+        rows.append((" ".join(words) + f" {i}.", "pos" if i % 2 else "neg"))
+    return pd.DataFrame(rows, columns=["review", "sentiment"])
+
+
+@pytest.fixture
+def csv(tmp_path):
+    """A CSV of 160 made reviews."""
+    path = tmp_path / "reviews.csv"
+    reviews(160).to_csv(path, index=False)
+    return path
+
+
+def made_store(lengths, n_words: int = 60, seed: int = 0) -> TokenStore:
+    """Texts of the given lengths from random words of a small vocabulary."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(len(SPECIALS), n_words, sum(lengths)).astype(np.int32)
+    vocab = [*SPECIALS, *(f"w{i}" for i in range(n_words - len(SPECIALS)))]
+    return TokenStore(ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), vocab)

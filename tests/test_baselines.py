@@ -1,0 +1,58 @@
+"""The baselines: probabilities of the right shape, better than chance, on awkward texts too."""
+
+import numpy as np
+import pytest
+
+from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
+
+
+def reviews(n: int, n_classes: int = 2, seed: int = 0) -> tuple[list[str], np.ndarray]:
+    """Texts of which some words depend on the class."""
+    generator = np.random.default_rng(seed)
+    truth = np.arange(n) % n_classes
+    texts = [
+        " ".join(
+            [f"word{generator.integers(300)}" for _ in range(12)] + [f"sign{label}" if generator.random() < 0.9 else ""]
+        )
+        for label in truth
+    ]
+    return texts, truth
+
+
+def test_majority_predicts_the_commonest_class_with_the_shares_of_train():
+    probabilities = majority(np.array([2, 2, 2, 0]), n_test=3, n_classes=4)
+    assert probabilities.tolist() == [[0.25, 0.0, 0.75, 0.0]] * 3
+
+
+@pytest.mark.parametrize(("n", "n_classes"), [(12, 2), (1200, 2), (1200, 6)])
+def test_tfidf_learns_what_words_say_about_the_class(n, n_classes):
+    texts, truth = reviews(n, n_classes)
+    test_texts, test_truth = reviews(300, n_classes, seed=1)
+    probabilities = tfidf_logistic_regression(texts, truth, test_texts, n_classes, seed=0)
+    assert probabilities.shape == (300, n_classes) and probabilities.dtype == float
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(300))
+    assert (probabilities.argmax(axis=1) == test_truth).mean() > 0.75
+
+
+def test_tfidf_is_the_same_twice():
+    texts, truth = reviews(200)
+    first, second = (tfidf_logistic_regression(texts, truth, texts, 2, seed=3) for _ in range(2))
+    assert (first == second).all()
+
+
+def test_a_class_that_train_lacks_gets_no_probability():
+    probabilities = tfidf_logistic_regression(["good", "bad"], np.array([0, 2]), ["good"], n_classes=3, seed=0)
+    assert probabilities[0, 1] == 0 and probabilities[0].argmax() == 0
+
+
+def test_texts_that_share_no_word_still_give_a_baseline():
+    names = [f"name{index}" for index in range(1000)]
+    truth = np.array([0] * 700 + [1] * 300)
+    probabilities = tfidf_logistic_regression(names, truth, ["name0", "unseen"], n_classes=2, seed=0)
+    assert (probabilities.argmax(axis=1) == 0).all()
+
+
+def test_single_characters_emoji_and_other_scripts_are_words():
+    texts = ["👍", "👎", "好", "差", "a", "b"]
+    truth = np.array([1, 0] * 3)
+    assert (tfidf_logistic_regression(texts, truth, texts, n_classes=2, seed=0).argmax(axis=1) == truth).all()

@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+import torch
+from fastai.text.data import TensorText, pad_chunk
+from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config
+from fastai.text.models.core import get_text_classifier, masked_concat_pool
+
+from tests.conftest import made_store
+from ulmfit_app import classifier
+from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.classifier import build_classifier, choose_plan
+from ulmfit_app.config import ClassifierSettings, ModelSettings
+from ulmfit_app.errors import BundleError
+from ulmfit_app.language_model import build, shaped
+from ulmfit_app.recipes import PUBLISHED
+from ulmfit_app.tokens import PAD_ID
+from ulmfit_app.training import prepare
+
+SHAPE = ModelSettings(emb_sz=16, n_hid=24, n_layers=2)
+WORDS = 60
+
+
+@pytest.fixture
+def pair():
+    """Plain fastai's classifier and ours with the same weights, large enough for differences to show."""
+    torch.manual_seed(0)
+    config = shaped(awd_lstm_clas_config, SHAPE)
+    plain = get_text_classifier(AWD_LSTM, WORDS, 2, config=config).eval()
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    ours = build_classifier(WORDS, 2, SHAPE).eval()
+    ours.load_state_dict(plain.state_dict())
+    return plain, ours
+
+
+def texts(*lengths):
+    rng = torch.Generator().manual_seed(1)
+    return [torch.randint(9, WORDS, (length,), generator=rng) for length in lengths]
+
+
+def padded(batch, pad=PAD_ID):
+    return torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=pad)
+
+
+def probabilities(model, x):
+    with torch.no_grad():
+        return model(x)[0].softmax(1)
+
+
+def test_a_single_text_gets_fastais_probabilities(pair):
+    plain, ours = pair
+    for text in texts(1, 71, 72, 73, 300):
+        assert torch.allclose(probabilities(ours, text[None]), probabilities(plain, text[None]), atol=1e-6)
+
+
+def test_a_texts_probabilities_do_not_depend_on_its_batch(pair):
+    _, ours = pair
+    batch = texts(5, 300, 72, 71, 150, 1)
+    together = probabilities(ours, padded(batch))
+    alone = torch.cat([probabilities(ours, text[None]) for text in batch])
+    assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_plain_fastais_probabilities_depend_on_the_batch(pair):
+    """The defect that ours mends: fastai's own padding, texts in the order they come (fastai#3379)."""
+    plain, _ = pair
+    batch = texts(5, 300, 72, 71, 150, 1)
+    rows = torch.stack([pad_chunk(TensorText(text), seq_len=72, pad_len=300) for text in batch]).as_subclass(torch.Tensor)
+    together = probabilities(plain, rows)
+    alone = torch.cat([probabilities(plain, text[None]) for text in batch])
+    assert (together - alone).abs().max() > 0.01
+
+
+def test_every_token_of_a_long_text_is_pooled(pair):
+    plain, ours = pair
+    (text,) = texts(2_000)
+    with torch.no_grad():
+        ours[0].reset()
+        out = ours[0].module(text[None])
+        expected = torch.cat([out[:, -1], out.amax(1), out.mean(1)], 1)
+        assert torch.allclose(ours[0](text[None])[0], expected, atol=1e-5)
+        fastais = masked_concat_pool(*plain[0](text[None]), 72)
+    # fastai keeps the last 1,440 tokens: its mean is another one.
+    assert not torch.allclose(fastais, expected, atol=1e-3)
+
+
+def test_gradients_reach_back_over_the_last_tokens_only(pair):
+    _, ours = pair
+    ours.train()
+    ours[0].max_len = 72
+    x = torch.cat([torch.full((144,), 10), torch.full((72,), 11)])[None].repeat(2, 1)
+    ours(x)[0].sum().backward()
+    gradient = ours[0].module.encoder.weight.grad.abs().sum(1)
+    assert gradient[11] > 0
+    assert gradient[10] == 0
+
+
+def test_in_training_the_regularised_outputs_are_zero_at_padding(pair):
+    _, ours = pair
+    ours.train()
+    ours[0].max_len = 1_000
+    outputs = ours(padded(texts(3, 100)))[1]
+    assert outputs.shape == (2, 100, SHAPE.emb_sz)
+    assert (outputs[0, :100] != 0).any()  # rows come by falling length
+    assert (outputs[1, 3:] == 0).all()
+
+
+def saved_language_model(folder, vocab):
+    save_bundle(folder, build(vocab, SHAPE, 1.0), Bundle("language model", SHAPE, "en", vocab))
+    return load_bundle(folder, "language model")
+
+
+def make_learner(lm, store, plan=PUBLISHED):
+    rows, labels = np.arange(len(store)), np.arange(len(store)) % 2
+    settings = ClassifierSettings(batch_size=4)
+    return classifier.learner(store, (rows, labels), (rows, labels), 2, lm, plan, settings, "fp32", seed=1)
+
+
+def test_the_classifiers_encoder_is_the_language_models(tmp_path):
+    store = made_store([5, 9, 12, 30])
+    lm = saved_language_model(tmp_path, store.words)
+    source = build(store.words, SHAPE, 1.0)
+    from ulmfit_app.bundle import load_weights
+
+    load_weights(lm, source)
+    learn = make_learner(lm, store)
+    for name, value in source[0].state_dict().items():
+        assert torch.equal(learn.model[0].module.state_dict()[name], value), name
+
+
+def test_an_encoder_with_another_vocabulary_of_equal_size_is_refused(tmp_path):
+    store = made_store([5, 9, 12, 30])
+    lm = saved_language_model(tmp_path, [*store.words[:-2], store.words[-1], store.words[-2]])
+    with pytest.raises(BundleError, match="another vocabulary"):
+        make_learner(lm, store)
+
+
+def test_unfreezing_adds_one_group_a_phase(tmp_path):
+    store = made_store([5, 9, 12, 30])
+    learn = make_learner(saved_language_model(tmp_path, store.words), store)
+    learn.create_opt()
+    learning = []
+    for phase in PUBLISHED.phases:
+        learn.freeze_to(phase.freeze_to)
+        learning.append([any(p.requires_grad for p in group) for group in learn.opt.param_lists])
+    # embedding, two LSTM layers, head
+    assert learning == [
+        [False, False, False, True],
+        [False, False, True, True],
+        [False, True, True, True],
+        [True, True, True, True],
+    ]
+
+
+def test_the_plan_follows_the_strength_of_the_start():
+    assert choose_plan(ClassifierSettings(), started_pretrained=True)[0].name == "published"
+    assert choose_plan(ClassifierSettings(), started_pretrained=False)[0].name == "weak-start"
+    assert choose_plan(ClassifierSettings(plan="published"), started_pretrained=False)[0].name == "published"
+
+
+def test_fp16_is_fastais_when_there_is_a_gpu(tmp_path, monkeypatch):
+    """The CUDA branch with a mock: no GPU is needed to see which callback is added."""
+    store = made_store([5, 9, 12, 30])
+    learn = make_learner(saved_language_model(tmp_path, store.words), store)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert hasattr(prepare(learn, "auto"), "mixed_precision")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not hasattr(prepare(make_learner(load_bundle(tmp_path, "language model"), store), "auto"), "mixed_precision")

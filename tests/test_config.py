@@ -1,0 +1,53 @@
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ulmfit_app.config import PRESETS, DataSettings, Settings, from_json, to_json
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_settings_survive_json(preset):
+    settings = PRESETS[preset]
+    assert from_json(json.loads(json.dumps(to_json(settings)))) == settings
+
+
+def test_a_path_survives_json():
+    settings = replace(PRESETS["tiny"], data=DataSettings(source="trec6", data=Path("some/folder")), seed=7)
+    again = from_json(json.loads(json.dumps(to_json(settings))))
+    assert again == settings
+    assert isinstance(again.data.data, Path)
+
+
+@pytest.mark.parametrize("section", [f.name for f in dataclasses.fields(Settings) if f.name not in ("seed", "precision")])
+def test_an_unknown_field_of_a_section_is_an_error(section):
+    values = to_json(Settings())
+    values[section]["colour"] = "red"
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        from_json(values)
+
+
+@pytest.mark.parametrize("value", ["red", None, {"shade": "red"}])
+def test_an_unknown_field_of_the_whole_is_an_error(value):
+    with pytest.raises(TypeError, match="'colour'"):
+        from_json({**to_json(Settings()), "colour": value})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_cannot_be_changed(preset):
+    settings = PRESETS[preset]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.seed = 1
+    for field in dataclasses.fields(settings):
+        section = getattr(settings, field.name)
+        if dataclasses.is_dataclass(section):
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(section, dataclasses.fields(section)[0].name, None)
+
+
+def test_the_paper_preset_is_the_published_recipe():
+    lm, model = PRESETS["paper"].lm, PRESETS["paper"].model
+    assert (lm.pretrained, lm.epochs, lm.frozen_lr, lm.lr, lm.weight_decay) == ("wt103", 10, 2e-2, 2e-3, 0.1)
+    assert (model.emb_sz, model.n_hid, model.n_layers) == (400, 1152, 3)

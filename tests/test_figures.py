@@ -1,0 +1,154 @@
+"""Figures: what is drawn is what was measured, for any number of classes and any script, without global state."""
+
+import logging
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from ulmfit_app.evaluation import figures
+from ulmfit_app.evaluation.metrics import calibration_bins, score
+
+
+def predictions(n: int = 400, n_classes: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(n_classes, size=n)
+    raw = generator.random((n, n_classes))
+    raw[np.arange(n), truth] += 0.4
+    return raw / raw.sum(axis=1, keepdims=True), truth
+
+
+def confusion(n_classes: int) -> np.ndarray:
+    probabilities, truth = predictions(n_classes=n_classes)
+    return np.array(score(probabilities, truth, [str(index) for index in range(n_classes)])["confusion_matrix"])
+
+
+def history(phases: list[str]) -> pd.DataFrame:
+    losses = np.linspace(1, 0.5, len(phases))
+    return pd.DataFrame(
+        {"phase": phases, "train_loss": losses, "valid_loss": losses + 0.1, "accuracy": 1 - losses, "seconds": 1.0}
+    )
+
+
+def texts_of(figure: Figure) -> list[str]:
+    figure.canvas.draw()
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_classes", [2, 6, 20, 21, 200])
+def test_every_figure_can_be_drawn_for_two_classes_and_for_two_hundred(n_classes, tmp_path):
+    probabilities, truth = predictions(n_classes=n_classes)
+    drawn = [
+        figures.confusion_figure(confusion(n_classes), [f"class number {index}" for index in range(n_classes)]),
+        figures.confidence_figure(probabilities, truth),
+        figures.reliability_figure(probabilities, truth),
+    ]
+    for index, figure in enumerate(drawn):
+        figures.save_png(figure, tmp_path / f"{index}.png")
+        assert (tmp_path / f"{index}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_figure_is_left_in_pyplot():
+    probabilities, truth = predictions()
+    figures.reliability_figure(probabilities, truth)
+    figures.confusion_figure(confusion(3), ["a", "b", "c"])
+    assert plt.get_fignums() == []
+
+
+def test_cells_show_counts_up_to_twenty_classes_and_colour_alone_beyond():
+    few = figures.confusion_figure(np.diag(range(100, 120)), [f"c{index}" for index in range(20)])
+    assert {"100", "119"} <= set(texts_of(few))
+    many = figures.confusion_figure(np.diag(range(100, 121)), [f"c{index}" for index in range(21)])
+    assert "100" not in texts_of(many)
+
+
+def test_the_colour_of_a_cell_is_its_share_of_the_true_class():
+    figure = figures.confusion_figure(np.array([[8, 2], [0, 0]]), ["some", "none"])
+    shares = figure.axes[0].images[0].get_array()
+    assert shares[0].tolist() == [0.8, 0.2]
+    assert shares.mask[1].all()  # no text, no share: grey instead of a false 0
+
+
+def test_tick_labels_are_thinned_where_classes_are_many():
+    figure = figures.confusion_figure(confusion(200), [f"class {index}" for index in range(200)])
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown == [f"class {index}" for index in range(0, 200, 5)]
+    assert "1 in 5 is named" in figure.axes[0].get_xlabel()
+
+
+@pytest.mark.filterwarnings("error")
+def test_long_names_are_shortened_and_dollar_signs_are_no_formulas():
+    figure = figures.confusion_figure(np.eye(2, dtype=int), ["the beginning, a middle, the end", "$x_1$"])
+    figure.canvas.draw()
+    first, second = figure.axes[0].get_yticklabels()
+    assert first.get_text() == "the beginning, … the end"
+    assert second.get_text() == r"\$x_1\$"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_name_no_font_can_show_becomes_its_number_and_the_figure_says_so(caplog):
+    caplog.set_level(logging.INFO)
+    figure = figures.confusion_figure(np.eye(2, dtype=int), ["да", "\U000f1234"])  # a private character has no glyph
+    figure.canvas.draw()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["да", "class 2"]
+    assert "numbered where no font has the name" in figure.axes[0].get_ylabel()
+    assert "some class names (1)" in caplog.text
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_character_our_font_lacks_is_drawn_in_another_installed_font():
+    small_capital = "\u1d15"  # in DejaVu Serif, which matplotlib brings along, and not in DejaVu Sans
+    figure = figures.confusion_figure(np.eye(2, dtype=int), ["plain", small_capital])
+    figure.canvas.draw()
+    label = figure.axes[0].get_yticklabels()[1]
+    assert label.get_text() == small_capital and len(label.get_fontfamily()) == 2
+
+
+def test_the_reliability_figure_draws_the_measured_bins():
+    probabilities, truth = predictions(n_classes=3)
+    bins = calibration_bins(probabilities, truth).query("n > 0")
+    figure = figures.reliability_figure(probabilities, truth)
+    upper, lower = figure.axes
+    points = upper.containers[0].lines[0]
+    assert points.get_xdata() == pytest.approx(bins["confidence"].to_numpy())
+    assert points.get_ydata() == pytest.approx(bins["accuracy"].to_numpy())
+    assert [bar.get_height() for bar in lower.patches] == bins["n"].tolist()
+    ends = np.array([segment[:, 1] for segment in upper.containers[0].lines[2][0].get_segments()])
+    assert ends == pytest.approx(bins[["low", "high"]].to_numpy())
+
+
+def test_the_confidence_figure_counts_right_and_wrong_and_copes_without_errors():
+    probabilities, truth = predictions()
+    wrong = int((probabilities.argmax(axis=1) != truth).sum())
+    assert any(text.startswith(f"wrong: n = {wrong},") for text in texts_of(figures.confidence_figure(probabilities, truth)))
+    assert "wrong: none" in texts_of(figures.confidence_figure(np.eye(2), np.array([0, 1])))
+
+
+def test_training_curves_name_each_phase_once_and_show_perplexity_when_there_is_one():
+    figure = figures.training_curves_figure(history(["head", "all", "all"]), "Classifier")
+    assert len(figure.axes) == 2
+    assert texts_of(figure).count("all") == 2  # once on each of the two panels
+    assert figure.axes[1].lines[0].get_ydata() == pytest.approx([0, 0.25, 0.5])
+    with_perplexity = history(["head"]).assign(perplexity=[80.0])
+    assert len(figures.training_curves_figure(with_perplexity, "Language model").axes) == 3
+
+
+def test_the_comparison_puts_the_first_model_on_top_with_its_interval():
+    probabilities, truth = predictions()
+    scores = {
+        "ULMFiT": score(probabilities, truth, ["a", "b"]),
+        "guess": score(np.full((400, 2), 0.5), truth, ["a", "b"]),
+    }
+    axes = figures.comparison_figure(scores).axes[0]
+    assert axes.yaxis_inverted() and [label.get_text() for label in axes.get_yticklabels()] == ["ULMFiT", "guess"]
+    assert axes.lines[0].get_xdata() == pytest.approx(scores["ULMFiT"]["accuracy_ci95"])
+
+
+def test_the_same_figure_is_the_same_file(tmp_path):
+    probabilities, truth = predictions()
+    for name in ("first.png", "second.png"):
+        figures.save_png(figures.confidence_figure(probabilities, truth), tmp_path / name)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()

@@ -1,0 +1,145 @@
+"""The house's own rules, held by reading its files: what a room may import, who may print, who may unpickle."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import data_scripts
+import ulmfit_app
+
+APP, SCRIPTS = (Path(package.__file__).parent for package in (ulmfit_app, data_scripts))
+# A file imports only from rooms above its own.
+ORDER = [
+    "errors",
+    "config",
+    "reading",
+    "corpus",
+    "tokens",
+    "recipes",
+    "bundle",
+    "training",
+    "language_model",
+    "classifier",
+    "predictor",
+    "evaluation",
+    "budget",
+    "run",
+    "__main__",
+]
+FILES = [path for package in (APP, SCRIPTS) for path in sorted(package.rglob("*.py"))]
+
+
+def name_of(path: Path) -> str:
+    """ulmfit_app.evaluation.metrics, for its file."""
+    package = APP if path.is_relative_to(APP) else SCRIPTS
+    module = path.relative_to(package.parent).with_suffix("")
+    return ".".join(part for part in module.parts if part != "__init__")
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    """Modules that a file imports anywhere in it, functions included; of `from a import b`, a.b where that is a module."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports hide where a name comes from"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in inner}
+    return found
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+IMPORTS = {name: imports_of(parsed(path)) for name, path in MODULES.items()}
+APP_FILES = [name for name in MODULES if name.startswith("ulmfit_app.")]
+
+
+def imported_from_app(name: str) -> set[str]:
+    return {module for module in IMPORTS[name] if module.split(".")[0] == "ulmfit_app"}
+
+
+def test_every_file_has_its_place_in_the_order():
+    assert {room_of(name) for name in APP_FILES} == set(ORDER)
+
+
+def test_the_data_scripts_never_import_the_application():
+    scripts = [name for name in MODULES if name.startswith("data_scripts")]
+    assert len(scripts) > 4
+    assert {name: imported_from_app(name) for name in scripts} == {name: set() for name in scripts}
+
+
+@pytest.mark.parametrize("name", [name for name in APP_FILES if room_of(name) != "evaluation"])
+def test_a_file_imports_only_from_files_above_it(name):
+    above = ORDER[: ORDER.index(room_of(name))]
+    assert {room_of(module) for module in imported_from_app(name)} <= set(above)
+
+
+@pytest.mark.parametrize("name", [name for name in APP_FILES if room_of(name) == "evaluation"])
+def test_evaluation_imports_only_errors_settings_and_itself(name):
+    assert {room_of(module) for module in imported_from_app(name)} <= {"errors", "config", "evaluation"}
+    assert not {module.split(".")[0] for module in IMPORTS[name]} & {"torch", "fastai"}, "it never sees a Learner"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    left = {name: {module for module in IMPORTS[name] if module in MODULES} for name in MODULES}
+    while free := [name for name, needs in left.items() if not needs & set(left)]:
+        for name in free:
+            del left[name]
+    assert left == {}
+
+
+def calls(tree: ast.AST) -> list[tuple[str, int]]:
+    """Names of the functions called, dotted, with their lines."""
+    return [(ast.unparse(node.func), node.lineno) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def is_main_guard(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+
+
+def speaks(tree: ast.AST) -> set[str]:
+    """What prints or exits in it."""
+    forbidden = {"print", "exit", "quit", "sys.exit", "os._exit", "sys.stdout.write", "sys.stderr.write"}
+    return {name for name, _ in calls(tree)} & forbidden
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "ulmfit_app.__main__"])
+def test_only_main_prints_or_exits(name):
+    tree = parsed(MODULES[name])
+    # A data script can be run alone: it exits under its guard, and one function of `fetch` prints for all of them.
+    if name.startswith("data_scripts."):
+        tree.body = [node for node in tree.body if not is_main_guard(node) and getattr(node, "name", "") != "run_script"]
+    assert speaks(tree) == set()
+
+
+def test_main_does_print():
+    """Else the test above would look for the wrong thing."""
+    assert "print" in speaks(parsed(MODULES["ulmfit_app.__main__"]))
+
+
+def test_only_the_language_model_imports_pickle():
+    picklers = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    found = {name for name, modules in IMPORTS.items() if {module.split(".")[0] for module in modules} & picklers}
+    assert found == {"ulmfit_app.language_model"}
+
+
+@pytest.mark.parametrize("name", APP_FILES)
+def test_nothing_is_unpickled_but_through_readers_that_run_nothing(name):
+    unsafe = {"pickle.load", "pickle.loads", "pickle.Unpickler", "load_learner", "load_pickle", "pd.read_pickle", "torch.save"}
+    tree = parsed(MODULES[name])
+    assert not {called for called, _ in calls(tree)} & unsafe
+    loads = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"]
+    assert all("weights_only=True" in ast.unparse(node) for node in loads)
+    arrays = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load"]
+    assert not any("allow_pickle" in ast.unparse(node) for node in arrays)

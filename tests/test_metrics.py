@@ -1,0 +1,168 @@
+"""Metrics against scikit-learn, torchmetrics, scipy and values worked out by hand."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as sklearn_metrics
+
+from ulmfit_app.evaluation.metrics import (
+    accuracy_interval,
+    calibration_bins,
+    expected_calibration_error,
+    paired_comparison,
+    score,
+)
+
+
+def softmax_predictions(n: int = 2000, n_classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Overconfident probabilities that are right more often than chance, and the truth."""
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(n_classes, size=n)
+    logits = 2 * generator.normal(size=(n, n_classes))
+    logits[np.arange(n), truth] += 2
+    exponentials = np.exp(logits)
+    return exponentials / exponentials.sum(axis=1, keepdims=True), truth
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (1, 1), (90, 100), (22000, 25000)])
+def test_the_accuracy_interval_is_the_wilson_interval_of_scipy(correct, n):
+    expected = binomtest(correct, n).proportion_ci(method="wilson")
+    assert accuracy_interval(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_an_impossible_count_of_correct_texts_is_refused(correct, n):
+    with pytest.raises(ValueError, match=f"found correct = {correct} and n = {n}"):
+        accuracy_interval(correct, n)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5, 200])
+def test_all_scores_agree_with_scikit_learn(n_classes):
+    probabilities, truth = softmax_predictions(n_classes=n_classes)
+    labels = [f"class {index}" for index in range(n_classes)]
+    predicted = probabilities.argmax(axis=1)
+    found = score(probabilities, truth, labels)
+    expected = sklearn_metrics.classification_report(
+        truth, predicted, labels=range(n_classes), target_names=labels, output_dict=True, zero_division=np.nan
+    )
+    assert found["n"] == len(truth)
+    assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted), abs=1e-6)
+    assert found["log_loss"] == pytest.approx(
+        sklearn_metrics.log_loss(truth, probabilities, labels=range(n_classes)), abs=1e-6
+    )
+    assert found["macro_f1"] == pytest.approx(expected["macro avg"]["f1-score"], abs=1e-6)
+    assert found["confusion_matrix"] == sklearn_metrics.confusion_matrix(truth, predicted).tolist()
+    for label in labels:
+        assert found["per_class"][label] == pytest.approx(
+            {
+                "precision": expected[label]["precision"],
+                "recall": expected[label]["recall"],
+                "f1": expected[label]["f1-score"],
+                "support": expected[label]["support"],
+            },
+            abs=1e-6,
+        )
+
+
+@pytest.mark.parametrize("n_classes", [2, 5, 200])
+@pytest.mark.parametrize("n_bins", [10, 15])
+def test_the_calibration_error_agrees_with_torchmetrics(n_classes, n_bins):
+    torch = pytest.importorskip("torch")
+    classification = pytest.importorskip("torchmetrics.functional.classification")
+    probabilities, truth = softmax_predictions(n_classes=n_classes)
+    expected = classification.multiclass_calibration_error(
+        torch.tensor(probabilities), torch.tensor(truth), num_classes=n_classes, n_bins=n_bins
+    )
+    assert expected_calibration_error(probabilities, truth, n_bins) == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_a_model_that_is_as_often_right_as_it_says_has_no_calibration_error():
+    probabilities = np.tile([0.75, 0.25], (4, 1))
+    assert expected_calibration_error(probabilities, np.array([0, 0, 0, 1])) == pytest.approx(0)
+    assert expected_calibration_error(probabilities, np.array([1, 1, 1, 1])) == pytest.approx(0.75)
+
+
+def test_calibration_bins_hold_every_text_once_and_leave_empty_bins_open():
+    probabilities, truth = softmax_predictions(n_classes=2)
+    bins = calibration_bins(probabilities, truth, n_bins=10)
+    assert bins["n"].sum() == len(truth)
+    empty = bins[bins["upper"] <= 0.5]  # two classes: the most probable one has at least a half
+    assert (empty["n"] == 0).all() and empty[["confidence", "accuracy", "low", "high"]].isna().all(axis=None)
+    filled = bins[bins["n"] > 0]
+    assert ((filled["low"] <= filled["accuracy"]) & (filled["accuracy"] <= filled["high"])).all()
+    assert ((filled["lower"] < filled["confidence"]) & (filled["confidence"] <= filled["upper"])).all()
+
+
+def test_a_confidence_of_one_belongs_to_the_last_bin():
+    # Single-precision softmax can sum to a little more than 1.
+    bins = calibration_bins(np.array([[1.0, 0.0], [np.float32(1.0000001), 0.0]]), np.array([0, 0]), n_bins=10)
+    assert bins["n"].tolist() == [0] * 9 + [2]
+
+
+def test_an_undefined_score_is_none_beside_its_reason_and_never_nan():
+    probabilities = np.array([[0.8, 0.2, 0.0], [0.7, 0.3, 0.0]])
+    found = score(probabilities, np.array([0, 1]), ["common", "missed", "absent"])
+    assert found["per_class"]["missed"] == {
+        "precision": None,
+        "recall": 0.0,
+        "f1": 0.0,
+        "support": 1,
+        "undefined": "precision: no text was predicted as this class",
+    }
+    assert found["per_class"]["absent"]["f1"] is None
+    assert found["per_class"]["absent"]["undefined"].endswith("recall: no text is of this class")
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_true_class_given_no_probability_costs_a_finite_log_loss():
+    found = score(np.array([[1.0, 0.0]]), np.array([1]), ["neg", "pos"])
+    assert found["log_loss"] == pytest.approx(-math.log(np.finfo(float).eps))
+
+
+def test_single_precision_probabilities_give_the_same_scores():
+    probabilities, truth = softmax_predictions()
+    labels = list("abcde")
+    exact, single = score(probabilities, truth, labels), score(probabilities.astype(np.float32), truth, labels)
+    for key in ("accuracy", "log_loss", "macro_f1"):
+        assert single[key] == pytest.approx(exact[key], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "truth", "message"),
+    [
+        ([[0.5, 0.5]], [0, 1], r"found \[1, 2\] and \[2\]"),
+        (np.empty((0, 2)), [], "n >= 1"),
+        ([[0.5, 0.5]], [2], "expected class indices from 0 to 1"),
+        ([[0.5, 0.5]], [-1], "expected class indices from 0 to 1"),
+        ([[0.5, 0.5], [np.nan, 1.0]], [0, 1], "1 other rows, the first of them row 1"),
+        ([[2.0, -1.0]], [0], "rows of probabilities that sum to 1"),
+        ([[3.0, 1.0]], [0], "rows of probabilities that sum to 1"),
+    ],
+)
+def test_arrays_that_are_no_predictions_are_refused(probabilities, truth, message):
+    with pytest.raises(ValueError, match=message):
+        score(np.array(probabilities), np.array(truth, dtype=int), ["neg", "pos"])
+
+
+def test_a_label_too_many_is_refused():
+    with pytest.raises(ValueError, match="each of the 2 columns, found 3 labels"):
+        score(np.array([[0.5, 0.5]]), np.array([0]), ["a", "b", "c"])
+
+
+def test_the_paired_comparison_is_the_exact_binomial_of_the_disagreements():
+    # 9 texts only the first gets right, 2 only the other, 5 both, 4 none.
+    first = np.array([True] * 9 + [False] * 2 + [True] * 5 + [False] * 4)
+    other = np.array([False] * 9 + [True] * 2 + [True] * 5 + [False] * 4)
+    found = paired_comparison(first, other)
+    assert found["only_first_right"] == 9 and found["only_other_right"] == 2
+    assert found["accuracy_difference"] == pytest.approx(7 / 20)
+    assert found["p_value"] == pytest.approx(2 * sum(math.comb(11, k) for k in (0, 1, 2)) / 2**11)
+
+
+def test_two_classifiers_that_never_disagree_cannot_be_told_apart():
+    right = np.array([True, False])
+    assert paired_comparison(right, right)["p_value"] == 1.0

@@ -1,0 +1,103 @@
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import reviews
+from ulmfit_app.bundle import Bundle, save_bundle
+from ulmfit_app.classifier import build_classifier
+from ulmfit_app.config import ModelSettings
+from ulmfit_app.errors import BundleError, DataError
+from ulmfit_app.predictor import Predictor, predict_file
+from ulmfit_app.tokens import SPECIALS, Tokenizer
+
+SHAPE = ModelSettings(emb_sz=12, n_hid=16, n_layers=2)
+TEXTS = [
+    "A great film.",
+    "",
+    "dull " * 400,
+    "The plot, the actors; all GREAT!!!",
+    "xxpad xxpad xxpad",
+    "\udcff broken",
+    "很好",
+]
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A classifier of random weights, large enough for texts to differ."""
+    tokenize = Tokenizer()
+    words = sorted({token for text in reviews(40)["review"] for token in tokenize(text)} - set(SPECIALS))
+    vocab = [*SPECIALS, *words]
+    torch.manual_seed(0)
+    model = build_classifier(len(vocab), 3, SHAPE)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    save_bundle(tmp_path / "bundle", model, Bundle("classifier", SHAPE, "en", vocab, ["bad", "fair", "good"]))
+    return tmp_path / "bundle"
+
+
+def test_probabilities_sum_to_one_and_keep_the_order_of_the_texts(bundle):
+    predictor = Predictor(bundle)
+    together = predictor.predict(TEXTS)
+    assert list(together["text"]) == [text.replace("\udcff", "\ufffd") for text in TEXTS]
+    columns = ["p_bad", "p_fair", "p_good"]
+    assert np.allclose(together[columns].sum(axis=1), 1)
+    for i, text in enumerate(TEXTS):
+        alone = predictor.predict([text])
+        assert np.allclose(alone[columns], together.loc[[i], columns], atol=1e-6), text
+
+
+def test_a_typed_special_is_read_as_words(bundle):
+    predictor = Predictor(bundle)
+    store = predictor.store(["xxpad xxbos great"])
+    assert SPECIALS.index("xxpad") not in store.ids
+    assert list(store.ids).count(SPECIALS.index("xxbos")) == 1
+
+
+def test_threads_share_one_predictor(bundle):
+    predictor = Predictor(bundle)
+    expected = predictor.predict(TEXTS)
+    results = [None] * 4
+
+    def work(i):
+        results[i] = predictor.predict(TEXTS)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    for result in results:
+        pd.testing.assert_frame_equal(result, expected)
+
+
+def test_a_file_is_predicted_row_by_row_with_its_own_columns(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("ulmfit_app.predictor.ROWS_AT_A_TIME", 16)  # several pieces
+    table = reviews(50)
+    table.insert(0, "id", range(50))
+    table.to_csv(tmp_path / "in.csv", index=False)
+    assert predict_file(Predictor(bundle), tmp_path / "in.csv", tmp_path / "out.csv", "review", "utf-8") == 50
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert list(out.columns) == [*table.columns, "predicted", "confidence", "p_bad", "p_fair", "p_good"]
+    assert list(out["id"]) == list(range(50))
+    direct = Predictor(bundle).predict(table["review"].tolist())
+    assert np.allclose(out["p_good"], direct["p_good"], atol=1e-6)
+
+
+def test_a_file_that_breaks_off_leaves_no_predictions(bundle, tmp_path):
+    (tmp_path / "in.csv").write_text('review,id\n"good",1\n"never closed,2\n')
+    with pytest.raises(DataError, match="line 3"):
+        predict_file(Predictor(bundle), tmp_path / "in.csv", tmp_path / "out.csv", "review", "utf-8")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_text_of_more_than_a_million_characters_is_predicted(bundle):
+    (row,) = Predictor(bundle).predict(["great film and plot. " * 60_000]).to_dict("records")
+    assert 0 < row["p_good"] < 1
+
+
+def test_a_bundle_of_another_kind_is_refused(tmp_path):
+    save_bundle(tmp_path, torch.nn.Linear(2, 2), Bundle("language model", SHAPE, "en", ["a"]))
+    with pytest.raises(BundleError, match="holds a language model, but a classifier is needed"):
+        Predictor(tmp_path)

@@ -1,0 +1,124 @@
+import inspect
+import math
+
+import pytest
+from fastai.callback.schedule import combined_cos
+from fastai.learner import Learner
+from fastai.text.learner import TextLearner
+from fastai.torch_core import even_mults
+
+from ulmfit_app.config import PAPER
+from ulmfit_app.recipes import (
+    PLANS,
+    PUBLISHED,
+    SCHEDULES,
+    constant_momentum,
+    discriminative_rates,
+    language_model_phases,
+    one_cycle,
+    one_cycle_momentum,
+    slanted_triangular,
+)
+
+POSITIONS = [i / 400 for i in range(401)]
+
+
+def default(function, name):
+    return inspect.signature(function).parameters[name].default
+
+
+def test_one_cycle_is_fastais_with_its_defaults():
+    div, div_final, pct_start = (default(Learner.fit_one_cycle, name) for name in ("div", "div_final", "pct_start"))
+    assert (div, div_final, pct_start) == (25, 1e5, 0.25)
+    for peak in (2e-2, 2e-3):
+        fastais = combined_cos(pct_start, peak / div, peak, peak / div_final)
+        expected = [float(fastais(p)) for p in POSITIONS]
+        # fastai computes in single precision.
+        assert [one_cycle(p, peak) for p in POSITIONS] == pytest.approx(expected, rel=1e-6, abs=1e-7 * peak)
+
+
+def test_one_cycles_momentum_is_that_of_fastais_text_learners():
+    fastais = combined_cos(0.25, *default(TextLearner.__init__, "moms"))
+    assert [one_cycle_momentum(p) for p in POSITIONS] == pytest.approx([float(fastais(p)) for p in POSITIONS], rel=1e-6)
+
+
+def equation_3(t, total, peak, cut_frac=0.1, ratio=32):
+    """The paper's slanted triangular rate of iteration t of `total`, as it is printed."""
+    cut = math.floor(total * cut_frac)
+    p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / cut_frac - 1))
+    return peak * (1 + p * (ratio - 1)) / ratio
+
+
+@pytest.mark.parametrize("total", [10, 50, 1000, 7810])
+def test_slanted_triangular_is_equation_3(total):
+    iterations = range(total + 1)
+    ours = [slanted_triangular(t / total, peak=0.01) for t in iterations]
+    assert ours == pytest.approx([equation_3(t, total, peak=0.01) for t in iterations], rel=1e-9)
+
+
+def test_slanted_triangular_is_equation_3_to_an_iteration_where_the_cut_is_rounded():
+    total, peak = 1237, 0.01
+    step = peak / math.floor(total * 0.1)
+    for t in range(total + 1):
+        assert slanted_triangular(t / total, peak) == pytest.approx(equation_3(t, total, peak), abs=step)
+
+
+def test_slanted_triangular_takes_another_cut_and_ratio():
+    ours = [slanted_triangular(t / 100, 1.0, cut_frac=0.25, ratio=10) for t in range(101)]
+    assert ours == pytest.approx([equation_3(t, 100, 1.0, cut_frac=0.25, ratio=10) for t in range(101)])
+    assert max(ours) == ours[25] == 1
+
+
+def test_momentum_beside_slanted_triangular_rates_is_the_papers():
+    rate, momentum = SCHEDULES["slanted-triangular"]
+    assert (rate, momentum) == (slanted_triangular, constant_momentum)
+    assert {momentum(p) for p in POSITIONS} == {0.7}
+
+
+def test_each_group_learns_2_6_times_slower_than_the_one_above():
+    rates = discriminative_rates(0.01, 5)
+    assert rates[-1] == 0.01
+    assert [high / low for low, high in zip(rates, rates[1:], strict=False)] == pytest.approx([2.6] * 4)
+
+
+def test_discriminative_rates_are_those_that_fastai_makes_of_the_published_slice():
+    for top in (1e-2, 5e-3, 1e-3):
+        assert discriminative_rates(top, 5) == pytest.approx(list(even_mults(top / 2.6**4, top, 5)), rel=1e-9)
+
+
+def test_without_decay_all_groups_learn_alike():
+    assert discriminative_rates(0.02, 4, decay=1) == [0.02] * 4
+
+
+@pytest.mark.parametrize("n_groups", [0, -1])
+def test_a_model_without_groups_is_refused(n_groups):
+    with pytest.raises(ValueError, match=f"at least one layer group, not {n_groups}"):
+        discriminative_rates(0.01, n_groups)
+
+
+def test_the_published_plan_is_what_the_authors_published():
+    """fit_one_cycle(1, 2e-2), then slices from 1/2.6^4 of 1e-2, 5e-3 and 1e-3, unfreezing a group a phase."""
+    phases = PUBLISHED.phases
+    assert [phase.freeze_to for phase in phases] == [-1, -2, -3, 0]
+    assert [phase.epochs for phase in phases] == [1, 1, 1, 2]
+    assert [phase.lr for phase in phases] == [2e-2, 1e-2, 5e-3, 1e-3]
+    for phase in phases[1:]:
+        fastais = even_mults(phase.lr / 2.6**4, phase.lr, 5)
+        assert discriminative_rates(phase.lr, 5, phase.decay) == pytest.approx(list(fastais), rel=1e-9)
+    assert PUBLISHED.drop_mult == 0.5
+
+
+def test_a_plan_is_found_by_its_name():
+    assert {name: plan.name for name, plan in PLANS.items()} == {name: name for name in PLANS}
+    assert PLANS["published"] is PUBLISHED
+
+
+def test_a_pretrained_language_model_starts_with_an_epoch_for_the_embeddings_alone():
+    frozen, everything = language_model_phases(PAPER.lm.epochs, PAPER.lm.lr, PAPER.lm.frozen_lr)
+    assert (frozen.epochs, frozen.freeze_to, frozen.lr, frozen.decay) == (1, -1, 2e-2, 1)
+    assert (everything.epochs, everything.freeze_to, everything.lr, everything.decay) == (10, 0, 2e-3, 1)
+
+
+def test_random_weights_are_never_frozen():
+    (phase,) = language_model_phases(4, 4e-3, None)
+    assert (phase.epochs, phase.freeze_to, phase.lr) == (4, 0, 4e-3)

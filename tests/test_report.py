@@ -1,0 +1,219 @@
+"""The report: true to the predictions, the same twice, safe to open, and honest about the baselines."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, log_loss
+
+from ulmfit_app.evaluation.page import verdict
+from ulmfit_app.evaluation.report import N_WORST_ERRORS, compare, write_report
+
+SCRIPT = "<script>alert(1)</script>"
+FACTS = {
+    "data_set": "reviews.csv",
+    "test_name": "a tenth, held out",
+    "notes": ["The test split was made here & with seed 7."],
+    "seed": 7,
+    "language_model": {"start": "random weights", "perplexity": float("inf")},
+    "durations": {"classifier": 8.125},
+}
+
+
+def table(n: int = 300, labels: tuple[str, ...] = ("neg", "pos"), seed: int = 0, text: str = "a text") -> pd.DataFrame:
+    """Predictions as the pipeline hands them over."""
+    generator = np.random.default_rng(seed)
+    truth = np.r_[np.arange(len(labels)), generator.integers(len(labels), size=n - len(labels))]
+    raw = generator.random((n, len(labels)))
+    raw[np.arange(n), truth] += 0.4
+    probabilities = raw / raw.sum(axis=1, keepdims=True)
+    names = np.array(labels)
+    known = pd.DataFrame(
+        {
+            "text": [f"{text} {index}" for index in range(n)],
+            "label": names[truth],
+            "predicted": names[probabilities.argmax(axis=1)],
+            "confidence": probabilities.max(axis=1),
+        }
+    )
+    return known.join(pd.DataFrame(probabilities, columns=[f"p_{label}" for label in labels]))
+
+
+def histories() -> dict[str, pd.DataFrame]:
+    classifier = pd.DataFrame(
+        {
+            "phase": ["last group", "all"],
+            "epoch": [0, 0],
+            "train_loss": [0.6, 0.5],
+            "valid_loss": [0.5, 0.4],
+            "accuracy": [0.7, 0.8],
+            "seconds": [1.0, 2.0],
+        }
+    )
+    return {"language model": classifier.assign(perplexity=[90.0, 80.0]), "classifier": classifier}
+
+
+def baselines(predictions: pd.DataFrame) -> dict[str, np.ndarray]:
+    n_classes = sum(column.startswith("p_") for column in predictions)
+    return {"majority class": np.full((len(predictions), n_classes), 1 / n_classes)}
+
+
+def write(folder, predictions: pd.DataFrame, facts: dict = FACTS) -> dict:
+    return write_report(folder, predictions, baselines(predictions), histories(), facts)
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_report_is_whole_and_says_what_it_measured(tmp_path):
+    predictions = table()
+    metrics = write(tmp_path, predictions)
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {
+        "metrics.json",
+        "classification_report.txt",
+        "worst_errors.csv",
+        "report.html",
+        "figures/accuracy.png",
+        "figures/confusion_matrix.png",
+        "figures/confidence.png",
+        "figures/reliability.png",
+        "figures/training_language_model.png",
+        "figures/training_classifier.png",
+    }
+    assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == metrics
+    assert metrics["model"]["accuracy"] == accuracy_score(predictions["label"], predictions["predicted"])
+    expected = log_loss(predictions["label"], predictions[["p_neg", "p_pos"]].to_numpy())
+    assert metrics["model"]["log_loss"] == pytest.approx(expected, abs=1e-6)
+    assert {"accuracy", "accuracy_ci95", "n", "model_against_it"} <= set(metrics["baselines"]["majority class"])
+    page = Page((tmp_path / "report.html").read_text("utf-8")).text
+    assert f"{metrics['model']['accuracy']:.1%}" in page and "n = 300 texts, 2 classes" in page
+    assert "ULMFiT on reviews.csv" in page and "a tenth, held out" in page and FACTS["notes"][0] in page
+
+
+def test_metrics_are_byte_identical_for_two_runs_whatever_they_took(tmp_path):
+    write(tmp_path / "first", table(), FACTS)
+    write(tmp_path / "second", table(), FACTS | {"durations": {"classifier": 99.0}})
+    first, second = ((tmp_path / run / "metrics.json").read_bytes() for run in ("first", "second"))
+    assert first == second and b"durations" not in first
+    assert "8.125" in (tmp_path / "first" / "report.html").read_text("utf-8")
+
+
+def test_metrics_hold_no_nan_even_where_classes_are_missing_and_facts_are_infinite(tmp_path):
+    predictions = table(labels=("neg", "pos", "never"))
+    predictions.loc[predictions["label"] == "never", "label"] = "pos"
+    predictions["p_never"] = 0.0
+    probabilities = predictions[["p_neg", "p_pos"]].to_numpy()
+    predictions[["p_neg", "p_pos"]] = probabilities / probabilities.sum(axis=1, keepdims=True)
+    metrics = write(tmp_path, predictions)
+    json.dumps(metrics, allow_nan=False)
+    assert not re.search(r"\b(NaN|Infinity)\b", (tmp_path / "metrics.json").read_text("utf-8"))
+    assert metrics["model"]["per_class"]["never"]["recall"] is None
+    assert metrics["facts"]["language_model"]["perplexity"] == "not a finite number (inf)"
+    assert re.search(r"never +- +- +- +0\n", (tmp_path / "classification_report.txt").read_text("utf-8"))
+
+
+def test_every_text_label_and_fact_is_shown_and_never_run(tmp_path):
+    predictions = table(labels=(SCRIPT, "<b>bold</b>"), text=SCRIPT)
+    write_report(
+        tmp_path, predictions, {SCRIPT: np.full((300, 2), 0.5)}, {SCRIPT: histories()["classifier"]}, {SCRIPT: SCRIPT}
+    )
+    html = (tmp_path / "report.html").read_text("utf-8")
+    page = Page(html)
+    assert "script" not in {tag for tag, _ in page.tags} and "b" not in {tag for tag, _ in page.tags}
+    assert SCRIPT not in html and "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert SCRIPT in page.text
+
+
+def test_the_page_loads_nothing_and_is_small(tmp_path):
+    write(tmp_path, table(text="see https://example.org/picture.png"))
+    html = (tmp_path / "report.html").read_text("utf-8")
+    loading = [value for _, attributes in Page(html).tags for key, value in attributes.items() if key in ("src", "href")]
+    assert len(loading) == 6 and all(value.startswith("data:image/png;base64,") for value in loading)
+    assert "url(" not in html and "@import" not in html and "default-src 'none'" in html
+    assert len(html) < 3_000_000
+
+
+def test_two_hundred_classes_fit_into_three_megabytes(tmp_path):
+    labels = tuple(f"category {index:03d} of a rather long list of names" for index in range(200))
+    metrics = write(tmp_path, table(n=2000, labels=labels, text="word " * 500))
+    assert (tmp_path / "report.html").stat().st_size < 3_000_000
+    assert len(metrics["model"]["per_class"]) == 200
+
+
+def test_worst_errors_are_the_most_confident_ones_with_their_whole_texts(tmp_path):
+    predictions = table(n=1000, text="long " * 300)
+    write(tmp_path, predictions)
+    found = pd.read_csv(tmp_path / "worst_errors.csv")
+    wrong = predictions[predictions["label"] != predictions["predicted"]]
+    expected = wrong.sort_values("confidence", ascending=False, kind="stable").head(N_WORST_ERRORS)
+    assert found["row"].tolist() == expected.index.tolist()
+    assert found["text"].tolist() == expected["text"].tolist()
+    assert found["predicted"].tolist() == expected["predicted"].tolist()
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "characters in all)" in page and "long " * 150 not in page
+
+
+def test_a_model_without_errors_and_a_run_without_histories_still_get_a_report(tmp_path):
+    predictions = pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"], "p_x": [0.9, 0.2], "p_y": [0.1, 0.8]})
+    write_report(tmp_path, predictions, baselines(predictions), {"language model": histories()["classifier"].head(0)}, {})
+    page = Page((tmp_path / "report.html").read_text("utf-8")).text
+    assert "None: all 2 texts were given their class." in page and "Training" not in page
+    assert len(pd.read_csv(tmp_path / "worst_errors.csv")) == 0
+
+
+def test_lone_surrogates_and_other_scripts_are_written(tmp_path):
+    predictions = table(labels=("плохо", "好"))
+    predictions["text"] = pd.Series(["broken \udc80 text"] * len(predictions), dtype=object)
+    write(tmp_path, predictions)
+    assert "плохо" in (tmp_path / "metrics.json").read_text("utf-8")
+    assert "broken \\udc80 text" in Page((tmp_path / "report.html").read_text("utf-8")).text
+    assert "broken ? text" in (tmp_path / "worst_errors.csv").read_text("utf-8")
+
+
+def test_a_label_without_probabilities_is_refused(tmp_path):
+    predictions = table()
+    predictions.loc[5, "label"] = "neutral"
+    with pytest.raises(ValueError, match="none named 'p_neutral'"):
+        write(tmp_path, predictions)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("n", "model_right", "baseline_right", "expected"),
+    [
+        (1000, 900, 800, "ULMFiT beats the baseline “words” by 10.0 points"),
+        (1000, 800, 900, "ULMFiT is beaten by the baseline “words” by 10.0 points"),
+        (50, 40, 39, "ULMFiT is 2.0 points above the baseline “words”, too little to tell from chance on these texts"),
+        (
+            50,
+            39,
+            40,
+            "ULMFiT does not beat the baseline “words”: it is 2.0 points below, too little to tell from chance",
+        ),
+        (50, 40, 40, "ULMFiT does not beat the baseline “words”: both are right equally often"),
+    ],
+)
+def test_the_verdict_says_whether_a_baseline_is_beaten(n, model_right, baseline_right, expected):
+    truth = np.zeros(n, dtype=int)
+    right_first = [
+        np.where(np.arange(n)[:, None] < right, [0.9, 0.1], [0.1, 0.9]) for right in (model_right, baseline_right)
+    ]
+    found = verdict(compare(right_first[0], {"words": right_first[1]}, truth, ["a", "b"]), "words")
+    assert found.startswith(expected)
+    assert ("intervals overlap" in found) == (n == 50)

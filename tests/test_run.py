@@ -1,0 +1,178 @@
+"""The whole way, on a small CSV: what is repeated, what goes on, what a user sees."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import reviews
+from ulmfit_app import __main__ as cli
+from ulmfit_app import run as pipeline
+
+SMALL = [
+    "--preset", "tiny", "--text", "review", "--label", "sentiment",
+    "--model.emb-sz", "12", "--model.n-hid", "16", "--lm.bptt", "20", "--lm.batch-size", "4", "--classifier.batch-size", "8",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh_corpus():
+    pipeline._corpus.cache_clear()
+
+
+def run(csv, out, *more):
+    return cli.main(["run", str(csv), "--out", str(out), *SMALL, *more])
+
+
+def metrics(out):
+    return (out / "report" / "metrics.json").read_bytes()
+
+
+def stages_done(out):
+    return {name: (out / name / "stage.json").stat().st_mtime_ns for name in pipeline.STAGES}
+
+
+def test_a_run_ends_with_a_report_and_says_its_accuracy_with_interval_and_n(csv, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(csv, out) == 0
+    found = json.loads(metrics(out))
+    low, high = found["model"]["accuracy_ci95"]
+    assert low <= found["model"]["accuracy"] <= high
+    assert found["model"]["n"] == 32
+    assert any("TF-IDF" in name for name in found["baselines"]) and "majority class" in found["baselines"]
+    said = capsys.readouterr().out
+    assert "Estimate:" in said and "32 texts, with its 95 % interval" in said and "from random weights" in said
+    for file in ("report.html", "worst_errors.csv", "classification_report.txt", "predictions.csv"):
+        assert (out / "report" / file).stat().st_size
+    config = json.loads((out / "config.json").read_text())
+    assert config["settings"]["seed"] == 42 and config["versions"]["torch"] and len(config["stage_keys"]) == 4
+
+
+def test_the_same_seed_gives_the_same_metrics_file_and_another_seed_another(csv, tmp_path):
+    for name, more in {"a": [], "b": [], "c": ["--seed", "7"]}.items():
+        assert run(csv, tmp_path / name, *more) == 0
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    assert metrics(tmp_path / "a") != metrics(tmp_path / "c")
+
+
+def test_finished_stages_are_not_repeated_and_changed_settings_repeat_what_depends_on_them(csv, tmp_path):
+    out = tmp_path / "run"
+    run(csv, out)
+    first = stages_done(out)
+    run(csv, out)
+    assert stages_done(out) == first
+    run(csv, out, "--classifier.weight-decay", "0.02")
+    second = stages_done(out)
+    assert {name for name in first if first[name] != second[name]} == {"classifier", "report"}
+    run(csv, out, "--lm.lr-find", "--classifier.weight-decay", "0.02")
+    third = stages_done(out)
+    assert {name for name in first if second[name] != third[name]} == {"lm", "classifier", "report"}
+    assert (out / "lm" / "lr_find.png").stat().st_size > 5_000
+    table = pd.read_csv(csv)
+    table.loc[0, "review"] += " changed"
+    table.to_csv(csv, index=False)
+    pipeline._corpus.cache_clear()
+    run(csv, out, "--lm.lr-find", "--classifier.weight-decay", "0.02")
+    assert all(stages_done(out)[name] != third[name] for name in third)
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_metrics(csv, tmp_path, monkeypatch):
+    run(csv, tmp_path / "whole")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = [sys.executable, "-m", "ulmfit_app", "run", str(csv), "--out", str(tmp_path / "killed"), *SMALL]
+    rng = random.Random(0)
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        # Kill after the process has got past its imports and has begun to leave files.
+        seen = set((tmp_path / "killed").rglob("*"))
+        while time.monotonic() < deadline and process.poll() is None and set((tmp_path / "killed").rglob("*")) == seen:
+            time.sleep(0.01)
+        time.sleep(rng.random())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+    assert not [path for path in (tmp_path / "killed").rglob("*.safetensors") if "checkpoint" in path.name]
+
+
+def test_one_stage_can_be_carried_out_again(csv, tmp_path):
+    out = tmp_path / "run"
+    run(csv, out)
+    before, first = metrics(out), stages_done(out)
+    assert cli.main(["report", str(out)]) == 0
+    assert {name for name, when in stages_done(out).items() if when != first[name]} == {"report"}
+    assert metrics(out) == before
+    assert cli.main(["finetune", str(out)]) == 0
+
+
+def test_a_stage_without_the_one_before_it_says_so(csv, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(csv, out)
+    (out / "lm" / "stage.json").unlink()
+    assert cli.main(["classify", str(out)]) == 5
+    assert "stage 'lm'" in capsys.readouterr().err
+
+
+def test_minutes_fit_the_work_and_the_same_command_keeps_the_plan(tmp_path, capsys):
+    csv, out = tmp_path / "many.csv", tmp_path / "run"
+    reviews(3000).to_csv(csv, index=False)
+    assert run(csv, out, "--minutes", "1.2") == 0
+    first = json.loads((out / "config.json").read_text())["settings"]
+    assert first["lm"]["max_tokens"] > 0 and first["classifier"]["max_tokens"] > 0
+    done = stages_done(out)
+    assert run(csv, out, "--minutes", "1.2") == 0
+    assert json.loads((out / "config.json").read_text())["settings"] == first
+    assert stages_done(out) == done
+
+
+def test_minutes_that_reach_for_nothing_are_refused(csv, tmp_path, capsys):
+    assert run(csv, tmp_path / "run", "--minutes", "0.1") == 2
+    assert "minutes do not reach" in capsys.readouterr().err
+
+
+def test_a_full_disk_keeps_the_model_that_was_there(csv, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    run(csv, out)
+    before = cli.main(["predict", str(out), "a great film"]), capsys.readouterr().out.splitlines()[-1]
+    from ulmfit_app import bundle
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundle.Path, "write_bytes", full)
+        assert cli.main(["classify", str(out)]) == 7
+    assert "No space left" in capsys.readouterr().err
+    assert run(csv, out) == 0
+    assert (cli.main(["predict", str(out), "a great film"]), capsys.readouterr().out.splitlines()[-1]) == before
+
+
+def test_predictions_come_for_texts_and_for_files(csv, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(csv, out)
+    capsys.readouterr()
+    assert cli.main(["predict", str(out), "a great film", "", "ABAB" * 16_000 + "a"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all(line.split("\t")[0] in ("neg", "pos") for line in lines)
+    assert cli.main(["predict", str(out), "--file", str(csv), "--text", "review", "--out", str(tmp_path / "p.csv")]) == 0
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert len(table) == 160 and np.allclose(table["p_neg"] + table["p_pos"], 1)
+
+
+def test_two_hundred_classes_and_labels_as_numbers(tmp_path):
+    rng = random.Random(1)
+    rows = [(f"word{c} and {rng.choice('abcdef')} again word{c} {i}", c) for c in range(200) for i in range(5)]
+    pd.DataFrame(rows, columns=["review", "sentiment"]).to_csv(tmp_path / "many.csv", index=False)
+    assert run(tmp_path / "many.csv", tmp_path / "run", "--max-train", "600", "--max-valid", "200") == 0
+    found = json.loads(metrics(tmp_path / "run"))
+    assert list(found["model"]["per_class"])[:3] == ["0", "1", "2"]
+    assert len(found["model"]["per_class"]) == 200

@@ -1,0 +1,169 @@
+import json
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.optimizer import Optimizer
+from safetensors.torch import load_file
+
+from tests.conftest import made_store
+from ulmfit_app import classifier, language_model, training
+from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, unique_tensors
+from ulmfit_app.config import ClassifierSettings, LanguageModelSettings, ModelSettings
+from ulmfit_app.errors import Diverged, SettingError
+from ulmfit_app.language_model import Start, build
+from ulmfit_app.recipes import Phase, Plan, language_model_phases
+from ulmfit_app.training import resolve_precision, seed_everything, train
+
+SHAPE = ModelSettings(emb_sz=12, n_hid=16, n_layers=2)
+PLAN = Plan("short", (Phase("head", 1, -1, 1e-2), Phase("all groups", 2, 0, 5e-3, 1.3)), drop_mult=0.5)
+
+
+def lm_learner(**settings):
+    store = made_store([30] * 20)
+    seed_everything(3)
+    settings = LanguageModelSettings(batch_size=4, bptt=10, **settings)
+    start = Start("random weights", "random", SHAPE)
+    return language_model.learner(store, np.arange(16), np.arange(16, 20), start, settings, "fp32", seed=3)
+
+
+def train_lm(folder, key="k", phases=None, **settings):
+    learn = lm_learner()
+    phases = phases or (*language_model_phases(2, 4e-3, None), Phase("again", 1, -1, 1e-3))
+    options = {"schedule": "one-cycle", "weight_decay": 0.1, "grad_clip": None} | settings
+    return learn, train(learn, phases, folder, key, section="lm", **options)
+
+
+def train_classifier(folder, key="k", plan=PLAN, **settings):
+    store = made_store([random.Random(i).randint(2, 40) for i in range(30)])
+    labels = np.arange(30) % 2
+    seed_everything(3)
+    save_bundle(folder / "lm", build(store.words, SHAPE, 1.0), Bundle("language model", SHAPE, "en", store.words))
+    lm = load_bundle(folder / "lm", "language model")
+    parts = (np.arange(24), labels[:24]), (np.arange(24, 30), labels[24:])
+    seed_everything(3)
+    learn = classifier.learner(store, *parts, 2, lm, plan, ClassifierSettings(batch_size=5), "fp32", seed=3)
+    options = {"schedule": "slanted-triangular", "weight_decay": 0.01, "grad_clip": 0.5} | settings
+    return learn, train(learn, plan.phases, folder, key, section="classifier", **options)
+
+
+class Killed(BaseException):
+    pass
+
+
+def interrupted(job, folder, monkeypatch, at: int):
+    """Run a training that is killed right after its step number `at`, then again to its end."""
+    steps = 0
+    real = training._Run.after_batch
+
+    def counted(self):
+        nonlocal steps
+        real(self)
+        if self.training:
+            steps += 1
+            if steps == at:
+                raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "after_batch", counted)
+        with pytest.raises(Killed):
+            job(folder)
+    return job(folder)
+
+
+@pytest.mark.parametrize("job", [train_lm, train_classifier])
+def test_a_training_killed_anywhere_ends_with_the_same_weights(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)  # after every step
+    whole, history = job(tmp_path / "whole")
+    for at in (1, 4, 7, 12, 15, 19, 25):
+        if at >= (history.shape[0] - 1) * 5:
+            break
+        resumed, again = interrupted(job, tmp_path / str(at), monkeypatch, at)
+        for name, value in unique_tensors(whole.model).items():
+            assert torch.equal(value, unique_tensors(resumed.model)[name]), (at, name)
+        pd.testing.assert_frame_equal(history.drop(columns="seconds"), again.drop(columns="seconds"))
+
+
+def test_a_training_killed_between_checkpoints_ends_with_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 1e9)  # at the end of an epoch only
+    whole, _ = train_lm(tmp_path / "whole")
+    resumed, _ = interrupted(train_lm, tmp_path / "killed", monkeypatch, at=20)
+    for name, value in unique_tensors(whole.model).items():
+        assert torch.equal(value, unique_tensors(resumed.model)[name]), name
+
+
+def test_a_checkpoint_of_another_training_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    fresh, _ = train_lm(tmp_path / "fresh", key="b")
+    train_lm(tmp_path / "used", key="a")
+    other, _ = train_lm(tmp_path / "used", key="b")
+    for name, value in unique_tensors(fresh.model).items():
+        assert torch.equal(value, unique_tensors(other.model)[name]), name
+
+
+def test_the_best_validation_epoch_is_kept(tmp_path):
+    learn, history = train_lm(tmp_path, phases=(Phase("some", 1, 0, 1e-2), Phase("far too high", 2, 0, 3.0)))
+    loss = learn.validate()[0]
+    assert loss == pytest.approx(history["valid_loss"].min(), rel=1e-5)
+    assert history["valid_loss"].idxmin() < 2, "the rate must be too high for the test to say anything"
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training_and_saves_nothing(tmp_path, monkeypatch):
+    real = training._Run.before_train
+
+    def poisoned(self):
+        real(self)
+        with torch.no_grad():
+            self.model[1].decoder.bias.fill_(float("nan"))
+
+    monkeypatch.setattr(training._Run, "before_train", poisoned)
+    with pytest.raises(Diverged, match="became nan in epoch 1.*--lm.grad-clip"):
+        train_lm(tmp_path)
+    assert not (tmp_path / "best.safetensors").exists()
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_phase_out_of_patience_ends_early(tmp_path):
+    plan = Plan("flat", (Phase("all groups", 6, 0, 1e-12),), drop_mult=0.5)
+    _, history = train_classifier(tmp_path, plan=plan, patience=2)
+    # A rate of nearly nothing: the accuracy stays, and losses move in the last digits only.
+    assert len(history) < 6
+
+
+def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path, monkeypatch):
+    norms, step = [], Optimizer.step
+
+    def watched(self, *args):
+        norms.append(torch.stack([p.grad.norm() for p, *_ in self.all_params(with_grad=True)]).norm().item())
+        return step(self, *args)
+
+    monkeypatch.setattr(Optimizer, "step", watched)
+    train_lm(tmp_path, grad_clip=1e-3)
+    assert max(norms) <= 1e-3 * 1.001
+
+
+def test_history_has_a_row_an_epoch_and_is_saved(tmp_path):
+    _, history = train_lm(tmp_path)
+    assert list(history["phase"]) == ["all groups", "all groups", "again"]
+    assert np.allclose(np.exp(history["valid_loss"]), history["perplexity"], rtol=1e-4)
+    assert len(pd.read_csv(tmp_path / "history.csv")) == 3
+
+
+def test_checkpoints_are_safetensors_with_json_facts(tmp_path):
+    train_lm(tmp_path)
+    tensors = load_file(tmp_path / "checkpoint.safetensors")
+    assert {"rng.cpu", "hidden.0.h", "opt.0.sqr_avg"} <= set(tensors)
+    facts = training._Checkpoints(tmp_path, "k").facts()
+    assert json.dumps(facts)
+    assert training._Checkpoints(tmp_path, "another").facts() is None
+
+
+def test_fp16_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingError, match="needs a CUDA GPU.*--precision auto"):
+        resolve_precision("fp16")
+    assert resolve_precision("auto") == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_precision("auto") == "fp16"
