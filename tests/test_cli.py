@@ -59,6 +59,11 @@ def test_an_unknown_setting_names_the_nearest(tmp_path, capsys):
     assert "--lm.epochs" in message
 
 
+def test_a_number_that_cannot_be_is_refused_by_its_flag(capsys):
+    code, message = fails(capsys, "run", "imdb", "--preset", "tiny", "--lm.batch-size", "0")
+    assert code == 2 and "--lm.batch-size must be more than 0, not 0" in message
+
+
 def test_an_unknown_preset_and_an_unknown_verb_name_those_there_are(capsys):
     code, message = fails(capsys, "run", "imdb", "--preset", "huge")
     assert code == 2 and "laptop" in message

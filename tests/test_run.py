@@ -156,6 +156,14 @@ def test_a_full_disk_keeps_the_model_that_was_there(csv, tmp_path, capsys, monke
     assert (cli.main(["predict", str(out), "a great film"]), capsys.readouterr().out.splitlines()[-1]) == before
 
 
+def test_a_diverging_run_stops_with_its_own_exit_code_and_leaves_no_model(csv, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(csv, out, "--lm.random-lr", "1e38") == 6
+    assert "--lm.grad-clip" in capsys.readouterr().err
+    assert not (out / "lm" / "bundle.json").exists()
+    assert run(csv, out) == 0
+
+
 def test_predictions_come_for_texts_and_for_files(csv, tmp_path, capsys):
     out = tmp_path / "run"
     run(csv, out)

@@ -1,8 +1,10 @@
 import csv
+import html
 import itertools
 import os
 import random
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,7 +82,7 @@ NASTY = [
     "one two one two one two",
     "&amp;amp;lt; &amp;#39; amp;amp; &nbsp;nbsp; &unknown; & &; &# &#; &#x; &#x41; &#65 &copy &notit; &lt",
     "<br /><br/><br><BR />",
-    "\\n\\\\n\\\\\\n \\\" \"\\\"",
+    '\\n\\\\n\\\\\\n \\" "\\"',
     "a @.@ b @-@ c@.@d @.@ @.@",
     "..... .... ... .. .",
     "🙂🙂🙂🙂 é\u0301é\u0301é\u0301 \u200b\u200b\u200b\u200b",
@@ -122,7 +124,7 @@ def real_reviews(n: int) -> list[str]:
             return [row["text"] for row in itertools.islice(csv.DictReader(file), n)]
     for folder in MACHINES_CACHE.glob("imdb-*"):
         with os.scandir(imdb.reviews_folder(folder) / "train" / "neg") as files:
-            return [open(file.path, encoding="utf-8").read() for file in itertools.islice(files, n)]
+            return [Path(file.path).read_text(encoding="utf-8") for file in itertools.islice(files, n)]
     return []
 
 
@@ -158,37 +160,34 @@ def test_specials_are_fastais_in_its_order():
     assert (SPECIALS[UNK_ID], SPECIALS[PAD_ID]) == (fastai.UNK, fastai.PAD)
 
 
-DISGUISES = ["{}", "({})", "_{}_", '"{}"', "{}.", "{}'s", "good {} film", "<b>{}</b>", "{0} {0} {0}", "#{}", "a-{}", "<unk>{}"]
-
-
-def typed_forms(special: str) -> list[str]:
-    entity = f"xx&#{ord(special[2])};{special[3:]}"
-    return [special, special.upper(), special.title(), f"xX{special[2:]}", entity, f"&#120;x{special[2:]}", f"xx&#x1;{special[2:]}"]
+DISGUISES = [
+    "{}",
+    "({})",
+    "_{}_",
+    '"{}"',
+    "{}.",
+    "{}'s",
+    "good {} film",
+    "<b>{}</b>",
+    "{0} {0} {0}",
+    "#{}",
+    "a-{}",
+    "<unk>{}",
+]
 
 
 @pytest.mark.parametrize("special", [*SPECIALS, FAKE])
 def test_a_typed_special_never_becomes_one(tokenizer, special):
-    # <unk> may: WikiText marks its unknown words so. The rest is what the rules themselves put there.
-    for form, disguise in itertools.product(typed_forms(special), DISGUISES):
-        text = disguise.format(form)
-        harmless = disguise.format("qqzz")
-        allowed = Counter(token for token in tokenizer(harmless) if token in SPECIALS)
-        # A capital in the word adds its marker, for the broken-up word as for any other; repetition likewise.
-        allowed += Counter({"xxmaj": 9, "xxup": 9} if any(c.isupper() for c in form) else {})
-        allowed += Counter({"xxwrep": 1} if disguise.count("{0}") else {})
-        found = Counter(token for token in tokenizer(text) if token in (*SPECIALS, FAKE))
-        found[special] -= sum(1 for token in tokenizer(harmless) if token == special)
-        if special in ("xxmaj", "xxup") and any(c.isupper() for c in form):
-            continue  # see test_a_typed_case_marker_is_broken_up
-        assert found[special] <= 0, (text, tokenizer(text))
-        assert not {token: n for token, n in found.items() if n > allowed[token]}, (text, tokenizer(text))
-
-
-@pytest.mark.parametrize("typed", ["XXMAJ", "Xxmaj", "XXUP", "Xxup"])
-def test_a_typed_case_marker_is_broken_up(tokenizer, typed):
-    """The capitals of the two halves are marked as those of any word are."""
-    first, second = typed[:2], typed[2:]
-    assert tokenizer(f"a {typed} b") == tokenizer(f"a {first} {second} b")
+    rest = special[2:]
+    typed = [special, special.upper(), special.title(), f"xX{rest}"]
+    typed += [f"xx&#{ord(rest[0])};{rest[1:]}", f"&#120;x{rest}", f"xx&#x1;{rest}"]
+    for form, disguise in itertools.product(typed, DISGUISES):
+        found = tokenizer(disguise.format(form))
+        word = html.unescape(form)
+        # It is what two words typed apart are, with whatever the rules say about capitals in those.
+        assert found == tokenizer(disguise.format(f"{word[:2]} {word[2:]}")), (form, disguise)
+        if word.islower() and not (special == "xxunk" and "<unk>" in disguise):
+            assert special not in found[1:], (form, disguise)
 
 
 def test_a_kelvin_sign_does_not_make_a_special(tokenizer):
@@ -197,10 +196,11 @@ def test_a_kelvin_sign_does_not_make_a_special(tokenizer):
     assert "xxunk" in fastais_tokens(["good xxun\u212a film"])[0]
 
 
-@pytest.mark.parametrize("text", ["xxpad", "XXPAD", "(xxpad)", "xx&#112;ad", "xxfake"])
-def test_plain_fastai_takes_a_typed_special_for_one(text):
+@pytest.mark.parametrize("typed", ["xxpad", "XXPAD", "(xxpad)", "xx&#112;ad", "xx&#x1;pad", "xxbos", "xxfake"])
+def test_plain_fastai_takes_a_typed_special_for_one(typed):
     """The defect that ours mends; else the tests above would say nothing."""
-    assert text.lower() if text == "xxfake" else "xxpad" in fastais_tokens([text])[0]
+    special = typed if typed in ("xxbos", "xxfake") else "xxpad"
+    assert special in fastais_tokens([typed])[0][1:]
 
 
 def test_wikitexts_unknown_word_is_the_one_special_that_a_text_may_bring(tokenizer):
@@ -582,7 +582,7 @@ def test_little_is_padding(shuffle):
 @pytest.mark.parametrize("n", [7, 100, 200, 201, 202, 450])
 def test_the_longest_batch_comes_first(n, shuffle):
     for seed in range(5):
-        batches = classifier_batches(random_lengths(n, seed, longest=10_000), shuffle=shuffle, seed=seed)
+        batches = classifier_batches(random_lengths(n, seed), shuffle=shuffle, seed=seed)
         widths = [x.shape[1] for x, _ in batches]
         assert widths[0] == max(widths)
 
@@ -605,7 +605,8 @@ def test_batches_and_their_mixture_change_with_the_epoch_alone():
     batches.epoch = 1
     second = read_all(batches)
     assert {frozenset(y) for _, y in first} != {frozenset(y) for _, y in second}
-    assert [y for _, y in first] != sorted((y for _, y in first), key=len)
+    widths = [len(x[0]) for x, _ in first[1:]]
+    assert widths != sorted(widths, reverse=True), "sorted batches would train on long texts first"
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

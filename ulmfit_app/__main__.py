@@ -39,7 +39,8 @@ PRESET_NAMES = Literal["tiny", "laptop", "paper"]
 class RunArguments:
     """Take ULMFiT from raw texts to a report: data, tokens, language model, classifier, scores on the test split.
 
-    The same command after an interruption goes on where it stopped. Every setting of the preset can be overridden.
+    The same command after an interruption goes on where it stopped. Every setting of the preset can be overridden; the
+    defaults shown are those of --preset, or of laptop.
     """
 
     data: Annotated[DataSettings, arg(name="")]
@@ -117,9 +118,8 @@ def run(argv: list[str]) -> None:
         print("Measuring this machine …")
         seconds = job.estimate()
         parts = ", ".join(f"{stage} {part / 60:.1f}" for stage, part in seconds.items())
-        print(
-            f"Estimate: {sum(seconds.values()) / 60:.1f} minutes ({parts}). Interrupt when you like: the same command goes on."
-        )
+        print(f"Estimate: {sum(seconds.values()) / 60:.1f} minutes ({parts}).")
+        print("Interrupt when you like: the same command goes on.")
     report = job.carry_out()
     metrics = json.loads(report.with_name("metrics.json").read_text(encoding="utf-8"))
     print(f"\nAccuracy on {job.corpus.test_name}, {metrics['model']['n']:,} texts, with its 95 % interval:")

@@ -69,7 +69,7 @@ class TextEncoder(SentenceEncoder):
             going_on = sum(length > end for length in steps)
             done = slice(going_on, alive)
             if going_on < alive:
-                last = out[torch.arange(going_on, alive), lengths[done] - start - 1]
+                last = out[torch.arange(going_on, alive, device=ids.device), lengths[done] - start - 1]
                 pooled.append(torch.cat([last, largest[done], total[done] / lengths[done, None]], 1))
             largest, total = largest[:going_on], total[:going_on]
         # The shortest texts were done first.

@@ -107,7 +107,7 @@ PUBLISHED = Plan(
 )
 
 # The published rates keep the encoder near where it was, which is right when it knows the language well. An encoder that
-# saw little text has to learn more from the labels: higher rates below, less dropout. Found on IMDb's validation part.
+# saw little text has to learn more from the labels: higher rates below, less dropout, no phase with the encoder frozen.
 WEAK_START = Plan("weak-start", (Phase("all groups", 5, freeze_to=0, lr=2e-3, decay=1.3),), drop_mult=0.25)
 
 PLANS = {plan.name: plan for plan in (PUBLISHED, WEAK_START)}

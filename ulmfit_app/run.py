@@ -137,8 +137,8 @@ class _Stage:
         """Raises RunFolderError when the stage has not been finished with these settings."""
         if not self.is_finished():
             raise RunFolderError(
-                f"The stage {self.name!r} of {self.folder.parent} is not finished with its settings. "
-                f"Run all of it: python -m ulmfit_app.run with the command that made it"
+                f"The stage {self.name!r} of {self.folder.parent} is not finished with the run's settings, which this one "
+                "starts from. Give the command again that made the run: python -m ulmfit_app.run …"
             )
 
     @property
@@ -211,12 +211,12 @@ class Run:
         n = {split: int(counts.get(split, 0)) for split in ("train", "valid", "test", "unlabelled")}
         shape = self.start.shape
         return [
-            f"Data: {self.corpus.origin}; {len(self.corpus.labels)} classes; {n['train']:,} texts to train on, "
-            f"{n['valid']:,} to validate, {n['test']:,} to test ({self.corpus.test_name}), {n['unlabelled']:,} unlabelled.",
+            f"Data: {s.data.source}, from {self.corpus.origin}; {len(self.corpus.labels)} classes; {n['train']:,} texts to "
+            f"train on, {n['valid']:,} to validate, {n['test']:,} to test ({self.corpus.test_name}), {n['unlabelled']:,} unlabelled.",
             *self.corpus.notes,
             *self.selection.notes,
             f"Language model: AWD-LSTM {shape.emb_sz}/{shape.n_hid}/{shape.n_layers}, at most {s.tokens.max_vocab:,} words, "
-            f"from {self.start.origin}, {self.selection.lm_epochs} epochs.",
+            f"from {self.start.origin}, epochs: {self.selection.lm_epochs}.",
             f"Classifier: {self.plan_reason}",
             f"Precision {resolve_precision(s.precision)}, seed {s.seed}.",
         ]

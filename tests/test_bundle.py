@@ -1,0 +1,271 @@
+import errno
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_scripts import files
+from data_scripts.files import sha256_of
+from ulmfit_app.bundle import Bundle, load_bundle, load_weights, save_bundle, unique_tensors
+from ulmfit_app.config import ModelSettings
+from ulmfit_app.errors import BundleError
+from ulmfit_app.language_model import build
+from ulmfit_app.tokens import SPECIALS
+
+SHAPE = ModelSettings(emb_sz=16, n_hid=24, n_layers=2)
+VOCAB = [*SPECIALS, "film", "ünïcödé", "a\nb", "▁", "…", '"', "🙂"]
+KIND = "language model"
+
+
+def made_model(seed: int = 0, shape: ModelSettings = SHAPE):
+    torch.manual_seed(seed)
+    return build(VOCAB, shape, drop_mult=1.0)
+
+
+def described(**changes) -> Bundle:
+    return Bundle(**({"kind": KIND, "shape": SHAPE, "language": "en", "vocab": VOCAB} | changes))
+
+
+def equal(one, two) -> bool:
+    one, two = one.state_dict(), two.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def loaded_model(folder: Path):
+    model = made_model(seed=99)
+    load_weights(load_bundle(folder, KIND), model)
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A saved bundle."""
+    save_bundle(tmp_path / "lm", made_model(), described())
+    return tmp_path / "lm"
+
+
+def file_of(folder: Path, part: str) -> Path:
+    return folder / json.loads((folder / "bundle.json").read_text(encoding="utf-8"))[part]["file"]
+
+
+def edit(folder: Path, **changes) -> None:
+    path = folder / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------------ there and back
+def test_a_loaded_model_has_the_saved_weights(folder):
+    assert not equal(made_model(seed=99), made_model())
+    assert equal(loaded_model(folder), made_model())
+
+
+def test_tied_weights_stay_tied_and_are_stored_once(folder):
+    model = loaded_model(folder)
+    names = [name for name, value in model.state_dict().items() if value.shape == (len(VOCAB), SHAPE.emb_sz)]
+    assert len(names) > 1
+    assert model[0].encoder.weight.data_ptr() == model[1].decoder.weight.data_ptr()
+    assert len([name for name in names if name in unique_tensors(model)]) == 1
+
+
+def test_a_loaded_bundle_says_what_was_saved(tmp_path):
+    bundle = described(kind="classifier", language="de", labels=["très bon", "x,\ny"], about={"accuracy": 0.5, "of": ["ü"]})
+    save_bundle(tmp_path, made_model(), bundle)
+    loaded = load_bundle(tmp_path, "classifier")
+    assert loaded.weights.parent == tmp_path
+    assert asdict(loaded) | {"weights": None} == asdict(bundle)
+
+
+def test_a_vocabulary_in_another_order_has_another_hash():
+    assert described().vocab_hash == described(about={"other": 1}).vocab_hash
+    assert described().vocab_hash != described(vocab=VOCAB[::-1]).vocab_hash
+
+
+def test_nothing_in_a_bundle_is_a_pickle(folder):
+    found = sorted(path.suffix for path in folder.iterdir())
+    assert found == [".json", ".json", ".safetensors"]
+    for path in folder.iterdir():
+        # A pickle of protocol 2 or later starts with 0x80, torch's zip archives with PK.
+        assert not path.read_bytes().startswith((b"\x80", b"PK")), path.name
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_hashes_are_those_of_the_files(folder):
+    described_files = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    for part in ("weights", "vocab"):
+        assert described_files[part]["sha256"] == sha256_of(file_of(folder, part))
+
+
+# ------------------------------------------------------------------------------------------------- what is not accepted
+def test_a_permuted_vocabulary_is_refused(folder):
+    path = file_of(folder, "vocab")
+    path.write_text(json.dumps([*VOCAB[:-2], VOCAB[-1], VOCAB[-2]], ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"vocab-.*was altered or damaged.*Train it again"):
+        load_bundle(folder, KIND)
+
+
+@pytest.mark.parametrize("position", [0, 8, 1000, -1])
+def test_a_flipped_bit_in_the_weights_is_refused(folder, position):
+    path = file_of(folder, "weights")
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=r"weights-.*was altered or damaged"):
+        load_bundle(folder, KIND)
+
+
+def test_truncated_weights_are_refused(folder):
+    path = file_of(folder, "weights")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BundleError, match=r"weights-.*was altered or damaged"):
+        load_bundle(folder, KIND)
+
+
+def test_a_model_of_another_kind_is_refused(folder):
+    with pytest.raises(BundleError, match="holds a language model, but a classifier is needed here"):
+        load_bundle(folder, "classifier")
+
+
+def test_a_bundle_of_another_format_is_refused(folder):
+    edit(folder, format=99)
+    with pytest.raises(BundleError, match="has format 99, this version reads format 1. Train the model again"):
+        load_bundle(folder, KIND)
+
+
+def test_a_folder_without_a_bundle_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"No language model in .*bundle.json"):
+        load_bundle(tmp_path / "nowhere", KIND)
+
+
+@pytest.mark.parametrize("part", ["weights", "vocab"])
+def test_a_missing_file_is_named(folder, part):
+    path = file_of(folder, part)
+    path.unlink()
+    with pytest.raises(BundleError, match=f"incomplete: {path.name} is missing"):
+        load_bundle(folder, KIND)
+
+
+@pytest.mark.parametrize("name", ["../{}", "../other/{}", "/{}", ".", ".."])
+def test_a_description_cannot_lead_out_of_its_folder(folder, name):
+    outside = folder.parent / "stolen.json"
+    outside.write_text(json.dumps(VOCAB), encoding="utf-8")
+    entry = {"file": name.format("stolen.json"), "sha256": sha256_of(outside)}
+    edit(folder, vocab=entry)
+    with pytest.raises(BundleError, match="is missing"):
+        load_bundle(folder, KIND)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '"text"', "{}", '{"format": 1}', '{"format": 1, "kind": "language model"}', "\ufffd\x00"],
+)
+def test_a_description_that_is_none_is_refused(folder, text):
+    (folder / "bundle.json").write_text(text, encoding="utf-8")
+    with pytest.raises(BundleError, match="is not a description of a model"):
+        load_bundle(folder, KIND)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": {"emb_sz": 16, "colour": 1}},
+        {"shape": []},
+        {"weights": None},
+        {"weights": {"file": "x"}},
+        {"vocab": {"file": 7, "sha256": ""}},
+    ],
+    ids=str,
+)
+def test_a_description_with_a_wrong_part_is_refused(folder, change):
+    edit(folder, **change)
+    with pytest.raises(BundleError, match=r"is not a description of a model|incomplete"):
+        load_bundle(folder, KIND)
+
+
+def test_latin_1_in_a_description_is_refused(folder):
+    (folder / "bundle.json").write_bytes('{"format": "é"}'.encode("latin-1"))
+    with pytest.raises(BundleError, match="UnicodeDecodeError"):
+        load_bundle(folder, KIND)
+
+
+@pytest.mark.parametrize("shape", [ModelSettings(16, 32, 2), ModelSettings(16, 24, 3), ModelSettings(16, 24, 1)], ids=str)
+def test_weights_of_another_shape_are_refused(folder, shape):
+    with pytest.raises(BundleError, match="does not fit the language model it is loaded for"):
+        load_weights(load_bundle(folder, KIND), made_model(shape=shape))
+
+
+def test_weights_that_are_no_safetensors_are_refused(folder):
+    data = b"\x80\x04N."  # a pickle, with its hash in order
+    path = folder / "weights-of-theirs.safetensors"
+    path.write_bytes(data)
+    edit(folder, weights={"file": path.name, "sha256": hashlib.sha256(data).hexdigest()})
+    with pytest.raises(BundleError, match="does not fit the language model"):
+        load_weights(load_bundle(folder, KIND), made_model())
+
+
+# ------------------------------------------------------------------------------------------------------------- replacing
+def test_the_files_of_the_model_before_are_removed(folder):
+    before = {path.name for path in folder.iterdir()}
+    save_bundle(folder, made_model(seed=1), described(vocab=[*VOCAB[:-1], "other"]))
+    after = {path.name for path in folder.iterdir()}
+    assert before & after == {"bundle.json"}
+    assert len(after) == 3
+
+
+def test_saving_the_same_model_again_keeps_it(folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    save_bundle(folder, made_model(), described())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_disk_full_at_any_rename_leaves_the_old_model(folder, monkeypatch, renames):
+    real, done = os.replace, []
+
+    def failing(source, target):
+        if len(done) == renames:
+            full_disk()
+        done.append(target)
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", failing)
+        with pytest.raises(OSError, match="No space left"):
+            save_bundle(folder, made_model(seed=1), described(vocab=[*VOCAB[:-1], "other"]))
+    assert len(done) == renames
+    assert load_bundle(folder, KIND).vocab == VOCAB
+    assert equal(loaded_model(folder), made_model())
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")], "no drafts are left"
+
+
+@pytest.mark.parametrize("method", ["write_bytes", "write_text"])
+def test_a_disk_full_while_writing_leaves_the_old_model(folder, monkeypatch, method):
+    with monkeypatch.context() as patch:
+
+        def half(path, data, *_, **__):
+            with open(path, "wb") as file:
+                file.write(data.encode()[:10] if isinstance(data, str) else data[:10])
+            full_disk()
+
+        patch.setattr(Path, method, half)
+        with pytest.raises(OSError, match="No space left"):
+            save_bundle(folder, made_model(seed=1), described())
+    assert equal(loaded_model(folder), made_model())
+
+
+def test_the_next_save_clears_what_a_failed_one_left(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            save_bundle(folder, made_model(seed=1), described())
+    save_bundle(folder, made_model(seed=2), described())
+    assert len(list(folder.iterdir())) == 3
+    assert equal(loaded_model(folder), made_model(seed=2))

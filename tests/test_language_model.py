@@ -1,0 +1,357 @@
+import logging
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fastai.data.core import DataLoaders
+from fastai.text.learner import language_model_learner, match_embeds
+from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
+from fastcore.xtras import save_pickle
+from PIL import Image
+
+from data_scripts.fetch import FetchError, Source
+from tests.conftest import made_store
+from ulmfit_app import language_model
+from ulmfit_app.bundle import Bundle, save_bundle
+from ulmfit_app.config import LanguageModelSettings, ModelSettings
+from ulmfit_app.errors import BundleError
+from ulmfit_app.language_model import Start, build, find_start, learner, read_fastai, save_lr_finder_plot, shaped
+from ulmfit_app.tokens import SPECIALS, LanguageModelBatches
+
+SHAPE = ModelSettings(emb_sz=16, n_hid=24, n_layers=2)
+SETTINGS = LanguageModelSettings(batch_size=4, bptt=10)
+RANDOM = Start("random weights", "random", SHAPE)
+
+
+def plain_learner(store, drop_mult=1.0):
+    """fastai's own, over the same batches."""
+    batches = LanguageModelBatches(store, np.arange(len(store)), 4, 10)
+    config = shaped(awd_lstm_lm_config, SHAPE)
+    dls = DataLoaders(batches, batches)
+    return language_model_learner(dls, AWD_LSTM, config=config, drop_mult=drop_mult, pretrained=False)
+
+
+def save_as_fastai(folder: Path, model, vocab) -> Path:
+    folder.mkdir(exist_ok=True)
+    torch.save(model.state_dict(), folder / "lm.pth")
+    save_pickle(folder / "lm_vocab.pkl", vocab)
+    return folder
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """What plain fastai saves of a language model: (folder, the model, its vocabulary)."""
+    torch.manual_seed(0)
+    store = made_store([30] * 8)
+    model = plain_learner(store).model
+    return save_as_fastai(tmp_path / "fastais", model, store.words), model, store.words
+
+
+def logits(model, x):
+    model.eval()
+    model.reset()
+    with torch.no_grad():
+        return model(x)[0]
+
+
+TEXT = torch.randint(9, 60, (3, 25), generator=torch.Generator().manual_seed(1))
+
+
+# ------------------------------------------------------------------------------------------------ fastai's own format
+def test_what_fastai_saved_gives_the_same_logits(saved):
+    folder, model, vocab = saved
+    start = read_fastai(folder)
+    assert (start.vocab, start.shape, start.is_pretrained) == (vocab, SHAPE, True)
+    ours = build(start.vocab, start.shape, drop_mult=1.0)
+    assert not torch.allclose(logits(ours, TEXT), logits(model, TEXT))
+    ours.load_state_dict(start.weights)
+    assert torch.equal(logits(ours, TEXT), logits(model, TEXT))
+
+
+def test_what_learner_save_wrote_is_read(saved):
+    """It lays the weights under "model" when it saves the optimizer beside them."""
+    folder, model, _ = saved
+    plain = read_fastai(folder)
+    torch.save({"model": model.state_dict(), "opt": None}, folder / "lm.pth")
+    again = read_fastai(folder)
+    assert again.fingerprint != plain.fingerprint
+    assert all(torch.equal(again.weights[name], value) for name, value in plain.weights.items())
+
+
+class Payload:
+    """Unpickling it makes a file."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+@pytest.fixture
+def marker(tmp_path) -> Path:
+    return tmp_path / "the-payload-ran"
+
+
+def test_the_payload_of_these_tests_would_run(marker):
+    pickle.loads(pickle.dumps(Payload(marker))).close()
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("wrapped", [lambda p: p, lambda p: ["xxunk", p], lambda p: {"a": p}], ids=["bare", "list", "dict"])
+def test_a_vocabulary_with_a_payload_is_refused_and_nothing_runs(saved, marker, wrapped):
+    folder, *_ = saved
+    (folder / "lm_vocab.pkl").write_bytes(pickle.dumps(wrapped(Payload(marker))))
+    with pytest.raises(BundleError, match=r"lm_vocab.pkl was refused: it calls .*open.*nothing in it was run"):
+        read_fastai(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_weights_with_a_payload_are_refused_and_nothing_runs(saved, marker, legacy):
+    folder, model, _ = saved
+    state = {**model.state_dict(), "extra": Payload(marker)}
+    torch.save(state, folder / "lm.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(BundleError, match=r"lm.pth was refused, nothing in it was run"):
+        read_fastai(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("vocab", [{"a": 1}, ["a", 1], "words", None], ids=str)
+def test_a_vocabulary_that_is_no_list_of_words_is_refused(saved, vocab):
+    folder, *_ = saved
+    save_pickle(folder / "lm_vocab.pkl", vocab)
+    with pytest.raises(BundleError, match="holds no vocabulary. Expected fastai's format, a pickled list of words"):
+        read_fastai(folder)
+
+
+@pytest.mark.parametrize("name", ["lm_vocab.pkl", "lm.pth"])
+@pytest.mark.parametrize("data", [b"", b"not a pickle", b"\x80\x04"], ids=["empty", "text", "cut"])
+def test_a_file_that_is_no_pickle_is_refused(saved, name, data):
+    folder, *_ = saved
+    (folder / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name} was refused"):
+        read_fastai(folder)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"weight": torch.zeros(3)}, torch.zeros(3), [1, 2], {"0.encoder.weight": 1}], ids=str
+)
+def test_weights_of_something_else_are_refused(saved, content):
+    folder, *_ = saved
+    torch.save(content, folder / "lm.pth")
+    with pytest.raises(BundleError, match=r"lm.pth is no AWD-LSTM language model of fastai's"):
+        read_fastai(folder)
+
+
+def test_a_vocabulary_of_another_length_is_refused(saved):
+    folder, _, vocab = saved
+    save_pickle(folder / "lm_vocab.pkl", vocab[:-1])
+    with pytest.raises(BundleError, match="lm_vocab.pkl has 59 words, lm.pth 60 embeddings"):
+        read_fastai(folder)
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("lm.pth", ".pth"), ("lm_vocab.pkl", ".pkl")])
+def test_a_missing_or_doubtful_file_is_refused(saved, name, suffix):
+    folder, *_ = saved
+    (folder / f"second{suffix}").write_bytes(b"")
+    with pytest.raises(BundleError, match=f"Expected one {suffix} file in .*, found 2"):
+        read_fastai(folder)
+    (folder / f"second{suffix}").unlink()
+    (folder / name).unlink()
+    with pytest.raises(BundleError, match=f"Expected one {suffix} file in .*, found 0"):
+        read_fastai(folder)
+
+
+# ------------------------------------------------------------------------------------------------------ where to start
+def test_none_starts_from_random_weights():
+    start = find_start("none", SHAPE)
+    assert (start.origin, start.is_pretrained, start.shape) == ("random weights", False, SHAPE)
+    assert start.fingerprint != find_start("none", replace(SHAPE, n_hid=32)).fingerprint
+
+
+def test_wt103_brings_its_shape_and_says_its_source(saved, monkeypatch):
+    folder, *_ = saved
+    monkeypatch.setattr(language_model.wt103, "fetch", lambda: Source(folder, "fastai's wt103-fwd.tgz"))
+    start = find_start("wt103", ModelSettings())
+    assert (start.origin, start.shape) == ("fastai's wt103-fwd.tgz", SHAPE)
+    assert start.fingerprint == read_fastai(folder).fingerprint
+
+
+def test_wt103_that_cannot_be_had_is_replaced_by_random_weights_loudly(monkeypatch, caplog):
+    def unreachable():
+        raise FetchError("No answer within 10 seconds.")
+
+    monkeypatch.setattr(language_model.wt103, "fetch", unreachable)
+    with caplog.at_level(logging.INFO):
+        start = find_start("wt103", SHAPE)
+    assert start == find_start("none", SHAPE)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "NO PRETRAINED MODEL: No answer within 10 seconds." in record.getMessage()
+    assert "starts from random weights" in record.getMessage()
+
+
+def test_a_damaged_wt103_is_not_passed_over(saved, monkeypatch):
+    folder, *_ = saved
+    (folder / "lm.pth").write_bytes(b"")
+    monkeypatch.setattr(language_model.wt103, "fetch", lambda: Source(folder, "fastai's"))
+    with pytest.raises(BundleError, match=r"lm.pth was refused"):
+        find_start("wt103", SHAPE)
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_text("x")], ids=["missing", "a file"])
+def test_a_start_that_is_no_folder_is_refused(tmp_path, make):
+    make(tmp_path / "typo")
+    with pytest.raises(BundleError, match="typo to start from. Expected for --pretrained: wt103, none, or a folder"):
+        find_start(str(tmp_path / "typo"), SHAPE)
+
+
+def test_a_folder_of_fastais_files_is_a_start(saved):
+    folder, model, vocab = saved
+    start = find_start(str(folder), ModelSettings())
+    assert (start.vocab, start.shape) == (vocab, SHAPE)
+    assert torch.equal(start.weights["0.encoder.weight"], model[0].encoder.weight)
+
+
+def test_a_bundle_is_a_start(tmp_path):
+    vocab = made_store([3]).words
+    model = build(vocab, SHAPE, drop_mult=1.0)
+    save_bundle(tmp_path, model, Bundle("language model", SHAPE, "en", vocab))
+    start = find_start(str(tmp_path), ModelSettings())
+    assert (start.vocab, start.shape) == (vocab, SHAPE)
+    again = build(start.vocab, start.shape, drop_mult=1.0)
+    again.load_state_dict(start.weights)
+    assert torch.equal(logits(again, TEXT), logits(model, TEXT))
+
+
+def test_a_classifiers_bundle_is_no_start(tmp_path):
+    vocab = made_store([3]).words
+    save_bundle(tmp_path, build(vocab, SHAPE, 1.0), Bundle("classifier", SHAPE, "en", vocab, ["a", "b"]))
+    with pytest.raises(BundleError, match="holds a classifier, but a language model is needed here"):
+        find_start(str(tmp_path), SHAPE)
+
+
+# ----------------------------------------------------------------------------------------------------------- the learner
+def made_learner(store, start=RANDOM, settings=SETTINGS):
+    torch.manual_seed(0)
+    n = len(store)
+    return learner(store, np.arange(n - 2), np.arange(n - 2, n), start, settings, "fp32", seed=1)
+
+
+def test_known_words_keep_their_embedding_and_new_ones_get_the_mean(saved):
+    folder, model, _ = saved
+    start = read_fastai(folder)
+    # The target corpus knows half of the words, in another order, and brings ten of its own.
+    store = made_store([30] * 8)
+    store = replace(store, words=[*SPECIALS, *reversed(start.vocab[30:]), *(f"new{i}" for i in range(21))])
+    learn = made_learner(store, start)
+    embedding, bias = model[0].encoder.weight.detach(), model[1].decoder.bias.detach()
+    ours, our_bias = learn.model[0].encoder.weight.detach(), learn.model[1].decoder.bias.detach()
+    known = {word: i for i, word in enumerate(start.vocab)}
+    assert {word in known for word in store.words} == {True, False}
+    for i, word in enumerate(store.words):
+        expected = embedding[known[word]] if word in known else embedding.mean(0)
+        assert torch.allclose(ours[i], expected, atol=1e-7), word
+        assert torch.allclose(our_bias[i], bias[known[word]] if word in known else bias.mean(), atol=1e-7), word
+    fastais = match_embeds(dict(start.weights), start.vocab, store.words)
+    assert torch.equal(ours, fastais["0.encoder.weight"])
+    assert learn.model[1].decoder.weight is learn.model[0].encoder.weight, "they stay tied"
+    for name in (name for name in start.weights if ".rnns." in name):
+        assert torch.equal(learn.model.state_dict()[name], start.weights[name]), name
+
+
+def test_building_a_learner_leaves_its_start_as_it_was(saved):
+    folder, *_ = saved
+    start = read_fastai(folder)
+    store = made_store([30] * 8)
+    made_learner(replace(store, words=store.words[::-1]), start)
+    fresh = read_fastai(folder)
+    assert start.weights.keys() == fresh.weights.keys()
+    assert all(torch.equal(start.weights[name], fresh.weights[name]) for name in fresh.weights)
+
+
+def test_random_weights_start_at_the_log_word_frequencies():
+    store = made_store([30] * 8)
+    bias = made_learner(store).model[1].decoder.bias.detach().double()
+    assert float(bias.exp().sum()) == pytest.approx(1, abs=1e-6)
+    counts = np.bincount(np.concatenate([store[i] for i in range(6)]), minlength=60)  # of the training texts alone
+    assert np.allclose(bias.exp(), (counts + 1) / (counts + 1).sum(), atol=1e-7)
+
+
+def test_that_start_is_already_at_the_entropy_of_the_words():
+    store = made_store([200] * 8, n_words=400)
+    store = replace(store, ids=np.minimum(store.ids, 15))  # a few frequent words, most never
+    informed = made_learner(store)
+    plain = plain_learner(store)
+    entropy = -sum(p * np.log(p) for p in np.bincount(store.ids) / len(store.ids) if p)
+    assert informed.validate()[0] < entropy + 0.5
+    assert plain.validate()[0] > entropy + 2
+
+
+def test_a_pretrained_bias_is_not_overwritten(saved):
+    folder, model, _ = saved
+    with torch.no_grad():
+        model[1].decoder.bias.copy_(torch.arange(60.0))
+    save_as_fastai(folder, model, made_store([3]).words)
+    learn = made_learner(made_store([30] * 8), read_fastai(folder))
+    assert torch.equal(learn.model[1].decoder.bias.detach(), torch.arange(60.0))
+
+
+def test_weights_with_a_part_missing_are_refused(saved):
+    folder, model, vocab = saved
+    start = read_fastai(folder)
+    del start.weights["0.rnns.1.module.bias_hh_l0"]
+    with pytest.raises(BundleError, match="The weights of fastai's format in fastais do not fit fastai's AWD-LSTM"):
+        made_learner(made_store([30] * 8), start)
+
+
+def test_perplexity_is_the_exponential_of_the_validation_loss():
+    loss, accuracy, perplexity = made_learner(made_store([30] * 8)).validate()
+    assert perplexity == pytest.approx(np.exp(loss), rel=1e-6)
+    assert 0 <= accuracy <= 1
+
+
+def test_training_without_dropout_works():
+    learn = made_learner(made_store([30] * 8), settings=replace(SETTINGS, drop_mult=0.0))
+    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
+    names = [name for name, _ in learn.model.named_parameters()]
+    learn.fit(2, 1e-2)
+    assert [name for name, _ in learn.model.named_parameters()] == names
+    # The recurrent weights learn too: they are not cut off from the loss.
+    after = learn.model.state_dict()
+    assert not torch.equal(after["0.rnns.0.weight_hh_l0_raw"], before["0.rnns.0.weight_hh_l0_raw"])
+    assert all(torch.isfinite(value).all() for value in after.values())
+
+
+def test_plain_fastai_fails_without_dropout():
+    learn = plain_learner(made_store([30] * 8), drop_mult=0.0)
+    with learn.no_bar(), learn.no_logging(), pytest.raises(Exception, match="weight_hh_l0"):
+        learn.fit(2, 1e-2)
+
+
+def test_with_dropout_the_weights_are_dropped_as_fastais_are():
+    store = made_store([30] * 8)
+    ours, plain = made_learner(store).model, plain_learner(store).model
+    plain.load_state_dict(ours.state_dict())
+    results = []
+    for model in (ours, plain):
+        model.train()
+        model.reset()
+        torch.manual_seed(4)
+        results.append(model(TEXT)[0])
+    assert torch.equal(*results)
+
+
+def test_the_learning_rate_finder_draws_and_changes_nothing(tmp_path):
+    learn = made_learner(made_store([30] * 60))
+    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    save_lr_finder_plot(learn, tmp_path / "lr_find.png")
+    assert Image.open(tmp_path / "lr_find.png").size == (1050, 675)
+    assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert learn.opt is None
