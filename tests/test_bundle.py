@@ -10,7 +10,7 @@ import torch
 
 from data_scripts import files
 from data_scripts.files import sha256_of
-from ulmfit_app.bundle import Bundle, load_bundle, load_weights, save_bundle, unique_tensors
+from ulmfit_app.bundle import Bundle, _seal, load_bundle, load_weights, save_bundle, unique_tensors
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import BundleError
 from ulmfit_app.language_model import build
@@ -54,7 +54,17 @@ def file_of(folder: Path, part: str) -> Path:
 
 def edit(folder: Path, **changes) -> None:
     path = folder / "bundle.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    changed = json.loads(path.read_text(encoding="utf-8")) | changes
+    # Sealed again, so that what lies behind the seal is tested too.
+    path.write_text(json.dumps(changed | {"sha256": _seal(changed)}), encoding="utf-8")
+
+
+def test_labels_that_changed_places_are_refused(folder):
+    path = folder / "bundle.json"
+    changed = json.loads(path.read_text(encoding="utf-8")) | {"labels": ["pos", "neg"]}
+    path.write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(BundleError, match="altered or damaged"):
+        load_bundle(folder, "language model")
 
 
 # ------------------------------------------------------------------------------------------------------ there and back

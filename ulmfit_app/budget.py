@@ -22,7 +22,6 @@ from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.language_model import Start, build
 from ulmfit_app.recipes import Plan
 from ulmfit_app.tokens import Tokenizer
-from ulmfit_app.training import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +114,6 @@ def _seconds(step: Callable[[], None], repeats: int = 2) -> float:
 
 def measure(texts: pd.Series, start: Start, settings: Settings) -> Rates:
     """Time a few real steps of each stage on a sample of the texts, in the shapes that the run will have."""
-    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sample = texts.iloc[np.random.default_rng(settings.seed).permutation(len(texts))[:SAMPLE]].tolist()
     tokenizer = Tokenizer(settings.tokens.language)

@@ -3,7 +3,7 @@
 A bundle is a folder. Its `bundle.json` names the other two files and their SHA-256, and is replaced last, in one step: until
 then the old model loads, from then on the new one.
 
-    bundle.json                     kind, shape, tokenizer, labels, hashes, where it comes from
+    bundle.json                     kind, shape, language, labels, origin, and the hashes, its own included
     weights-<hash>.safetensors      every parameter once; tied weights are stored once
     vocab-<hash>.json               the word of each id
 """
@@ -66,6 +66,12 @@ def _write(folder: Path, name: str, data: bytes) -> dict[str, str]:
     return {"file": path.name, "sha256": digest}
 
 
+def _seal(description: dict) -> str:
+    """A hash of all of a description but its own: two labels that change places are no smaller harm than two words."""
+    rest = {name: value for name, value in description.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def save_bundle(folder: Path, model: torch.nn.Module, bundle: Bundle) -> None:
     """Write or replace the bundle in `folder`; a failure or a kill at any moment leaves the old one whole."""
     description = {
@@ -78,6 +84,7 @@ def save_bundle(folder: Path, model: torch.nn.Module, bundle: Bundle) -> None:
         "weights": _write(folder, "weights-{}.safetensors", save(unique_tensors(model))),
         "vocab": _write(folder, "vocab-{}.json", json.dumps(bundle.vocab, ensure_ascii=False).encode()),
     }
+    description["sha256"] = _seal(description)
     with replacing(folder / "bundle.json") as draft:
         draft.write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
     for old in [*folder.glob("weights-*.safetensors"), *folder.glob("vocab-*.json")]:
@@ -115,6 +122,10 @@ def load_bundle(folder: Path, kind: str) -> Bundle:
             )
         if found["kind"] != kind:
             raise BundleError(f"{folder} holds a {found['kind']}, but a {kind} is needed here.")
+        if found["sha256"] != _seal(found):
+            raise BundleError(
+                f"{path} was altered or damaged: its hash does not hold. Train the model again, or copy it again."
+            )
         weights = _checked_file(folder, found["weights"])
         vocab = json.loads(_checked_file(folder, found["vocab"]).read_text(encoding="utf-8"))
         shape = ModelSettings(**found["shape"])

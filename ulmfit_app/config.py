@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 
 from ulmfit_app.errors import SettingError
 
+SECTIONS = ("data", "tokens", "model", "lm", "classifier")
 MAY_BE_ZERO = ("drop_mult", "weight_decay")
 
 
@@ -99,13 +100,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises SettingError for a number that cannot be one of its kind."""
-        for section in ("tokens", "model", "lm", "classifier"):
+        for section in SECTIONS[1:]:  # data's are checked where the data is known
             for name, value in asdict(getattr(self, section)).items():
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     continue
                 if value < 0 or (value == 0 and name not in MAY_BE_ZERO):
                     bound = "at least 0" if name in MAY_BE_ZERO else "more than 0"
                     raise SettingError(f"--{section}.{name.replace('_', '-')} must be {bound}, not {value:g}.")
+        if self.classifier.batch_size < 2:
+            raise SettingError("--classifier.batch-size must be 2 or more: batch normalisation cannot learn from one text.")
+        if self.tokens.max_vocab < 100:
+            raise SettingError(f"--tokens.max-vocab must be 100 or more, not {self.tokens.max_vocab}: 9 words are special.")
 
 
 PAPER = Settings()
@@ -116,8 +121,8 @@ LAPTOP = replace(
     data=DataSettings(max_valid=1_000),
     tokens=TokenSettings(max_vocab=20_000),
     model=ModelSettings(emb_sz=200, n_hid=400, n_layers=3),
-    lm=LanguageModelSettings(pretrained="none", drop_mult=0.1, batch_size=32, max_tokens=1_200_000),
-    classifier=ClassifierSettings(batch_size=32, max_tokens=3_000_000),
+    lm=LanguageModelSettings(pretrained="none", drop_mult=0.1, batch_size=16, max_tokens=800_000),
+    classifier=ClassifierSettings(batch_size=16, max_tokens=2_000_000),
 )
 
 # Seconds: to see every stage run, not to learn much.
@@ -148,5 +153,5 @@ def from_json(values: dict[str, Any]) -> Settings:
         model=ModelSettings(**values["model"]),
         lm=LanguageModelSettings(**values["lm"]),
         classifier=ClassifierSettings(**values["classifier"]),
-        **{name: value for name, value in values.items() if not isinstance(value, dict)},
+        **{name: value for name, value in values.items() if name not in SECTIONS},
     )

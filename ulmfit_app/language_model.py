@@ -86,15 +86,15 @@ def read_fastai(folder: Path) -> Start:
     try:
         weights = torch.load(weights_file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises its own and pickle's errors
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BundleError(f"{weights_file} was refused, nothing in it was run: {reason}") from None
-    weights = clean_raw_keys(dict(weights.get("model", weights)))
     try:
+        weights = clean_raw_keys(dict(weights.get("model", weights)))
         embedding = weights["0.encoder.weight"]
         layers = [name for name in weights if name.startswith("0.rnns.") and name.endswith("weight_hh_l0_raw")]
         shape = ModelSettings(embedding.shape[1], weights["0.rnns.0.weight_hh_l0_raw"].shape[1], len(layers))
-    except KeyError as error:
-        raise BundleError(f"{weights_file} is no AWD-LSTM language model of fastai's: it has no {error}.") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{weights_file} is no AWD-LSTM language model of fastai's: {error}") from None
     if len(vocab) != len(embedding):
         raise BundleError(f"{vocab_file} has {len(vocab):,} words, {weights_file.name} {len(embedding):,} embeddings.")
     fingerprint = sha256_of(weights_file) + sha256_of(vocab_file)

@@ -13,7 +13,6 @@ from ulmfit_app.bundle import load_bundle, load_weights
 from ulmfit_app.classifier import build_classifier
 from ulmfit_app.reading import read_texts, without_lone_surrogates
 from ulmfit_app.tokens import UNK_ID, ClassifierBatches, Tokenizer, TokenStore, word_to_id
-from ulmfit_app.training import keep_freed_memory
 
 BATCH_SIZE = 64  # texts
 ROWS_AT_A_TIME = 4_096  # of a file: enough to sort by length, few enough to keep memory flat
@@ -26,7 +25,6 @@ class Predictor:
     """
 
     def __init__(self, folder: Path) -> None:
-        keep_freed_memory()
         self.bundle = load_bundle(folder, "classifier")
         self.labels = self.bundle.labels
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

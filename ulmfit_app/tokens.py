@@ -438,7 +438,7 @@ class ClassifierBatches(_Batches):
         cuts = np.arange(1, len(self)) * self.batch_size
         batches = np.split(order, cuts)
         if self.shuffle:
-            longest = max(range(len(batches)), key=lambda i: self.lengths[batches[i][0]])
+            longest = max(range(len(batches)), key=lambda i: self.lengths[batches[i]].max())
             others = [batches[i] for i in self._generator().permutation(len(batches)) if i != longest]
             batches = [batches[longest], *others]
         return batches
