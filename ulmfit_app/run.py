@@ -211,8 +211,9 @@ class Run:
         n = {split: int(counts.get(split, 0)) for split in ("train", "valid", "test", "unlabelled")}
         shape = self.start.shape
         return [
-            f"Data: {s.data.source}, from {self.corpus.origin}; {len(self.corpus.labels)} classes; {n['train']:,} texts to "
-            f"train on, {n['valid']:,} to validate, {n['test']:,} to test ({self.corpus.test_name}), {n['unlabelled']:,} unlabelled.",
+            f"Data: {s.data.source}, from {self.corpus.origin}; {len(self.corpus.labels)} classes.",
+            f"Texts: {n['train']:,} to train on, {n['valid']:,} to validate, {n['test']:,} to test "
+            f"({self.corpus.test_name}), {n['unlabelled']:,} unlabelled.",
             *self.corpus.notes,
             *self.selection.notes,
             f"Language model: AWD-LSTM {shape.emb_sz}/{shape.n_hid}/{shape.n_layers}, at most {s.tokens.max_vocab:,} words, "
