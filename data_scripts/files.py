@@ -61,7 +61,7 @@ def progress(iterable=None, *, total: int | None = None, description: str, unit:
         dynamic_ncols=on_terminal,
         mininterval=0.2 if on_terminal else 60,
         delay=0 if on_terminal else 60,
-        leave=False,
+        leave=not on_terminal,
         # A line of its own each time, instead of a carriage return that fills log files with one endless line.
         bar_format=None if on_terminal else "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left\n",
     )

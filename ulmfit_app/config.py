@@ -121,8 +121,8 @@ LAPTOP = replace(
     data=DataSettings(max_valid=1_000),
     tokens=TokenSettings(max_vocab=20_000),
     model=ModelSettings(emb_sz=200, n_hid=400, n_layers=3),
-    lm=LanguageModelSettings(pretrained="none", drop_mult=0.1, batch_size=16, max_tokens=800_000),
-    classifier=ClassifierSettings(batch_size=16, max_tokens=2_000_000),
+    lm=LanguageModelSettings(pretrained="none", drop_mult=0.1, batch_size=32, max_tokens=700_000),
+    classifier=ClassifierSettings(batch_size=32, max_tokens=1_500_000),
 )
 
 # Seconds: to see every stage run, not to learn much.
