@@ -60,6 +60,7 @@ def progress(iterable=None, *, total: int | None = None, description: str, unit:
         unit_scale=unit == "B",
         dynamic_ncols=on_terminal,
         mininterval=0.2 if on_terminal else 60,
+        miniters=1,
         delay=0 if on_terminal else 60,
         leave=not on_terminal,
         # A line of its own each time, instead of a carriage return that fills log files with one endless line.

@@ -3,19 +3,29 @@
 import errno
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
+import tarfile
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from data_scripts import wt103
 from tests.conftest import reviews
 from ulmfit_app import __main__ as cli
 from ulmfit_app import run as pipeline
+from ulmfit_app.config import ModelSettings
+from ulmfit_app.language_model import build
+from ulmfit_app.tokens import SPECIALS
 
 SMALL = [
     "--preset", "tiny", "--text", "review", "--label", "sentiment",
@@ -174,6 +184,33 @@ def test_predictions_come_for_texts_and_for_files(csv, tmp_path, capsys):
     assert cli.main(["predict", str(out), "--file", str(csv), "--text", "review", "--out", str(tmp_path / "p.csv")]) == 0
     table = pd.read_csv(tmp_path / "p.csv")
     assert len(table) == 160 and np.allclose(table["p_neg"] + table["p_pos"], 1)
+
+
+def test_a_start_in_wt103s_format_comes_over_http_and_takes_the_published_plan(csv, tmp_path, monkeypatch, capsys):
+    vocab = [*SPECIALS, *"the film a plot great dull of and".split()]
+    model = build(vocab, ModelSettings(emb_sz=12, n_hid=16, n_layers=3), drop_mult=1.0)
+    torch.save(model.state_dict(), tmp_path / "lstm_fwd.pth")
+    (tmp_path / "itos_wt103.pkl").write_bytes(pickle.dumps(vocab))
+    with tarfile.open(tmp_path / "wt103-fwd.tgz", "w:gz") as archive:
+        for name in ("lstm_fwd.pth", "itos_wt103.pkl"):
+            archive.add(tmp_path / name, f"wt103-fwd/{name}")
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(wt103, "URL", f"http://127.0.0.1:{server.server_port}/wt103-fwd.tgz")
+        assert run(csv, tmp_path / "run", "--pretrained", "wt103") == 0
+        server.shutdown()
+    said = capsys.readouterr().out
+    assert "AWD-LSTM 12/16/3" in said and "wt103-fwd.tgz" in said and "The published plan" in said
+    assert list(pd.read_csv(tmp_path / "run" / "lm" / "history.csv")["phase"]) == ["embeddings", "all groups"]
+    phases = pd.read_csv(tmp_path / "run" / "classifier" / "history.csv")["phase"]
+    assert list(phases) == ["head", "last two groups", "last three groups", "all groups", "all groups"]
+
+
+def test_another_runs_language_model_is_a_start(csv, tmp_path, capsys):
+    run(csv, tmp_path / "first")
+    assert run(csv, tmp_path / "second", "--pretrained", str(tmp_path / "first" / "lm")) == 0
+    assert f"from the bundle {tmp_path / 'first' / 'lm'}" in capsys.readouterr().out
 
 
 def test_two_hundred_classes_and_labels_as_numbers(tmp_path):
