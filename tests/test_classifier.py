@@ -153,9 +153,9 @@ def test_unfreezing_adds_one_group_a_phase(tmp_path):
 
 
 def test_the_plan_follows_the_strength_of_the_start():
-    assert choose_plan(ClassifierSettings(), started_pretrained=True)[0].name == "published"
-    assert choose_plan(ClassifierSettings(), started_pretrained=False)[0].name == "weak-start"
-    assert choose_plan(ClassifierSettings(plan="published"), started_pretrained=False)[0].name == "published"
+    assert choose_plan(ClassifierSettings(), strong_start=True)[0].name == "published"
+    assert choose_plan(ClassifierSettings(), strong_start=False)[0].name == "weak-start"
+    assert choose_plan(ClassifierSettings(plan="published"), strong_start=False)[0].name == "published"
 
 
 def test_fp16_is_fastais_when_there_is_a_gpu(tmp_path, monkeypatch):

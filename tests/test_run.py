@@ -13,6 +13,7 @@ import threading
 import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,7 @@ def test_finished_stages_are_not_repeated_and_changed_settings_repeat_what_depen
     third = stages_done(out)
     assert {name for name in first if second[name] != third[name]} == {"lm", "classifier", "report"}
     assert (out / "lm" / "lr_find.png").stat().st_size > 5_000
+    assert not Path("models").exists(), "fastai's scratch folder"
     table = pd.read_csv(csv)
     table.loc[0, "review"] += " changed"
     table.to_csv(csv, index=False)
@@ -210,7 +212,60 @@ def test_a_start_in_wt103s_format_comes_over_http_and_takes_the_published_plan(c
 def test_another_runs_language_model_is_a_start(csv, tmp_path, capsys):
     run(csv, tmp_path / "first")
     assert run(csv, tmp_path / "second", "--pretrained", str(tmp_path / "first" / "lm")) == 0
-    assert f"from the bundle {tmp_path / 'first' / 'lm'}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"from the bundle {tmp_path / 'first' / 'lm'}, which started from random weights" in said
+    assert "The plan for a weak start" in said.rpartition("which started")[2], "one small epoch is no strong start"
+
+
+def test_another_data_set_is_not_trained_over_a_run(csv, tmp_path, capsys):
+    run(csv, tmp_path / "run")
+    before = stages_done(tmp_path / "run")
+    other = tmp_path / "other.csv"
+    reviews(160, seed=1).to_csv(other, index=False)
+    assert run(other, tmp_path / "run") == 5
+    assert "holds a run on" in capsys.readouterr().err
+    assert stages_done(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("change", [{"settings": {}}, {"settings": {"lm": {"bogus": 1}}}, {"requested": None}, "cut"])
+def test_a_config_that_was_changed_by_hand_is_refused(csv, tmp_path, capsys, change):
+    out = tmp_path / "run"
+    run(csv, out)
+    config = json.loads((out / "config.json").read_text())
+    if change == "cut":
+        (out / "config.json").write_text(json.dumps(config)[:300])
+    else:
+        changed = {**config, **change}
+        if changed["requested"] is None:
+            del changed["requested"]
+        (out / "config.json").write_text(json.dumps(changed))
+    for verb in ("report", "predict"):
+        assert cli.main([verb, str(out), *(["a text"] if verb == "predict" else [])]) == 5
+        assert "damaged or was changed by hand" in capsys.readouterr().err
+
+
+def test_a_run_is_taken_up_again_from_another_working_directory(csv, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("reviews.csv", "run") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    pipeline._corpus.cache_clear()
+    assert cli.main(["report", str(tmp_path / "run")]) == 0
+
+
+def test_a_file_where_the_run_folder_should_be_is_told_before_any_work(csv, tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    assert run(csv, tmp_path / "taken") == 5
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_predictions_never_replace_the_file_they_are_of(csv, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(csv, out)
+    before = csv.read_bytes()
+    for target in (csv, tmp_path):
+        assert cli.main(["predict", str(out), "--file", str(csv), "--text", "review", "--out", str(target)]) == 2
+    assert csv.read_bytes() == before
 
 
 def test_two_hundred_classes_and_labels_as_numbers(tmp_path):

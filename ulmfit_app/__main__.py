@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -108,8 +108,15 @@ def run(argv: list[str]) -> None:
     if arguments.minutes is not None and not arguments.minutes > 0:
         raise SettingError(f"--minutes must be more than 0, not {arguments.minutes:g}.")
     settings = arguments.settings()
-    out = arguments.out or Path("runs") / f"{Path(settings.data.source).stem}-{preset}"
+    source = Path(settings.data.source)
+    if settings.data.source not in ("imdb", "trec6"):
+        # A run can then be taken up again from any working directory.
+        settings = replace(settings, data=replace(settings.data, source=str(source.absolute())))
+    if settings.data.data is not None:
+        settings = replace(settings, data=replace(settings.data, data=settings.data.data.absolute()))
+    out = arguments.out or Path("runs") / f"{source.stem}-{preset}"
 
+    print("Starting …", flush=True)
     from ulmfit_app.run import Run  # torch and fastai take seconds; a wrong option should not have to wait for them
 
     job = Run(out, settings, arguments.minutes, preset)
@@ -178,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("ulmfit_app", "data_scripts"):
         logging.getLogger(name).setLevel(logging.INFO)
     if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__.strip())
+        print("Usage:" + __doc__.partition("\n")[2].rstrip())
         return 0 if argv else 2
     verb = VERBS.get(argv[0])
     if verb is None:

@@ -102,15 +102,17 @@ def build_classifier(vocab_size: int, n_classes: int, shape: ModelSettings, bptt
     return _mend(model, grad_tokens=0)
 
 
-def choose_plan(settings: ClassifierSettings, started_pretrained: bool) -> tuple[Plan, str]:
+def choose_plan(settings: ClassifierSettings, strong_start: bool) -> tuple[Plan, str]:
     """The plan that the settings name, and in a sentence why it is this one."""
     if settings.plan != "auto":
         return PLANS[settings.plan], f"The plan {settings.plan!r} was asked for."
-    if started_pretrained:
-        return PLANS["published"], "The published plan, since the language model started from pretrained weights."
+    if strong_start:
+        return PLANS[
+            "published"
+        ], "The published plan, since the language model started from one that learned from general text."
     return PLANS["weak-start"], (
-        "The plan for a weak start, since the language model started from random weights; the published rates assume an "
-        "encoder that knows the language."
+        "The plan for a weak start, since the language model did not start from one that learned from general text; the "
+        "published rates assume an encoder that knows the language."
     )
 
 

@@ -5,8 +5,9 @@ ULMFiT sections 3.1 and 3.2. The model is fastai's AWD-LSTM with tied embeddings
 
 import logging
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib
 
@@ -31,6 +32,8 @@ from ulmfit_app.training import prepare
 
 log = logging.getLogger(__name__)
 
+RANDOM = "random weights"
+
 
 @dataclass(frozen=True)
 class Start:
@@ -45,6 +48,7 @@ class Start:
     shape: ModelSettings
     weights: dict[str, torch.Tensor] | None = None
     vocab: list[str] | None = None
+    is_strong: bool = False  # whether it learned from general text, and not only from a domain's
 
     @property
     def is_pretrained(self) -> bool:
@@ -98,7 +102,7 @@ def read_fastai(folder: Path) -> Start:
     if len(vocab) != len(embedding):
         raise BundleError(f"{vocab_file} has {len(vocab):,} words, {weights_file.name} {len(embedding):,} embeddings.")
     fingerprint = sha256_of(weights_file) + sha256_of(vocab_file)
-    return Start(f"fastai's format in {folder.name}", fingerprint, shape, weights, vocab)
+    return Start(f"fastai's format in {folder.name}", fingerprint, shape, weights, vocab, is_strong=True)
 
 
 def find_start(pretrained: str, shape: ModelSettings) -> Start:
@@ -106,7 +110,7 @@ def find_start(pretrained: str, shape: ModelSettings) -> Start:
 
     WT103 that cannot be had is replaced by random weights, with a warning; a folder that cannot be read is a BundleError.
     """
-    random = Start("random weights", f"random {shape}", shape)
+    random = Start(RANDOM, f"random {shape}", shape)
     if pretrained == "none":
         return random
     if pretrained == "wt103":
@@ -116,14 +120,20 @@ def find_start(pretrained: str, shape: ModelSettings) -> Start:
             log.warning("NO PRETRAINED MODEL: %s\nThe language model starts from random weights.", error)
             return random
         start = read_fastai(source.path)
-        return Start(source.origin, start.fingerprint, start.shape, start.weights, start.vocab)
+        return replace(start, origin=source.origin)
     folder = Path(pretrained)
     if (folder / "bundle.json").is_file():
         bundle = load_bundle(folder, "language model")
         model = build(bundle.vocab, bundle.shape, drop_mult=1.0)
         load_weights(bundle, model)
+        before = bundle.about.get("start", "a start that it does not name")
         return Start(
-            f"the bundle {folder}", sha256_of(folder / "bundle.json"), bundle.shape, model.state_dict(), bundle.vocab
+            f"the bundle {folder}, which started from {before}",
+            sha256_of(folder / "bundle.json"),
+            bundle.shape,
+            model.state_dict(),
+            bundle.vocab,
+            is_strong=not before.endswith(RANDOM),
         )
     if not folder.is_dir():
         raise BundleError(
@@ -211,7 +221,10 @@ def save_lr_finder_plot(learn: Learner, path: Path) -> None:
     from matplotlib.figure import Figure
 
     state = torch.get_rng_state()
-    suggestion = learn.lr_find(show_plot=False)
+    # fastai keeps the weights meanwhile in a folder below the learner's path.
+    with TemporaryDirectory() as scratch:
+        learn.path = Path(scratch)
+        suggestion = learn.lr_find(show_plot=False)
     torch.set_rng_state(state)
     learn.opt = None
     figure = Figure(figsize=(7, 4.5), layout="constrained")

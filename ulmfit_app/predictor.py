@@ -1,5 +1,6 @@
 """From a classifier's bundle to probabilities, without a Learner: one text or a million."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,11 @@ import torch
 from data_scripts.files import progress, replacing
 from ulmfit_app.bundle import load_bundle, load_weights
 from ulmfit_app.classifier import build_classifier
+from ulmfit_app.errors import SettingError
 from ulmfit_app.reading import read_texts, without_lone_surrogates
 from ulmfit_app.tokens import UNK_ID, ClassifierBatches, Tokenizer, TokenStore, word_to_id
+
+log = logging.getLogger(__name__)
 
 BATCH_SIZE = 64  # texts
 ROWS_AT_A_TIME = 4_096  # of a file: enough to sort by length, few enough to keep memory flat
@@ -84,10 +88,14 @@ def prediction_table(texts: Sequence[str], probabilities: np.ndarray, labels: li
 def predict_file(predictor: Predictor, path: Path, out: Path, text: str | None, encoding: str) -> int:
     """Predict each row of a file into a CSV with the file's own columns and ours behind; the number of rows.
 
-    Memory does not grow with the file. `out` appears when the last row is written. Raises DataError for a file that
-    cannot be read, as `reading.read_texts` says.
+    Memory does not grow with the file. `out` appears when the last row is written. Raises SettingError for an
+    `out` that is a folder or the file itself, DataError for a file that cannot be read, as `reading.read_texts` says.
     """
-    rows = 0
+    if out.is_dir() or (out.exists() and out.samefile(path)):
+        raise SettingError(
+            f"The predictions cannot go to {out}, which is a folder or the file itself. Name another: --out FILE"
+        )
+    rows = empty = 0
     column, frames = read_texts(path, text, encoding, ROWS_AT_A_TIME)
     with replacing(out) as draft:
         for frame in frames:
@@ -95,4 +103,7 @@ def predict_file(predictor: Predictor, path: Path, out: Path, text: str | None, 
             table = pd.concat([frame.reset_index(drop=True), predicted], axis=1)
             table.to_csv(draft, index=False, mode="a", header=rows == 0, encoding="utf-8")
             rows += len(table)
+            empty += int((frame[column].str.strip() == "").sum())
+    if empty:
+        log.info("%d of the texts are empty: their predictions say nothing.", empty)
     return rows

@@ -34,7 +34,7 @@ from ulmfit_app import budget, classifier, language_model
 from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.config import DataSettings, Settings, from_json, to_json
 from ulmfit_app.corpus import Corpus, load_corpus
-from ulmfit_app.errors import RunFolderError
+from ulmfit_app.errors import RunFolderError, UserError
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.predictor import Predictor, prediction_table
@@ -45,8 +45,9 @@ from ulmfit_app.training import finish, resolve_precision, seed_everything, trai
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+CONFIG_PARTS = ("preset", "minutes", "requested", "settings")  # of config.json, which the next start needs
 STAGES = ("tokens", "lm", "classifier", "report")
-VERBS = {"lm": "finetune", "classifier": "classify", "report": "report"}
+VERBS = {"lm": "finetune", "classifier": "classify", "report": "report"}  # stage -> its verb on the command line
 
 
 # --------------------------------------------------------------------------------------------------------- small pieces
@@ -77,30 +78,35 @@ def _minutes(seconds: float) -> str:
 
 # ----------------------------------------------------------------------------------------------------------- run folders
 def _read_config(folder: Path) -> dict[str, Any] | None:
+    """What config.json says, with its settings as Settings; None without one."""
     path = folder / "config.json"
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder} is a file; a run needs a folder of its own. Name another: --out {folder}-run")
     if not path.is_file():
         return None
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        found = config["format"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        found = "unknown"
-    if found != FORMAT:
+        if config["format"] == FORMAT:
+            return config | {name: config[name] for name in CONFIG_PARTS} | {"settings": from_json(config["settings"])}
+    except (AttributeError, KeyError, TypeError, UserError, ValueError) as error:
         raise RunFolderError(
-            f"The run folder {folder} has format {found}; this version reads and writes format {FORMAT}. "
-            f"Nothing in it was changed. Run into another folder: --out {folder}-new"
-        )
-    return config
+            f"{path} is damaged or was changed by hand ({type(error).__name__}: {error}). Nothing was changed. "
+            f"Put it back as it was, or run into another folder: --out {folder}-new"
+        ) from None
+    raise RunFolderError(
+        f"The run folder {folder} has format {config['format']}; this version reads and writes format {FORMAT}. "
+        f"Nothing in it was changed. Run into another folder: --out {folder}-new"
+    )
 
 
-def stored_settings(folder: Path) -> Settings:
-    """The settings that a run folder was made with. Raises RunFolderError where there is none, or of another format."""
+def stored_config(folder: Path) -> dict[str, Any]:
+    """What a run folder was made with. Raises RunFolderError where there is no run, or one that cannot be read."""
     config = _read_config(folder)
     if config is None:
         raise RunFolderError(
-            f"No run in {folder}: it has no config.json. Start one: python -m ulmfit_app.run imdb --out {folder}"
+            f"No run in {folder}: it has no config.json. Start one: python -m ulmfit_app.run imdb --out '{folder}'"
         )
-    return from_json(config["settings"])
+    return config
 
 
 class _Stage:
@@ -159,18 +165,23 @@ class Run:
     ) -> None:
         self._began = time.monotonic()
         self.folder = folder
-        known = _read_config(folder)
+        known = stored_config(folder) if settings is None else _read_config(folder)
         if settings is None:
-            settings, minutes, preset = stored_settings(folder), known["minutes"], known["preset"]
+            settings, minutes, preset = known["settings"], known["minutes"], known["preset"]
             self.requested = known["requested"]
         else:
             self.requested = {"settings": to_json(settings), "minutes": minutes}
+        if known is not None and known["settings"].data.source != settings.data.source:
+            raise RunFolderError(
+                f"{folder} holds a run on {known['settings'].data.source}, not on {settings.data.source}; it is left as it "
+                f"is. Run into another folder: --out {folder}-2"
+            )
         self.settings, self.minutes, self.preset = settings, minutes, preset
         self.start = language_model.find_start(settings.lm.pretrained, settings.model)
-        self.plan, self.plan_reason = classifier.choose_plan(settings.classifier, self.start.is_pretrained)
+        self.plan, self.plan_reason = classifier.choose_plan(settings.classifier, self.start.is_strong)
         if minutes is not None:
             if known is not None and known["requested"] == self.requested:
-                self.settings = from_json(known["settings"])
+                self.settings = known["settings"]
             else:
                 self._fit(minutes)
         self.corpus = _corpus(self.settings.data, self.settings.seed)
@@ -401,7 +412,7 @@ class Run:
 
 def classifier_folder(folder: Path) -> Path:
     """Where a run keeps its classifier. Raises RunFolderError when it has none, or is of another format."""
-    stored_settings(folder)
+    stored_config(folder)
     if not (folder / "classifier" / "bundle.json").is_file():
         raise RunFolderError(f"No trained classifier in {folder} yet. Finish the run with the command that started it.")
     return folder / "classifier"

@@ -316,9 +316,8 @@ def train(
     training.patience = patience
     rate_at, momentum_at = SCHEDULES[schedule]
     if training.resumed is not None:
-        at = training.position
         training.checkpoints.load_model(learn)
-        log.info("%s: going on from the checkpoint in phase %d, epoch %d.", title, at.phase + 1, at.epoch + 1)
+        log.info("%s: going on from the checkpoint; %d epochs are done.", title, len(training.history))
     learn.create_opt()
     clipping = [GradientClip(grad_clip)] if grad_clip else []
     first = training.position.phase

@@ -217,7 +217,7 @@ def _errors(errors: pd.DataFrame, model: dict) -> str:
         predicted, label = (f"<bdi>{_text(_cut(name, MAX_NAME))}</bdi>" for name in (error.predicted, error.label))
         what = (
             f"predicted {predicted} at {_percent(error.confidence)}, "
-            f"labelled {label} at {_percent(error.probability_of_label)}, row {error.row}"
+            f"labelled {label} at {_percent(error.probability_of_label)}, row {error.row} of predictions.csv, counted from 0"
         )
         html += f'<article><p class="what">{what}</p><p dir="auto">{_text(_cut(error.text, MAX_TEXT))}</p></article>'
     return html
