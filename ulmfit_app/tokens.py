@@ -77,8 +77,8 @@ _REPAIRS = [
 def repair_html(text: str) -> str:
     """Undo escaped HTML, and break up specials that are part of the text itself.
 
-    >>> repair_html("Tom &amp; Jerry<br />xxpad")
-    'Tom & Jerry\\nxx pad'
+    >>> repair_html("It#39;s good<br />xxpad")
+    "It's good\\nxx pad"
     """
     parts = text.split("<unk>")
     for i, part in enumerate(parts):
