@@ -136,10 +136,10 @@ def run(argv: list[str]) -> None:
     print(f"Report: {report}")
 
 
-def _stage(name: str, argv: list[str]) -> None:
-    from ulmfit_app.run import VERBS, Run
+def _stage(verb: str, name: str, argv: list[str]) -> None:
+    from ulmfit_app.run import Run
 
-    arguments = tyro.cli(StageArguments, args=argv, prog=f"python -m ulmfit_app {VERBS[name]}")
+    arguments = tyro.cli(StageArguments, args=argv, prog=f"python -m ulmfit_app {verb}")
     job = Run(arguments.run)
     job.repeat(name)
     print(f"Done: {job.stages[name].folder}")
@@ -165,9 +165,9 @@ def predict(argv: list[str]) -> None:
 
 VERBS = {
     "run": run,
-    "finetune": lambda argv: _stage("lm", argv),
-    "classify": lambda argv: _stage("classifier", argv),
-    "report": lambda argv: _stage("report", argv),
+    "finetune": lambda argv: _stage("finetune", "lm", argv),
+    "classify": lambda argv: _stage("classify", "classifier", argv),
+    "report": lambda argv: _stage("report", "report", argv),
     "predict": predict,
 }
 

@@ -4,7 +4,6 @@ Bounds are in training tokens and not in minutes, so that the same command does 
 doing. `--minutes` measures the machine once, and turns the time into such bounds.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,8 +21,6 @@ from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.language_model import Start, build
 from ulmfit_app.recipes import Plan
 from ulmfit_app.tokens import Tokenizer
-
-log = logging.getLogger(__name__)
 
 CHARACTERS_PER_TOKEN = 4.5  # of English reviews, with fastai's tokens; only ever used to plan
 SAMPLE = 200  # texts a rate is measured on

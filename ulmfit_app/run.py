@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 CONFIG_PARTS = ("preset", "minutes", "requested", "settings")  # of config.json, which the next start needs
 STAGES = ("tokens", "lm", "classifier", "report")
-VERBS = {"lm": "finetune", "classifier": "classify", "report": "report"}  # stage -> its verb on the command line
 
 
 # --------------------------------------------------------------------------------------------------------- small pieces
@@ -112,8 +111,8 @@ def stored_config(folder: Path) -> dict[str, Any]:
 class _Stage:
     """One stage's folder inside a run, and the key of what is to be in it."""
 
-    def __init__(self, run: Path, name: str, key: str) -> None:
-        self.name, self.key, self.folder = name, key, run / name
+    def __init__(self, run: Path, name: str, key: str, work: Callable[[Path], None]) -> None:
+        self.name, self.key, self.folder, self._work = name, key, run / name, work
         self._mark = self.folder / "stage.json"
 
     def _found(self) -> dict[str, Any]:
@@ -125,7 +124,7 @@ class _Stage:
     def is_finished(self) -> bool:
         return self._found().get("key") == self.key
 
-    def carry_out(self, work: Callable[[Path], None]) -> None:
+    def carry_out(self) -> None:
         """Do the work, unless its result is there already."""
         if self.is_finished():
             log.info("Stage %s: finished before, not repeated.", self.name)
@@ -135,7 +134,7 @@ class _Stage:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        work(self.folder)
+        self._work(self.folder)
         # Last of all: before it, the stage counts as unfinished.
         _write_json(self._mark, {"key": self.key, "seconds": round(time.monotonic() - began, 1)})
 
@@ -212,8 +211,9 @@ class Run:
             self.corpus.test_name,
             version("scikit-learn"),
         )
-        keys = dict(zip(STAGES, (tokens, lm, clas, report), strict=True))
-        self.stages = {name: _Stage(self.folder, name, key) for name, key in keys.items()}
+        keys = (tokens, lm, clas, report)
+        works = (self.make_tokens, self.finetune, self.classify, self.report)
+        self.stages = {n: _Stage(self.folder, n, key, work) for n, key, work in zip(STAGES, keys, works, strict=True)}
 
     # ---- what it is going to do
     def describe(self) -> list[str]:
@@ -265,8 +265,8 @@ class Run:
     def carry_out(self) -> Path:
         """All stages in order; the report's path."""
         self.write_config()
-        for name, work in zip(STAGES, (self.make_tokens, self.finetune, self.classify, self.report), strict=True):
-            self.stages[name].carry_out(work)
+        for stage in self.stages.values():
+            stage.carry_out()
         return self.folder / "report" / "report.html"
 
     def repeat(self, name: str) -> None:
@@ -274,8 +274,7 @@ class Run:
         for before in STAGES[: STAGES.index(name)]:
             self.stages[before].require()
         shutil.rmtree(self.stages[name].folder, ignore_errors=True)
-        work = dict(zip(STAGES, (self.make_tokens, self.finetune, self.classify, self.report), strict=True))[name]
-        self.stages[name].carry_out(work)
+        self.stages[name].carry_out()
 
     def make_tokens(self, folder: Path) -> None:
         """Tokenize the selected texts; the vocabulary is of what the language model learns from."""

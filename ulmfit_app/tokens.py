@@ -11,7 +11,6 @@ version or vocabulary is another key, so that nothing stale can be served.
 import hashlib
 import html
 import json
-import logging
 import multiprocessing
 import os
 import re
@@ -32,7 +31,6 @@ from ulmfit_app.errors import DataError, SettingError
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger(__name__)
 
 # fastai's names, in fastai's order: their position is their id.
 SPECIALS = UNK, PAD, BOS, EOS, FLD, TK_REP, TK_WREP, TK_UP, TK_MAJ = [
