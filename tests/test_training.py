@@ -5,17 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.optimizer import Optimizer
 from safetensors.torch import load_file
 
 from tests.conftest import made_store
 from ulmfit_app import classifier, language_model, training
 from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, unique_tensors
 from ulmfit_app.config import ClassifierSettings, LanguageModelSettings, ModelSettings
-from ulmfit_app.errors import Diverged, SettingError
+from ulmfit_app.errors import Diverged
 from ulmfit_app.language_model import Start, build
+from ulmfit_app.optimizer import FusedAdam
 from ulmfit_app.recipes import Phase, Plan, language_model_phases
-from ulmfit_app.training import resolve_precision, seed_everything, train
+from ulmfit_app.training import seed_everything, train
 
 SHAPE = ModelSettings(emb_sz=12, n_hid=16, n_layers=2)
 PLAN = Plan("short", (Phase("head", 1, -1, 1e-2), Phase("all groups", 2, 0, 5e-3, 1.3)), drop_mult=0.5)
@@ -133,13 +133,13 @@ def test_a_phase_out_of_patience_ends_early(tmp_path):
 
 
 def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path, monkeypatch):
-    norms, step = [], Optimizer.step
+    norms, step = [], FusedAdam.step
 
     def watched(self, *args):
         norms.append(torch.stack([p.grad.norm() for p, *_ in self.all_params(with_grad=True)]).norm().item())
         return step(self, *args)
 
-    monkeypatch.setattr(Optimizer, "step", watched)
+    monkeypatch.setattr(FusedAdam, "step", watched)
     train_lm(tmp_path, grad_clip=1e-3)
     assert max(norms) <= 1e-3 * 1.001
 
@@ -154,16 +154,8 @@ def test_history_has_a_row_an_epoch_and_is_saved(tmp_path):
 def test_checkpoints_are_safetensors_with_json_facts(tmp_path):
     train_lm(tmp_path)
     tensors = load_file(tmp_path / "checkpoint.safetensors")
-    assert {"rng.cpu", "hidden.0.h", "opt.0.sqr_avg"} <= set(tensors)
+    assert {"rng.cpu", "hidden.0.h"} <= set(tensors)
+    assert any(name.startswith("opt.") and name.endswith(".sqr_avg") for name in tensors)
     facts = training._Checkpoints(tmp_path, "k").facts()
     assert json.dumps(facts)
     assert training._Checkpoints(tmp_path, "another").facts() is None
-
-
-def test_fp16_without_a_gpu_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SettingError, match="needs a CUDA GPU.*--precision auto"):
-        resolve_precision("fp16")
-    assert resolve_precision("auto") == "fp32"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert resolve_precision("auto") == "fp16"

@@ -7,19 +7,23 @@ doing. `--minutes` measures the machine once, and turns the time into such bound
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.optimizer import Adam
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ulmfit_app.classifier import build_classifier
 from ulmfit_app.config import Settings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
+from ulmfit_app.hardware import autocast, resolve_precision
 from ulmfit_app.language_model import Start, build
+from ulmfit_app.optimizer import FusedAdam
 from ulmfit_app.recipes import Plan
+from ulmfit_app.softmax import Sampler
 from ulmfit_app.tokens import Tokenizer
 
 CHARACTERS_PER_TOKEN = 4.5  # of English reviews, with fastai's tokens; only ever used to plan
@@ -127,28 +131,33 @@ def measure(texts: pd.Series, start: Start, settings: Settings) -> Rates:
     vocab_size = min(settings.tokens.max_vocab, 1_000 + int(12 * in_all**0.5))
     vocab = [str(i) for i in range(vocab_size)]
     lm = build(vocab, start.shape, settings.lm.drop_mult).to(device).train()
-    lm_training = _training_seconds(lm, (settings.lm.batch_size, settings.lm.bptt), vocab_size, device)
+    if settings.lm.softmax == "sampled":
+        lm[1].sampler = Sampler(np.ones(vocab_size))
+    precision = resolve_precision(settings.precision)
+    ids = torch.randint(9, vocab_size, (settings.lm.batch_size, settings.lm.bptt), device=device)
+    lm_training = _training_seconds(lm, ids, lambda logits: logits.cross_entropy(ids), precision)
     length = max(n_tokens // len(sample), 2)
     clas = build_classifier(vocab_size, 2, start.shape).to(device).train()
     # Gradients over whole texts, as in training.
     clas[0].max_len = length
-    classifier_training = _training_seconds(clas, (settings.classifier.batch_size, length), vocab_size, device)
+    texts = torch.randint(9, vocab_size, (settings.classifier.batch_size, length), device=device)
+    labels = texts.new_zeros(len(texts))
+    classifier_training = _training_seconds(clas, texts, lambda logits: cross_entropy(logits, labels), precision)
     clas.eval()
-    ids = torch.randint(9, vocab_size, (settings.classifier.batch_size, length), device=device)
-    with torch.inference_mode():
-        encoding = _seconds(lambda: clas(ids)) / ids.numel()
+    with torch.inference_mode(), autocast(precision, device.type):
+        encoding = _seconds(lambda: clas(texts)) / texts.numel()
     return Rates(tokenizing / torch.get_num_threads(), lm_training, classifier_training, encoding, baseline)
 
 
-def _training_seconds(model: torch.nn.Module, shape: tuple[int, int], vocab_size: int, device: torch.device) -> float:
-    ids = torch.randint(9, vocab_size, shape, device=device)
-    optimizer = Adam(list(model.parameters()), lr=1e-5)
+def _training_seconds(model: nn.Module, ids: Tensor, loss_of: Callable[[Any], Tensor], precision: str) -> float:
+    """Seconds a token of training steps on ids [batch, tokens]; loss_of: a prediction's loss."""
+    optimizer = FusedAdam(list(model.parameters()), lr=1e-5)
 
     def step() -> None:
         model.reset()
-        logits = model(ids)[0].flatten(0, -2)
-        target = ids.flatten() if len(logits) == ids.numel() else torch.zeros(len(logits), dtype=torch.long, device=device)
-        cross_entropy(logits, target).backward()
+        with autocast(precision, ids.device.type):
+            loss = loss_of(model(ids)[0])
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 

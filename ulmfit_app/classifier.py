@@ -20,14 +20,19 @@ from fastai.text.models.core import (
     get_text_classifier,
 )
 from torch import Tensor
+from torch.nn import functional as F
 
 from ulmfit_app.bundle import Bundle, load_weights
 from ulmfit_app.config import ClassifierSettings, ModelSettings
 from ulmfit_app.errors import BundleError
-from ulmfit_app.language_model import allow_no_dropout, build, shaped
+from ulmfit_app.language_model import build, shaped
+from ulmfit_app.lstm import mend
+from ulmfit_app.optimizer import FusedAdam
 from ulmfit_app.recipes import PLANS, Plan
 from ulmfit_app.tokens import PAD_ID, ClassifierBatches, TokenStore, sha256_of_strings
 from ulmfit_app.training import prepare
+
+TOKENS_AT_A_TIME = 1 << 14  # in evaluation: few enough to take little memory
 
 
 class TextEncoder(SentenceEncoder):
@@ -45,18 +50,22 @@ class TextEncoder(SentenceEncoder):
         activation regularisation, rows by falling length; in evaluation these are empty.
         """
         lengths, order = (ids != self.pad_idx).sum(1).sort(descending=True, stable=True)
-        ids = ids[order]
         self.reset()
+        # A step's gradient for the embeddings is as large as what was looked up: the batch's words, not the vocabulary.
+        words, ids = ids[order].unique(return_inverse=True)
+        embeddings = self.module.encoder_dp(words)
         largest = total = None
         pooled, outputs = [], []
         steps = lengths.tolist()
-        for start in range(0, max(steps[0], 1), self.bptt):
+        # Without a gradient to cut off, steps may be longer; that saves laying out the weights for each.
+        step = self.bptt if self.training else max(self.bptt, TOKENS_AT_A_TIME // len(ids))
+        for start in range(0, max(steps[0], 1), step):
             # Rows stand by length, so those with tokens left are always the first ones.
             alive = max(sum(length > start for length in steps), 1)
-            end = start + self.bptt
+            end = start + step
             learns = any(length - self.max_len < end for length in steps[:alive])
             with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-                out = self.module(ids[:alive, start:end])
+                out = self.module(F.embedding(ids[:alive, start:end], embeddings), from_embeds=True)
                 own = (torch.arange(start, start + out.shape[1], device=ids.device) < lengths[:alive, None])[:, :, None]
                 here = out.masked_fill(~own, -torch.inf).amax(1)
                 largest = here if largest is None else torch.maximum(largest[:alive], here)
@@ -89,7 +98,9 @@ class PooledClassifier(PoolingLinearClassifier):
 def _mend(model: SequentialRNN, grad_tokens: int) -> SequentialRNN:
     """fastai's text classifier with our encoder and head around the same parameters."""
     encoder, head = model[0], model[1]
-    allow_no_dropout(encoder.module)
+    mend(encoder.module)
+    for layer in encoder.module.rnns:
+        layer.draws_at_reset = True
     model[0] = TextEncoder(encoder.bptt, encoder.module, PAD_ID, grad_tokens)
     # Only the forward pass differs.
     head.__class__ = PooledClassifier
@@ -148,6 +159,7 @@ def learner(
         n_out=n_classes,
         loss_func=CrossEntropyLossFlat(),
         metrics=[accuracy],
+        opt_func=FusedAdam,
     )
     source = build(store.words, language_model.shape, drop_mult=1.0)
     load_weights(language_model, source)

@@ -67,6 +67,8 @@ class LanguageModelSettings:
     weight_decay: float = 0.1  # fastai's IMDb
     batch_size: int = 64  # texts side by side; paper
     bptt: int = 72  # tokens a step; fastai. The paper has 70
+    # over all words, or while training over a sample: faster, for pretraining on much text; perplexity is always over all
+    softmax: Literal["exact", "sampled"] = "exact"
     grad_clip: float | None = None  # largest norm of the gradient; None: not clipped
     max_tokens: int | None = None  # training tokens over all epochs: fewer epochs, then fewer texts; None: no bound
     lr_find: bool = False  # save the learning-rate finder's plot as lm/lr_find.png
@@ -96,7 +98,8 @@ class Settings:
     lm: LanguageModelSettings = field(default_factory=LanguageModelSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     seed: int = 42
-    precision: Literal["auto", "fp16", "fp32"] = "auto"  # auto: fp16 on CUDA, fp32 elsewhere
+    # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
 
     def __post_init__(self) -> None:
         """Raises SettingError for a number that cannot be one of its kind."""

@@ -18,7 +18,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.metrics import Perplexity, accuracy
 from fastai.text.learner import clean_raw_keys, language_model_learner, match_embeds
-from fastai.text.models.awdlstm import AWD_LSTM, WeightDropout, awd_lstm_lm_config
+from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 from fastai.text.models.core import SequentialRNN, get_language_model
 
 from data_scripts import wt103
@@ -27,6 +27,9 @@ from data_scripts.files import replacing, sha256_of
 from ulmfit_app.bundle import load_bundle, load_weights
 from ulmfit_app.config import LanguageModelSettings, ModelSettings
 from ulmfit_app.errors import BundleError
+from ulmfit_app.lstm import mend
+from ulmfit_app.optimizer import FusedAdam
+from ulmfit_app.softmax import Sampler, VocabularyHead, cross_entropy
 from ulmfit_app.tokens import LanguageModelBatches, TokenStore
 from ulmfit_app.training import prepare
 
@@ -143,22 +146,6 @@ def find_start(pretrained: str, shape: ModelSettings) -> Start:
     return read_fastai(folder)
 
 
-class _WeightDropout(WeightDropout):
-    """fastai's, except that p = 0 works: fastai 2.8 then hands the raw parameter to the LSTM, which registers it twice."""
-
-    def _setweights(self) -> None:
-        if self.weight_p > 0:
-            return super()._setweights()
-        for layer in self.layer_names:
-            setattr(self.module, layer, getattr(self, f"{layer}_raw").clone())
-
-
-def allow_no_dropout(encoder: AWD_LSTM) -> None:
-    """Make a dropout multiplier of 0 usable."""
-    for rnn in encoder.rnns:
-        rnn.__class__ = _WeightDropout
-
-
 def shaped(config: dict, shape: ModelSettings) -> dict:
     """One of fastai's AWD-LSTM configurations in another shape."""
     return {**config, "emb_sz": shape.emb_sz, "n_hid": shape.n_hid, "n_layers": shape.n_layers}
@@ -167,7 +154,13 @@ def shaped(config: dict, shape: ModelSettings) -> dict:
 def build(vocab: list[str], shape: ModelSettings, drop_mult: float) -> SequentialRNN:
     """An AWD-LSTM language model with random weights; logits are [batch, tokens, vocabulary]."""
     model = get_language_model(AWD_LSTM, len(vocab), config=shaped(awd_lstm_lm_config, shape), drop_mult=drop_mult)
-    allow_no_dropout(model[0])
+    return _mend(model)
+
+
+def _mend(model: SequentialRNN) -> SequentialRNN:
+    """fastai's language model with our layers around the same parameters."""
+    mend(model[0])
+    model[1].__class__ = VocabularyHead
     return model
 
 
@@ -203,8 +196,12 @@ def learner(
         drop_mult=settings.drop_mult,
         pretrained=False,
         metrics=[accuracy, Perplexity()],
+        opt_func=FusedAdam,
     )
-    allow_no_dropout(learn.model[0])
+    _mend(learn.model)
+    learn.loss_func = cross_entropy
+    if settings.softmax == "sampled":
+        learn.model[1].sampler = Sampler(store.counts(train))
     if start.is_pretrained:
         weights = match_embeds(dict(start.weights), start.vocab, store.words)
         try:

@@ -37,10 +37,11 @@ from ulmfit_app.corpus import Corpus, load_corpus
 from ulmfit_app.errors import RunFolderError, UserError
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 from ulmfit_app.evaluation.report import write_report
+from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.predictor import Predictor, prediction_table
 from ulmfit_app.recipes import language_model_phases
 from ulmfit_app.tokens import TokenStore, make_vocab, numericalize, sha256_of_strings, tokenize
-from ulmfit_app.training import finish, resolve_precision, seed_everything, train
+from ulmfit_app.training import finish, seed_everything, train
 
 log = logging.getLogger(__name__)
 
@@ -352,7 +353,7 @@ class Run:
         """Score the test split, once, beside the baselines, and write the report."""
         store, rows = self._texts()
         test = np.flatnonzero(rows["split"] == "test")
-        predictor = Predictor(self.stages["classifier"].folder)
+        predictor = Predictor(self.stages["classifier"].folder, self.settings.precision)
         probabilities = predictor.probabilities(store, test, "Scoring the test split")
         texts = self.corpus.table["text"]
         test_texts = texts[rows["row"][test]].tolist()

@@ -1,24 +1,23 @@
-"""Text to tokens to ids, and ids to batches.
-
-The tokens are those of fastai's spaCy tokenizer and rules, with three differences. Specials that a user typed, such as
-xxpad, are broken up, so that they cannot act as specials. The quadratic all-caps rule is written in a linear form. Words of
-more than 250 characters are cut, because spaCy's own cost grows with the square of a word's length.
+"""Texts to files of token ids, and ids to batches.
 
 Ids live in memory-mapped files in a cache whose keys are hashes of everything that goes in: another text, rule, spaCy
 version or vocabulary is another key, so that nothing stale can be served.
 """
 
 import hashlib
-import html
 import json
 import multiprocessing
 import os
-import re
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,136 +25,17 @@ import numpy as np
 from data_scripts.fetch import cache_folder
 from data_scripts.files import progress, replacing
 from ulmfit_app.config import TokenSettings
-from ulmfit_app.errors import DataError, SettingError
+from ulmfit_app.errors import DataError
+from ulmfit_app.tokenizer import FAKE, PAD_ID, RULES_VERSION, SPECIALS, UNK_ID, tokenize_chunk, without_torch
+
+# The rooms below ask for it here.
+from ulmfit_app.tokenizer import Tokenizer as Tokenizer
 
 if TYPE_CHECKING:
     import torch
 
-
-# fastai's names, in fastai's order: their position is their id.
-SPECIALS = UNK, PAD, BOS, EOS, FLD, TK_REP, TK_WREP, TK_UP, TK_MAJ = [
-    "xxunk",
-    "xxpad",
-    "xxbos",
-    "xxeos",
-    "xxfld",
-    "xxrep",
-    "xxwrep",
-    "xxup",
-    "xxmaj",
-]
-FAKE = "xxfake"  # fastai fills the vocabulary with it to a multiple of 8, which tensor cores like
-UNK_ID, PAD_ID = SPECIALS.index(UNK), SPECIALS.index(PAD)
-
-# Part of every cache key: raise it with each change to a rule below.
-RULES_VERSION = 1
-LONGEST_WORD = 250  # characters
-FEW_TEXTS = 2_000  # below it, starting worker processes costs more than they save
-CHUNK = 256  # texts a worker takes at a time
-
-
-# ---------------------------------------------------------------------------------------------------------- the rules
-_typed_special = re.compile(f"(xx)(?={'|'.join(word[2:] for word in (*SPECIALS, FAKE))})", re.IGNORECASE)
-_repeated_character = re.compile(r"(\S)(\1{2,})")
-_repeated_word = re.compile(r"(?:\s|^)(\w+)\s+((?:\1\s+)+)\1(\s|\W|$)")
-_spaced_out = re.compile(r"([/#\\])")
-_spaces = re.compile(" {2,}")
-# fastai has [A-Z]+[^a-z\s]*: the same words, but the two overlap, and a failed match is retried at every split between them.
-_all_caps = re.compile(r"(\s|^)([A-Z][^a-z\s]*)(?=\s|$)")
-_capitalised = re.compile(r"(\s|^)([A-Z][^A-Z\s]*)(?=\s|$)")
-_long_word = re.compile(rf"(\S{{{LONGEST_WORD}}})(?=\S)")
-
-# What is wrong in many a scraped corpus; fastai's `fix_html`, in its order.
-_REPAIRS = [
-    ("#39;", "'"), ("amp;", "&"), ("#146;", "'"), ("nbsp;", " "), ("#36;", "$"), ("\\n", "\n"), ("quot;", "'"),
-    ("<br />", "\n"), ('\\"', '"'), (" @.@ ", "."), (" @-@ ", "-"), ("...", " …"),
-]  # fmt: skip
-
-
-def repair_html(text: str) -> str:
-    """Undo escaped HTML, and break up specials that are part of the text itself.
-
-    >>> repair_html("It#39;s good<br />xxpad")
-    "It's good\\nxx pad"
-    """
-    parts = text.split("<unk>")
-    for i, part in enumerate(parts):
-        for wrong, right in _REPAIRS:
-            part = part.replace(wrong, right)
-        # After unescaping, because "xx&#112;ad" is one more way to type a special.
-        parts[i] = _typed_special.sub(r"\1 ", html.unescape(part))
-    # WikiText marks its unknown words so; they are the one special that a corpus may bring along.
-    return UNK.join(parts)
-
-
-def mark_repeated_characters(text: str) -> str:
-    """
-    >>> mark_repeated_characters("sooo good")
-    's xxrep 3 o  good'
-    """
-    return _repeated_character.sub(lambda m: f" {TK_REP} {len(m[2]) + 1} {m[1]} ", text)
-
-
-def mark_repeated_words(text: str) -> str:
-    """
-    >>> mark_repeated_words("very very very good")
-    ' xxwrep 3 very  good'
-    """
-    return _repeated_word.sub(lambda m: f" {TK_WREP} {len(m[2].split()) + 2} {m[1]} {m[3]}", text)
-
-
-def _lower_behind(marker: str) -> Callable[[re.Match], str]:
-    return lambda m: f"{m[1]}{marker + ' ' if len(m[2]) > 1 else ''}{m[2].lower()}"
-
-
-def mark_case(text: str) -> str:
-    """Lower-case the text, keeping what capitals said in a token before the word.
-
-    >>> mark_case("GREAT Film")
-    'xxup great xxmaj film'
-    """
-    text = _all_caps.sub(_lower_behind(TK_UP), text)
-    return _capitalised.sub(_lower_behind(TK_MAJ), text).lower()
-
-
-def apply_rules(text: str) -> str:
-    """What is done to a text before spaCy sees it: fastai's `defaults.text_proc_rules`, in their order.
-
-    >>> apply_rules("A GREAT film!!!")
-    'xxbos a xxup great film xxrep 3 !'
-    """
-    # UTF-8 has no place for a lone surrogate, and hashing and spaCy need UTF-8.
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    text = mark_repeated_words(mark_repeated_characters(repair_html(text)))
-    text = _spaces.sub(" ", _spaced_out.sub(r" \1 ", text))
-    text = f"{BOS} {mark_case(text).strip()}"
-    return _long_word.sub(r"\1 ", text)
-
-
-class Tokenizer:
-    """A text to the list of its tokens, as fastai 2.8's `WordTokenizer` with its default rules gives them.
-
-    Raises SettingError for a language that spaCy does not have or that needs packages of its own.
-    """
-
-    def __init__(self, language: str = "en") -> None:
-        import spacy
-        from spacy.symbols import ORTH
-
-        try:
-            self._split = spacy.blank(language).tokenizer
-            # Chinese and a few others have tokenizers of their own kind, without special cases.
-            for special in SPECIALS:
-                self._split.add_special_case(special, [{ORTH: special}])
-        except (ImportError, AttributeError) as error:
-            raise SettingError(
-                f"spaCy cannot tokenize the language {language!r} here: {error}. "
-                "Expected a spaCy language code such as en, de or fr: --tokens.language en"
-            ) from None
-
-    def __call__(self, text: str) -> list[str]:
-        # The tokenizer is called itself, since spaCy's pipeline refuses texts of more than a million characters.
-        return [token.text.replace(" ", "▁") for token in self._split(apply_rules(text))]
+LITTLE_TEXT = 3_000_000  # characters; below it, starting worker processes costs more than they save
+CHUNK = 300_000  # characters that a worker takes at a time
 
 
 # ------------------------------------------------------------------------------------------- texts to files of token ids
@@ -210,43 +90,42 @@ def sha256_of_strings(strings: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-_tokenizer: Tokenizer
-
-
-def _start_worker(language: str) -> None:
-    global _tokenizer
-    _tokenizer = Tokenizer(language)
-
-
-def _tokenize_chunk(texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Words of a chunk in the order they appear, ids into them, and tokens a text: little to send between processes."""
-    words: dict[str, int] = {}
-    ids, lengths = [], []
-    for text in texts:
-        tokens = _tokenizer(text)
-        ids += [words.setdefault(token, len(words)) for token in tokens]
-        lengths.append(len(tokens))
-    return list(words), np.array(ids, np.int32), np.array(lengths, np.int64)
-
-
 def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
-    for start in range(0, len(texts), CHUNK):
-        yield list(texts[start : start + CHUNK])
+    chunk, size = [], 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if size >= CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """A spawned process runs the main module of its parent again, and with it imports all that workers have no use for."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _tokenize_chunks(texts: Sequence[str], language: str) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
-    """Results of `_tokenize_chunk` in order, at most a few chunks ahead of what was taken, so that memory stays flat."""
-    if len(texts) < FEW_TEXTS:
-        _start_worker(language)
-        yield from map(_tokenize_chunk, _chunks(texts))
+    """Results of `tokenize_chunk` in order, at most a few chunks ahead of what was taken, so that memory stays flat."""
+    if sum(map(len, texts)) < LITTLE_TEXT:
+        yield from map(partial(tokenize_chunk, language), _chunks(texts))
         return
     workers = os.cpu_count() or 1
     # Forking a process that runs torch's threads can deadlock; a spawned one starts clean.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (language,)) as pool:
+    with ProcessPoolExecutor(workers, context, without_torch) as pool:
         waiting = deque()
         for chunk in _chunks(texts):
-            waiting.append(pool.submit(_tokenize_chunk, chunk))
+            with _no_main_module():
+                waiting.append(pool.submit(tokenize_chunk, language, chunk))
             if len(waiting) > 3 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -270,9 +149,7 @@ def tokenize(texts: Sequence[str], language: str = "en") -> Path:
     Served from the cache when the same texts were tokenized by the same rules, language and spaCy version before.
     Raises SettingError for a language spaCy cannot tokenize.
     """
-    import spacy
-
-    key = sha256_of_strings([f"{RULES_VERSION} {spacy.__version__} {language}", *texts])[:32]
+    key = sha256_of_strings([f"{RULES_VERSION} {version('spacy')} {language}", *texts])[:32]
     folder = cache_folder() / "tokens" / key
     if not folder.exists():
         words: dict[str, int] = {}
@@ -428,11 +305,9 @@ class ClassifierBatches(_Batches):
     def _batches(self) -> list[np.ndarray]:
         order = self.order
         if self.shuffle:
-            # Sorting within blocks of 50 batches, as fastai's SortedDL: like lengths together, another mixture each epoch.
-            shuffled = self._generator().permutation(len(order))
-            block = self.batch_size * 50
-            blocks = [shuffled[i : i + block] for i in range(0, len(shuffled), block)]
-            order = np.concatenate([b[np.argsort(-self.lengths[b], kind="stable")] for b in blocks])
+            # Sorted by lengths that are off by up to 2 %: little padding, and another mixture each epoch. fastai sorts
+            # within blocks of 50 batches, which pads twice as much.
+            order = np.argsort(-self.lengths * self._generator().uniform(0.98, 1.02, len(self.lengths)), kind="stable")
         cuts = np.arange(1, len(self)) * self.batch_size
         batches = np.split(order, cuts)
         if self.shuffle:

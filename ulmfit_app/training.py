@@ -5,11 +5,9 @@ the optimizer, the schedule's position, the random state, the hidden state, and 
 texts depends on seed and epoch alone.
 """
 
-import ctypes
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +25,8 @@ from safetensors.torch import load_file, save_file
 
 from data_scripts.files import progress, replacing
 from ulmfit_app.bundle import unique_tensors
-from ulmfit_app.errors import Diverged, SettingError
+from ulmfit_app.errors import Diverged
+from ulmfit_app.hardware import MixedPrecision, resolve_precision
 from ulmfit_app.recipes import SCHEDULES, Phase, discriminative_rates
 
 log = logging.getLogger(__name__)
@@ -41,39 +40,13 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
-def _set_up_cpu() -> None:
-    """Two settings of the process without which CPUs train several times slower."""
-    # Squared gradients of rare words fall below 1e-38, and an optimizer step on such numbers takes five times as long.
-    torch.set_flush_denormal(True)
-    # A step frees and allocates the same hundreds of megabytes as the one before. glibc gives them back to the kernel, which
-    # clears every page each time; so it is told to keep them.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, (1 << 31) - 1)
-
-
-# At import, because torch's threads take over what the thread that starts them had set.
-_set_up_cpu()
-
-
-def resolve_precision(precision: str) -> str:
-    """fp16 or fp32 for "auto", or the one asked for. Raises SettingError for fp16 on a machine without CUDA."""
-    # fastai's to_fp16 without CUDA changes nothing and says nothing.
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise SettingError("fp16 needs a CUDA GPU, and torch finds none here. Use: --precision auto")
-    if precision == "auto":
-        return "fp16" if torch.cuda.is_available() else "fp32"
-    return precision
-
-
 def prepare(learn: Learner, precision: str) -> Learner:
     """Set the Learner's precision, and silence fastai's own tables and bars, which fill log files."""
     learn.logger = lambda *_: None
     if hasattr(learn, "progress"):
         learn.remove_cb(learn.progress)
-    return learn.to_fp16() if resolve_precision(precision) == "fp16" else learn
+    precision = resolve_precision(precision)
+    return learn if precision == "fp32" else learn.add_cb(MixedPrecision(precision))
 
 
 @dataclass

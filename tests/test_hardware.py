@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from ulmfit_app import hardware
+from ulmfit_app.errors import SettingError
+from ulmfit_app.hardware import autocast, available_precisions, resolve_precision
+
+
+def machine(monkeypatch, cuda: bool = False, cuda_bf16: bool = True, cpu: tuple[str, ...] = ()) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: cuda_bf16)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(cpu, True), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        ({"cuda": True}, ["fp16", "bf16", "fp32"]),
+        ({"cuda": True, "cuda_bf16": False}, ["fp16", "fp32"]),
+        ({"cpu": ("avx512_f", "amx_bf16")}, ["bf16", "fp32"]),
+        ({"cpu": ("avx512_bf16",)}, ["bf16", "fp32"]),
+        ({"cpu": ("neon", "bf16")}, ["bf16", "fp32"]),
+        ({"cpu": ("avx2", "avx512_f")}, ["fp32"]),
+    ],
+)
+def test_auto_takes_what_this_machine_multiplies_fastest(monkeypatch, has, expected):
+    machine(monkeypatch, **has)
+    assert available_precisions() == expected
+    assert resolve_precision("auto") == expected[0]
+    assert all(resolve_precision(name) == name for name in expected)
+
+
+def test_where_torch_cannot_tell_the_processor_is_taken_to_have_fp32_only(monkeypatch):
+    machine(monkeypatch)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert available_precisions() == ["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "message"),
+    [
+        ({}, "bf16", "CPU has no bf16; it has fp32. Use: --precision auto"),
+        ({"cpu": ("amx_bf16",)}, "fp16", "CPU has no fp16; it has bf16 and fp32."),
+        ({"cuda": True, "cuda_bf16": False}, "bf16", "CUDA GPU has no bf16; it has fp16 and fp32."),
+    ],
+)
+def test_a_precision_that_the_machine_does_not_have_is_refused_by_name(monkeypatch, has, asked, message):
+    machine(monkeypatch, **has)
+    with pytest.raises(SettingError, match=message):
+        resolve_precision(asked)
+
+
+def test_autocast_multiplies_in_the_precision_asked_for():
+    a, b = torch.randn(3, 4), torch.randn(4, 5)
+    with autocast("bf16", "cpu"):
+        assert (a @ b).dtype == torch.bfloat16
+    with autocast("fp32", "cpu"):
+        assert (a @ b).dtype == torch.float32
+
+
+def test_numbers_too_small_for_fp32_are_taken_for_zero():
+    """Also in the threads that torch starts: they take it over from the one that imported this module."""
+    assert hardware  # its import does it
+    assert (torch.full((1 << 20,), 1e-30) * 1e-10).count_nonzero() == 0

@@ -1,0 +1,125 @@
+import pytest
+import torch
+from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
+
+from ulmfit_app.lstm import _LSTM, WeightDroppedLSTM, _LowWeights, mend
+
+BATCH, STEPS = 6, 11
+
+
+def relative_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
+    return ((ours.float() - reference).norm() / reference.norm()).item()
+
+
+# 1,152 is where oneDNN's own backward pass is wrong.
+@pytest.mark.parametrize(("n_in", "n_hid"), [(5, 7), (24, 1152), (1152, 40)])
+def test_in_bf16_outputs_and_gradients_agree_with_torchs_lstm_in_fp32(n_in, n_hid):
+    torch.manual_seed(0)
+    lstm = torch.nn.LSTM(n_in, n_hid)
+    x, direction = torch.randn(STEPS, BATCH, n_in, requires_grad=True), torch.randn(STEPS, BATCH, n_hid)
+    h0, c0 = torch.randn(2, BATCH, n_hid)
+    expected, (h, c) = lstm(x, (h0[None], c0[None]))
+    weights = [lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0]
+    reference = torch.autograd.grad((expected * direction).sum(), [x, *weights])
+
+    low = x.detach().bfloat16().requires_grad_()
+    bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().requires_grad_()
+    ours = [lstm.weight_ih_l0, lstm.weight_hh_l0, bias]
+    outputs, last_h, last_c = _LSTM.apply(low, h0.bfloat16(), c0, *ours, _LowWeights(*ours, p=0.0))
+    gradients = torch.autograd.grad(outputs, [low, *ours], direction.bfloat16())
+
+    assert relative_error(outputs, expected) < 0.01
+    assert relative_error(last_h, h[0]) < 0.01
+    assert relative_error(last_c, c[0]) < 0.01
+    for mine, theirs in zip(gradients, reference, strict=True):
+        assert relative_error(mine, theirs) < 0.02
+
+
+def encoder(drop_mult: float = 0.0) -> AWD_LSTM:
+    config = {**awd_lstm_lm_config, "emb_sz": 12, "n_hid": 20, "n_layers": 2}
+    dropouts = {k: v * drop_mult for k, v in config.items() if k in ("hidden_p", "input_p", "embed_p", "weight_p")}
+    torch.manual_seed(0)
+    model = AWD_LSTM(50, 12, 20, 2, **dropouts)
+    mend(model)
+    return model.train()
+
+
+def test_mended_and_plain_encoders_agree_in_fp32_with_the_same_random_numbers():
+    config = {k: awd_lstm_lm_config[k] for k in ("hidden_p", "input_p", "embed_p", "weight_p")}
+    words = torch.randint(0, 50, (3, 7))
+    outputs = []
+    for mended in (False, True):
+        torch.manual_seed(0)
+        plain = AWD_LSTM(50, 12, 20, 2, **config)
+        if mended:
+            mend(plain)
+        plain.train()
+        plain.reset()
+        torch.manual_seed(5)
+        out = plain(words)
+        out.sum().backward()
+        outputs.append((out, plain.encoder.weight.grad, plain.rnns[1].weight_hh_l0_raw.grad))
+    for ours, theirs in zip(*outputs, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_hidden_state_goes_on_from_batch_to_batch_in_bf16():
+    model, words = encoder(), torch.randint(0, 50, (3, 14))
+    with torch.autocast("cpu", torch.bfloat16):
+        model.reset()
+        whole = model(words)
+        model.reset()
+        parts = torch.cat([model(words[:, :5]), model(words[:, 5:])], 1)
+    assert relative_error(parts, whole.float()) < 0.02
+    assert model.hidden[0][1].dtype == torch.float32, "a cell state in bf16 would lose what it adds up"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_one_weight_mask_holds_until_the_next_reset_where_asked_for(precision):
+    model, words = encoder(drop_mult=1.0), torch.randint(0, 50, (3, 5))
+    for dropout in (model.input_dp, *model.hidden_dps):
+        dropout.p = 0.0
+    model.encoder_dp.embed_p = 0.0
+
+    def outputs():
+        # From the same state, so that only the masks can differ.
+        model.hidden = [tuple(torch.zeros_like(s) for s in state) for state in model.hidden]
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            return model(words)
+
+    model.reset()
+    assert not torch.equal(outputs(), outputs())
+    for layer in model.rnns:
+        layer.draws_at_reset = True
+    model.reset()
+    first = outputs()
+    assert torch.equal(outputs(), first)
+    model.reset()
+    assert not torch.equal(outputs(), first)
+
+
+def backward_passes(tensor: torch.Tensor) -> int:
+    """How many LSTM layers stand in what autograd has recorded."""
+    seen, waiting = set(), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return sum("_LSTM" in node.name() for node in seen)
+
+
+def test_frozen_layers_cost_no_backward_pass():
+    model, words = encoder(drop_mult=1.0), torch.randint(0, 50, (3, 5))
+    for p in model.parameters():
+        p.requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not model(words).requires_grad
+        model.rnns[1].requires_grad_(True)
+        assert backward_passes(model(words)) == 1
+        model.requires_grad_(True)
+        assert backward_passes(model(words)) == 2
+
+
+def test_every_layer_is_mended():
+    assert all(type(layer) is WeightDroppedLSTM for layer in encoder().rnns)
