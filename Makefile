@@ -4,8 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 RUN ?=
+BENCH ?=
 
-.PHONY: imdb test lint clean
+.PHONY: imdb test lint bench clean
 
 imdb: $(VENV)/installed
 	$(VENV)/bin/python -m ulmfit_app.run imdb $(RUN)
@@ -16,6 +17,11 @@ test: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# About half an hour; let nothing else run meanwhile.
+bench: $(VENV)/installed-test
+	$(VENV)/bin/python -m tests.bench.compare $(BENCH)
+	$(VENV)/bin/python -m tests.bench.growth $(BENCH)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

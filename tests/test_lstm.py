@@ -2,7 +2,7 @@ import pytest
 import torch
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 
-from ulmfit_app.lstm import _LSTM, WeightDroppedLSTM, _LowWeights, mend
+from ulmfit_app.lstm import _LSTM, EvenLSTM, WeightDroppedLSTM, _kept, _LowWeights, _packed_product, mend
 
 BATCH, STEPS = 6, 11
 
@@ -123,3 +123,33 @@ def test_frozen_layers_cost_no_backward_pass():
 
 def test_every_layer_is_mended():
     assert all(type(layer) is WeightDroppedLSTM for layer in encoder().rnns)
+
+
+@pytest.mark.parametrize("rows", [1, 31, 33, 53, 64])
+def test_added_rows_change_no_result(rows):
+    """With 53 rows, say, oneDNN takes six times as long as with 64."""
+    torch.manual_seed(0)
+    plain = torch.nn.LSTM(8, 12, batch_first=True).bfloat16()
+    even = EvenLSTM(8, 12, batch_first=True).bfloat16()
+    even.load_state_dict(plain.state_dict())
+    x, state = torch.randn(rows, 5, 8).bfloat16(), tuple(torch.randn(2, 1, rows, 12).bfloat16())
+    with torch.no_grad():
+        (ours, our_state), (expected, state) = even(x, state), plain(x, state)
+    torch.testing.assert_close(ours, expected, rtol=0.02, atol=0.01)
+    for mine, theirs in zip(our_state, state, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0.02, atol=0.01)
+
+
+def test_without_packed_products_the_results_are_the_same(monkeypatch):
+    weight, x, y = torch.randn(24, 8).bfloat16(), torch.randn(5, 8).bfloat16(), torch.randn(5, 24).bfloat16()
+    packed = _packed_product(weight)(x, y)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    torch.testing.assert_close(packed, _packed_product(weight)(x, y), rtol=0.02, atol=0.02)
+
+
+def test_weights_are_kept_with_the_chance_asked_for():
+    torch.manual_seed(0)
+    for p in (0.0, 0.2, 0.5, 0.9):
+        share = _kept(torch.empty(1_000, 1_001), p).double().mean().item()
+        # 5 standard errors of a million draws, and the resolution of 16 bits.
+        assert abs(share - (1 - p)) <= 5 * (p * (1 - p) / 1e6) ** 0.5 + 2**-16

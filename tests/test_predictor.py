@@ -9,9 +9,10 @@ from tests.conftest import reviews
 from ulmfit_app.bundle import Bundle, save_bundle
 from ulmfit_app.classifier import build_classifier
 from ulmfit_app.config import ModelSettings
-from ulmfit_app.errors import BundleError, DataError
+from ulmfit_app.errors import BundleError, DataError, SettingError
 from ulmfit_app.predictor import Predictor, predict_file
-from ulmfit_app.tokens import SPECIALS, Tokenizer
+from ulmfit_app.tokenizer import Tokenizer
+from ulmfit_app.tokens import SPECIALS
 
 SHAPE = ModelSettings(emb_sz=12, n_hid=16, n_layers=2)
 TEXTS = [
@@ -48,6 +49,29 @@ def test_probabilities_sum_to_one_and_keep_the_order_of_the_texts(bundle):
     for i, text in enumerate(TEXTS):
         alone = predictor.predict([text])
         assert np.allclose(alone[columns], together.loc[[i], columns], atol=1e-6), text
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("bf16", 0.05), ("int8", 0.1)])
+def test_a_lower_precision_is_near_fp32(bundle, monkeypatch, precision, largest):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    columns = ["p_bad", "p_fair", "p_good"]
+    exact, low = (Predictor(bundle, p).predict(TEXTS)[columns].to_numpy() for p in ("fp32", precision))
+    assert 0 < np.abs(low - exact).max() < largest
+
+
+def test_a_precision_that_this_machine_does_not_have_is_refused(bundle, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingError, match="CPU has no fp16.*--precision auto"):
+        Predictor(bundle, "fp16")
+
+
+def test_a_torch_without_int8_kernels_says_so(bundle, monkeypatch):
+    def missing(*_, **__):
+        raise RuntimeError("Didn't find engine for operation quantized::linear_prepack")
+
+    monkeypatch.setattr(torch.ao.quantization, "quantize_dynamic", missing)
+    with pytest.raises(SettingError, match="has no int8 LSTM here.*linear_prepack.*--precision auto"):
+        Predictor(bundle, "int8")
 
 
 def test_a_typed_special_is_read_as_words(bundle):

@@ -1,5 +1,6 @@
 import json
 import random
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,22 +22,22 @@ SHAPE = ModelSettings(emb_sz=12, n_hid=16, n_layers=2)
 PLAN = Plan("short", (Phase("head", 1, -1, 1e-2), Phase("all groups", 2, 0, 5e-3, 1.3)), drop_mult=0.5)
 
 
-def lm_learner(**settings):
+def lm_learner(precision="fp32", **settings):
     store = made_store([30] * 20)
     seed_everything(3)
     settings = LanguageModelSettings(batch_size=4, bptt=10, **settings)
     start = Start("random weights", "random", SHAPE)
-    return language_model.learner(store, np.arange(16), np.arange(16, 20), start, settings, "fp32", seed=3)
+    return language_model.learner(store, np.arange(16), np.arange(16, 20), start, settings, precision, seed=3)
 
 
-def train_lm(folder, key="k", phases=None, **settings):
-    learn = lm_learner()
+def train_lm(folder, key="k", phases=None, precision="fp32", softmax="exact", **settings):
+    learn = lm_learner(precision, softmax=softmax)
     phases = phases or (*language_model_phases(2, 4e-3, None), Phase("again", 1, -1, 1e-3))
     options = {"schedule": "one-cycle", "weight_decay": 0.1, "grad_clip": None} | settings
     return learn, train(learn, phases, folder, key, section="lm", **options)
 
 
-def train_classifier(folder, key="k", plan=PLAN, **settings):
+def train_classifier(folder, key="k", plan=PLAN, precision="fp32", **settings):
     store = made_store([random.Random(i).randint(2, 40) for i in range(30)])
     labels = np.arange(30) % 2
     seed_everything(3)
@@ -44,7 +45,7 @@ def train_classifier(folder, key="k", plan=PLAN, **settings):
     lm = load_bundle(folder / "lm", "language model")
     parts = (np.arange(24), labels[:24]), (np.arange(24, 30), labels[24:])
     seed_everything(3)
-    learn = classifier.learner(store, *parts, 2, lm, plan, ClassifierSettings(batch_size=5), "fp32", seed=3)
+    learn = classifier.learner(store, *parts, 2, lm, plan, ClassifierSettings(batch_size=5), precision, seed=3)
     options = {"schedule": "slanted-triangular", "weight_decay": 0.01, "grad_clip": 0.5} | settings
     return learn, train(learn, plan.phases, folder, key, section="classifier", **options)
 
@@ -84,6 +85,19 @@ def test_a_training_killed_anywhere_ends_with_the_same_weights(job, tmp_path, mo
         for name, value in unique_tensors(whole.model).items():
             assert torch.equal(value, unique_tensors(resumed.model)[name]), (at, name)
         pd.testing.assert_frame_equal(history.drop(columns="seconds"), again.drop(columns="seconds"))
+
+
+@pytest.mark.parametrize("job", [partial(train_lm, softmax="sampled"), train_classifier], ids=["lm", "classifier"])
+def test_in_bf16_too_a_killed_training_ends_with_the_same_weights(job, tmp_path, monkeypatch):
+    # Any CPU multiplies bf16, if slowly.
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    whole, history = job(tmp_path / "whole", precision="bf16")
+    assert history["valid_loss"].notna().all()
+    for at in (2, 9, 13):
+        resumed, _ = interrupted(partial(job, precision="bf16"), tmp_path / str(at), monkeypatch, at)
+        for name, value in unique_tensors(whole.model).items():
+            assert torch.equal(value, unique_tensors(resumed.model)[name]), (at, name)
 
 
 def test_a_training_killed_between_checkpoints_ends_with_the_same_weights(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from ulmfit_app.language_model import Start, build
 from ulmfit_app.optimizer import FusedAdam
 from ulmfit_app.recipes import Plan
 from ulmfit_app.softmax import Sampler
-from ulmfit_app.tokens import Tokenizer
+from ulmfit_app.tokenizer import Tokenizer
 
 CHARACTERS_PER_TOKEN = 4.5  # of English reviews, with fastai's tokens; only ever used to plan
 SAMPLE = 200  # texts a rate is measured on

@@ -11,19 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from data_scripts.files import progress, replacing
 from ulmfit_app.bundle import load_bundle, load_weights
 from ulmfit_app.classifier import build_classifier
 from ulmfit_app.errors import SettingError
 from ulmfit_app.hardware import DTYPES, resolve_precision
-from ulmfit_app.lstm import quantized
+from ulmfit_app.lstm import EvenLSTM, quantized
 from ulmfit_app.reading import read_texts, without_lone_surrogates
-from ulmfit_app.tokens import UNK_ID, ClassifierBatches, Tokenizer, TokenStore, word_to_id
+from ulmfit_app.tokenizer import Tokenizer
+from ulmfit_app.tokens import UNK_ID, ClassifierBatches, TokenStore, word_to_id
 
 log = logging.getLogger(__name__)
 
-BATCH_SIZE = 256  # texts
+BATCH_SIZE = 128  # texts
 ROWS_AT_A_TIME = 4_096  # of a file: enough to sort by length, few enough to keep memory flat
 
 
@@ -43,10 +45,10 @@ class Predictor:
         self._model = build_classifier(len(self.bundle.vocab), len(self.labels), self.bundle.shape)
         load_weights(self.bundle, self._model)
         encoder = self._model[0].module
-        encoder.rnns = torch.nn.ModuleList(layer.without_dropout() for layer in encoder.rnns)
         if self.precision == "int8":
-            encoder.rnns = quantized(encoder.rnns)
+            encoder.rnns = quantized(nn.ModuleList(layer.without_dropout(nn.LSTM) for layer in encoder.rnns))
         else:
+            encoder.rnns = nn.ModuleList(layer.without_dropout(EvenLSTM) for layer in encoder.rnns)
             encoder.to(DTYPES[self.precision])
         self._model.eval().to(self._device)
         self._tokenizer: Tokenizer | None = None
@@ -57,7 +59,7 @@ class Predictor:
     def store(self, texts: Sequence[str]) -> TokenStore:
         """The texts as ids of this classifier's vocabulary, in memory."""
         self._tokenizer = self._tokenizer or Tokenizer(self.bundle.language)
-        ids = [np.array([self._ids.get(t, UNK_ID) for t in self._tokenizer(text)], np.int32) for text in texts]
+        ids = [np.array([self._ids.get(t, UNK_ID) for t in tokens], np.int32) for tokens in self._tokenizer.each(texts)]
         offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64)
         return TokenStore(np.concatenate(ids) if ids else np.zeros(0, np.int32), offsets, self.bundle.vocab)
 

@@ -1,0 +1,181 @@
+"""What the speed costs in quality: python -m tests.bench.same_results JOB [SIDE] [--data PATH]
+
+JOB: lm (500 steps on IMDb reviews), imdb (a classifier from 2,000 reviews) or trec6; SIDE: plain or ours; none: both.
+Plain fastai in fp32 and this application in the machine's precision, from random weights of one small shape, by one recipe,
+three seeds each. Writes results/same-JOB-SIDE.json; when both sides are there, prints them beside each other.
+"""
+
+import argparse
+import json
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from fastai.callback.core import Callback
+from fastai.text.all import (
+    AWD_LSTM,
+    CrossEntropyLossFlat,
+    DataLoaders,
+    Learner,
+    TextDataLoaders,
+    accuracy,
+    awd_lstm_clas_config,
+    awd_lstm_lm_config,
+    awd_lstm_lm_split,
+    get_language_model,
+    rnn_cbs,
+    text_classifier_learner,
+)
+
+from tests.bench.compare import OUT, machine
+from ulmfit_app import classifier, language_model
+from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.config import ClassifierSettings, DataSettings, LanguageModelSettings, ModelSettings, TokenSettings
+from ulmfit_app.corpus import load_corpus
+from ulmfit_app.evaluation.metrics import accuracy_interval
+from ulmfit_app.language_model import Start, build, shaped
+from ulmfit_app.recipes import WEAK_START
+from ulmfit_app.tokens import LanguageModelBatches, TokenStore, make_vocab, numericalize, tokenize
+from ulmfit_app.training import seed_everything
+
+SEEDS = (1, 2, 3)
+STEPS, LM_SHAPE = 500, ModelSettings(emb_sz=200, n_hid=400, n_layers=3)
+CLASSIFIER_SHAPE = ModelSettings(emb_sz=100, n_hid=200, n_layers=2)
+EPOCHS, RATE, BATCH, DROP_MULT = {"imdb": 3, "trec6": 6}, 5e-3, 32, 0.25
+
+
+class _InOrder(Callback):
+    """Tell our batches which epoch it is, as a run does."""
+
+    def before_epoch(self) -> None:
+        self.dls.train.epoch = self.epoch
+
+
+def _table(name: str, data: str) -> pd.DataFrame:
+    return load_corpus(DataSettings(name, data=Path(data) if data else None), seed=0).table
+
+
+def _store(texts: list[str], training: int, max_vocab: int) -> TokenStore:
+    tokenized = tokenize(texts)
+    vocab = make_vocab(TokenStore.open(tokenized), range(training), TokenSettings(max_vocab=max_vocab))
+    return TokenStore.open(numericalize(tokenized, vocab))
+
+
+def _validation_loss(model: torch.nn.Module, batches: LanguageModelBatches) -> float:
+    """Exact, in fp32, whichever side trained it."""
+    plain = get_language_model(AWD_LSTM, len(batches.vocab), config=shaped(awd_lstm_lm_config, LM_SHAPE))
+    plain.load_state_dict(model.state_dict(), strict=False)
+    plain.eval()
+    plain.reset()
+    total = n = 0
+    with torch.no_grad():
+        for x, y in batches:
+            total += torch.nn.functional.cross_entropy(plain(x)[0].flatten(0, 1), y.flatten(), reduction="sum").item()
+            n += y.numel()
+    return total / n
+
+
+def language_model_loss(side: str, seed: int, data: str) -> dict:
+    """Validation loss, nats a token, after 500 steps."""
+    texts = _table("imdb", data).query("split == 'train'")["text"].sample(4_000, random_state=seed).tolist()
+    store = _store(texts, 3_800, 10_000)
+    settings = LanguageModelSettings(batch_size=8)
+    start = Start("random weights", "random", LM_SHAPE)
+    seed_everything(seed)
+    seen = np.arange(np.searchsorted(store.offsets, STEPS * settings.batch_size * settings.bptt))
+    learn = language_model.learner(store, seen, np.arange(3_800, 4_000), start, settings, "auto", seed)
+    train, check = learn.dls.train, learn.dls.valid
+    if side == "plain":
+        model = get_language_model(AWD_LSTM, len(store.words), config=shaped(awd_lstm_lm_config, LM_SHAPE))
+        model.load_state_dict(learn.model.state_dict(), strict=False)
+        learn = Learner(
+            DataLoaders(train, check),
+            model,
+            loss_func=CrossEntropyLossFlat(),
+            splitter=awd_lstm_lm_split,
+            cbs=rnn_cbs(alpha=2.0, beta=1.0),
+        )
+    with learn.no_bar(), learn.no_logging(), learn.no_mbar():
+        learn.fit_one_cycle(1, 4e-3)
+    return {"steps": len(train), "valid_loss": _validation_loss(learn.model, check)}
+
+
+def classifier_accuracy(side: str, seed: int, data: str, name: str) -> dict:
+    """Right and scored test texts."""
+    table = _table(name, data)
+    n_train, n_test = {"imdb": (2_000, 2_000), "trec6": (4_900, 500)}[name]
+    train = table[table["split"] == "train"].sample(n_train, random_state=0)
+    test = table[table["split"] == "test"].sample(n_test, random_state=0)
+    labels = sorted(table["label"][table["split"] == "train"].unique())
+    seed_everything(seed)
+    if side == "plain":
+        both = pd.concat([train, test]).assign(is_valid=[False] * n_train + [True] * n_test)
+        dls = TextDataLoaders.from_df(both, text_col="text", label_col="label", valid_col="is_valid", bs=BATCH, seed=seed)
+        config = shaped(awd_lstm_clas_config, CLASSIFIER_SHAPE)
+        learn = text_classifier_learner(
+            dls, AWD_LSTM, config=config, pretrained=False, drop_mult=DROP_MULT, metrics=accuracy
+        )
+        callbacks = []
+    else:
+        store = _store([*train["text"], *test["text"]], n_train, 60_000)
+        truth = np.array([labels.index(label) for label in (*train["label"], *test["label"])])
+        with tempfile.TemporaryDirectory() as folder:
+            model = build(store.words, CLASSIFIER_SHAPE, 1.0)
+            save_bundle(Path(folder), model, Bundle("language model", CLASSIFIER_SHAPE, "en", store.words))
+            lm = load_bundle(Path(folder), "language model")
+            first, rest = np.arange(n_train), np.arange(n_train, n_train + n_test)
+            settings = ClassifierSettings(batch_size=BATCH)
+            parts = (first, truth[:n_train]), (rest, truth[n_train:])
+            learn = classifier.learner(store, *parts, len(labels), lm, WEAK_START, settings, "auto", seed)
+        callbacks = [_InOrder()]
+    learn.unfreeze()
+    with learn.no_bar(), learn.no_logging(), learn.no_mbar():
+        learn.fit_one_cycle(EPOCHS[name], RATE, cbs=callbacks)
+        share = learn.validate()[1]
+    return {"right": round(share * n_test), "n": n_test}
+
+
+def _show(job: str) -> None:
+    paths = [OUT / f"same-{job}-{side}.json" for side in ("plain", "ours")]
+    if not all(path.is_file() for path in paths):
+        return
+    for path in paths:
+        results = json.loads(path.read_text())["results"]
+        if job == "lm":
+            losses = [r["valid_loss"] for r in results]
+            print(f"{path.stem}: validation loss {np.mean(losses):.4f} ({', '.join(f'{x:.4f}' for x in losses)})")
+            continue
+        right, n = sum(r["right"] for r in results), sum(r["n"] for r in results)
+        low, high = accuracy_interval(right, n)
+        each = ", ".join(f"{100 * r['right'] / r['n']:.1f}" for r in results)
+        print(
+            f"{path.stem}: {100 * right / n:.1f} % ({100 * low:.1f} to {100 * high:.1f}), n = {n:,} over the seeds ({each})"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", choices=["lm", "imdb", "trec6"])
+    parser.add_argument("side", nargs="?", choices=["plain", "ours"])
+    parser.add_argument("--data", default="", help="IMDb or TREC, where they are not in the cache")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    OUT.mkdir(exist_ok=True)
+    for side in [arguments.side] if arguments.side else ["plain", "ours"]:
+        results = []
+        for seed in SEEDS:
+            if arguments.job == "lm":
+                results.append(language_model_loss(side, seed, arguments.data))
+            else:
+                results.append(classifier_accuracy(side, seed, arguments.data, arguments.job))
+            print(arguments.job, side, "seed", seed, results[-1], flush=True)
+        facts = {"machine": machine(), "results": results}
+        (OUT / f"same-{arguments.job}-{side}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    _show(arguments.job)
+
+
+if __name__ == "__main__":
+    main()
