@@ -18,7 +18,7 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# About half an hour; let nothing else run meanwhile.
+# About half an hour; let nothing else run meanwhile. BENCH='--data PATH' says where IMDb is.
 bench: $(VENV)/installed-test
 	$(VENV)/bin/python -m tests.bench.compare $(BENCH)
 	$(VENV)/bin/python -m tests.bench.growth $(BENCH)

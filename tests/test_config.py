@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from ulmfit_app.config import PRESETS, DataSettings, Settings, from_json, to_json
+from ulmfit_app.config import (
+    LARGEST_DROPOUT,
+    PRESETS,
+    DataSettings,
+    LanguageModelSettings,
+    Settings,
+    from_json,
+    to_json,
+)
+from ulmfit_app.errors import SettingError
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -51,3 +60,14 @@ def test_the_paper_preset_is_the_published_recipe():
     lm, model = PRESETS["paper"].lm, PRESETS["paper"].model
     assert (lm.pretrained, lm.epochs, lm.frozen_lr, lm.lr, lm.weight_decay) == ("wt103", 10, 2e-2, 2e-3, 0.1)
     assert (model.emb_sz, model.n_hid, model.n_layers) == (400, 1152, 3)
+
+
+def test_a_dropout_of_everything_is_refused():
+    from fastai.text.models.awdlstm import awd_lstm_lm_config
+
+    assert max(value for name, value in awd_lstm_lm_config.items() if name.endswith("_p")) == LARGEST_DROPOUT
+    for wrong in (4.0, 6.0):
+        with pytest.raises(SettingError, match="--lm.drop-mult must be less than 4"):
+            Settings(lm=LanguageModelSettings(drop_mult=wrong))
+    with pytest.raises(SettingError, match="must be a number, not nan"):
+        Settings(lm=LanguageModelSettings(drop_mult=float("nan")))

@@ -59,6 +59,14 @@ def test_a_lower_precision_is_near_fp32(bundle, monkeypatch, precision, largest)
     assert 0 < np.abs(low - exact).max() < largest
 
 
+def test_in_int8_too_a_text_does_not_depend_on_those_beside_it(bundle):
+    predictor = Predictor(bundle, "int8")
+    columns = ["p_bad", "p_fair", "p_good"]
+    together = predictor.predict(TEXTS)[columns]
+    for i, text in enumerate(TEXTS):
+        assert np.array_equal(predictor.predict([text])[columns], together.loc[[i]]), text
+
+
 def test_a_precision_that_this_machine_does_not_have_is_refused(bundle, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingError, match="CPU has no fp16.*--precision auto"):

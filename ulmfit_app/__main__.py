@@ -48,7 +48,8 @@ class RunArguments:
     model: ModelSettings
     lm: LanguageModelSettings
     classifier: ClassifierSettings
-    seed: int
+    seed: int  # of weights, dropout, splits and the order of texts
+    # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
     precision: Literal["auto", "fp16", "bf16", "fp32"]
     preset: PRESET_NAMES | None = (
         None  # tiny: seconds; laptop: 20 minutes on two cores; paper: full size. None: the machine decides
@@ -158,8 +159,9 @@ def predict(argv: list[str]) -> None:
     predictor = Predictor(classifier_folder(arguments.run), arguments.precision)
     if arguments.file:
         rows = predict_file(predictor, arguments.file, arguments.out, arguments.text, arguments.encoding)
-        print(f"{rows:,} rows predicted: {arguments.out}")
+        print(f"{rows:,} rows predicted in {predictor.precision}: {arguments.out}")
         return
+    print(f"Precision {predictor.precision}.", file=sys.stderr)
     for row in predictor.predict(arguments.texts).to_dict("records"):
         shares = ", ".join(f"{label} {row[f'p_{label}']:.3f}" for label in predictor.labels)
         print(f"{row['predicted']}\t{shares}\t{row['text']}")

@@ -4,6 +4,7 @@ A preset is derived with `dataclasses.replace`; an unknown field is an error, no
 said beside it: "paper" is Howard and Ruder 2018 (ULMFiT), "AWD" is Merity et al. 2017, "fastai" the library's default.
 """
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from ulmfit_app.errors import SettingError
 
 SECTIONS = ("data", "tokens", "model", "lm", "classifier")
 MAY_BE_ZERO = ("drop_mult", "weight_decay")
+LARGEST_DROPOUT = 0.25  # of the language model's, fastai
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,16 @@ class Settings:
             for name, value in asdict(getattr(self, section)).items():
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     continue
+                if not math.isfinite(value):
+                    raise SettingError(f"--{section}.{name.replace('_', '-')} must be a number, not {value:g}.")
                 if value < 0 or (value == 0 and name not in MAY_BE_ZERO):
                     bound = "at least 0" if name in MAY_BE_ZERO else "more than 0"
                     raise SettingError(f"--{section}.{name.replace('_', '-')} must be {bound}, not {value:g}.")
+        if self.lm.drop_mult * LARGEST_DROPOUT >= 1:
+            raise SettingError(
+                f"--lm.drop-mult must be less than {1 / LARGEST_DROPOUT:g}, not {self.lm.drop_mult:g}: the largest "
+                f"of AWD-LSTM's dropouts is {LARGEST_DROPOUT:g}, and nothing would be left."
+            )
         if self.classifier.batch_size < 2:
             raise SettingError("--classifier.batch-size must be 2 or more: batch normalisation cannot learn from one text.")
         if self.tokens.max_vocab < 100:

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -46,6 +47,8 @@ def available_precisions() -> list[str]:
 def resolve_precision(precision: str) -> str:
     """The precision asked for, or for "auto" this machine's fastest. Raises SettingError for one that it does not have."""
     available = available_precisions()
+    if precision not in ("auto", *DTYPES):
+        raise SettingError(f"There is no precision {precision!r}. There are: auto, {', '.join(DTYPES)}.")
     if precision == "auto":
         return available[0]
     if precision not in available:
@@ -65,7 +68,10 @@ class MixedPrecision(FastaiMixedPrecision):
     """fastai's, on any device, in training and evaluation: fastai's own is for CUDA, and elsewhere does nothing."""
 
     def before_fit(self) -> None:
-        super().before_fit()
+        with warnings.catch_warnings():
+            # fastai enters CUDA's here, which warns that there is none.
+            warnings.simplefilter("ignore", UserWarning)
+            super().before_fit()
         self.autocast = autocast(self.amp_mode.value, self.dls.device.type)
 
     def after_pred(self) -> None:

@@ -33,7 +33,7 @@ class Predictor:
     """A trained classifier. A text's probabilities do not depend on the texts beside it; threads may share one.
 
     folder: the classifier's bundle; precision: of the encoder, "auto" (the machine's fastest), "fp16", "bf16", "fp32", or
-    "int8", whose weights are a quarter as large, for one text at a time on a CPU.
+    "int8", sooner done with one text on a CPU and less exact; it takes texts one at a time.
     Raises BundleError when the bundle cannot be trusted, SettingError for a precision that this machine does not have.
     """
 
@@ -74,7 +74,8 @@ class Predictor:
         result = np.zeros((len(texts), len(self.labels)))
         if not len(texts):
             return result
-        batches = ClassifierBatches(store, texts, None, BATCH_SIZE)
+        # int8 scales activations by the largest of a batch, so that texts beside it would change a text's probabilities.
+        batches = ClassifierBatches(store, texts, None, 1 if self.precision == "int8" else BATCH_SIZE)
         done = 0
         with (
             self._lock,

@@ -195,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(LABELS)}; none: all")
     parser.add_argument("--data", default="", help="IMDb, where it is not in the cache")
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=5, help="of timings a job; 5 unless told")
     arguments = parser.parse_args()
     unknown = set(arguments.jobs) - set(LABELS)
     if unknown:
