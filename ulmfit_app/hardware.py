@@ -64,6 +64,12 @@ def autocast(precision: str, device: str) -> AbstractContextManager:
     return nullcontext() if precision == "fp32" else torch.autocast(device, DTYPES[precision])
 
 
+def working_dtype(x: torch.Tensor) -> torch.dtype:
+    """What products with x are computed in: autocast's type where it is on, else x's own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 class MixedPrecision(FastaiMixedPrecision):
     """fastai's, on any device, in training and evaluation: fastai's own is for CUDA, and elsewhere does nothing."""
 

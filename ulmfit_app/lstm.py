@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ulmfit_app.errors import SettingError
+from ulmfit_app.hardware import working_dtype
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _tanh_backward = torch.ops.aten.tanh_backward
@@ -162,11 +163,7 @@ class WeightDroppedLSTM(WeightDropout):
 
 
 def _is_bf16_on_cpu(x: Tensor) -> bool:
-    if x.device.type != "cpu":
-        return False
-    return x.dtype == torch.bfloat16 or (
-        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    )
+    return x.device.type == "cpu" and working_dtype(x) == torch.bfloat16
 
 
 def _evenly(

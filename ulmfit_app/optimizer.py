@@ -1,4 +1,4 @@
-"""fastai's Adam, in one pass over the weights instead of eight."""
+"""fastai's Adam, in one pass over the weights instead of several."""
 
 from itertools import groupby
 

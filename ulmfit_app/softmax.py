@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ulmfit_app.hardware import working_dtype
+
 # Fewer, and the products run at half the speed; more, and their logits take more memory than the model.
 TOKENS_AT_A_TIME = 768
 WORDS_AT_A_TIME = 4_096
@@ -102,7 +104,7 @@ class Sampler:
         words = torch.cat([present, drawn.to(device)]).unique()
         correction = self.log_chance.to(device, bias.dtype)[words]
         correction[torch.searchsorted(words, present)] = 0
-        # The backward pass of an embedding is ten times as fast as that of an index.
+        # The backward pass of an embedding is far faster than that of an index.
         return F.embedding(words, weight), bias[words] - correction, torch.searchsorted(words, targets)
 
 
@@ -120,9 +122,7 @@ class Logits:
     _best: Tensor | None = None
 
     def _inputs(self) -> tuple[Tensor, torch.dtype]:
-        kind = self.hidden.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.hidden.dtype
-        return self.hidden.flatten(0, -2), dtype
+        return self.hidden.flatten(0, -2), working_dtype(self.hidden)
 
     def cross_entropy(self, targets: Tensor) -> Tensor:
         """Mean negative log-likelihood of targets [...], in nats; its gradient can be had once."""

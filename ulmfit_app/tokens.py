@@ -29,7 +29,6 @@ from ulmfit_app.errors import DataError
 from ulmfit_app.tokenizer import FAKE, PAD_ID, RULES_VERSION, SPECIALS, UNK_ID, tokenize_chunk, without_torch
 
 # The rooms below ask for it here.
-from ulmfit_app.tokenizer import Tokenizer as Tokenizer
 
 if TYPE_CHECKING:
     import torch
