@@ -1,31 +1,38 @@
-"""fastai's AWD-LSTM language model, trained on WikiText-103 (Merity et al. 2016): where ULMFiT starts.
+"""fastai's AWD-LSTM language models, trained on WikiText-103 (Merity et al. 2016): where ULMFiT starts.
 
-python -m data_scripts.wt103
+python -m data_scripts.wt103                         the one that reads forward
+python -m data_scripts.wt103 --direction backward
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from data_scripts.fetch import FetchError, Source, download_archive, run_script, unpacked
 
-# fastai publishes neither size nor hash of it; gzip's own checksum, read to the end, tells a damaged one.
-URL = "https://s3.amazonaws.com/fast-ai-modelzoo/wt103-fwd.tgz"
-FASTAI_ARCHIVE = ("wt103-fwd", "fastai's wt103-fwd.tgz")
+# fastai publishes neither sizes nor hashes; gzip's own checksum, read to the end, tells a damaged archive.
+URL = "https://s3.amazonaws.com/fast-ai-modelzoo"
+NAMES = {"forward": "wt103-fwd", "backward": "wt103-bwd"}
 
 
-def fetch() -> Source:
+def fetch(direction: Literal["forward", "backward"] = "forward") -> Source:
     """The weights and their vocabulary, from the first of: the cache, fastai's URL.
 
+    direction: in which the language model reads; it decides the archive.
     Returns a folder that holds one .pth and one .pkl. Both are pickles: nothing here opens them.
     Raises FetchError or ArchiveError.
     """
-    if cached := unpacked(*FASTAI_ARCHIVE, locate=weights_folder):
+    name = NAMES[direction]
+    url, origin = f"{URL}/{name}.tgz", f"fastai's {name}.tgz"
+    if cached := unpacked(name, origin, locate=weights_folder):
         return cached
     try:
-        return download_archive(URL, *FASTAI_ARCHIVE, locate=weights_folder)
+        return download_archive(url, name, origin, locate=weights_folder)
     except FetchError as error:
-        advice = f"Get {URL} by other means, extract it, and run: python -m ulmfit_app.run imdb --pretrained FOLDER"
+        where, option = (" beside the forward model's FOLDER", " --bidirectional") if direction == "backward" else ("", "")
+        advice = f"Get {url} by other means, extract it{where}, and run: python -m ulmfit_app.run imdb --pretrained FOLDER"
+        advice += option
         raise type(error)(f"{error} {advice}") from error
 
 

@@ -41,6 +41,24 @@ def loaded_model(folder: Path):
     return model
 
 
+def test_in_int8_a_model_takes_a_quarter_of_the_bytes_and_predicts_nearly_the_same(tmp_path):
+    vocab = [*SPECIALS, *(f"w{i}" for i in range(500))]
+    shape = ModelSettings(emb_sz=64, n_hid=96, n_layers=2)
+    torch.manual_seed(0)
+    model, again = build(vocab, shape, 1.0), build(vocab, shape, 1.0)
+    sizes = []
+    for in_int8 in (False, True):
+        save_bundle(tmp_path, model, described(vocab=vocab, shape=shape), in_int8=in_int8)
+        sizes.append(file_of(tmp_path, "weights").stat().st_size)
+    assert sizes[1] < 0.28 * sizes[0]
+    load_weights(load_bundle(tmp_path, KIND), again)
+    for name, weight in unique_tensors(model).items():
+        difference = (weight - unique_tensors(again)[name]).abs()
+        # Half a step of the 127 that a row's largest number is apart from zero.
+        assert (difference <= weight.abs().amax(-1, keepdim=True) / 254 * 1.001).all(), name
+    assert again[1].decoder.weight is again[0].encoder.weight
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A saved bundle."""
@@ -87,6 +105,19 @@ def test_a_loaded_bundle_says_what_was_saved(tmp_path):
     loaded = load_bundle(tmp_path, "classifier")
     assert loaded.weights.parent == tmp_path
     assert asdict(loaded) | {"weights": None} == asdict(bundle)
+
+
+def test_a_bundle_keeps_its_direction(tmp_path):
+    save_bundle(tmp_path, made_model(), described(direction="backward"))
+    assert load_bundle(tmp_path, KIND).direction == "backward"
+
+
+def test_a_bundle_from_before_directions_is_forward(folder):
+    path = folder / "bundle.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found.pop("direction") == "forward"
+    path.write_text(json.dumps(found | {"sha256": _seal(found)}), encoding="utf-8")
+    assert load_bundle(folder, KIND).direction == "forward"
 
 
 def test_a_vocabulary_in_another_order_has_another_hash():
@@ -187,6 +218,8 @@ def test_a_description_that_is_none_is_refused(folder, text):
         {"weights": None},
         {"weights": {"file": "x"}},
         {"vocab": {"file": 7, "sha256": ""}},
+        {"direction": "sideways"},
+        {"direction": []},
     ],
     ids=str,
 )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -151,6 +153,16 @@ def test_unfreezing_adds_one_group_a_phase(tmp_path):
         [False, True, True, True],
         [True, True, True, True],
     ]
+
+
+@pytest.mark.parametrize("backward", ["model", "texts"])
+def test_texts_in_the_other_direction_than_the_encoder_reads_are_refused(tmp_path, backward):
+    store = made_store([5, 9, 12, 30])
+    bundle = saved_language_model(tmp_path, store.words)
+    if backward == "model":
+        bundle = replace(bundle, direction="backward")
+    with pytest.raises(BundleError, match=r"The language model learned to read (forward|backward), but is to read"):
+        make_learner(bundle, store.backward() if backward == "texts" else store)
 
 
 def test_the_plan_follows_the_strength_of_the_start():

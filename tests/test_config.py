@@ -8,6 +8,7 @@ import pytest
 from ulmfit_app.config import (
     LARGEST_DROPOUT,
     PRESETS,
+    SECTIONS,
     DataSettings,
     LanguageModelSettings,
     Settings,
@@ -30,7 +31,7 @@ def test_a_path_survives_json():
     assert isinstance(again.data.data, Path)
 
 
-@pytest.mark.parametrize("section", [f.name for f in dataclasses.fields(Settings) if f.name not in ("seed", "precision")])
+@pytest.mark.parametrize("section", SECTIONS)
 def test_an_unknown_field_of_a_section_is_an_error(section):
     values = to_json(Settings())
     values[section]["colour"] = "red"

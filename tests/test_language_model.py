@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from fastai.data.core import DataLoaders
+from fastai.data.external import URLs
+from fastai.text import learner as fastais_learner
 from fastai.text.learner import language_model_learner, match_embeds
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 from fastcore.xtras import save_pickle
@@ -18,12 +20,22 @@ from ulmfit_app import language_model
 from ulmfit_app.bundle import Bundle, save_bundle
 from ulmfit_app.config import LanguageModelSettings, ModelSettings
 from ulmfit_app.errors import BundleError
-from ulmfit_app.language_model import Start, build, find_start, learner, read_fastai, save_lr_finder_plot, shaped
+from ulmfit_app.language_model import (
+    Start,
+    build,
+    find_start,
+    find_starts,
+    learner,
+    read_fastai,
+    save_lr_finder_plot,
+    shaped,
+)
 from ulmfit_app.tokens import SPECIALS, LanguageModelBatches
 
 SHAPE = ModelSettings(emb_sz=16, n_hid=24, n_layers=2)
 SETTINGS = LanguageModelSettings(batch_size=4, bptt=10)
 RANDOM = Start("random weights", "random", SHAPE)
+BACKWARD = replace(RANDOM, direction="backward")
 
 
 def plain_learner(store, drop_mult=1.0):
@@ -182,14 +194,14 @@ def test_none_starts_from_random_weights():
 
 def test_wt103_brings_its_shape_and_says_its_source(saved, monkeypatch):
     folder, *_ = saved
-    monkeypatch.setattr(language_model.wt103, "fetch", lambda: Source(folder, "fastai's wt103-fwd.tgz"))
+    monkeypatch.setattr(language_model.wt103, "fetch", lambda direction: Source(folder, "fastai's wt103-fwd.tgz"))
     start = find_start("wt103", ModelSettings())
     assert (start.origin, start.shape) == ("fastai's wt103-fwd.tgz", SHAPE)
     assert start.fingerprint == read_fastai(folder).fingerprint
 
 
 def test_wt103_that_cannot_be_had_is_replaced_by_random_weights_loudly(monkeypatch, caplog):
-    def unreachable():
+    def unreachable(direction):
         raise FetchError("No answer within 10 seconds.")
 
     monkeypatch.setattr(language_model.wt103, "fetch", unreachable)
@@ -205,7 +217,7 @@ def test_wt103_that_cannot_be_had_is_replaced_by_random_weights_loudly(monkeypat
 def test_a_damaged_wt103_is_not_passed_over(saved, monkeypatch):
     folder, *_ = saved
     (folder / "lm.pth").write_bytes(b"")
-    monkeypatch.setattr(language_model.wt103, "fetch", lambda: Source(folder, "fastai's"))
+    monkeypatch.setattr(language_model.wt103, "fetch", lambda direction: Source(folder, "fastai's"))
     with pytest.raises(BundleError, match=r"lm.pth was refused"):
         find_start("wt103", SHAPE)
 
@@ -240,6 +252,96 @@ def test_a_classifiers_bundle_is_no_start(tmp_path):
     save_bundle(tmp_path, build(vocab, SHAPE, 1.0), Bundle("classifier", SHAPE, "en", vocab, ["a", "b"]))
     with pytest.raises(BundleError, match="holds a classifier, but a language model is needed here"):
         find_start(str(tmp_path), SHAPE)
+
+
+# ------------------------------------------------------------------------------------------------------------ directions
+def renamed(folder: Path, mark: str) -> Path:
+    """fastai's files under names like those in its own archives."""
+    (folder / "lm.pth").rename(folder / f"lstm_{mark}.pth")
+    return folder
+
+
+def test_plain_fastais_backwards_takes_other_weights_and_leaves_the_texts_forward(saved, monkeypatch):
+    folder, *_ = saved
+    asked = []
+    monkeypatch.setattr(fastais_learner, "untar_data", lambda url, **_: asked.append(url) or folder)
+    store = made_store([30] * 8)
+    batches = LanguageModelBatches(store, np.arange(8), 1, 10)
+    dls = DataLoaders(batches, batches)
+    plain = language_model_learner(dls, AWD_LSTM, config=shaped(awd_lstm_lm_config, SHAPE), backwards=True)
+    assert asked == [URLs.WT103_BWD]
+    x, _ = next(iter(plain.dls.train))
+    assert x[0].tolist() == store[0][:10].tolist(), "backward weights, forward texts, and no error"
+
+
+@pytest.mark.parametrize(("start", "backward_texts"), [(BACKWARD, False), (RANDOM, True)], ids=["start", "texts"])
+def test_a_start_and_texts_of_different_directions_are_refused(start, backward_texts):
+    store = made_store([30] * 8)
+    with pytest.raises(BundleError, match="The start, random weights, learned to read (forward|backward), but is to read"):
+        made_learner(store.backward() if backward_texts else store, start)
+
+
+def test_a_backward_learner_is_given_each_text_from_its_end():
+    store = made_store([30] * 8)
+    learn = made_learner(store.backward(), BACKWARD)
+    x, _ = next(iter(learn.dls.valid))
+    assert x[0, :10].tolist() == store[6][::-1][:10].tolist()
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_random_weights_read_in_the_direction_that_is_asked_for(direction):
+    assert find_start("none", SHAPE, direction).direction == direction
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_wt103_is_fetched_in_the_direction_that_is_asked_for(saved, monkeypatch, direction):
+    folder, *_ = saved
+    asked = []
+    monkeypatch.setattr(language_model.wt103, "fetch", lambda which: asked.append(which) or Source(folder, "fastai's"))
+    assert find_start("wt103", SHAPE, direction).direction == direction
+    assert asked == [direction]
+
+
+def test_files_of_fastais_that_do_not_say_a_direction_take_the_one_asked_for(saved):
+    folder, *_ = saved
+    assert find_start(str(folder), SHAPE).direction == "forward"
+    assert find_start(str(folder), SHAPE, "backward").direction == "backward"
+
+
+@pytest.mark.parametrize(("mark", "direction"), [("fwd", "backward"), ("BWD", "forward")])
+def test_files_of_fastais_named_for_the_other_direction_are_refused(saved, mark, direction):
+    folder = renamed(saved[0], mark)
+    with pytest.raises(BundleError, match=rf"By its name, .*lstm_{mark}.pth learned .* to read {direction} here.*NAME-bwd"):
+        find_start(str(folder), SHAPE, direction)
+
+
+def test_a_bundle_of_the_other_direction_is_refused(tmp_path):
+    vocab = made_store([3]).words
+    save_bundle(tmp_path, build(vocab, SHAPE, 1.0), Bundle("language model", SHAPE, "en", vocab, direction="backward"))
+    with pytest.raises(BundleError, match="learned to read backward, but is to read forward here"):
+        find_start(str(tmp_path), SHAPE)
+    assert find_start(str(tmp_path), SHAPE, "backward").direction == "backward"
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward"), [("lm", "lm-backward"), ("small", "small-bwd"), ("wt103-fwd", "wt103-bwd")]
+)
+def test_the_backward_start_is_the_folder_beside_the_forward_one(tmp_path, forward, backward):
+    vocab = made_store([3]).words
+    for name, direction in ((forward, "forward"), (backward, "backward")):
+        described = Bundle("language model", SHAPE, "en", vocab, direction=direction)
+        save_bundle(tmp_path / name, build(vocab, SHAPE, 1.0), described)
+    starts = find_starts(str(tmp_path / forward), SHAPE, bidirectional=True)
+    assert [start.direction for start in starts] == ["forward", "backward"]
+    for start, name in zip(starts, (forward, backward), strict=True):
+        assert start.origin.startswith(f"the bundle {tmp_path / name},")
+    assert [start.direction for start in find_starts(str(tmp_path / forward), SHAPE, bidirectional=False)] == ["forward"]
+
+
+def test_the_same_files_cannot_start_both_directions(saved):
+    with pytest.raises(BundleError, match="cannot read both forward and backward. Beside a forward model's folder NAME"):
+        find_starts(str(saved[0]), SHAPE, bidirectional=True)
+    assert len(find_starts("none", SHAPE, bidirectional=True)) == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- the learner

@@ -10,9 +10,9 @@ from ulmfit_app.bundle import Bundle, save_bundle
 from ulmfit_app.classifier import build_classifier
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import BundleError, DataError, SettingError
-from ulmfit_app.predictor import Predictor, predict_file
+from ulmfit_app.predictor import BidirectionalPredictor, Predictor, predict_file
 from ulmfit_app.tokenizer import Tokenizer
-from ulmfit_app.tokens import SPECIALS
+from ulmfit_app.tokens import SPECIALS, TokenStore
 
 SHAPE = ModelSettings(emb_sz=12, n_hid=16, n_layers=2)
 TEXTS = [
@@ -26,18 +26,29 @@ TEXTS = [
 ]
 
 
-@pytest.fixture
-def bundle(tmp_path):
+def saved_classifier(folder, seed=0, **changes):
     """A classifier of random weights, large enough for texts to differ."""
     tokenize = Tokenizer()
     words = sorted({token for text in reviews(40)["review"] for token in tokenize(text)} - set(SPECIALS))
     vocab = [*SPECIALS, *words]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = build_classifier(len(vocab), 3, SHAPE)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
-    save_bundle(tmp_path / "bundle", model, Bundle("classifier", SHAPE, "en", vocab, ["bad", "fair", "good"]))
-    return tmp_path / "bundle"
+    described = {"language": "en", "vocab": vocab, "labels": ["bad", "fair", "good"]} | changes
+    save_bundle(folder, model, Bundle("classifier", SHAPE, **described))
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return saved_classifier(tmp_path / "bundle")
+
+
+@pytest.fixture
+def backward(tmp_path):
+    """The same labels and words, other weights, the other direction."""
+    return saved_classifier(tmp_path / "backward", seed=1, direction="backward")
 
 
 def test_probabilities_sum_to_one_and_keep_the_order_of_the_texts(bundle):
@@ -87,6 +98,65 @@ def test_a_typed_special_is_read_as_words(bundle):
     store = predictor.store(["xxpad xxbos great"])
     assert SPECIALS.index("xxpad") not in store.ids
     assert list(store.ids).count(SPECIALS.index("xxbos")) == 1
+
+
+def test_a_backward_classifier_reads_each_text_from_its_end(tmp_path, bundle):
+    """The same weights in both directions: what differs is the order of the tokens alone."""
+    backward = Predictor(saved_classifier(tmp_path / "same", direction="backward"), "fp32")
+    forward = Predictor(bundle, "fp32")
+    store = forward.store(["great film dull"])
+    turned = TokenStore(store.ids[::-1], store.offsets, store.words)
+    assert np.allclose(backward.probabilities(backward.store(["great film dull"])), forward.probabilities(turned))
+    assert not np.allclose(forward.probabilities(store), forward.probabilities(turned), atol=1e-3)
+
+
+def test_a_store_in_the_other_direction_is_refused(bundle, backward):
+    store = Predictor(bundle).store(TEXTS)
+    with pytest.raises(BundleError, match=r"in .*backward learned to read backward, but is to read forward here"):
+        Predictor(backward).probabilities(store)
+    with pytest.raises(BundleError, match="learned to read forward, but is to read backward here"):
+        Predictor(bundle).probabilities(store.backward())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_both_directions_together_give_the_mean_of_their_probabilities(bundle, backward, precision):
+    columns = ["p_bad", "p_fair", "p_good"]
+    alone = [Predictor(folder, precision).predict(TEXTS)[columns].to_numpy() for folder in (bundle, backward)]
+    assert not np.allclose(*alone, atol=0.01)
+    both = BidirectionalPredictor(bundle, backward, precision)
+    together = both.predict(TEXTS)
+    assert np.allclose(together[columns], (alone[0] + alone[1]) / 2, rtol=0, atol=1e-12)
+    assert list(together["predicted"]) == [both.labels[i] for i in together[columns].to_numpy().argmax(1)]
+    each = both.each(both.store(TEXTS))
+    assert list(each) == ["forward", "backward"]
+    assert all(np.allclose(one, other, rtol=0, atol=1e-12) for one, other in zip(each.values(), alone, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"labels": ["good", "fair", "bad"]}, "differ in labels"),
+        ({"language": "de"}, "differ in language"),
+        ({"direction": "forward"}, "learned to read forward, but is to read backward"),
+    ],
+    ids=str,
+)
+def test_two_classifiers_that_do_not_belong_together_are_not_averaged(bundle, tmp_path, other, words):
+    second = saved_classifier(tmp_path / "other", **{"direction": "backward", **other})
+    with pytest.raises(BundleError, match=words):
+        BidirectionalPredictor(bundle, second)
+
+
+def test_two_vocabularies_of_one_length_are_not_averaged(bundle, tmp_path):
+    vocab = Predictor(bundle).bundle.vocab
+    second = saved_classifier(tmp_path / "other", direction="backward", vocab=[*vocab[:-2], vocab[-1], vocab[-2]])
+    with pytest.raises(BundleError, match="differ in vocab.*one run: its command with --bidirectional"):
+        BidirectionalPredictor(bundle, second)
+
+
+def test_two_classifiers_in_changed_places_are_refused(bundle, backward):
+    with pytest.raises(BundleError, match="learned to read backward, but is to read forward"):
+        BidirectionalPredictor(backward, bundle)
 
 
 def test_threads_share_one_predictor(bundle):

@@ -106,6 +106,31 @@ def test_the_report_is_whole_and_says_what_it_measured(tmp_path):
     assert "ULMFiT on reviews.csv" in page and "a tenth, held out" in page and FACTS["notes"][0] in page
 
 
+def test_both_directions_are_reported_with_their_intervals_below_their_mean(tmp_path):
+    predictions = table()
+    mean = predictions[["p_neg", "p_pos"]].to_numpy()
+    # As far from the mean to one side as to the other, and within 0 and 1.
+    off = np.random.default_rng(1).uniform(-1, 1, len(mean))[:, None] * mean.min(axis=1, keepdims=True) * [1, -1]
+    directions = {"forward": mean + off, "backward": mean - off}
+    metrics = write_report(tmp_path, predictions, baselines(predictions), histories(), FACTS, directions)
+    assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == metrics
+    truth = (predictions["label"] == "pos").to_numpy(int)
+    assert metrics["model"]["accuracy"] == accuracy_score(truth, mean.argmax(axis=1))
+    page = Page((tmp_path / "report.html").read_text("utf-8")).text
+    for name, probabilities in directions.items():
+        found = metrics["directions"][name]
+        assert found["accuracy"] == accuracy_score(truth, probabilities.argmax(axis=1))
+        assert found["accuracy_ci95"][0] < found["accuracy"] < found["accuracy_ci95"][1]
+        low, high = found["accuracy_ci95"]
+        assert f"ULMFiT, {name} alone{found['accuracy']:.1%}{low:.1%} to {high:.1%}" in page
+        assert f"the {name} one alone has {found['accuracy']:.1%}" in page
+
+
+def test_a_run_in_one_direction_does_not_speak_of_directions(tmp_path):
+    assert "directions" not in write(tmp_path, table())
+    assert "alone has" not in Page((tmp_path / "report.html").read_text("utf-8")).text
+
+
 def test_metrics_are_byte_identical_for_two_runs_whatever_they_took(tmp_path):
     write(tmp_path / "first", table(), FACTS)
     write(tmp_path / "second", table(), FACTS | {"durations": {"classifier": 99.0}})

@@ -11,8 +11,10 @@ import sys
 import tarfile
 import threading
 import time
+from dataclasses import asdict, replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,14 @@ import torch
 from data_scripts import wt103
 from tests.conftest import reviews
 from ulmfit_app import __main__ as cli
+from ulmfit_app import budget, language_model
 from ulmfit_app import run as pipeline
-from ulmfit_app.config import ModelSettings
+from ulmfit_app.config import TINY, DataSettings, ModelSettings
+from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.language_model import build
-from ulmfit_app.tokens import SPECIALS
+from ulmfit_app.predictor import Predictor
+from ulmfit_app.recipes import WEAK_START
+from ulmfit_app.tokens import SPECIALS, sha256_of_strings
 
 SMALL = [
     "--preset", "tiny", "--text", "review", "--label", "sentiment",
@@ -188,25 +194,28 @@ def test_predictions_come_for_texts_and_for_files(csv, tmp_path, capsys):
     assert len(table) == 160 and np.allclose(table["p_neg"] + table["p_pos"], 1)
 
 
-def test_a_start_in_wt103s_format_comes_over_http_and_takes_the_published_plan(csv, tmp_path, monkeypatch, capsys):
+def test_starts_in_wt103s_format_come_over_http_and_take_the_published_plan(csv, tmp_path, monkeypatch, capsys):
     vocab = [*SPECIALS, *"the film a plot great dull of and".split()]
-    model = build(vocab, ModelSettings(emb_sz=12, n_hid=16, n_layers=3), drop_mult=1.0)
-    torch.save(model.state_dict(), tmp_path / "lstm_fwd.pth")
     (tmp_path / "itos_wt103.pkl").write_bytes(pickle.dumps(vocab))
-    with tarfile.open(tmp_path / "wt103-fwd.tgz", "w:gz") as archive:
-        for name in ("lstm_fwd.pth", "itos_wt103.pkl"):
-            archive.add(tmp_path / name, f"wt103-fwd/{name}")
+    for mark in ("fwd", "bwd"):
+        model = build(vocab, ModelSettings(emb_sz=12, n_hid=16, n_layers=3), drop_mult=1.0)
+        torch.save(model.state_dict(), tmp_path / f"lstm_{mark}.pth")
+        with tarfile.open(tmp_path / f"wt103-{mark}.tgz", "w:gz") as archive:
+            for name in (f"lstm_{mark}.pth", "itos_wt103.pkl"):
+                archive.add(tmp_path / name, f"wt103-{mark}/{name}")
     handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(wt103, "URL", f"http://127.0.0.1:{server.server_port}/wt103-fwd.tgz")
-        assert run(csv, tmp_path / "run", "--pretrained", "wt103") == 0
+        monkeypatch.setattr(wt103, "URL", f"http://127.0.0.1:{server.server_port}")
+        assert run(csv, tmp_path / "run", "--pretrained", "wt103", "--bidirectional") == 0
         server.shutdown()
     said = capsys.readouterr().out
-    assert "AWD-LSTM 12/16/3" in said and "wt103-fwd.tgz" in said and "The published plan" in said
-    assert list(pd.read_csv(tmp_path / "run" / "lm" / "history.csv")["phase"]) == ["embeddings", "all groups"]
-    phases = pd.read_csv(tmp_path / "run" / "classifier" / "history.csv")["phase"]
-    assert list(phases) == ["head", "last two groups", "last three groups", "all groups", "all groups"]
+    assert "AWD-LSTM 12/16/3" in said and "wt103-fwd.tgz" in said and "wt103-bwd.tgz" in said
+    for ending, beginning in (("", "Classifier: "), ("-backward", "Classifier, backward: ")):
+        assert f"{beginning}The published plan" in said
+        assert list(pd.read_csv(tmp_path / "run" / f"lm{ending}" / "history.csv")["phase"]) == ["embeddings", "all groups"]
+        phases = pd.read_csv(tmp_path / "run" / f"classifier{ending}" / "history.csv")["phase"]
+        assert list(phases) == ["head", "last two groups", "last three groups", "all groups", "all groups"]
 
 
 def test_another_runs_language_model_is_a_start(csv, tmp_path, capsys):
@@ -215,6 +224,104 @@ def test_another_runs_language_model_is_a_start(csv, tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"from the bundle {tmp_path / 'first' / 'lm'}, which started from random weights" in said
     assert "The plan for a weak start" in said.rpartition("which started")[2], "one small epoch is no strong start"
+
+
+def small_settings(csv, **changes):
+    data = DataSettings(source=str(csv), text="review", label="sentiment")
+    return replace(TINY, data=data, model=ModelSettings(emb_sz=12, n_hid=16, n_layers=2), **changes)
+
+
+def test_the_stage_keys_of_a_forward_run_are_those_of_a_run_that_knows_no_direction(csv, tmp_path):
+    s = small_settings(csv)
+    job = pipeline.Run(tmp_path / "run", s)
+    table, split = job.corpus.table, job.selection.split
+    rows = split.index[split != ""]
+    content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows]])
+    libraries = [version("fastai"), version("torch"), resolve_precision(s.precision)]
+    phases = ("name", "epochs", "freeze_to", "lr", "decay")
+    plan = {
+        "name": WEAK_START.name,
+        "drop_mult": WEAK_START.drop_mult,
+        "phases": [{name: getattr(phase, name) for name in phases} for phase in WEAK_START.phases],
+    }
+    tokens = pipeline._key(content, asdict(s.tokens), version("spacy"))
+    lm = pipeline._key(tokens, asdict(s.lm), job.selection.lm_epochs, f"random {s.model}", s.seed, libraries)
+    clas = pipeline._key(lm, asdict(s.classifier), plan, libraries)
+    learned = sha256_of_strings(table["text"][table["split"] == "train"])
+    report = pipeline._key(clas, learned, job.corpus.test_name, version("scikit-learn"))
+    expected = {"tokens": tokens, "lm": lm, "classifier": clas, "report": report}
+    assert {name: stage.key for name, stage in job.stages.items()} == expected
+
+
+def test_the_second_direction_changes_the_key_of_the_report_alone(csv, tmp_path):
+    one, two = (pipeline.Run(tmp_path / "run", small_settings(csv, bidirectional=both)) for both in (False, True))
+    assert list(two.stages) == ["tokens", "lm", "classifier", "lm-backward", "classifier-backward", "report"]
+    assert {name for name in one.stages if one.stages[name].key != two.stages[name].key} == {"report"}
+    assert len({stage.key for stage in two.stages.values()}) == 6
+
+
+def test_a_run_from_before_there_was_a_second_direction_keeps_its_plan_in_minutes(csv, tmp_path, monkeypatch):
+    rates = budget.Rates(1e-6, 1e-6, 1e-6, 1e-6, 1e-6)
+    monkeypatch.setattr(budget, "measure", lambda *_: rates)
+    pipeline.Run(tmp_path, small_settings(csv), minutes=5).write_config()
+    config = json.loads((tmp_path / "config.json").read_text())
+    for settings in (config["settings"], config["requested"]["settings"]):
+        del settings["bidirectional"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(budget, "measure", lambda *_: pytest.fail("the machine was measured again"))
+    again = pipeline.Run(tmp_path, small_settings(csv), minutes=5)
+    assert again.settings.lm.max_tokens == config["settings"]["lm"]["max_tokens"]
+
+
+def test_both_directions_are_measured_at_twice_the_time_of_one(csv, tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "_seconds", lambda step, repeats=2: 1.0)
+    texts, start = reviews(40)["review"], language_model.find_start("none", small_settings(csv).model)
+    one, two = (budget.measure(texts, start, small_settings(csv, bidirectional=both)) for both in (False, True))
+    for name in ("lm_training", "classifier_training", "encoding"):
+        assert getattr(two, name) == 2 * getattr(one, name)
+
+
+def test_a_second_direction_is_added_to_a_finished_run_and_averaged(csv, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(csv, out)
+    first = stages_done(out)
+    assert run(csv, out, "--bidirectional") == 0
+    said = capsys.readouterr().out
+    assert "Language model, backward, all groups, epoch 1" in said and "ULMFiT, backward alone" in said
+    second = stages_done(out)
+    assert {name for name in first if first[name] != second[name]} == {"report"}
+    found = json.loads(metrics(out))
+    assert list(found["directions"]) == ["forward", "backward"]
+    assert "language_model_backward" in found["facts"]
+
+    columns = ["p_neg", "p_pos"]
+    predictions = pd.read_csv(out / "report" / "predictions.csv")
+    folders = [out / "classifier", out / "classifier-backward"]
+    predictors = [Predictor(folder) for folder in folders]
+    assert [predictor.bundle.direction for predictor in predictors] == ["forward", "backward"]
+    alone = [predictor.predict(predictions["text"])[columns].to_numpy() for predictor in predictors]
+    assert not np.allclose(*alone, atol=1e-6)
+    assert np.allclose(predictions[columns], (alone[0] + alone[1]) / 2, atol=1e-6)
+    assert found["model"]["accuracy"] == (predictions["label"] == predictions["predicted"]).mean()
+    for direction, probabilities in zip(found["directions"].values(), alone, strict=True):
+        named = np.array(["neg", "pos"])[probabilities.argmax(1)]
+        assert direction["accuracy"] == (predictions["label"] == named).mean()
+
+    assert cli.main(["predict", str(out), "--file", str(csv), "--text", "review", "--out", str(tmp_path / "p.csv")]) == 0
+    expected = np.mean([predictor.predict(pd.read_csv(csv)["review"])[columns].to_numpy() for predictor in predictors], 0)
+    assert np.allclose(pd.read_csv(tmp_path / "p.csv")[columns], expected, atol=1e-6)
+
+    marks = [out / "lm" / "stage.json", out / "lm-backward" / "stage.json"]
+    before = [mark.stat().st_mtime_ns for mark in marks]
+    assert cli.main(["finetune", str(out)]) == 0
+    assert all(mark.stat().st_mtime_ns > when for mark, when in zip(marks, before, strict=True))
+    (out / "lm-backward" / "stage.json").unlink()
+    capsys.readouterr()
+    assert cli.main(["classify", str(out)]) == 5
+    assert "stage 'lm-backward'" in capsys.readouterr().err
+    (out / "classifier-backward" / "bundle.json").unlink()
+    assert cli.main(["predict", str(out), "a text"]) == 5
+    assert "No trained classifier-backward" in capsys.readouterr().err
 
 
 def test_another_data_set_is_not_trained_over_a_run(csv, tmp_path, capsys):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ulmfit_app import softmax
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.language_model import build
-from ulmfit_app.softmax import Logits, Sampler, VocabularyHead, cross_entropy
+from ulmfit_app.softmax import SIZES_APART, Logits, Sampler, VocabularyHead, cross_entropy
 
 WORDS, EMB = 1_000, 16
 
@@ -106,7 +106,13 @@ def test_the_sampled_softmax_finds_the_targets_among_its_words():
     w, b, places = Sampler(COUNTS, draws=50).choose(weight, bias, targets.flatten())
     assert torch.equal(w[places], weight[targets.flatten()])
     assert torch.equal(b[places], bias[targets.flatten()]), "the true word is always there, so it is not corrected"
-    assert len(w) < WORDS
+    assert b.isfinite().sum() < WORDS
+
+
+def test_a_sampled_softmax_has_few_sizes_for_which_code_is_compiled_and_kept():
+    (_, weight, bias), targets = inputs()
+    sizes = {len(Sampler(COUNTS, draws=n).choose(weight, bias, targets.flatten())[0]) for n in range(10, 90)}
+    assert sizes == {SIZES_APART}
 
 
 def test_with_every_word_drawn_the_sampled_softmax_is_the_full_one():

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from fastai.text.data import LMDataLoader, Numericalize
+from fastai.text.data import LMDataLoader, Numericalize, reverse_text
 from fastai.text.data import make_vocab as fastais_make_vocab
 
 from tests.conftest import made_store
@@ -61,6 +61,23 @@ def test_counts_are_those_of_the_texts_asked_for(empty_cache):
     expected = Counter(itertools.chain(*(words_of(store, i) for i in (1, 3, 3))))
     counts = store.counts([1, 3, 3])
     assert {word: n for word, n in zip(store.words, counts, strict=True) if n} == expected
+
+
+def test_a_backward_store_gives_each_text_whole_and_reversed_as_fastai_does(empty_cache):
+    forward = TokenStore.open(tokenize(REVIEWS))
+    backward = forward.backward()
+    assert (forward.direction, backward.direction) == ("forward", "backward")
+    for i in range(len(forward)):
+        assert backward[i].tolist() == reverse_text(torch.from_numpy(np.array(forward[i]))).tolist()
+        assert words_of(backward, i)[-1] == "xxbos"
+    assert np.array_equal(backward.lengths(), forward.lengths())
+    assert np.array_equal(backward.counts([1, 3, 3]), forward.counts([1, 3, 3]))
+
+
+def test_a_backward_store_copies_no_ids(empty_cache):
+    store = TokenStore.open(tokenize(REVIEWS))
+    assert isinstance(store.backward().ids, np.memmap)
+    assert np.shares_memory(store.backward()[1], store.ids)
 
 
 def test_a_store_of_no_texts_opens(empty_cache):
@@ -184,6 +201,15 @@ def test_the_vocabulary_is_fastais(empty_cache, min_freq, max_vocab):
     assert found[-1] == FAKE
 
 
+def test_known_words_enter_the_vocabulary_however_rare_they_are(empty_cache):
+    store = TokenStore.open(tokenize(["good a good b good c good rare unknown", "elsewhere"]))
+    settings = TokenSettings(min_freq=3)
+    plain, known = (make_vocab(store, [0], settings, known) for known in ((), ["rare", "elsewhere", "good"]))
+    assert "good" in plain and not {"rare", "unknown"} & set(plain)
+    assert "rare" in known and not {"unknown", "elsewhere"} & set(known)
+    assert [word for word in known if word != "rare"][: len(SPECIALS) + 1] == plain[: len(SPECIALS) + 1]
+
+
 def test_words_of_other_texts_do_not_enter_the_vocabulary(empty_cache):
     store = TokenStore.open(tokenize(["good film", "dull plot"]))
     vocab = make_vocab(store, [0], TokenSettings(min_freq=0))
@@ -254,6 +280,27 @@ def test_language_model_batches_are_fastais(batch_size, bptt):
     assert len(ours) == len(expected)
 
 
+def test_backward_language_model_batches_are_fastais_of_reversed_texts():
+    store = made_store([7, 1, 30, 12, 55, 3, 3, 90, 21])
+    texts = [reverse_text(torch.from_numpy(store[i].astype(np.int64))) for i in range(len(store))]
+    fastais = LMDataLoader(texts, bs=4, seq_len=10, shuffle=False, device=torch.device("cpu"))
+    assert read_all(LanguageModelBatches(store.backward(), np.arange(len(store)), 4, 10)) == read_all(fastais)
+
+
+def test_backward_texts_come_in_the_order_of_the_forward_epoch():
+    store = counted_store([7, 1, 30, 12, 55, 3, 3, 90, 21])
+    streams = []
+    for one in (store, store.backward()):
+        batches = list(LanguageModelBatches(one, np.arange(len(one)), batch_size=1, bptt=10, seed=3, shuffle=True))
+        streams.append([*torch.cat([x for x, _ in batches], dim=1)[0].tolist(), int(batches[-1][1][0, -1])])
+    texts = [set(store[i].tolist()) for i in range(len(store))]
+    text_of = {token: i for i, tokens in enumerate(texts) for token in tokens}
+    orders = [list(dict.fromkeys(text_of[token] for token in stream)) for stream in streams]
+    assert orders[0] == orders[1] != sorted(orders[0])
+    expected = itertools.chain(*(store[i][::-1].tolist() for i in orders[1]))
+    assert streams[1] == list(expected)
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_the_target_is_the_next_token(shuffle):
     for x, y in lm_batches(shuffle=shuffle):
@@ -280,6 +327,32 @@ def test_a_shuffled_epoch_reads_whole_texts_once():
     assert stream != sorted(stream)
     breaks = sum(after != before + 1 for before, after in itertools.pairwise(stream))
     assert breaks < len(lengths)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_epochs_of_so_many_tokens_go_on_where_the_one_before_ended(shuffle):
+    store = made_store([30, 7, 50, 12, 61, 41])
+    whole = LanguageModelBatches(store, range(6), 1, 10, seed=1, shuffle=shuffle)
+    parts = LanguageModelBatches(store, range(6), 1, 10, seed=1, shuffle=shuffle, tokens_an_epoch=50)
+    # 201 tokens have 200 successors.
+    assert len(whole) == 20 and len(parts) == 5
+    read = []
+    for parts.epoch in range(4):
+        read += [x for x, _ in parts]
+    assert torch.equal(torch.cat(read, 1), torch.cat([x for x, _ in whole], 1))
+    again = []
+    for parts.epoch in range(4, 8):
+        again += [x for x, _ in parts]
+    assert torch.equal(torch.cat(read, 1), torch.cat(again, 1)) != shuffle, "each time all was read, another order"
+
+
+def test_counts_are_of_the_texts_asked_for(monkeypatch):
+    monkeypatch.setattr(tokens, "COUNTED_AT_A_TIME", 2)
+    store = made_store([30, 0, 50, 12, 61, 41])
+    some = [4, 1, 0, 5, 2]
+    expected = Counter(int(i) for text in some for i in store[text])
+    assert Counter(dict(enumerate(store.counts(some)))) == expected
+    assert store.counts([]).sum() == 0
 
 
 def test_an_order_depends_on_seed_and_epoch_alone():
@@ -432,3 +505,9 @@ def test_batches_are_of_the_texts_asked_for():
     store = counted_store([3, 5, 9, 2, 7])
     found = ClassifierBatches(store, [4, 1], [1, 0], batch_size=4)
     assert read_all(found) == [([list(range(19, 26)), [*range(3, 8), PAD_ID, PAD_ID]], [1, 0])]
+
+
+def test_backward_texts_are_padded_on_the_right_too():
+    store = counted_store([3, 5])
+    found = ClassifierBatches(store.backward(), [0, 1], [0, 1], batch_size=2)
+    assert read_all(found) == [([[7, 6, 5, 4, 3], [2, 1, 0, PAD_ID, PAD_ID]], [1, 0])]

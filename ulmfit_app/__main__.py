@@ -1,8 +1,11 @@
 """The verbs, one a stage; the only place that prints or exits.
 
-python -m ulmfit_app.run imdb             everything, from raw reviews to a report
-python -m ulmfit_app finetune RUN         one stage of a run again: finetune, classify or report
-python -m ulmfit_app predict RUN "a text" labels with probabilities
+python -m ulmfit_app.run imdb              everything, from raw reviews to a report
+python -m ulmfit_app finetune RUN          one stage of a run again, in each direction: finetune, classify or report
+python -m ulmfit_app predict RUN "a text"  labels with probabilities
+python -m ulmfit_app pretrain CORPUS       a language model from general text
+python -m ulmfit_app generate MODEL "The"  texts that a language model writes
+python -m ulmfit_app perplexity MODEL FILE how well a language model predicts a text or a corpus
 """
 
 import json
@@ -14,11 +17,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from tyro import MISSING
 from tyro.conf import Positional, arg
 
 from data_scripts.fetch import FetchError
 from ulmfit_app.config import (
     PRESETS,
+    PRETRAINING_PRESETS,
     ClassifierSettings,
     DataSettings,
     LanguageModelSettings,
@@ -27,6 +32,7 @@ from ulmfit_app.config import (
     TokenSettings,
 )
 from ulmfit_app.errors import SettingError, UserError
+from ulmfit_app.sampling import SamplingSettings
 
 # fastai decorates with torch.jit.script at import; the user can do nothing about it.
 warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
@@ -49,6 +55,7 @@ class RunArguments:
     lm: LanguageModelSettings
     classifier: ClassifierSettings
     seed: int  # of weights, dropout, splits and the order of texts
+    bidirectional: bool  # a forward and a backward model, and the mean of their probabilities; twice the time
     # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
     precision: Literal["auto", "fp16", "bf16", "fp32"]
     preset: PRESET_NAMES | None = (
@@ -59,6 +66,30 @@ class RunArguments:
 
     def settings(self) -> Settings:
         return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
+
+
+@dataclass(frozen=True)
+class PretrainArguments:
+    """Stage one: train a language model on general text, from which runs can start: --pretrained models/NAME.
+
+    The same command goes on after an interruption; with more --lm.max-tokens or --minutes, a finished model is trained
+    longer. The defaults shown are those of --preset, or of small.
+    """
+
+    # WikiExtractor's folder or archive, a .txt with a document a line, a folder of those, or WikiText's folder or CSV
+    corpus: Positional[Path]
+    tokens: TokenSettings
+    model: ModelSettings
+    lm: LanguageModelSettings
+    name: str | None = None  # of the model; None: the corpus's
+    preset: Literal["small", "paper"] = "small"
+    backwards: bool = False  # learn to predict the word before instead of the next one
+    minutes: float | None = None  # train so long, measured on this machine, instead of --lm.max-tokens
+    format: Literal["bundle", "fastai"] = "bundle"  # fastai: write NAME.pth and NAME.pkl beside the bundle, too
+    out: Path = Path("models")  # the model's folder is OUT/NAME
+    seed: int = 42
+    # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -80,6 +111,26 @@ class PredictArguments:
     encoding: str = "utf-8"  # of the file
     # of the encoder's products; auto: the machine's fastest; int8: faster still for single texts, and less exact
     precision: Literal["auto", "fp16", "bf16", "fp32", "int8"] = "auto"
+
+
+@dataclass(frozen=True)
+class GenerateArguments:
+    """Go on writing from a prompt with a language model; a model that reads backward writes what stood before it."""
+
+    # a model that comes with the package, such as en-small; the folder of a language model; or a run folder
+    model: Positional[str]
+    prompt: Positional[str] = ""  # empty: the beginning of a text, or its end where the model reads backward
+    sampling: Annotated[SamplingSettings, arg(name="")] = SamplingSettings()
+
+
+@dataclass(frozen=True)
+class PerplexityArguments:
+    """How well a language model predicts a text or a corpus, by the softmax over all its words."""
+
+    # a model that comes with the package, such as en-small; the folder of a language model; or a run folder
+    model: Positional[str]
+    # a .txt, read as one text; or a corpus as pretrain takes it, which includes folders of .txt with a document a line
+    file: Positional[Path]
 
 
 def _preset_in(argv: list[str]) -> str | None:
@@ -120,6 +171,7 @@ def run(argv: list[str]) -> None:
     out = arguments.out or Path("runs") / f"{source.stem}-{preset}"
 
     print("Starting …", flush=True)
+    from ulmfit_app.evaluation.page import named_scores
     from ulmfit_app.run import Run  # torch and fastai take seconds; a wrong option should not have to wait for them
 
     job = Run(out, settings, arguments.minutes, preset)
@@ -133,19 +185,42 @@ def run(argv: list[str]) -> None:
     report = job.carry_out()
     metrics = json.loads(report.with_name("metrics.json").read_text(encoding="utf-8"))
     print(f"\nAccuracy on {job.corpus.test_name}, {metrics['model']['n']:,} texts, with its 95 % interval:")
-    for name, scores in {"ULMFiT": metrics["model"], **metrics["baselines"]}.items():
+    for name, scores in named_scores(metrics).items():
         low, high = scores["accuracy_ci95"]
         print(f"  {100 * scores['accuracy']:5.1f} %  ({100 * low:.1f} to {100 * high:.1f})  {name}")
     print(f"Report: {report}")
+
+
+def pretrain(argv: list[str]) -> None:
+    preset = PRETRAINING_PRESETS.get(_preset_in(argv) or "small", PRETRAINING_PRESETS["small"])
+    default = PretrainArguments(MISSING, preset.tokens, preset.model, preset.lm)
+    arguments = tyro.cli(PretrainArguments, args=argv, default=default, prog="python -m ulmfit_app pretrain")
+    settings = replace(
+        preset,
+        tokens=arguments.tokens,
+        model=arguments.model,
+        lm=arguments.lm,
+        seed=arguments.seed,
+        precision=arguments.precision,
+    )
+    print("Starting …", flush=True)
+    from ulmfit_app import language_model, pretraining
+
+    name = arguments.name or arguments.corpus.name.partition(".")[0]
+    folder = arguments.out / name
+    direction = "backward" if arguments.backwards else "forward"
+    facts = pretraining.pretrain(arguments.corpus, folder, settings, direction, arguments.minutes)
+    print(f"Perplexity {facts['perplexity']:.1f} on {facts['held_out']['documents']:,} held-out documents.")
+    if arguments.format == "fastai":
+        print("In fastai's format:", *language_model.write_fastai(folder, name))
+    print(f"Model: {folder}")
 
 
 def _stage(verb: str, name: str, argv: list[str]) -> None:
     from ulmfit_app.run import Run
 
     arguments = tyro.cli(StageArguments, args=argv, prog=f"python -m ulmfit_app {verb}")
-    job = Run(arguments.run)
-    job.repeat(name)
-    print(f"Done: {job.stages[name].folder}")
+    print("Done:", *Run(arguments.run).repeat(name))
 
 
 def predict(argv: list[str]) -> None:
@@ -153,10 +228,10 @@ def predict(argv: list[str]) -> None:
     if bool(arguments.texts) == bool(arguments.file):
         raise SettingError('Expected texts or a file: predict RUN "a text" …, or predict RUN --file reviews.csv')
 
-    from ulmfit_app.predictor import Predictor, predict_file
-    from ulmfit_app.run import classifier_folder
+    from ulmfit_app.predictor import predict_file
+    from ulmfit_app.run import load_predictor
 
-    predictor = Predictor(classifier_folder(arguments.run), arguments.precision)
+    predictor = load_predictor(arguments.run, arguments.precision)
     if arguments.file:
         rows = predict_file(predictor, arguments.file, arguments.out, arguments.text, arguments.encoding)
         print(f"{rows:,} rows predicted in {predictor.precision}: {arguments.out}")
@@ -167,12 +242,39 @@ def predict(argv: list[str]) -> None:
         print(f"{row['predicted']}\t{shares}\t{row['text']}")
 
 
+def generate(argv: list[str]) -> None:
+    arguments = tyro.cli(GenerateArguments, args=argv, prog="python -m ulmfit_app generate")
+
+    from ulmfit_app import generation
+    from ulmfit_app.language_model import locate
+
+    texts = generation.generate(generation.load(locate(arguments.model)), arguments.prompt, arguments.sampling)
+    print(*texts, sep="\n\n")
+
+
+def perplexity(argv: list[str]) -> None:
+    arguments = tyro.cli(PerplexityArguments, args=argv, prog="python -m ulmfit_app perplexity")
+
+    from ulmfit_app import generation
+    from ulmfit_app.language_model import locate
+
+    trained = generation.load(locate(arguments.model))
+    score, n_texts = generation.score_file(trained, arguments.file)
+    print(
+        f"perplexity {score.perplexity:.2f} ({score.nats_a_token:.4f} nats a token; {score.tokens:,} tokens predicted, "
+        f"{100 * score.unknown_share:.2f} % of them unknown words; texts: {n_texts:,}; {trained.precision})"
+    )
+
+
 VERBS = {
     "run": run,
+    "pretrain": pretrain,
     "finetune": lambda argv: _stage("finetune", "lm", argv),
     "classify": lambda argv: _stage("classify", "classifier", argv),
     "report": lambda argv: _stage("report", "report", argv),
     "predict": predict,
+    "generate": generate,
+    "perplexity": perplexity,
 }
 
 

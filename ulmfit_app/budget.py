@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ulmfit_app.classifier import build_classifier
-from ulmfit_app.config import Settings
+from ulmfit_app.config import ModelSettings, Settings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.hardware import autocast, resolve_precision
@@ -96,7 +96,7 @@ def select(table: pd.DataFrame, settings: Settings, plan: Plan) -> Selection:
 # ------------------------------------------------------------------------------------------------------ how long it takes
 @dataclass(frozen=True)
 class Rates:
-    """Seconds a token on this machine."""
+    """Seconds a token on this machine, of models all directions of the run together."""
 
     tokenizing: float
     lm_training: float
@@ -129,13 +129,8 @@ def measure(texts: pd.Series, start: Start, settings: Settings) -> Rates:
     # Vocabularies grow about with the square root of a text (Heaps' law); this is generous for words seen three times.
     in_all = int(planned_tokens(texts).sum())
     vocab_size = min(settings.tokens.max_vocab, 1_000 + int(12 * in_all**0.5))
-    vocab = [str(i) for i in range(vocab_size)]
-    lm = build(vocab, start.shape, settings.lm.drop_mult).to(device).train()
-    if settings.lm.softmax == "sampled":
-        lm[1].sampler = Sampler(np.ones(vocab_size))
+    lm_training = language_model_seconds(vocab_size, start.shape, settings)
     precision = resolve_precision(settings.precision)
-    ids = torch.randint(9, vocab_size, (settings.lm.batch_size, settings.lm.bptt), device=device)
-    lm_training = _training_seconds(lm, ids, lambda logits: logits.cross_entropy(ids), precision)
     length = max(n_tokens // len(sample), 2)
     clas = build_classifier(vocab_size, 2, start.shape).to(device).train()
     # Gradients over whole texts, as in training.
@@ -146,7 +141,20 @@ def measure(texts: pd.Series, start: Start, settings: Settings) -> Rates:
     clas.eval()
     with torch.inference_mode(), autocast(precision, device.type):
         encoding = _seconds(lambda: clas(texts)) / texts.numel()
-    return Rates(tokenizing / torch.get_num_threads(), lm_training, classifier_training, encoding, baseline)
+    directions = 1 + settings.bidirectional
+    of_models = (directions * rate for rate in (lm_training, classifier_training, encoding))
+    return Rates(tokenizing / torch.get_num_threads(), *of_models, baseline)
+
+
+def language_model_seconds(vocab_size: int, shape: ModelSettings, settings: Settings) -> float:
+    """Seconds a token of training a language model here, by `settings.lm`."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vocab = [str(i) for i in range(vocab_size)]
+    model = build(vocab, shape, settings.lm.drop_mult).to(device).train()
+    if settings.lm.softmax == "sampled":
+        model[1].sampler = Sampler(np.ones(vocab_size))
+    ids = torch.randint(9, vocab_size, (settings.lm.batch_size, settings.lm.bptt), device=device)
+    return _training_seconds(model, ids, lambda logits: logits.cross_entropy(ids), resolve_precision(settings.precision))
 
 
 def _training_seconds(model: nn.Module, ids: Tensor, loss_of: Callable[[Any], Tensor], precision: str) -> float:

@@ -3,22 +3,25 @@
 A bundle is a folder. Its `bundle.json` names the other two files and their SHA-256, and is replaced last, in one step: until
 then the old model loads, from then on the new one.
 
-    bundle.json                     kind, shape, language, labels, origin, and the hashes, its own included
+    bundle.json                     kind, shape, direction, language, labels, origin, and the hashes, its own included
     weights-<hash>.safetensors      every parameter once; tied weights are stored once
     vocab-<hash>.json               the word of each id
 """
 
 import hashlib
 import json
+import platform
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save
+from safetensors.torch import load_file, save
 
 from data_scripts.files import replacing, sha256_of
-from ulmfit_app.config import ModelSettings
+from ulmfit_app.config import Direction, ModelSettings
 from ulmfit_app.errors import BundleError
 from ulmfit_app.tokens import sha256_of_strings
 
@@ -40,11 +43,18 @@ class Bundle:
     labels: list[str] = field(default_factory=list)
     about: dict = field(default_factory=dict)
     weights: Path | None = None  # where a loaded bundle's weights are
+    direction: Direction = "forward"  # in which it learned to read
 
     @property
     def vocab_hash(self) -> str:
         """Two models with this in common give each id to the same word."""
         return sha256_of_strings(self.vocab)
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    packages = ("ulmfit-app", "fastai", "torch", "spacy", "scikit-learn", "numpy")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
 def unique_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -72,16 +82,46 @@ def _seal(description: dict) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def save_bundle(folder: Path, model: torch.nn.Module, bundle: Bundle) -> None:
-    """Write or replace the bundle in `folder`; a failure or a kill at any moment leaves the old one whole."""
+SCALE = ".scale"  # behind a matrix's name: what each of its rows, stored in int8, is to be multiplied by
+
+
+def _in_int8(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Matrices as int8 with a scale a row, the rest as they are."""
+    stored = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2 and tensor.is_floating_point():
+            scale = (tensor.abs().amax(1, keepdim=True) / 127).clamp_min(1e-12)
+            stored[name], stored[name + SCALE] = (tensor / scale).round().to(torch.int8), scale
+        else:
+            stored[name] = tensor
+    return stored
+
+
+def _in_fp32(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    scales = {name: tensors[name + SCALE] for name in tensors if name + SCALE in tensors}
+    return {
+        name: tensor * scales[name] if name in scales else tensor
+        for name, tensor in tensors.items()
+        if not name.endswith(SCALE)
+    }
+
+
+def save_bundle(folder: Path, model: torch.nn.Module, bundle: Bundle, *, in_int8: bool = False) -> None:
+    """Write or replace the bundle in `folder`; a failure or a kill at any moment leaves the old one whole.
+
+    in_int8: store matrices in a quarter of the bytes, each number off by up to 1/254 of its row's largest.
+    """
     description = {
         "format": FORMAT,
         "kind": bundle.kind,
         "shape": asdict(bundle.shape),
+        "direction": bundle.direction,
         "language": bundle.language,
         "labels": bundle.labels,
         "about": bundle.about,
-        "weights": _write(folder, "weights-{}.safetensors", save(unique_tensors(model))),
+        "weights": _write(
+            folder, "weights-{}.safetensors", save(_in_int8(unique_tensors(model)) if in_int8 else unique_tensors(model))
+        ),
         "vocab": _write(folder, "vocab-{}.json", json.dumps(bundle.vocab, ensure_ascii=False).encode()),
     }
     description["sha256"] = _seal(description)
@@ -129,11 +169,24 @@ def load_bundle(folder: Path, kind: str) -> Bundle:
         weights = _checked_file(folder, found["weights"])
         vocab = json.loads(_checked_file(folder, found["vocab"]).read_text(encoding="utf-8"))
         shape = ModelSettings(**found["shape"])
-        return Bundle(kind, shape, found["language"], vocab, found["labels"], found["about"], weights)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        # Bundles were all forward before they said so.
+        direction = found.get("direction", "forward")
+        if direction not in get_args(Direction):
+            raise ValueError(f"direction {direction!r}")
+        return Bundle(kind, shape, found["language"], vocab, found["labels"], found["about"], weights, direction)
+    except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"{path} is not a description of a model ({type(error).__name__}: {error}). Train it again, or copy it again."
         ) from None
+
+
+def require_direction(found: str, wanted: str, what: str, advice: str = "") -> None:
+    """Raises BundleError when `what`, which learned to read in the direction `found`, is to read in the one `wanted`."""
+    if found != wanted:
+        raise BundleError(
+            f"{what} learned to read {found}, but is to read {wanted} here, where its weights know nothing. "
+            f"Give one that learned to read {wanted}. {advice}".rstrip()
+        )
 
 
 def load_weights(bundle: Bundle, model: torch.nn.Module) -> None:
@@ -142,6 +195,10 @@ def load_weights(bundle: Bundle, model: torch.nn.Module) -> None:
     Raises BundleError when the file is no safetensors file or the shapes differ.
     """
     try:
-        load_model(model, str(bundle.weights))
+        tensors = _in_fp32(load_file(bundle.weights))
+        # Not strict, because a tied weight is stored under one of its names only.
+        absent, unexpected = model.load_state_dict(tensors, strict=False)
+        if unexpected or set(unique_tensors(model)) & set(absent):
+            raise ValueError(f"missing {', '.join(absent) or 'nothing'}, left over {', '.join(unexpected) or 'nothing'}")
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise BundleError(f"{bundle.weights} does not fit the {bundle.kind} it is loaded for: {error}") from None

@@ -22,7 +22,7 @@ from fastai.text.models.core import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulmfit_app.bundle import Bundle, load_weights
+from ulmfit_app.bundle import Bundle, load_weights, require_direction
 from ulmfit_app.config import ClassifierSettings, ModelSettings
 from ulmfit_app.errors import BundleError
 from ulmfit_app.language_model import build, shaped
@@ -141,8 +141,9 @@ def learner(
     """fastai's classifier Learner over our batches, on the encoder of a fine-tuned language model.
 
     train, valid: (which texts of the store, the index of each one's label).
-    Raises BundleError when the store's ids mean other words than the language model's.
+    Raises BundleError when the store's ids mean other words than the language model's, or come in the other direction.
     """
+    require_direction(language_model.direction, store.direction, "The language model")
     if sha256_of_strings(store.words) != language_model.vocab_hash:
         raise BundleError(
             "The texts were numericalised with another vocabulary than the language model's: its encoder would read every "

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from ulmfit_app.errors import SettingError
 
+Direction = Literal["forward", "backward"]  # in which a model reads a text
 SECTIONS = ("data", "tokens", "model", "lm", "classifier")
 MAY_BE_ZERO = ("drop_mult", "weight_decay")
 LARGEST_DROPOUT = 0.25  # of the language model's, fastai
@@ -100,6 +101,7 @@ class Settings:
     lm: LanguageModelSettings = field(default_factory=LanguageModelSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     seed: int = 42
+    bidirectional: bool = False  # a forward and a backward model, and the mean of their probabilities; paper
     # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
 
@@ -147,6 +149,34 @@ TINY = replace(
 )
 
 PRESETS = {"tiny": TINY, "laptop": LAPTOP, "paper": PAPER}
+
+
+# Stage one. A model that a laptop learns in a night, and that a package can carry; it underfits for most of the time, so
+# that dropout would only slow it down.
+SMALL = Settings(
+    tokens=TokenSettings(max_vocab=40_000),
+    model=ModelSettings(emb_sz=256, n_hid=768, n_layers=3),
+    lm=LanguageModelSettings(
+        pretrained="none",
+        epochs=5,
+        random_lr=6e-3,
+        drop_mult=0.0,
+        weight_decay=0.01,
+        batch_size=128,
+        softmax="sampled",
+        grad_clip=1.0,
+        max_tokens=300_000_000,
+    ),
+)
+
+PAPER_PRETRAINING = replace(
+    SMALL,
+    tokens=TokenSettings(),
+    model=ModelSettings(),
+    lm=replace(SMALL.lm, epochs=10, random_lr=3e-3, drop_mult=0.1, max_tokens=None),
+)
+
+PRETRAINING_PRESETS = {"small": SMALL, "paper": PAPER_PRETRAINING}
 
 
 def to_json(settings: Settings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import matplotlib
 
@@ -24,18 +25,22 @@ from fastai.text.models.core import SequentialRNN, get_language_model
 from data_scripts import wt103
 from data_scripts.fetch import FetchError
 from data_scripts.files import replacing, sha256_of
-from ulmfit_app.bundle import load_bundle, load_weights
-from ulmfit_app.config import LanguageModelSettings, ModelSettings
+from ulmfit_app.bundle import load_bundle, load_weights, require_direction
+from ulmfit_app.config import Direction, LanguageModelSettings, ModelSettings
 from ulmfit_app.errors import BundleError
 from ulmfit_app.lstm import mend
 from ulmfit_app.optimizer import FusedAdam
 from ulmfit_app.softmax import Sampler, VocabularyHead, cross_entropy
+from ulmfit_app.tokenizer import UNK_ID
 from ulmfit_app.tokens import LanguageModelBatches, TokenStore
 from ulmfit_app.training import prepare
 
 log = logging.getLogger(__name__)
 
 RANDOM = "random weights"
+MODELS = Path(__file__).parent / "models"  # those that come with the package
+MARKS = {"forward": "fwd", "backward": "bwd"}  # in the names of fastai's files, which say the direction in no other way
+BESIDE = "Beside a forward model's folder NAME, the backward one is looked for in NAME-backward and NAME-bwd."
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Start:
     weights: dict[str, torch.Tensor] | None = None
     vocab: list[str] | None = None
     is_strong: bool = False  # whether it learned from general text, and not only from a domain's
+    direction: Direction = "forward"  # in which it reads
 
     @property
     def is_pretrained(self) -> bool:
@@ -78,17 +84,22 @@ def _read_vocab(path: Path) -> list[str]:
     return vocab
 
 
-def read_fastai(folder: Path) -> Start:
+def read_fastai(folder: Path, direction: Direction = "forward") -> Start:
     """Weights and vocabulary in fastai's own format: one .pth and one .pkl, as in WT103_FWD.
 
     Both are pickles. They are read by readers that build tensors, lists and strings and call nothing.
-    Raises BundleError when a file is missing, refused, or the two do not belong together.
+    direction: what the caller knows of them; the format does not say it, but the files' names may.
+    Raises BundleError when a file is missing, refused, named for the other direction, or the two do not belong together.
     """
     files = {suffix: sorted(folder.glob(f"*{suffix}")) for suffix in (".pth", ".pkl")}
     for suffix, found in files.items():
         if len(found) != 1:
             raise BundleError(f"Expected one {suffix} file in {folder}, found {len(found)}.")
     (weights_file,), (vocab_file,) = files[".pth"], files[".pkl"]
+    for file in (weights_file, vocab_file):
+        named = [known for known, mark in MARKS.items() if mark in file.name.lower()]
+        if len(named) == 1:
+            require_direction(named[0], direction, f"By its name, {file}", BESIDE)
     vocab = _read_vocab(vocab_file)
     try:
         weights = torch.load(weights_file, map_location="cpu", weights_only=True)
@@ -105,28 +116,76 @@ def read_fastai(folder: Path) -> Start:
     if len(vocab) != len(embedding):
         raise BundleError(f"{vocab_file} has {len(vocab):,} words, {weights_file.name} {len(embedding):,} embeddings.")
     fingerprint = sha256_of(weights_file) + sha256_of(vocab_file)
-    return Start(f"fastai's format in {folder.name}", fingerprint, shape, weights, vocab, is_strong=True)
+    origin = f"fastai's format in {folder.name}"
+    return Start(origin, fingerprint, shape, weights, vocab, is_strong=True, direction=direction)
 
 
-def find_start(pretrained: str, shape: ModelSettings) -> Start:
+def write_fastai(model_folder: Path, name: str) -> tuple[Path, Path]:
+    """A bundle as fastai's own files: NAME.pth and NAME.pkl beside it, which plain fastai takes as `pretrained_fnames`.
+
+    Returns both paths. Raises BundleError where there is no bundle.
+    """
+    bundle = load_bundle(model_folder, "language model")
+    model = build(bundle.vocab, bundle.shape, drop_mult=1.0)
+    load_weights(bundle, model)
+    weights, vocab = model_folder / f"{name}.pth", model_folder / f"{name}.pkl"
+    with replacing(weights) as draft:
+        torch.save(model.state_dict(), draft)
+    with replacing(vocab) as draft:
+        draft.write_bytes(pickle.dumps(bundle.vocab))
+    return weights, vocab
+
+
+def locate(name: str) -> Path:
+    """The folder of a language model's bundle.
+
+    name: of a model that comes with the package, such as en-small; or a bundle's folder; or a run's, whose forward model is
+    meant. Raises BundleError where there is none.
+    """
+    packaged = sorted(path.parent.name for path in MODELS.glob("*/bundle.json"))
+    if name in packaged:
+        return MODELS / name
+    folder = Path(name)
+    for candidate in (folder, folder / "lm"):
+        if (candidate / "bundle.json").is_file():
+            return candidate
+    found = "neither it nor its folder lm holds a bundle.json" if folder.is_dir() else "it is no folder"
+    raise BundleError(
+        f"There is no language model {name!r}: {found}. Expected a name (here: {', '.join(packaged) or 'none'}), the folder "
+        "of a language model, or a run's folder. Make one: python -m ulmfit_app pretrain CORPUS"
+    )
+
+
+def _of_direction(folder: Path, direction: Direction) -> Path:
+    """The folder itself; of the backward direction rather the one beside it, where there is one of such a name."""
+    stem = folder.name.removesuffix("-fwd")
+    beside = [folder.parent / f"{stem}-{ending}" for ending in ("backward", "bwd")]
+    return next((other for other in beside if direction == "backward" and other.is_dir()), folder)
+
+
+def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "forward") -> Start:
     """Resolve the setting `lm.pretrained`: "wt103", "none", or a folder.
 
-    WT103 that cannot be had is replaced by random weights, with a warning; a folder that cannot be read is a BundleError.
+    direction: in which the start has to read. Beside a forward model's folder NAME or NAME-fwd, the backward one is looked
+    for in NAME-backward, as in a run, and NAME-bwd.
+    WT103 that cannot be had is replaced by random weights, with a warning; a folder that cannot be read, or whose model
+    reads in the other direction, is a BundleError.
     """
-    random = Start(RANDOM, f"random {shape}", shape)
+    random = Start(RANDOM, f"random {shape}", shape, direction=direction)
     if pretrained == "none":
         return random
     if pretrained == "wt103":
         try:
-            source = wt103.fetch()
+            source = wt103.fetch(direction)
         except FetchError as error:
             log.warning("NO PRETRAINED MODEL: %s\nThe language model starts from random weights.", error)
             return random
-        start = read_fastai(source.path)
+        start = read_fastai(source.path, direction)
         return replace(start, origin=source.origin)
-    folder = Path(pretrained)
+    folder = _of_direction(Path(pretrained), direction)
     if (folder / "bundle.json").is_file():
         bundle = load_bundle(folder, "language model")
+        require_direction(bundle.direction, direction, f"The language model in {folder}", BESIDE)
         model = build(bundle.vocab, bundle.shape, drop_mult=1.0)
         load_weights(bundle, model)
         before = bundle.about.get("start", "a start that it does not name")
@@ -136,14 +195,23 @@ def find_start(pretrained: str, shape: ModelSettings) -> Start:
             bundle.shape,
             model.state_dict(),
             bundle.vocab,
-            is_strong=not before.endswith(RANDOM),
+            is_strong=bundle.about.get("learned_from_general_text", not before.endswith(RANDOM)),
+            direction=bundle.direction,
         )
     if not folder.is_dir():
         raise BundleError(
             f"No folder {folder} to start from. Expected for --pretrained: wt103, none, or a folder with a bundle or with "
             "fastai's .pth and .pkl."
         )
-    return read_fastai(folder)
+    return read_fastai(folder, direction)
+
+
+def find_starts(pretrained: str, shape: ModelSettings, bidirectional: bool) -> list[Start]:
+    """`find_start` for each direction, forward first. Raises BundleError also when both would start from the same files."""
+    starts = [find_start(pretrained, shape, direction) for direction in get_args(Direction)[: 1 + bidirectional]]
+    if bidirectional and starts[0].is_pretrained and starts[0].fingerprint == starts[1].fingerprint:
+        raise BundleError(f"The files in {pretrained} cannot read both forward and backward. {BESIDE}")
+    return starts
 
 
 def shaped(config: dict, shape: ModelSettings) -> dict:
@@ -174,6 +242,17 @@ def start_bias_at_frequencies(model: SequentialRNN, counts: np.ndarray) -> None:
         model[1].decoder.bias.copy_(shares.log())
 
 
+def vocabulary_overlap(start: Start, store: TokenStore, texts: np.ndarray) -> str:
+    """How far the start's vocabulary covers some of a store's texts, in a sentence."""
+    known, counts = set(start.vocab), store.counts(texts)
+    new = np.array([word not in known for word in store.words]) & (counts > 0)
+    share_new, share_unknown = counts[new].sum() / counts.sum(), counts[UNK_ID] / counts.sum()
+    return (
+        f"Vocabulary: {(counts > 0).sum():,} words, {new.sum():,} of them new to the start ({share_new:.1%} of the running "
+        f"words), which begin as the mean of the words it knows; {share_unknown:.1%} of the running words are in none."
+    )
+
+
 def learner(
     store: TokenStore,
     train: np.ndarray,
@@ -182,12 +261,17 @@ def learner(
     settings: LanguageModelSettings,
     precision: str,
     seed: int,
+    tokens_an_epoch: int | None = None,
 ) -> Learner:
     """fastai's language-model Learner over our batches, its weights as `start` says.
 
     train, valid: which texts of the store; words that the start does not know begin as the mean of those it knows.
+    Raises BundleError when the store gives texts in the other direction than the start reads.
     """
-    batches = LanguageModelBatches(store, train, settings.batch_size, settings.bptt, seed, shuffle=True)
+    require_direction(start.direction, store.direction, f"The start, {start.origin},")
+    batches = LanguageModelBatches(
+        store, train, settings.batch_size, settings.bptt, seed, shuffle=True, tokens_an_epoch=tokens_an_epoch
+    )
     check = LanguageModelBatches(store, valid, settings.batch_size, settings.bptt)
     learn = language_model_learner(
         DataLoaders(batches, check),
@@ -203,6 +287,7 @@ def learner(
     if settings.softmax == "sampled":
         learn.model[1].sampler = Sampler(store.counts(train))
     if start.is_pretrained:
+        log.info(vocabulary_overlap(start, store, train))
         weights = match_embeds(dict(start.weights), start.vocab, store.words)
         try:
             learn.model.load_state_dict(weights)

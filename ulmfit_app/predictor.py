@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from data_scripts.files import progress, replacing
-from ulmfit_app.bundle import load_bundle, load_weights
+from ulmfit_app.bundle import load_bundle, load_weights, require_direction
 from ulmfit_app.classifier import build_classifier
-from ulmfit_app.errors import SettingError
+from ulmfit_app.errors import BundleError, SettingError
 from ulmfit_app.hardware import DTYPES, resolve_precision
 from ulmfit_app.lstm import EvenLSTM, quantized
 from ulmfit_app.reading import read_texts, without_lone_surrogates
@@ -38,7 +38,7 @@ class Predictor:
     """
 
     def __init__(self, folder: Path, precision: str = "auto") -> None:
-        self.bundle = load_bundle(folder, "classifier")
+        self.folder, self.bundle = folder, load_bundle(folder, "classifier")
         self.labels = self.bundle.labels
         self.precision = precision if precision == "int8" else resolve_precision(precision)
         self._device = torch.device("cuda" if torch.cuda.is_available() and precision != "int8" else "cpu")
@@ -57,11 +57,12 @@ class Predictor:
         self._lock = threading.Lock()
 
     def store(self, texts: Sequence[str]) -> TokenStore:
-        """The texts as ids of this classifier's vocabulary, in memory."""
+        """The texts as ids of this classifier's vocabulary, in memory, in the direction that it reads."""
         self._tokenizer = self._tokenizer or Tokenizer(self.bundle.language)
         ids = [np.array([self._ids.get(t, UNK_ID) for t in tokens], np.int32) for tokens in self._tokenizer.each(texts)]
         offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64)
-        return TokenStore(np.concatenate(ids) if ids else np.zeros(0, np.int32), offsets, self.bundle.vocab)
+        ids = np.concatenate(ids) if ids else np.zeros(0, np.int32)
+        return TokenStore(ids, offsets, self.bundle.vocab, self.bundle.direction)
 
     def probabilities(
         self, store: TokenStore, texts: np.ndarray | None = None, description: str = "Predicting"
@@ -69,11 +70,19 @@ class Predictor:
         """Probabilities of each label for the texts of a store (all of them where none are named).
 
         Returns float64 [n_texts, n_labels], rows in the order of `texts`.
+        Raises BundleError when the store gives texts in the other direction than the classifier reads.
         """
+        return np.mean(list(self.each(store, texts, description).values()), axis=0)
+
+    def each(
+        self, store: TokenStore, texts: np.ndarray | None = None, description: str = "Predicting"
+    ) -> dict[str, np.ndarray]:
+        """What `probabilities` is the mean of, by direction: of a single classifier the same once more."""
+        require_direction(self.bundle.direction, store.direction, f"The classifier in {self.folder}")
         texts = np.arange(len(store)) if texts is None else texts
         result = np.zeros((len(texts), len(self.labels)))
         if not len(texts):
-            return result
+            return {self.bundle.direction: result}
         # int8 scales activations by the largest of a batch, so that texts beside it would change a text's probabilities.
         batches = ClassifierBatches(store, texts, None, 1 if self.precision == "int8" else BATCH_SIZE)
         done = 0
@@ -87,12 +96,37 @@ class Predictor:
                 result[batches.order[done : done + len(x)]] = logits.double().softmax(1).cpu().numpy()
                 done += len(x)
                 bar.update(len(x))
-        return result
+        return {self.bundle.direction: result}
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
         """A row a text, in order: text, predicted, confidence, and `p_<label>` for each label."""
         texts = without_lone_surrogates(pd.Series(list(texts), dtype=object)).tolist()
         return prediction_table(texts, self.probabilities(self.store(texts)), self.labels)
+
+
+class BidirectionalPredictor(Predictor):
+    """A forward and a backward classifier as one: the mean of their probabilities (ULMFiT section 3.3).
+
+    Its stores are forward ones. Raises BundleError when the two do not read so, or differ in labels, vocabulary or language.
+    """
+
+    def __init__(self, forward: Path, backward: Path, precision: str = "auto") -> None:
+        super().__init__(forward, precision)
+        self.backward = Predictor(backward, precision)
+        for predictor, direction in ((self, "forward"), (self.backward, "backward")):
+            require_direction(predictor.bundle.direction, direction, f"The classifier in {predictor.folder}")
+        for what in ("labels", "vocab", "language"):
+            if getattr(self.bundle, what) != getattr(self.backward.bundle, what):
+                raise BundleError(
+                    f"The classifiers in {forward} and {backward} differ in {what}, and so cannot be averaged. Train them "
+                    "in one run: its command with --bidirectional."
+                )
+
+    def each(
+        self, store: TokenStore, texts: np.ndarray | None = None, description: str = "Predicting"
+    ) -> dict[str, np.ndarray]:
+        both = super().each(store, texts, description)
+        return both | self.backward.each(store.backward(), texts, f"{description}, backward")
 
 
 def prediction_table(texts: Sequence[str], probabilities: np.ndarray, labels: list[str]) -> pd.DataFrame:

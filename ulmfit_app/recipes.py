@@ -56,6 +56,9 @@ def constant_momentum(position: float) -> float:
 SCHEDULES = {
     "one-cycle": (one_cycle, one_cycle_momentum),
     "slanted-triangular": (slanted_triangular, constant_momentum),
+    "rising": (lambda position, peak: peak * position, constant_momentum),
+    "constant": (lambda position, peak: peak, constant_momentum),
+    "falling": (lambda position, peak: peak * (1 - position), constant_momentum),
 }
 
 
@@ -83,6 +86,7 @@ class Phase:
     freeze_to: int  # groups before this index do not learn; negative counts from the last; 0: all learn
     lr: float  # peak rate of the last group
     decay: float = 1.0  # of the peak rate from a group to the one below
+    schedule: str | None = None  # a name of SCHEDULES; None: the training's
 
 
 @dataclass(frozen=True)
@@ -123,3 +127,19 @@ def language_model_phases(epochs: int, lr: float, frozen_lr: float | None) -> tu
     if frozen_lr is None:
         return (everything,)
     return (Phase("embeddings", 1, freeze_to=-1, lr=frozen_lr), everything)
+
+
+def pretraining_phases(epochs: int, lr: float, cooling: float = 0.2) -> tuple[Phase, ...]:
+    """A language model from scratch: the rate rises, stays, and falls to nothing over the last part of `epochs`.
+
+    cooling: the share of epochs in which it falls. As good as one cycle, but where it stays the end need not be known: a
+    training can be made longer by going on from there (Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training
+    Beyond Fixed Training Durations").
+
+    >>> [(phase.name, phase.epochs) for phase in pretraining_phases(10, 0.005)]
+    [('rising rate', 1), ('steady rate', 7), ('falling rate', 2)]
+    """
+    falling = max(1, round(epochs * cooling))
+    lengths = {"rising": 1, "steady": max(epochs - 1 - falling, 0), "falling": falling}
+    schedules = {"rising": "rising", "steady": "constant", "falling": "falling"}
+    return tuple(Phase(f"{name} rate", n, freeze_to=0, lr=lr, schedule=schedules[name]) for name, n in lengths.items() if n)

@@ -1,5 +1,7 @@
 """The pipeline: tokens, language model, classifier, report, in this order, each from the files of the one before.
 
+A bidirectional run has language model and classifier twice, forward and then backward, each a stage of its own.
+
 A stage's key is a hash of everything its result depends on, the key of the stage before included. A stage whose key stands
 in its folder is not repeated; one that was interrupted goes on from its checkpoint; changed settings change the keys of
 exactly what depends on them.
@@ -7,14 +9,13 @@ exactly what depends on them.
 
 import json
 import logging
-import platform
 import runpy
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,15 @@ import torch
 
 from data_scripts.files import replacing
 from ulmfit_app import budget, classifier, language_model
-from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, versions
 from ulmfit_app.config import DataSettings, Settings, from_json, to_json
 from ulmfit_app.corpus import Corpus, load_corpus
 from ulmfit_app.errors import RunFolderError, UserError
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.hardware import resolve_precision
-from ulmfit_app.predictor import Predictor, prediction_table
-from ulmfit_app.recipes import language_model_phases
+from ulmfit_app.predictor import BidirectionalPredictor, Predictor, prediction_table
+from ulmfit_app.recipes import Plan, language_model_phases
 from ulmfit_app.tokens import TokenStore, make_vocab, numericalize, sha256_of_strings, tokenize
 from ulmfit_app.training import finish, seed_everything, train
 
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 CONFIG_PARTS = ("preset", "minutes", "requested", "settings")  # of config.json, which the next start needs
-STAGES = ("tokens", "lm", "classifier", "report")
+STAGES = ("tokens", "lm", "classifier", "report")  # a backward one is called lm-backward or classifier-backward
 
 
 # --------------------------------------------------------------------------------------------------------- small pieces
@@ -61,10 +62,9 @@ def _key(*parts: Any) -> str:
     return sha256_of_strings(json.dumps(part, sort_keys=True, default=str) for part in parts)[:32]
 
 
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    packages = ("ulmfit-app", "fastai", "torch", "spacy", "scikit-learn", "numpy")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+def _without_none(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    # What a plan leaves to the run was not named in it at first, and finished runs keep their keys.
+    return {name: value for name, value in fields if value is not None}
 
 
 @lru_cache(1)
@@ -87,7 +87,11 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if config["format"] == FORMAT:
-            return config | {name: config[name] for name in CONFIG_PARTS} | {"settings": from_json(config["settings"])}
+            requested = config["requested"]
+            # Settings that this version has and the one before had not are at their defaults, as in a command without them.
+            asked = {"settings": to_json(from_json(requested["settings"])), "minutes": requested["minutes"]}
+            found = {"settings": from_json(config["settings"]), "requested": asked}
+            return config | {name: config[name] for name in CONFIG_PARTS} | found
     except (AttributeError, KeyError, TypeError, UserError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged or was changed by hand ({type(error).__name__}: {error}). Nothing was changed. "
@@ -109,11 +113,25 @@ def stored_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+@dataclass(frozen=True)
+class _Direction:
+    """One direction of a run: what its language model starts from, and its classifier's plan."""
+
+    start: language_model.Start
+    plan: Plan
+    plan_reason: str
+
+    def named(self, thing: str, joint: str = "-") -> str:
+        """The name of one of its things, such as lm and lm-backward."""
+        return thing if self.start.direction == "forward" else f"{thing}{joint}{self.start.direction}"
+
+
 class _Stage:
     """One stage's folder inside a run, and the key of what is to be in it."""
 
     def __init__(self, run: Path, name: str, key: str, work: Callable[[Path], None]) -> None:
         self.name, self.key, self.folder, self._work = name, key, run / name, work
+        self.kind = name.removesuffix("-backward")  # one of STAGES
         self._mark = self.folder / "stage.json"
 
     def _found(self) -> dict[str, Any]:
@@ -177,15 +195,15 @@ class Run:
                 f"is. Run into another folder: --out {folder}-2"
             )
         self.settings, self.minutes, self.preset = settings, minutes, preset
-        self.start = language_model.find_start(settings.lm.pretrained, settings.model)
-        self.plan, self.plan_reason = classifier.choose_plan(settings.classifier, self.start.is_strong)
+        starts = language_model.find_starts(settings.lm.pretrained, settings.model, settings.bidirectional)
+        self.directions = [_Direction(s, *classifier.choose_plan(settings.classifier, s.is_strong)) for s in starts]
         if minutes is not None:
             if known is not None and known["requested"] == self.requested:
                 self.settings = known["settings"]
             else:
                 self._fit(minutes)
         self.corpus = _corpus(self.settings.data, self.settings.seed)
-        self.selection = budget.select(self.corpus.table, self.settings, self.plan)
+        self.selection = budget.select(self.corpus.table, self.settings, self.directions[0].plan)
         self._name_stages()
 
     def _fit(self, minutes: float) -> None:
@@ -193,56 +211,64 @@ class Run:
         bounds = dict(max_train=None, max_unlabelled=None)
         self.settings = replace(self.settings, data=replace(self.settings.data, **bounds))
         corpus = _corpus(self.settings.data, self.settings.seed)
-        rates = budget.measure(corpus.table["text"], self.start, self.settings)
+        forward = self.directions[0]
+        rates = budget.measure(corpus.table["text"], forward.start, self.settings)
         elapsed = time.monotonic() - self._began
-        self.settings = budget.fit(minutes, elapsed, corpus.table, self.plan, self.settings, rates)
+        self.settings = budget.fit(minutes, elapsed, corpus.table, forward.plan, self.settings, rates)
 
     def _name_stages(self) -> None:
         s, table, split = self.settings, self.corpus.table, self.selection.split
         rows = split.index[split != ""]
         # Everything a result depends on, and nothing else: where a file lies, say, does not matter.
         content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows]])
-        tokens = _key(content, asdict(s.tokens), version("spacy"))
+        known = self.directions[0].start.vocab
+        tokens = _key(content, asdict(s.tokens), version("spacy"), *([sha256_of_strings(known)] if known else []))
         libraries = [version("fastai"), version("torch"), resolve_precision(s.precision)]
-        lm = _key(tokens, asdict(s.lm), self.selection.lm_epochs, self.start.fingerprint, s.seed, libraries)
-        clas = _key(lm, asdict(s.classifier), asdict(self.plan), libraries)
-        report = _key(
-            clas,
-            sha256_of_strings(table["text"][table["split"] == "train"]),
-            self.corpus.test_name,
-            version("scikit-learn"),
-        )
-        keys = (tokens, lm, clas, report)
-        works = (self.make_tokens, self.finetune, self.classify, self.report)
-        self.stages = {n: _Stage(self.folder, n, key, work) for n, key, work in zip(STAGES, keys, works, strict=True)}
+        stages, classifiers = [("tokens", tokens, self.make_tokens)], []
+        for d in self.directions:
+            # The forward keys are those of a run in this direction alone, to which the other one can be added.
+            which = [d.start.direction] if d.start.direction != "forward" else []
+            lm = _key(tokens, asdict(s.lm), self.selection.lm_epochs, d.start.fingerprint, s.seed, libraries, *which)
+            classifiers.append(_key(lm, asdict(s.classifier), asdict(d.plan, dict_factory=_without_none), libraries))
+            stages.append((d.named("lm"), lm, partial(self.finetune, d)))
+            stages.append((d.named("classifier"), classifiers[-1], partial(self.classify, d)))
+        learned = sha256_of_strings(table["text"][table["split"] == "train"])
+        report = _key(classifiers[0], learned, self.corpus.test_name, version("scikit-learn"), *classifiers[1:])
+        stages.append(("report", report, self.report))
+        self.stages = {name: _Stage(self.folder, name, key, work) for name, key, work in stages}
 
     # ---- what it is going to do
     def describe(self) -> list[str]:
         """What will run, on how much data, from what, in sentences."""
         s, counts = self.settings, self.selection.split.value_counts()
         n = {split: int(counts.get(split, 0)) for split in ("train", "valid", "test", "unlabelled")}
-        shape = self.start.shape
+        models = []
+        for d in self.directions:
+            shape = d.start.shape
+            models += [
+                f"{d.named('Language model', ', ')}: AWD-LSTM {shape.emb_sz}/{shape.n_hid}/{shape.n_layers}, at most "
+                f"{s.tokens.max_vocab:,} words, from {d.start.origin}, epochs: {self.selection.lm_epochs}.",
+                f"{d.named('Classifier', ', ')}: {d.plan_reason}",
+            ]
         return [
             f"Data: {s.data.source}, from {self.corpus.origin}; {len(self.corpus.labels)} classes.",
             f"Texts: {n['train']:,} to train on, {n['valid']:,} to validate, {n['test']:,} to test "
             f"({self.corpus.test_name}), {n['unlabelled']:,} unlabelled.",
             *self.corpus.notes,
             *self.selection.notes,
-            f"Language model: AWD-LSTM {shape.emb_sz}/{shape.n_hid}/{shape.n_layers}, at most {s.tokens.max_vocab:,} words, "
-            f"from {self.start.origin}, epochs: {self.selection.lm_epochs}.",
-            f"Classifier: {self.plan_reason}",
+            *models,
             f"Precision {resolve_precision(s.precision)}, seed {s.seed}.",
         ]
 
     def estimate(self) -> dict[str, float]:
         """Seconds a stage, from a measured warm-up on this machine."""
-        table = self.corpus.table
-        rates = budget.measure(table["text"][self.selection.split != ""], self.start, self.settings)
-        return budget.estimate(table, self.selection, self.plan, rates, self.start.is_pretrained)
+        table, forward = self.corpus.table, self.directions[0]
+        rates = budget.measure(table["text"][self.selection.split != ""], forward.start, self.settings)
+        return budget.estimate(table, self.selection, forward.plan, rates, forward.start.is_pretrained)
 
     def is_fresh(self) -> bool:
         """Whether no stage has left anything yet."""
-        return not any((self.folder / name).exists() for name in STAGES)
+        return not any(stage.folder.exists() for stage in self.stages.values())
 
     def write_config(self) -> None:
         """Say in config.json everything that this run depends on."""
@@ -256,7 +282,10 @@ class Run:
                 "settings": to_json(self.settings),
                 "versions": versions(),
                 "precision": resolve_precision(self.settings.precision),
-                "language_model_start": {"origin": self.start.origin, "fingerprint": self.start.fingerprint},
+                **{
+                    d.named("language_model_start", "_"): {"origin": d.start.origin, "fingerprint": d.start.fingerprint}
+                    for d in self.directions
+                },
                 "data": {"origin": self.corpus.origin, "test": self.corpus.test_name},
                 "stage_keys": {name: stage.key for name, stage in self.stages.items()},
             },
@@ -270,19 +299,24 @@ class Run:
             stage.carry_out()
         return self.folder / "report" / "report.html"
 
-    def repeat(self, name: str) -> None:
-        """Carry out one stage again, from what the stages before it left."""
-        for before in STAGES[: STAGES.index(name)]:
-            self.stages[before].require()
-        shutil.rmtree(self.stages[name].folder, ignore_errors=True)
-        self.stages[name].carry_out()
+    def repeat(self, name: str) -> list[Path]:
+        """Carry out one stage again, in each direction, from what the stages before it left; its folders."""
+        again = [stage for stage in self.stages.values() if stage.kind == name]
+        for stage in self.stages.values():
+            if STAGES.index(stage.kind) < STAGES.index(name):
+                stage.require()
+        for stage in again:
+            shutil.rmtree(stage.folder, ignore_errors=True)
+            stage.carry_out()
+        return [stage.folder for stage in again]
 
     def make_tokens(self, folder: Path) -> None:
         """Tokenize the selected texts; the vocabulary is of what the language model learns from."""
         split = self.selection.split[self.selection.split != ""]
         tokenized = tokenize(self.corpus.table["text"][split.index].tolist(), self.settings.tokens.language)
         seen = np.flatnonzero(split.isin(["train", "unlabelled"]))
-        vocab = make_vocab(TokenStore.open(tokenized), seen, self.settings.tokens)
+        known = self.directions[0].start.vocab or ()
+        vocab = make_vocab(TokenStore.open(tokenized), seen, self.settings.tokens, known)
         for file in numericalize(tokenized, vocab).iterdir():
             _link(file, folder / file.name)
         rows = pd.DataFrame({"row": split.index, "split": split, "label": self.corpus.table["label"][split.index]})
@@ -296,34 +330,36 @@ class Run:
         rows["truth"] = rows["label"].map({label: i for i, label in enumerate(self.corpus.labels)})
         return TokenStore.open(folder), rows
 
-    def finetune(self, folder: Path) -> None:
+    def finetune(self, which: _Direction, folder: Path) -> None:
         """Fine-tune the language model and save its bundle."""
-        s = self.settings
+        s, start = self.settings, which.start
         store, rows = self._texts()
+        store = store.backward() if start.direction == "backward" else store
         seen = np.flatnonzero(rows["split"].isin(["train", "unlabelled"]))
         valid = np.flatnonzero(rows["split"] == "valid")
         seed_everything(s.seed)
-        learn = language_model.learner(store, seen, valid, self.start, s.lm, s.precision, s.seed)
+        learn = language_model.learner(store, seen, valid, start, s.lm, s.precision, s.seed)
         if s.lm.lr_find:
             language_model.save_lr_finder_plot(learn, folder / "lr_find.png")
-        pretrained = self.start.is_pretrained
+        pretrained = start.is_pretrained
         phases = language_model_phases(
             self.selection.lm_epochs, s.lm.lr if pretrained else s.lm.random_lr, s.lm.frozen_lr if pretrained else None
         )
         history = train(
-            learn, phases, folder, self.stages["lm"].key, section="lm", schedule="one-cycle",
+            learn, phases, folder, self.stages[which.named("lm")].key, section="lm", schedule="one-cycle",
             weight_decay=s.lm.weight_decay, grad_clip=s.lm.grad_clip,
         )  # fmt: skip
-        about = {"start": self.start.origin, "perplexity": float(history["perplexity"].min())}
-        bundle = Bundle("language model", self.start.shape, s.tokens.language, store.words, about=about)
-        save_bundle(folder, learn.model, bundle)
+        about = {"start": start.origin, "perplexity": float(history["perplexity"].min())}
+        facts = dict(about=about, direction=store.direction)
+        save_bundle(folder, learn.model, Bundle("language model", start.shape, s.tokens.language, store.words, **facts))
         finish(folder)
 
-    def classify(self, folder: Path) -> None:
+    def classify(self, which: _Direction, folder: Path) -> None:
         """Train the classifier on the language model's encoder and save its bundle."""
-        s = self.settings
+        s, plan = self.settings, which.plan
         store, rows = self._texts()
-        lm = load_bundle(self.stages["lm"].folder, "language model")
+        store = store.backward() if which.start.direction == "backward" else store
+        lm = load_bundle(self.stages[which.named("lm")].folder, "language model")
         parts = {
             split: (np.flatnonzero(rows["split"] == split), rows.loc[rows["split"] == split, "truth"].to_numpy(int))
             for split in ("train", "valid")
@@ -335,26 +371,28 @@ class Run:
             parts["valid"],
             len(self.corpus.labels),
             lm,
-            self.plan,
+            plan,
             s.classifier,
             s.precision,
             s.seed,
         )
         history = train(
-            learn, self.plan.phases, folder, self.stages["classifier"].key, section="classifier",
+            learn, plan.phases, folder, self.stages[which.named("classifier")].key, section="classifier",
             schedule=s.classifier.schedule, weight_decay=s.classifier.weight_decay, grad_clip=s.classifier.grad_clip,
             patience=s.classifier.patience,
         )  # fmt: skip
-        about = {"plan": self.plan.name, "validation_accuracy": float(history["accuracy"].max())}
-        save_bundle(folder, learn.model, Bundle("classifier", lm.shape, lm.language, lm.vocab, self.corpus.labels, about))
+        about = {"plan": plan.name, "validation_accuracy": float(history["accuracy"].max())}
+        facts = dict(labels=self.corpus.labels, about=about, direction=store.direction)
+        save_bundle(folder, learn.model, Bundle("classifier", lm.shape, lm.language, lm.vocab, **facts))
         finish(folder)
 
     def report(self, folder: Path) -> None:
         """Score the test split, once, beside the baselines, and write the report."""
         store, rows = self._texts()
         test = np.flatnonzero(rows["split"] == "test")
-        predictor = Predictor(self.stages["classifier"].folder, self.settings.precision)
-        probabilities = predictor.probabilities(store, test, "Scoring the test split")
+        predictor = load_predictor(self.folder, self.settings.precision)
+        each = predictor.each(store, test, "Scoring the test split")
+        probabilities = np.mean(list(each.values()), axis=0)
         texts = self.corpus.table["text"]
         test_texts = texts[rows["row"][test]].tolist()
         predictions = prediction_table(test_texts, probabilities, predictor.labels)
@@ -362,10 +400,12 @@ class Run:
         with replacing(folder / "predictions.csv") as draft:
             predictions.to_csv(draft, index=False)
         histories = {
-            "language model": pd.read_csv(self.stages["lm"].folder / "history.csv"),
-            "classifier": pd.read_csv(self.stages["classifier"].folder / "history.csv"),
+            d.named(part, ", "): pd.read_csv(self.stages[d.named(stage)].folder / "history.csv")
+            for d in self.directions
+            for part, stage in (("language model", "lm"), ("classifier", "classifier"))
         }
-        write_report(folder, predictions, self._baselines(rows, test_texts), histories, self._facts(histories))
+        baselines, facts = self._baselines(rows, test_texts), self._facts(histories)
+        write_report(folder, predictions, baselines, histories, facts, each if len(each) > 1 else None)
 
     def _baselines(self, rows: pd.DataFrame, test_texts: list[str]) -> dict[str, np.ndarray]:
         """What the classifier has to beat: the training labels' shares, and TF-IDF on the same labels and on all."""
@@ -388,6 +428,16 @@ class Run:
         seconds = {"tokens": self.stages["tokens"].seconds}
         seconds |= {name: float(history["seconds"].sum()) for name, history in histories.items()}
         counts = self.selection.split.value_counts()
+        models = {}
+        for d in self.directions:
+            models[d.named("language_model", "_")] = {
+                "start": d.start.origin,
+                "shape": asdict(d.start.shape),
+                "epochs": self.selection.lm_epochs,
+                "validation_perplexity": float(histories[d.named("language model", ", ")]["perplexity"].min()),
+            }
+            plan = {"name": d.plan.name, "reason": d.plan_reason, "schedule": s.classifier.schedule}
+            models[d.named("plan", "_")] = plan
         return {
             "data_set": s.data.source,
             "origin": self.corpus.origin,
@@ -395,13 +445,7 @@ class Run:
             "rows": {split: int(counts.get(split, 0)) for split in ("train", "valid", "test", "unlabelled")},
             "notes": [*self.corpus.notes, *self.selection.notes],
             "preset": self.preset,
-            "language_model": {
-                "start": self.start.origin,
-                "shape": asdict(self.start.shape),
-                "epochs": self.selection.lm_epochs,
-                "validation_perplexity": float(histories["language model"]["perplexity"].min()),
-            },
-            "plan": {"name": self.plan.name, "reason": self.plan_reason, "schedule": s.classifier.schedule},
+            **models,
             "seed": s.seed,
             "precision": resolve_precision(s.precision),
             "versions": versions(),
@@ -410,12 +454,17 @@ class Run:
         }
 
 
-def classifier_folder(folder: Path) -> Path:
-    """Where a run keeps its classifier. Raises RunFolderError when it has none, or is of another format."""
-    stored_config(folder)
-    if not (folder / "classifier" / "bundle.json").is_file():
-        raise RunFolderError(f"No trained classifier in {folder} yet. Finish the run with the command that started it.")
-    return folder / "classifier"
+def load_predictor(folder: Path, precision: str = "auto") -> Predictor:
+    """A run's classifier, or both where it is bidirectional. precision: as in Predictor.
+
+    Raises RunFolderError when a classifier is not trained yet, or the run is of another format, and what Predictor raises.
+    """
+    names = ("classifier", "classifier-backward")[: 1 + stored_config(folder)["settings"].bidirectional]
+    for name in names:
+        if not (folder / name / "bundle.json").is_file():
+            raise RunFolderError(f"No trained {name} in {folder} yet. Finish the run with the command that started it.")
+    folders = [folder / name for name in names]
+    return (BidirectionalPredictor if len(folders) > 1 else Predictor)(*folders, precision=precision)
 
 
 def _link(source: Path, target: Path) -> None:

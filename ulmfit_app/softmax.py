@@ -22,6 +22,7 @@ from ulmfit_app.hardware import working_dtype
 TOKENS_AT_A_TIME = 768
 WORDS_AT_A_TIME = 4_096
 NEGATIVES = 8_192  # draws a step
+SIZES_APART = 1_024  # the number of words that they and the batch's come to is a multiple of this
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -104,8 +105,13 @@ class Sampler:
         words = torch.cat([present, drawn.to(device)]).unique()
         correction = self.log_chance.to(device, bias.dtype)[words]
         correction[torch.searchsorted(words, present)] = 0
+        where = torch.searchsorted(words, targets)
+        # oneDNN compiles and keeps code for each size of a product that it meets, so there should be few of them. The
+        # words that fill up have no probability.
+        filling = -len(words) % SIZES_APART
+        words, correction = F.pad(words, (0, filling)), F.pad(correction, (0, filling), value=torch.inf)
         # The backward pass of an embedding is far faster than that of an index.
-        return F.embedding(words, weight), bias[words] - correction, torch.searchsorted(words, targets)
+        return F.embedding(words, weight), bias[words] - correction, where
 
 
 @dataclass

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ import numpy as np
 
 from data_scripts.fetch import cache_folder
 from data_scripts.files import progress, replacing
-from ulmfit_app.config import TokenSettings
+from ulmfit_app.config import Direction, TokenSettings
 from ulmfit_app.errors import DataError
 from ulmfit_app.tokenizer import FAKE, PAD_ID, RULES_VERSION, SPECIALS, UNK_ID, tokenize_chunk, without_torch
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 LITTLE_TEXT = 3_000_000  # characters; below it, starting worker processes costs more than they save
 CHUNK = 300_000  # characters that a worker takes at a time
+COUNTED_AT_A_TIME = 1_000  # texts
 
 
 # ------------------------------------------------------------------------------------------- texts to files of token ids
@@ -43,12 +45,13 @@ class TokenStore:
     """Token ids of many texts, one behind the other, memory-mapped.
 
     ids: int32 [n_tokens]; offsets: int64 [n_texts + 1], text i is ids[offsets[i]:offsets[i + 1]];
-    words: the word of each id.
+    words: the word of each id; direction: a backward store gives each text from its last token to its first, xxbos.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     words: list[str]
+    direction: Direction = "forward"
 
     @classmethod
     def open(cls, folder: Path) -> "TokenStore":
@@ -63,7 +66,12 @@ class TokenStore:
         return len(self.offsets) - 1
 
     def __getitem__(self, text: int) -> np.ndarray:
-        return self.ids[self.offsets[text] : self.offsets[text + 1]]
+        ids = self.ids[self.offsets[text] : self.offsets[text + 1]]
+        return ids[::-1] if self.direction == "backward" else ids
+
+    def backward(self) -> "TokenStore":
+        """The same texts read backward, as fastai's `reverse_text` does; the ids stay where they are."""
+        return replace(self, direction="backward")
 
     def lengths(self) -> np.ndarray:
         """Tokens a text, int64 [n_texts]."""
@@ -71,11 +79,10 @@ class TokenStore:
 
     def counts(self, texts: Iterable[int]) -> np.ndarray:
         """How often each id occurs in the given texts, int64 [n_words]."""
-        total = np.zeros(len(self.words), np.int64)
-        for text in texts:
-            # bincount over the whole vocabulary for each text would cost the vocabulary each time.
-            ids, n = np.unique(self[text], return_counts=True)
-            total[ids] += n
+        texts, total = np.asarray(texts, np.int64), np.zeros(len(self.words), np.int64)
+        # A count costs the whole vocabulary each time; so it is made of many texts at once, but not of all in memory.
+        for some in np.array_split(texts, len(texts) // COUNTED_AT_A_TIME + 1):
+            total += np.bincount(np.concatenate([self.ids[:0], *(self[text] for text in some)]), minlength=len(total))
         return total
 
 
@@ -89,7 +96,7 @@ def sha256_of_strings(strings: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     chunk, size = [], 0
     for text in texts:
         chunk.append(text)
@@ -112,17 +119,19 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _tokenize_chunks(texts: Sequence[str], language: str) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+def _tokenize_chunks(texts: Iterable[str], language: str) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
     """Results of `tokenize_chunk` in order, at most a few chunks ahead of what was taken, so that memory stays flat."""
-    if sum(map(len, texts)) < LITTLE_TEXT:
-        yield from map(partial(tokenize_chunk, language), _chunks(texts))
+    chunks = _chunks(texts)
+    first = list(islice(chunks, LITTLE_TEXT // CHUNK))
+    if len(first) < LITTLE_TEXT // CHUNK:
+        yield from map(partial(tokenize_chunk, language), first)
         return
     workers = os.cpu_count() or 1
     # Forking a process that runs torch's threads can deadlock; a spawned one starts clean.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, without_torch) as pool:
         waiting = deque()
-        for chunk in _chunks(texts):
+        for chunk in chain(first, chunks):
             with _no_main_module():
                 waiting.append(pool.submit(tokenize_chunk, language, chunk))
             if len(waiting) > 3 * workers:
@@ -148,32 +157,40 @@ def tokenize(texts: Sequence[str], language: str = "en") -> Path:
     Served from the cache when the same texts were tokenized by the same rules, language and spaCy version before.
     Raises SettingError for a language spaCy cannot tokenize.
     """
-    key = sha256_of_strings([f"{RULES_VERSION} {version('spacy')} {language}", *texts])[:32]
+    with progress(texts, total=len(texts), description="Tokenizing", unit=" texts") as bar:
+        return tokenize_documents(bar, sha256_of_strings(texts), language)
+
+
+def tokenize_documents(documents: Iterable[str], sha256: str, language: str = "en") -> Path:
+    """`tokenize` for a corpus that need not fit into memory; `sha256` tells it from any other corpus."""
+    key = sha256_of_strings([f"{RULES_VERSION} {version('spacy')} {language}", sha256])[:32]
     folder = cache_folder() / "tokens" / key
     if not folder.exists():
         words: dict[str, int] = {}
         lengths = []
 
         def pieces() -> Iterator[np.ndarray]:
-            with progress(total=len(texts), description="Tokenizing", unit=" texts") as bar:
-                for chunk_words, ids, chunk_lengths in _tokenize_chunks(texts, language):
-                    lengths.append(chunk_lengths)
-                    here = np.array([words.setdefault(word, len(words)) for word in chunk_words], np.int32)
-                    yield here[ids]
-                    bar.update(len(chunk_lengths))
+            for chunk_words, ids, chunk_lengths in _tokenize_chunks(documents, language):
+                lengths.append(chunk_lengths)
+                here = np.array([words.setdefault(word, len(words)) for word in chunk_words], np.int32)
+                yield here[ids]
 
         _write_store(folder, pieces(), lengths, words)
     return folder
 
 
-def make_vocab(store: TokenStore, texts: Iterable[int], settings: TokenSettings) -> list[str]:
+def make_vocab(store: TokenStore, texts: Iterable[int], settings: TokenSettings, known: Iterable[str] = ()) -> list[str]:
     """The vocabulary of some of a store's texts, most frequent first, as fastai's `make_vocab` orders and fills it.
 
+    known: words that have an embedding already, which need not occur `min_freq` times to be learned.
     Raises DataError when the texts have too few tokens for any vocabulary.
     """
     counts = store.counts(texts)
     ranked = np.argsort(-counts, kind="stable")[: settings.max_vocab]
-    frequent = [store.words[i] for i in ranked if counts[i] >= max(settings.min_freq, 1)]
+    known = set(known)
+    frequent = [
+        store.words[i] for i in ranked if counts[i] >= max(settings.min_freq, 1) or (counts[i] and store.words[i] in known)
+    ]
     vocab = [*SPECIALS, *(word for word in frequent if word not in SPECIALS)][: settings.max_vocab]
     if len(vocab) == len(SPECIALS):
         raise DataError(
@@ -202,6 +219,16 @@ def numericalize(store_folder: Path, vocab: list[str]) -> Path:
     return folder
 
 
+def in_memory(texts: Iterable[str], language: str, vocab: list[str], direction: Direction = "forward") -> TokenStore:
+    """Texts as ids of `vocab` in memory, 4 bytes a token; nothing is cached, and `texts` may be a stream."""
+    ids_of = word_to_id(vocab)
+    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)]
+    for words, chunk_ids, chunk_lengths in _tokenize_chunks(texts, language):
+        ids.append(np.array([ids_of.get(word, UNK_ID) for word in words], np.int32)[chunk_ids])
+        lengths.append(chunk_lengths)
+    return TokenStore(np.concatenate(ids), np.concatenate(lengths).cumsum(), vocab, direction)
+
+
 # --------------------------------------------------------------------------------------------------- ids to batches
 class _Batches:
     """What fastai's Learner asks of a loader, plus a place to go on from: `epoch` and `start` (batches to leave out)."""
@@ -221,21 +248,29 @@ class _Batches:
 
         return default_device()
 
-    def _generator(self) -> np.random.Generator:
+    def _generator(self, epoch: int) -> np.random.Generator:
         """The same order for the same epoch, whatever ran before: that is what makes a resumed run equal."""
-        return np.random.default_rng([self.seed, self.epoch])
+        return np.random.default_rng([self.seed, epoch])
 
 
 class LanguageModelBatches(_Batches):
     """The texts as one stream, read in `batch_size` places at once (Merity et al. 2017).
 
-    Yields (x, y): int64 [batch_size, bptt], y one token later than x; the last batch may be shorter. Each epoch puts
-    the texts in another order when `shuffle`. A corpus too short for `batch_size` places is read in fewer.
+    Yields (x, y): int64 [batch_size, bptt], y one token later than x; the last batch may be shorter. Each time that the
+    texts have been read, they come in another order when `shuffle`. A corpus too short for `batch_size` places is read in
+    fewer. tokens_an_epoch: an epoch is so many tokens of the stream, the next one goes on behind them; None: all of it.
     Raises DataError when there is no second token to predict.
     """
 
     def __init__(
-        self, store: TokenStore, texts: Sequence[int], batch_size: int, bptt: int, seed: int = 0, shuffle: bool = False
+        self,
+        store: TokenStore,
+        texts: Sequence[int],
+        batch_size: int,
+        bptt: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        tokens_an_epoch: int | None = None,
     ) -> None:
         super().__init__(store, texts, batch_size, seed, shuffle)
         # The last token has no successor, so it is only ever a target.
@@ -243,6 +278,8 @@ class LanguageModelBatches(_Batches):
         if tokens < 1:
             raise DataError("The language model needs texts of at least two tokens in training and in validation.")
         self.bptt = bptt
+        self.parts = max(1, tokens // (tokens_an_epoch or tokens))
+        tokens //= self.parts
         self.batch_size = max(1, min(batch_size, tokens // bptt))
         self.row = tokens // self.batch_size
 
@@ -252,7 +289,9 @@ class LanguageModelBatches(_Batches):
     def __iter__(self):
         import torch
 
-        texts = self._generator().permutation(self.texts) if self.shuffle else self.texts
+        times_read, part = divmod(self.epoch, self.parts)
+        texts = self._generator(times_read).permutation(self.texts) if self.shuffle else self.texts
+        begin = part * self.row * self.batch_size
         ends = self.store.lengths()[texts].cumsum()
 
         def read(start: int, stop: int) -> np.ndarray:
@@ -265,7 +304,8 @@ class LanguageModelBatches(_Batches):
         for batch in range(self.start, len(self)):
             left = batch * self.bptt
             right = min(left + self.bptt, self.row)
-            rows = [read(r * self.row + left, r * self.row + right + 1) for r in range(self.batch_size)]
+            places = range(begin, begin + self.row * self.batch_size, self.row)
+            rows = [read(place + left, place + right + 1) for place in places]
             block = torch.from_numpy(np.stack(rows).astype(np.int64))
             yield block[:, :-1], block[:, 1:]
 
@@ -306,12 +346,13 @@ class ClassifierBatches(_Batches):
         if self.shuffle:
             # Sorted by lengths that are off by up to 2 %: little padding, and another mixture each epoch. fastai sorts
             # within blocks of 50 batches, which pads twice as much.
-            order = np.argsort(-self.lengths * self._generator().uniform(0.98, 1.02, len(self.lengths)), kind="stable")
+            jitter = self._generator(self.epoch).uniform(0.98, 1.02, len(self.lengths))
+            order = np.argsort(-self.lengths * jitter, kind="stable")
         cuts = np.arange(1, len(self)) * self.batch_size
         batches = np.split(order, cuts)
         if self.shuffle:
             longest = max(range(len(batches)), key=lambda i: self.lengths[batches[i]].max())
-            others = [batches[i] for i in self._generator().permutation(len(batches)) if i != longest]
+            others = [batches[i] for i in self._generator(self.epoch).permutation(len(batches)) if i != longest]
             batches = [batches[longest], *others]
         return batches
 

@@ -8,6 +8,7 @@ texts depends on seed and epoch alone.
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -68,11 +69,31 @@ def _encoder(model: torch.nn.Module) -> AWD_LSTM:
 class _Checkpoints:
     """The files of a training in progress: `checkpoint.safetensors` to go on from, `best.safetensors` to end with.
 
-    A checkpoint that another key wrote, another training that is, is never read.
+    `steady.safetensors` is a checkpoint at the end of a phase of constant rate, kept so that a longer training can go on
+    from there. A checkpoint that another key wrote, another training that is, is never read.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.path, self.best, self.key = folder / "checkpoint.safetensors", folder / "best.safetensors", key
+        self.steady = folder / "steady.safetensors"
+
+    def keep_steady(self) -> None:
+        with replacing(self.steady) as draft:
+            shutil.copyfile(self.path, draft)
+
+    def go_back_to_steady(self, phases: Sequence[Phase]) -> None:
+        """Where a longer steady phase is asked for than the one that ended, go on from its end."""
+        facts = self.facts(self.steady)
+        if facts is None:
+            return
+        position = facts["position"]
+        if position["epoch"] < phases[position["phase"]].epochs:
+            latest = self.facts()
+            # A checkpoint within the longer steady phase is further on.
+            if latest is None or latest["position"]["phase"] != position["phase"]:
+                with replacing(self.path) as draft:
+                    shutil.copyfile(self.steady, draft)
+                self.best.unlink(missing_ok=True)
 
     def save(self, learn: Learner, position: _Position, history: list[dict]) -> None:
         rnn = _encoder(learn.model)
@@ -97,11 +118,12 @@ class _Checkpoints:
         with replacing(self.path) as draft:
             save_file(tensors, draft, metadata={"training": json.dumps(facts)})
 
-    def facts(self) -> dict | None:
+    def facts(self, path: Path | None = None) -> dict | None:
         """What a checkpoint of this training says beside its tensors; None where there is none."""
-        if not self.path.is_file():
+        path = path or self.path
+        if not path.is_file():
             return None
-        with safe_open(self.path, "pt") as file:
+        with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["training"])
         return facts if facts["key"] == self.key else None
 
@@ -246,6 +268,7 @@ class _Training:
         self.selects_by = "accuracy" if section == "classifier" else "valid_loss"
         self.checkpoints = _Checkpoints(folder, key)
         self.position, self.history, self.patience = _Position(), [], None
+        self.checkpoints.go_back_to_steady(phases)
         self.resumed = self.checkpoints.facts()
         if self.resumed is not None:
             self.position, self.history = _Position(**self.resumed["position"]), self.resumed["history"]
@@ -285,28 +308,38 @@ def train(
     Raises Diverged when the loss is not finite.
     """
     title = {"lm": "Language model", "classifier": "Classifier"}[section]
+    if learn.dls.train.store.direction == "backward":
+        title += ", backward"
     training = _Training(learn, phases, folder, key, title, section)
     training.patience = patience
-    rate_at, momentum_at = SCHEDULES[schedule]
     if training.resumed is not None:
         training.checkpoints.load_model(learn)
+        if training.history and not training.checkpoints.best.is_file():
+            training.checkpoints.save_best(learn)
         log.info("%s: going on from the checkpoint; %d epochs are done.", title, len(training.history))
     learn.create_opt()
     clipping = [GradientClip(grad_clip)] if grad_clip else []
     first = training.position.phase
     for index in range(first, len(phases)):
         phase = phases[index]
+        goes_on = index > 0 and phases[index - 1].freeze_to == phase.freeze_to
         if index > first:
             training.position = _Position(phase=index)
-        learn.freeze_to(phase.freeze_to)
+        if index == first or not goes_on:
+            learn.freeze_to(phase.freeze_to)
         peaks = discriminative_rates(phase.lr, len(learn.opt.param_lists), phase.decay)
+        rate_at, momentum_at = SCHEDULES[phase.schedule or schedule]
         schedules = ParamScheduler(
-            {"lr": lambda pct, peaks=peaks: [rate_at(pct, peak) for peak in peaks], "mom": momentum_at}
+            {"lr": lambda pct, at=rate_at, peaks=peaks: [at(pct, peak) for peak in peaks], "mom": momentum_at}
         )
         if training.position.epoch < phase.epochs:
             learn.fit(phase.epochs, wd=weight_decay, cbs=[schedules, *clipping, _Run(training)])
-        # A checkpoint taken behind a phase's last epoch holds nothing that the next phase starts from but the weights.
-        training.resumed = None
+        if phase.schedule == "constant":
+            training.checkpoints.keep_steady()
+        next_goes_on = index + 1 < len(phases) and phases[index + 1].freeze_to == phase.freeze_to
+        if not next_goes_on:
+            # Another set of groups starts with a new optimizer: nothing of the checkpoint matters then but the weights.
+            training.resumed = None
     training.checkpoints.load_best(learn)
     best = training.best()
     history = pd.DataFrame(training.history).drop(columns="selects_by")

@@ -98,6 +98,15 @@ def page(metrics: dict, errors: pd.DataFrame, pngs: dict[str, bytes], facts: dic
     )
 
 
+def named_scores(metrics: dict) -> dict[str, dict]:
+    """What was scored, by the name that people read: the model, each of its directions alone, the baselines.
+
+    metrics: what report.compare returns.
+    """
+    directions = {f"{MODEL}, {name} alone": scores for name, scores in metrics.get("directions", {}).items()}
+    return {MODEL: metrics["model"], **directions, **metrics["baselines"]}
+
+
 def verdict(metrics: dict, baseline: str) -> str:
     """Two honest sentences: does the model beat this baseline on these texts, and do their intervals overlap?
 
@@ -131,6 +140,12 @@ def _summary(metrics: dict, notes: list[str]) -> str:
     right = model["n"] - _n_wrong(model)
     accuracy = f"accuracy {model['accuracy']:.1%}, 95% interval {_interval(model)}"
     found = f"{MODEL} is right on {right:,} of {model['n']:,} texts: {accuracy}."
+    if "directions" in metrics:
+        alone = (
+            f"the {name} one alone has {scores['accuracy']:.1%} ({_interval(scores)})"
+            for name, scores in metrics["directions"].items()
+        )
+        found += f" Its probabilities are the mean of two classifiers’: {', '.join(alone)}."
     sentences = [found, *(verdict(metrics, baseline) for baseline in metrics["baselines"])]
     html = "".join(f"<p>{_text(sentence)}</p>" for sentence in sentences)
     if notes:
@@ -158,7 +173,7 @@ def _results(metrics: dict) -> str:
             f"{numbers['expected_calibration_error']:.1%}",
             f"{numbers['n']:,}",
         ]
-        for name, numbers in {MODEL: metrics["model"], **metrics["baselines"]}.items()
+        for name, numbers in named_scores(metrics).items()
     ]
     heads = ["", "accuracy", "95% interval", "macro F1", "log loss", "calibration error", "n"]
     how = (

@@ -12,7 +12,7 @@ import pandas as pd
 from data_scripts.files import replacing
 from ulmfit_app.evaluation import figures
 from ulmfit_app.evaluation.metrics import paired_comparison, score
-from ulmfit_app.evaluation.page import MODEL, page
+from ulmfit_app.evaluation.page import named_scores, page
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ def write_report(
     baselines: dict[str, np.ndarray],
     histories: dict[str, pd.DataFrame],
     facts: dict,
+    directions: dict[str, np.ndarray] | None = None,
 ) -> dict:
     """Write metrics.json, classification_report.txt, worst_errors.csv, figures/*.png and report.html into `folder`.
 
@@ -36,6 +37,7 @@ def write_report(
     facts: what else to know about the run, nested and ready for JSON. Four keys have a place of their own on the page:
     data_set and test_name (strings, the heading), notes (a list of sentences) and durations (stage -> minutes, or any
     text). Durations stay out of metrics.json, which is the same, byte for byte, for two runs that predict the same.
+    directions: "forward" and "backward" -> probabilities [n, n_classes], where the predictions are the mean of two.
     Returns what metrics.json holds. It is written last: a folder with a metrics.json has a whole report.
     Raises ValueError when predictions and baselines do not fit each other.
     """
@@ -45,11 +47,10 @@ def write_report(
     if (truth < 0).any():
         unknown = predictions["label"][truth < 0].iloc[0]
         raise ValueError(f"expected a column of probabilities for each label, found none named {f'p_{unknown}'!r}")
-    metrics = compare(probabilities, baselines, truth, labels) | {"facts": _for_json(facts)}
-    scores = {MODEL: metrics["model"], **metrics["baselines"]}
+    metrics = compare(probabilities, baselines, truth, labels, directions) | {"facts": _for_json(facts)}
 
     pictures = {
-        "accuracy": figures.comparison_figure(scores),
+        "accuracy": figures.comparison_figure(named_scores(metrics)),
         "confusion_matrix": figures.confusion_figure(np.array(metrics["model"]["confusion_matrix"]), labels),
         "confidence": figures.confidence_figure(probabilities, truth),
         "reliability": figures.reliability_figure(probabilities, truth),
@@ -76,17 +77,28 @@ def write_report(
     return metrics
 
 
-def compare(probabilities: np.ndarray, baselines: dict[str, np.ndarray], truth: np.ndarray, labels: list[str]) -> dict:
+def compare(
+    probabilities: np.ndarray,
+    baselines: dict[str, np.ndarray],
+    truth: np.ndarray,
+    labels: list[str],
+    directions: dict[str, np.ndarray] | None = None,
+) -> dict:
     """Scores of the model and of each baseline, and how the model fares against each on the same texts.
 
-    Returns {"model": metrics.score, "baselines": {name: metrics.score + {"model_against_it": paired_comparison}}}.
+    Returns {"model": metrics.score, "baselines": {name: metrics.score + {"model_against_it": paired_comparison}}}, and
+    "directions" like "baselines" where some are given.
     """
     right = probabilities.argmax(axis=1) == truth
-    compared = {}
-    for name, baseline in baselines.items():
-        paired = paired_comparison(right, baseline.argmax(axis=1) == truth)
-        compared[name] = score(baseline, truth, labels) | {"model_against_it": paired}
-    return {"model": score(probabilities, truth, labels), "baselines": compared}
+
+    def compared(others: dict[str, np.ndarray]) -> dict:
+        return {
+            name: score(other, truth, labels) | {"model_against_it": paired_comparison(right, other.argmax(axis=1) == truth)}
+            for name, other in others.items()
+        }
+
+    found = {"model": score(probabilities, truth, labels), "baselines": compared(baselines)}
+    return found | {"directions": compared(directions)} if directions else found
 
 
 def worst_errors(texts: pd.Series, probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> pd.DataFrame:

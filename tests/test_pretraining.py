@@ -1,0 +1,176 @@
+import json
+import random
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from fastai.text.all import AWD_LSTM, DataLoaders, awd_lstm_lm_config, language_model_learner
+
+from tests.conftest import BLAME, NEUTRAL, PRAISE
+from ulmfit_app import pretraining, training
+from ulmfit_app.bundle import load_bundle, load_weights, unique_tensors
+from ulmfit_app.config import LanguageModelSettings, ModelSettings, Settings, TokenSettings
+from ulmfit_app.errors import DataError, RunFolderError
+from ulmfit_app.language_model import build, find_start, shaped, write_fastai
+from ulmfit_app.pretraining import corpus_hash, pretrain, read_corpus
+from ulmfit_app.tokenizer import FAKE
+
+SHAPE = ModelSettings(emb_sz=8, n_hid=12, n_layers=2)
+LM = LanguageModelSettings(
+    pretrained="none", epochs=50, batch_size=4, bptt=10, drop_mult=0.0, softmax="sampled", max_tokens=20_000
+)
+SETTINGS = Settings(tokens=TokenSettings(max_vocab=100, min_freq=1), model=SHAPE, lm=LM, precision="fp32")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """300 made documents of about 5,000 tokens, one a line."""
+    rng = random.Random(0)
+    lines = [f"{' '.join(rng.choices(PRAISE + BLAME + NEUTRAL, k=12))} {i % 7} ." for i in range(300)]
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(dict.fromkeys(lines)))
+    return path
+
+
+def lasting(tokens: int) -> Settings:
+    return replace(SETTINGS, lm=replace(LM, max_tokens=tokens))
+
+
+def weights_in(folder):
+    bundle = load_bundle(folder, "language model")
+    model = build(bundle.vocab, bundle.shape, 0.0)
+    load_weights(bundle, model)
+    return unique_tensors(model)
+
+
+def test_a_pretrained_model_beats_a_random_one_and_says_what_it_was_made_from(corpus, tmp_path):
+    facts = pretrain(corpus, tmp_path / "m", replace(SETTINGS, lm=replace(LM, random_lr=2e-2, max_tokens=60_000)))
+    bundle = load_bundle(tmp_path / "m", "language model")
+    # Uniform over the words of the corpus.
+    assert facts["perplexity"] < 0.95 * len(PRAISE + BLAME + NEUTRAL)
+    assert bundle.about == facts
+    assert facts["corpus"] == {"name": "corpus.txt", "sha256": corpus_hash(corpus)}
+    history = pd.read_csv(tmp_path / "m" / "history.csv")
+    assert history["tokens"].is_monotonic_increasing
+    assert history["phase"].unique().tolist() == ["rising rate", "steady rate", "falling rate"]
+    assert (tmp_path / "m" / "curve.png").stat().st_size > 10_000
+    assert find_start(str(tmp_path / "m"), SHAPE).is_strong
+
+
+def test_held_out_documents_are_whole_and_never_trained_on(corpus):
+    read = read_corpus(corpus, "hash", SETTINGS, "forward")
+    assert not set(read.train) & set(read.valid)
+    assert sorted({*read.train, *read.valid}) == list(range(len(read.store)))
+    assert 0 < read.store.lengths()[read.valid].sum() < 0.1 * read.train_tokens
+    unknown = sum((read.store[i] == 0).sum() for i in read.valid) / sum(len(read.store[i]) for i in read.valid)
+    assert read.unknown_share == pytest.approx(unknown)
+
+
+def test_pretraining_killed_anywhere_ends_with_the_same_weights(corpus, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    pretrain(corpus, tmp_path / "whole", SETTINGS)
+    whole, real = weights_in(tmp_path / "whole"), training._Run.after_batch
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    # Within a phase, and around the ends of the first and the second.
+    for at in (3, 50, 51, 400, 401):
+        steps = 0
+
+        def counted(self):
+            nonlocal steps
+            real(self)
+            steps += self.training
+            if self.training and steps == at:  # noqa: B023
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training._Run, "after_batch", counted)
+            with pytest.raises(Killed):
+                pretrain(corpus, tmp_path / f"{at}", SETTINGS)
+        pretrain(corpus, tmp_path / f"{at}", SETTINGS)
+        for name, value in weights_in(tmp_path / f"{at}").items():
+            assert torch.equal(value, whole[name]), (at, name)
+
+
+def test_a_finished_model_trained_longer_goes_on_from_where_its_rate_began_to_fall(corpus, tmp_path):
+    folder = tmp_path / "m"
+    pretrain(corpus, folder, lasting(20_000))
+    short = pd.read_csv(folder / "history.csv")
+    pretrain(corpus, folder, lasting(40_000))
+    longer = pd.read_csv(folder / "history.csv")
+    kept = short["phase"] != "falling rate"
+    columns = ["phase", "train_loss", "valid_loss"]
+    pd.testing.assert_frame_equal(longer[: kept.sum()][columns], short[kept][columns])
+    assert longer["tokens"].iloc[-1] == pytest.approx(40_000, rel=0.05)
+    assert not torch.equal(*(weights_in(folder)["0.encoder.weight"] + i for i in (0, 1)))
+    before = weights_in(folder)
+    pretrain(corpus, folder, lasting(40_000))
+    after = weights_in(folder)
+    assert all(torch.equal(before[name], after[name]) for name in before), "the same again changed the model"
+
+
+def test_other_settings_in_the_same_folder_are_an_error_that_names_them(corpus, tmp_path):
+    pretrain(corpus, tmp_path / "m", SETTINGS)
+    other = replace(SETTINGS, seed=7, lm=replace(LM, batch_size=5))
+    with pytest.raises(RunFolderError, match=r"lm.batch_size was 4, is 5; seed was 42, is 7"):
+        pretrain(corpus, tmp_path / "m", other)
+    with pytest.raises(RunFolderError, match="direction was 'forward', is 'backward'"):
+        pretrain(corpus, tmp_path / "m", SETTINGS, "backward")
+
+
+def test_a_corpus_too_small_says_how_many_tokens_are_needed(tmp_path):
+    path = tmp_path / "small.txt"
+    path.write_text("A short text.\nAnother one, not much longer.\n")
+    with pytest.raises(DataError, match="too small to learn a language from: .* Needed are 400 "):
+        pretrain(path, tmp_path / "m", SETTINGS)
+    assert not (tmp_path / "m").exists()
+
+
+def test_plain_fastai_loads_what_was_written_in_its_format(corpus, tmp_path):
+    pretrain(corpus, tmp_path / "m", SETTINGS)
+    files = write_fastai(tmp_path / "m", "mine")
+    assert [file.name for file in files] == ["mine.pth", "mine.pkl"]
+    bundle = load_bundle(tmp_path / "m", "language model")
+    ids = torch.randint(9, bundle.vocab.index(FAKE), (3, 7))
+    dls = DataLoaders([(ids, ids)], [(ids, ids)])
+    dls.vocab = bundle.vocab
+    config = shaped(awd_lstm_lm_config, SHAPE)
+    learn = language_model_learner(
+        dls, AWD_LSTM, config=config, path=tmp_path, model_dir="m", pretrained_fnames=["mine", "mine"]
+    )
+    ours = build(bundle.vocab, SHAPE, 0.0)
+    load_weights(bundle, ours)
+    plain, ours = learn.model.cpu().eval(), ours.eval()
+    plain.reset()
+    with torch.no_grad():
+        logits = ours(ids)[0]
+        expected = plain(ids)[0]
+    # fastai looks up every word by its name, and the filling words at the end of a vocabulary share one.
+    real = bundle.vocab.index(FAKE)
+    torch.testing.assert_close((logits.hidden @ logits.weight.t() + logits.bias)[..., :real], expected[..., :real])
+    # And back again.
+    (tmp_path / "back").mkdir()
+    for file in files:
+        file.rename(tmp_path / "back" / file.name)
+    start = find_start(str(tmp_path / "back"), SHAPE)
+    assert start.vocab == bundle.vocab
+    torch.testing.assert_close(start.weights["0.encoder.weight"], weights_in(tmp_path / "m")["0.encoder.weight"])
+
+
+def test_a_backward_model_learns_texts_from_their_ends(corpus, tmp_path):
+    pretrain(corpus, tmp_path / "m", SETTINGS, "backward")
+    assert load_bundle(tmp_path / "m", "language model").direction == "backward"
+    forward, backward = (read_corpus(corpus, "hash", SETTINGS, d).store for d in ("forward", "backward"))
+    assert (backward[0] == forward[0][::-1]).all()
+
+
+def test_minutes_are_measured_once_and_kept(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "language_model_seconds", lambda *_: 1 / 500)
+    pretrain(corpus, tmp_path / "m", SETTINGS, minutes=0.5)
+    budget = json.loads((tmp_path / "m" / "config.json").read_text())["budget"]
+    assert 5_000 < budget < 500 * 30
+    monkeypatch.setattr(pretraining, "language_model_seconds", lambda *_: 1 / 5)
+    pretrain(corpus, tmp_path / "m", SETTINGS, minutes=0.5)
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["budget"] == budget
