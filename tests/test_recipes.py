@@ -114,9 +114,14 @@ def test_a_plan_is_found_by_its_name():
 
 
 def test_a_pretrained_language_model_starts_with_an_epoch_for_the_embeddings_alone():
-    frozen, everything = language_model_phases(PAPER.lm.epochs, PAPER.lm.lr, PAPER.lm.frozen_lr)
+    frozen, everything = language_model_phases(1 + PAPER.lm.epochs, PAPER.lm.lr, PAPER.lm.frozen_lr)
     assert (frozen.epochs, frozen.freeze_to, frozen.lr, frozen.decay) == (1, -1, 2e-2, 1)
     assert (everything.epochs, everything.freeze_to, everything.lr, everything.decay) == (10, 0, 2e-3, 1)
+
+
+def test_a_single_epoch_is_not_spent_on_the_embeddings_alone():
+    (phase,) = language_model_phases(1, 2e-3, 2e-2)
+    assert (phase.epochs, phase.freeze_to, phase.lr) == (1, 0, 2e-3)
 
 
 def test_random_weights_are_never_frozen():

@@ -61,10 +61,11 @@ def _mixed_order(labels: pd.Series, generator: np.random.Generator) -> pd.Index:
     return (rank / size).where(rank > 0, -1.0).sort_values(kind="stable").index
 
 
-def select(table: pd.DataFrame, settings: Settings, plan: Plan) -> Selection:
+def select(table: pd.DataFrame, settings: Settings, plan: Plan, pretrained: bool = False) -> Selection:
     """Keep as many texts as `lm.max_tokens` and `classifier.max_tokens` allow, seeded and stratified.
 
-    table: a Corpus's. Validation and test rows are always kept.
+    table: a Corpus's. Validation and test rows are always kept. pretrained: whether the language model starts from weights,
+    and so begins with an epoch for its embeddings alone, where there is room for more than one.
     """
     generator = np.random.default_rng([settings.seed, 1])
     tokens, split, notes = planned_tokens(table["text"]), table["split"].copy(), []
@@ -78,7 +79,7 @@ def select(table: pd.DataFrame, settings: Settings, plan: Plan) -> Selection:
             notes.append(f"The classifier learns from {n:,} of {len(train):,} training texts, to keep within its time.")
             train = train[:n]
     other = split.index[split == "unlabelled"]
-    epochs = settings.lm.epochs
+    epochs = settings.lm.epochs + pretrained
     if settings.lm.max_tokens is not None:
         room = settings.lm.max_tokens - tokens[train].sum()
         order = other[generator.permutation(len(other))]
@@ -172,7 +173,7 @@ def _training_seconds(model: nn.Module, ids: Tensor, loss_of: Callable[[Any], Te
     return _seconds(step) / ids.numel()
 
 
-def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, rates: Rates, pretrained: bool) -> dict[str, float]:
+def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, rates: Rates) -> dict[str, float]:
     """Seconds a stage will take for the selected rows."""
     tokens = (
         planned_tokens(table["text"])
@@ -181,7 +182,6 @@ def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, rates: Rates
         .reindex(["train", "valid", "test", "unlabelled"], fill_value=0.0)
     )
     seen = tokens["train"] + tokens["unlabelled"]
-    lm_epochs = selection.lm_epochs + pretrained
     epochs = sum(phase.epochs for phase in plan.phases)
     groups = 5  # embedding, three layers, head; a frozen group costs its forward pass alone
     learning = sum(
@@ -192,7 +192,7 @@ def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, rates: Rates
     return {
         "tokens": rates.tokenizing * (tokens.sum()),
         # A validation pass saves the backward pass, two thirds of the work.
-        "language model": lm_epochs * rates.lm_training * (seen + tokens["valid"] / 3),
+        "language model": selection.lm_epochs * rates.lm_training * (seen + tokens["valid"] / 3),
         "classifier": learning * tokens["train"] + epochs * rates.encoding * tokens["valid"],
         "report": rates.encoding * tokens["test"] + rates.baseline * (tokens["train"] + tokens["test"]),
         "start and files": FIXED_SECONDS,

@@ -60,10 +60,12 @@ class ModelSettings:
 class LanguageModelSettings:
     """Fine-tuning the language model (paper, section 3.2)."""
 
-    # wt103, none, or a folder: fastai's .pth + .pkl, or a bundle of ours
+    # wt103, none, en-small, which comes with the package, or a folder: fastai's .pth + .pkl, or a bundle of ours
     pretrained: Annotated[str, arg(prefix_name=False)] = "wt103"
-    epochs: int = 10  # over everything but the validation part, after one epoch with the encoder frozen; fastai's IMDb
-    frozen_lr: float = 2e-2  # peak of that one epoch; fastai's IMDb
+    epochs: int = (
+        10  # over everything but the validation part, after one with the encoder frozen if pretrained; fastai's IMDb
+    )
+    frozen_lr: float = 2e-2  # peak of that one, which is left out where max_tokens reaches for a single epoch; fastai's IMDb
     lr: float = 2e-3  # peak of the rest; fastai's IMDb
     random_lr: float = 4e-3  # peak when the start is random weights, which can and must move faster
     drop_mult: float = 1.0  # times AWD's dropouts

@@ -136,23 +136,28 @@ def write_fastai(model_folder: Path, name: str) -> tuple[Path, Path]:
     return weights, vocab
 
 
+def packaged() -> list[str]:
+    """Names of the language models that come with the package."""
+    return sorted(path.parent.name for path in MODELS.glob("*/bundle.json"))
+
+
 def locate(name: str) -> Path:
     """The folder of a language model's bundle.
 
     name: of a model that comes with the package, such as en-small; or a bundle's folder; or a run's, whose forward model is
     meant. Raises BundleError where there is none.
     """
-    packaged = sorted(path.parent.name for path in MODELS.glob("*/bundle.json"))
-    if name in packaged:
+    if name in packaged():
         return MODELS / name
     folder = Path(name)
     for candidate in (folder, folder / "lm"):
         if (candidate / "bundle.json").is_file():
             return candidate
     found = "neither it nor its folder lm holds a bundle.json" if folder.is_dir() else "it is no folder"
+    names = ", ".join(packaged()) or "none"
     raise BundleError(
-        f"There is no language model {name!r}: {found}. Expected a name (here: {', '.join(packaged) or 'none'}), the folder "
-        "of a language model, or a run's folder. Make one: python -m ulmfit_app pretrain CORPUS"
+        f"There is no language model {name!r}: {found}. Expected a name (here: {names}), the folder of a language model, or "
+        "a run's folder. Make one: python -m ulmfit_app pretrain CORPUS"
     )
 
 
@@ -164,7 +169,7 @@ def _of_direction(folder: Path, direction: Direction) -> Path:
 
 
 def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "forward") -> Start:
-    """Resolve the setting `lm.pretrained`: "wt103", "none", or a folder.
+    """Resolve the setting `lm.pretrained`: "wt103", "none", a packaged model's name, or a folder.
 
     direction: in which the start has to read. Beside a forward model's folder NAME or NAME-fwd, the backward one is looked
     for in NAME-backward, as in a run, and NAME-bwd.
@@ -182,26 +187,35 @@ def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "fo
             return random
         start = read_fastai(source.path, direction)
         return replace(start, origin=source.origin)
-    folder = _of_direction(Path(pretrained), direction)
+    folder = Path(pretrained)
+    if pretrained in packaged():
+        folder = MODELS / pretrained
+    folder = _of_direction(folder, direction)
     if (folder / "bundle.json").is_file():
         bundle = load_bundle(folder, "language model")
         require_direction(bundle.direction, direction, f"The language model in {folder}", BESIDE)
         model = build(bundle.vocab, bundle.shape, drop_mult=1.0)
         load_weights(bundle, model)
         before = bundle.about.get("start", "a start that it does not name")
+        corpus = bundle.about.get("corpus")
+        name = folder.name if folder.parent == MODELS else f"the bundle {folder}"
+        if corpus is None:
+            history = f"started from {before}"
+        else:
+            history = f"learned from {bundle.about['tokens_trained_on'] / 1e6:,.0f} million tokens of {corpus['name']}"
         return Start(
-            f"the bundle {folder}, which started from {before}",
+            f"{name}, which {history}",
             sha256_of(folder / "bundle.json"),
             bundle.shape,
             model.state_dict(),
             bundle.vocab,
-            is_strong=bundle.about.get("learned_from_general_text", not before.endswith(RANDOM)),
+            is_strong=corpus is not None or not before.endswith(RANDOM),
             direction=bundle.direction,
         )
     if not folder.is_dir():
         raise BundleError(
-            f"No folder {folder} to start from. Expected for --pretrained: wt103, none, or a folder with a bundle or with "
-            "fastai's .pth and .pkl."
+            f"No folder {folder} to start from. Expected for --pretrained: {', '.join([*packaged(), 'wt103', 'none'])}, or "
+            "a folder with a bundle or with fastai's .pth and .pkl."
         )
     return read_fastai(folder, direction)
 

@@ -174,7 +174,6 @@ def pretrain(
     about = {
         "start": start.origin,
         "corpus": what["corpus"],
-        "learned_from_general_text": True,
         "tokens_trained_on": int(history["tokens"].iloc[-1]),
         "tokens_in_corpus": corpus.train_tokens,
         "perplexity": float(history["perplexity"].min()),

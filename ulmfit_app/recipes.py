@@ -5,7 +5,7 @@ carries a plan out.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 # ------------------------------------------------------------------------------------------------------------- schedules
@@ -120,13 +120,14 @@ PLANS = {plan.name: plan for plan in (PUBLISHED, WEAK_START)}
 def language_model_phases(epochs: int, lr: float, frozen_lr: float | None) -> tuple[Phase, ...]:
     """Fine-tuning a language model: one epoch for the embeddings alone, which hold the new words, then all.
 
-    frozen_lr: peak rate of that epoch; None for random weights, where there is nothing worth keeping still.
+    epochs: in all. A single one is not spent on the embeddings alone. frozen_lr: peak rate of that first epoch; None for
+    random weights, where there is nothing worth keeping still.
     """
     # fastai puts the tied embedding in the LM's last group, so "lower layers learn slower" does not hold for it.
     everything = Phase("all groups", epochs, freeze_to=0, lr=lr)
-    if frozen_lr is None:
+    if frozen_lr is None or epochs == 1:
         return (everything,)
-    return (Phase("embeddings", 1, freeze_to=-1, lr=frozen_lr), everything)
+    return (Phase("embeddings", 1, freeze_to=-1, lr=frozen_lr), replace(everything, epochs=epochs - 1))
 
 
 def pretraining_phases(epochs: int, lr: float, cooling: float = 0.2) -> tuple[Phase, ...]:

@@ -203,7 +203,9 @@ class Run:
             else:
                 self._fit(minutes)
         self.corpus = _corpus(self.settings.data, self.settings.seed)
-        self.selection = budget.select(self.corpus.table, self.settings, self.directions[0].plan)
+        self.selection = budget.select(
+            self.corpus.table, self.settings, self.directions[0].plan, self.directions[0].start.is_pretrained
+        )
         self._name_stages()
 
     def _fit(self, minutes: float) -> None:
@@ -264,7 +266,7 @@ class Run:
         """Seconds a stage, from a measured warm-up on this machine."""
         table, forward = self.corpus.table, self.directions[0]
         rates = budget.measure(table["text"][self.selection.split != ""], forward.start, self.settings)
-        return budget.estimate(table, self.selection, forward.plan, rates, forward.start.is_pretrained)
+        return budget.estimate(table, self.selection, forward.plan, rates)
 
     def is_fresh(self) -> bool:
         """Whether no stage has left anything yet."""
