@@ -80,8 +80,15 @@ def select(table: pd.DataFrame, settings: Settings, plan: Plan, pretrained: bool
             train = train[:n]
     other = split.index[split == "unlabelled"]
     epochs = settings.lm.epochs + pretrained
+    always = tokens[train].sum()
+    if settings.lm.test_texts:
+        test = split == "test"
+        always += tokens[test].sum()
+        notes.append(
+            f"The language model learns from the {test.sum():,} texts of the test split too, not from their labels."
+        )
     if settings.lm.max_tokens is not None:
-        room = settings.lm.max_tokens - tokens[train].sum()
+        room = settings.lm.max_tokens - always
         order = other[generator.permutation(len(other))]
         used = order[tokens[order].cumsum() <= room]
         if len(used) < len(other):
@@ -90,7 +97,7 @@ def select(table: pd.DataFrame, settings: Settings, plan: Plan, pretrained: bool
                 f"The language model learns from {len(train) + len(used):,} of {len(train) + len(other):,} texts that "
                 "it may see, to keep within its time."
             )
-        epochs = int(min(epochs, max(1, settings.lm.max_tokens // (tokens[train].sum() + tokens[used].sum()))))
+        epochs = int(min(epochs, max(1, settings.lm.max_tokens // (always + tokens[used].sum()))))
     return Selection(split, epochs, notes)
 
 
@@ -173,7 +180,7 @@ def _training_seconds(model: nn.Module, ids: Tensor, loss_of: Callable[[Any], Te
     return _seconds(step) / ids.numel()
 
 
-def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, rates: Rates) -> dict[str, float]:
+def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, settings: Settings, rates: Rates) -> dict[str, float]:
     """Seconds a stage will take for the selected rows."""
     tokens = (
         planned_tokens(table["text"])
@@ -181,7 +188,7 @@ def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, rates: Rates
         .sum()
         .reindex(["train", "valid", "test", "unlabelled"], fill_value=0.0)
     )
-    seen = tokens["train"] + tokens["unlabelled"]
+    seen = tokens[settings.lm.splits].sum()
     epochs = sum(phase.epochs for phase in plan.phases)
     groups = 5  # embedding, three layers, head; a frozen group costs its forward pass alone
     learning = sum(

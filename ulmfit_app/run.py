@@ -266,7 +266,7 @@ class Run:
         """Seconds a stage, from a measured warm-up on this machine."""
         table, forward = self.corpus.table, self.directions[0]
         rates = budget.measure(table["text"][self.selection.split != ""], forward.start, self.settings)
-        return budget.estimate(table, self.selection, forward.plan, rates)
+        return budget.estimate(table, self.selection, forward.plan, self.settings, rates)
 
     def is_fresh(self) -> bool:
         """Whether no stage has left anything yet."""
@@ -316,7 +316,7 @@ class Run:
         """Tokenize the selected texts; the vocabulary is of what the language model learns from."""
         split = self.selection.split[self.selection.split != ""]
         tokenized = tokenize(self.corpus.table["text"][split.index].tolist(), self.settings.tokens.language)
-        seen = np.flatnonzero(split.isin(["train", "unlabelled"]))
+        seen = np.flatnonzero(split.isin(self.settings.lm.splits))
         known = self.directions[0].start.vocab or ()
         vocab = make_vocab(TokenStore.open(tokenized), seen, self.settings.tokens, known)
         for file in numericalize(tokenized, vocab).iterdir():
@@ -337,7 +337,7 @@ class Run:
         s, start = self.settings, which.start
         store, rows = self._texts()
         store = store.backward() if start.direction == "backward" else store
-        seen = np.flatnonzero(rows["split"].isin(["train", "unlabelled"]))
+        seen = np.flatnonzero(rows["split"].isin(s.lm.splits))
         valid = np.flatnonzero(rows["split"] == "valid")
         seed_everything(s.seed)
         learn = language_model.learner(store, seen, valid, start, s.lm, s.precision, s.seed)

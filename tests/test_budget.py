@@ -1,0 +1,62 @@
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from ulmfit_app.budget import planned_tokens, select
+from ulmfit_app.config import LAPTOP
+from ulmfit_app.recipes import PUBLISHED, WEAK_START
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """400 texts of about 100 tokens in two classes: 150 to train on, 50 to test, 200 unlabelled."""
+    splits = ["train"] * 150 + ["test"] * 50 + ["unlabelled"] * 200
+    labels = [("pos", "neg")[i % 2] if split != "unlabelled" else "" for i, split in enumerate(splits)]
+    return pd.DataFrame({"text": ["x" * 445] * 400, "label": labels, "split": splits})
+
+
+def settings(lm_tokens=None, classifier_tokens=None, **lm):
+    return replace(
+        LAPTOP,
+        lm=replace(LAPTOP.lm, max_tokens=lm_tokens, **lm),
+        classifier=replace(LAPTOP.classifier, max_tokens=classifier_tokens),
+    )
+
+
+def test_without_bounds_everything_is_used(table):
+    selection = select(table, settings(), WEAK_START)
+    assert selection.split.tolist() == table["split"].tolist()
+    assert selection.notes == []
+
+
+def test_training_texts_beyond_the_classifiers_bound_are_unlabelled_ones(table):
+    epochs = sum(phase.epochs for phase in WEAK_START.phases)
+    selection = select(table, settings(classifier_tokens=60 * 100 * epochs), WEAK_START)
+    counts = selection.split.value_counts()
+    assert counts["train"] == 60 * 100 // planned_tokens(table["text"])[0]
+    assert counts["train"] + counts["unlabelled"] == 350
+    assert table["label"][selection.split == "train"].value_counts().nunique() == 1, "the classes keep their shares"
+
+
+def test_texts_beyond_the_language_models_bound_are_not_read(table):
+    selection = select(table, settings(lm_tokens=20_000), WEAK_START)
+    seen = planned_tokens(table["text"])[selection.split.isin(["train", "unlabelled"])].sum()
+    assert 19_000 < seen <= 20_000 and selection.lm_epochs == 1
+
+
+def test_a_pretrained_start_has_one_epoch_more_where_the_bound_reaches_for_it(table):
+    epochs = LAPTOP.lm.epochs
+    assert select(table, settings(), PUBLISHED, pretrained=True).lm_epochs == epochs + 1
+    assert select(table, settings(), PUBLISHED).lm_epochs == epochs
+    assert select(table, settings(lm_tokens=36_000), PUBLISHED, pretrained=True).lm_epochs == 1
+
+
+def test_the_language_model_reads_test_texts_only_where_asked_to_and_the_notes_say_so(table):
+    assert LAPTOP.lm.splits == ["train", "unlabelled"]
+    asked = settings(lm_tokens=20_000, test_texts=True)
+    assert asked.lm.splits == ["train", "unlabelled", "test"]
+    selection = select(table, asked, WEAK_START)
+    assert "learns from the 50 texts of the test split too, not from their labels" in " ".join(selection.notes)
+    seen = planned_tokens(table["text"])[selection.split.isin(asked.lm.splits)].sum()
+    assert 19_000 < seen <= 20_000, "they count"
