@@ -13,7 +13,7 @@ from ulmfit_app.bundle import load_bundle, load_weights, unique_tensors
 from ulmfit_app.config import LanguageModelSettings, ModelSettings, Settings, TokenSettings
 from ulmfit_app.errors import DataError, RunFolderError
 from ulmfit_app.language_model import build, find_start, shaped, write_fastai
-from ulmfit_app.pretraining import corpus_hash, pretrain, read_corpus
+from ulmfit_app.pretraining import corpus_hash, pretrain, read_corpus, write_int8
 from ulmfit_app.tokenizer import FAKE
 
 SHAPE = ModelSettings(emb_sz=8, n_hid=12, n_layers=2)
@@ -56,6 +56,22 @@ def test_a_pretrained_model_beats_a_random_one_and_says_what_it_was_made_from(co
     assert history["phase"].unique().tolist() == ["rising rate", "steady rate", "falling rate"]
     assert (tmp_path / "m" / "curve.png").stat().st_size > 10_000
     assert find_start(str(tmp_path / "m"), SHAPE).is_strong
+
+
+def test_the_int8_copy_of_a_model_writes_and_reads_as_the_whole_one(corpus, tmp_path):
+    pretrain(corpus, tmp_path / "m", SETTINGS)
+    small = write_int8(tmp_path / "m")
+    assert (small / "MODEL_CARD.md").read_text() == (tmp_path / "m" / "MODEL_CARD.md").read_text()
+    whole, loaded = weights_in(tmp_path / "m"), weights_in(small)
+    for name, value in whole.items():
+        torch.testing.assert_close(loaded[name], value, rtol=0, atol=float(value.abs().max()) / 254 * 1.001)
+
+
+def test_the_model_card_says_corpus_tokens_perplexity_and_direction(corpus, tmp_path):
+    facts = pretrain(corpus, tmp_path / "m", SETTINGS, "backward")
+    card = (tmp_path / "m" / "MODEL_CARD.md").read_text()
+    for fact in ("corpus.txt", f"{facts['tokens_trained_on']:,} tokens", f"{facts['perplexity']:.1f} on", "reads backward"):
+        assert fact in card
 
 
 def test_held_out_documents_are_whole_and_never_trained_on(corpus):

@@ -6,6 +6,7 @@ tokens, the loss curve, a model card, and `steady.safetensors`, from which a lon
 
 import json
 import logging
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from data_scripts.documents import RULES_VERSION, documents
 from data_scripts.files import replacing, sha256_of
 from ulmfit_app import language_model
 from ulmfit_app.budget import language_model_seconds
-from ulmfit_app.bundle import Bundle, save_bundle, versions
+from ulmfit_app.bundle import Bundle, load_bundle, load_weights, save_bundle, versions
 from ulmfit_app.config import Settings, to_json
 from ulmfit_app.errors import DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.figures import save_png, training_curves_figure
@@ -184,6 +185,8 @@ def pretrain(
         "language model", start.shape, settings.tokens.language, corpus.store.words, about=about, direction=direction
     )
     save_bundle(folder, learn.model, bundle)
+    with replacing(folder / "MODEL_CARD.md") as draft:
+        draft.write_text(_card(folder.name, bundle, settings), encoding="utf-8")
     with replacing(folder / "history.csv") as draft:
         history.to_csv(draft, index=False)
     title = f"{folder.name}; an epoch is {an_epoch / 1e6:.2g} million tokens"
@@ -191,3 +194,41 @@ def pretrain(
         save_png(training_curves_figure(history, title), draft)
     finish(folder)
     return about
+
+
+def _card(name: str, bundle: Bundle, settings: Settings) -> str:
+    """What a user of the model has to know of it, in Markdown."""
+    about, shape, lm = bundle.about, bundle.shape, settings.lm
+    corpus, held_out = about["corpus"], about["held_out"]
+    rows = {
+        "corpus": f"{corpus['name']} (sha256 {corpus['sha256'][:16]}…), {about['tokens_in_corpus']:,} tokens to learn from",
+        "trained on": f"{about['tokens_trained_on']:,} tokens, from {about['start']}, in {about['hours']} hours",
+        "perplexity": f"{about['perplexity']:.1f} on {held_out['documents']:,} held-out documents, of whose tokens "
+        f"{held_out['unknown_share']:.1%} are unknown words",
+        "settings": f"{lm.softmax} softmax, batches of {lm.batch_size} x {lm.bptt}, AWD's dropouts x {lm.drop_mult:g}, seed "
+        f"{settings.seed}, {resolve_precision(settings.precision)}",
+        "versions": ", ".join(f"{package} {number}" for package, number in versions().items()),
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return f"""# {name}
+
+An AWD-LSTM language model (Merity et al. 2017), {shape.emb_sz}/{shape.n_hid}/{shape.n_layers}, {len(bundle.vocab):,} words,
+language {bundle.language}, which reads {bundle.direction}.
+
+| | |
+| --- | --- |
+{table}
+
+Perplexity is over this vocabulary and these tokens, and comparable only with models of the same. The model repeats what its
+corpus says, its prejudices too. The corpus's licence holds for what is made of it.
+"""
+
+
+def write_int8(folder: Path) -> Path:
+    """The bundle in `folder` once more, in a quarter of the bytes, with its card: the folder int8 in it."""
+    bundle = load_bundle(folder, "language model")
+    model = language_model.build(bundle.vocab, bundle.shape, drop_mult=1.0)
+    load_weights(bundle, model)
+    save_bundle(folder / "int8", model, bundle, in_int8=True)
+    shutil.copyfile(folder / "MODEL_CARD.md", folder / "int8" / "MODEL_CARD.md")
+    return folder / "int8"
