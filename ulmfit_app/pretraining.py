@@ -34,7 +34,8 @@ TOKENS_AN_EPOCH = 2_000_000  # trained on between two looks at the held-out docu
 HELD_OUT = 100_000  # tokens of whole documents, or a twentieth of a small corpus
 FEWEST_STEPS = 10  # in a corpus; below it there is nothing to learn a language from
 VALIDATION_SHARE = 0.04  # of the time
-BUDGET = ("max_tokens", "epochs")  # of settings.lm, which may grow from one call to the next
+# Of settings.lm, on which the weights depend. How long to train may grow from one call to the next.
+MATTERS = ("lr", "random_lr", "drop_mult", "weight_decay", "batch_size", "bptt", "softmax", "grad_clip")
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,12 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
 def _what_it_is(corpus: Path, sha256: str, settings: Settings, start: language_model.Start, direction: str) -> dict:
     """Everything that the weights depend on, but how long they are trained."""
     values = to_json(settings)
-    lm = {name: value for name, value in values["lm"].items() if name not in BUDGET}
     return {
         "corpus": {"name": corpus.name, "sha256": sha256},
         "direction": direction,
         "tokens": values["tokens"],
         "shape": values["model"],
-        "lm": lm,
+        "lm": {name: values["lm"][name] for name in MATTERS},
         "start": start.fingerprint,
         "seed": settings.seed,
         "precision": resolve_precision(settings.precision),
