@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from data_scripts.files import replacing, sha256_of
 from ulmfit_app import language_model
 from ulmfit_app.budget import language_model_seconds
 from ulmfit_app.bundle import Bundle, load_bundle, load_weights, save_bundle, versions
-from ulmfit_app.config import Settings, to_json
+from ulmfit_app.config import Direction, Settings, to_json
 from ulmfit_app.errors import DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.figures import save_png, training_curves_figure
 from ulmfit_app.hardware import resolve_precision
@@ -57,9 +58,12 @@ def corpus_hash(path: Path) -> str:
     return sha256_of_strings(part for file in files for part in (str(file.relative_to(path)), sha256_of(file)))
 
 
-def read_corpus(path: Path, sha256: str, settings: Settings, direction: str) -> Corpus:
+def read_corpus(
+    path: Path, sha256: str, settings: Settings, direction: Direction = "forward", known: Sequence[str] = ()
+) -> Corpus:
     """Tokenize a corpus into the cache, and hold whole documents out, by `settings.seed`.
 
+    known: words that the weights to start from have an embedding of.
     Raises DataError when there is too little text.
     """
     tokenized = tokenize_documents(documents(path), f"{RULES_VERSION} {sha256}", settings.tokens.language)
@@ -77,7 +81,7 @@ def read_corpus(path: Path, sha256: str, settings: Settings, direction: str) -> 
             f"{settings.lm.bptt}). Give more text, or try with a smaller --lm.batch-size"
         )
     valid, train_documents = np.sort(order[:n_valid]), np.sort(order[n_valid:])
-    vocab = make_vocab(store, train_documents, settings.tokens)
+    vocab = make_vocab(store, train_documents, settings.tokens, known)
     store = TokenStore.open(numericalize(tokenized, vocab))
     unknown = store.counts(valid)[UNK_ID] / store.lengths()[valid].sum()
     store = store.backward() if direction == "backward" else store
@@ -91,7 +95,7 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
     return [] if old == new else [f"{name} was {old!r}, is {new!r}"]
 
 
-def _what_it_is(corpus: Path, sha256: str, settings: Settings, start: language_model.Start, direction: str) -> dict:
+def _what_it_is(corpus: Path, sha256: str, settings: Settings, start: language_model.Start, direction: Direction) -> dict:
     """Everything that the weights depend on, but how long they are trained."""
     values = to_json(settings)
     return {
@@ -117,7 +121,7 @@ def _measured_tokens(minutes: float, began: float, vocab_size: int, settings: Se
 
 
 def pretrain(
-    corpus_path: Path, folder: Path, settings: Settings, direction: str = "forward", minutes: float | None = None
+    corpus_path: Path, folder: Path, settings: Settings, direction: Direction = "forward", minutes: float | None = None
 ) -> dict[str, Any]:
     """Train a language model on a corpus, or go on training it, until `lm.max_tokens` or `lm.epochs` passes are done.
 
@@ -135,7 +139,7 @@ def pretrain(
             f"{folder} holds a model made with other settings: {'; '.join(changed)}. It is left as it is. Give the same "
             "settings to go on with it, or another --name"
         )
-    corpus = read_corpus(corpus_path, sha256, settings, direction)
+    corpus = read_corpus(corpus_path, sha256, settings, direction, start.vocab or ())
     log.info(
         "Corpus: %s tokens to learn from, %s held out (%s documents); a vocabulary of %s words, %.1f %% of the held-out "
         "tokens are unknown.", f"{corpus.train_tokens:,}", f"{corpus.store.lengths()[corpus.valid].sum():,}",
