@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 
@@ -50,6 +53,25 @@ def test_texts_that_share_no_word_still_give_a_baseline():
     truth = np.array([0] * 700 + [1] * 300)
     probabilities = tfidf_logistic_regression(names, truth, ["name0", "unseen"], n_classes=2, seed=0)
     assert (probabilities.argmax(axis=1) == 0).all()
+
+
+CHINESE = ["这部电影太好看了，值得再看一遍", "剧情太差了，浪费时间", "演员演得好，故事也好看", "太无聊了，差评"]
+
+
+def test_in_chinese_characters_say_something_about_the_class():
+    # None of them stands between two commas in train.
+    texts, truth = ["真好看", "真差", "故事好看", "浪费了时间"], np.array([1, 0, 1, 0])
+    probabilities = tfidf_logistic_regression(CHINESE, truth, texts, n_classes=2, seed=0, language="zh")
+    assert (probabilities.argmax(axis=1) == truth).all()
+
+
+def test_in_chinese_the_features_are_characters_and_pairs_of_them():
+    reference = make_pipeline(
+        TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32),
+        LogisticRegression(C=30, max_iter=1000, random_state=0),
+    ).fit(CHINESE, [1, 0, 1, 0])
+    found = tfidf_logistic_regression(CHINESE, np.array([1, 0, 1, 0]), CHINESE, n_classes=2, seed=0, language="zh")
+    assert found == pytest.approx(reference.predict_proba(CHINESE))
 
 
 def test_single_characters_emoji_and_other_scripts_are_words():

@@ -60,3 +60,9 @@ def test_the_language_model_reads_test_texts_only_where_asked_to_and_the_notes_s
     assert "learns from the 50 texts of the test split too, not from their labels" in " ".join(selection.notes)
     seen = planned_tokens(table["text"])[selection.split.isin(asked.lm.splits)].sum()
     assert 19_000 < seen <= 20_000, "they count"
+
+
+def test_a_chinese_character_is_about_a_token(table):
+    table["text"] = "字" * 110
+    chinese = replace(settings(lm_tokens=20_000), tokens=replace(LAPTOP.tokens, language="zh"))
+    assert select(table, chinese, WEAK_START).split.isin(["train", "unlabelled"]).sum() == 20_000 // 101

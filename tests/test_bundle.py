@@ -2,7 +2,7 @@ import errno
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 
 from data_scripts import files
 from data_scripts.files import sha256_of
-from ulmfit_app.bundle import Bundle, _seal, load_bundle, load_weights, save_bundle, unique_tensors
+from ulmfit_app.bundle import Bundle, _seal, load_bundle, load_weights, save_bundle, save_temperature, unique_tensors
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import BundleError
 from ulmfit_app.language_model import build
@@ -112,12 +112,35 @@ def test_a_bundle_keeps_its_direction(tmp_path):
     assert load_bundle(tmp_path, KIND).direction == "backward"
 
 
-def test_a_bundle_from_before_directions_is_forward(folder):
+@pytest.mark.parametrize(("name", "value"), [("direction", "forward"), ("temperature", 1.0)])
+def test_a_bundle_from_before_directions_and_temperatures_is_forward_and_of_temperature_one(folder, name, value):
     path = folder / "bundle.json"
     found = json.loads(path.read_text(encoding="utf-8"))
-    assert found.pop("direction") == "forward"
+    assert found.pop(name) == value
     path.write_text(json.dumps(found | {"sha256": _seal(found)}), encoding="utf-8")
-    assert load_bundle(folder, KIND).direction == "forward"
+    assert getattr(load_bundle(folder, KIND), name) == value
+
+
+def test_a_temperature_is_put_into_a_bundle_and_changes_nothing_else(tmp_path):
+    bundle = described(kind="classifier", labels=["a", "b"], about={"of": ["ü"]}, direction="backward")
+    save_bundle(tmp_path, made_model(), bundle)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.glob("*-*"))
+    save_temperature(tmp_path, 1.25)
+    loaded = load_bundle(tmp_path, "classifier")
+    assert asdict(loaded) | {"weights": None} == asdict(replace(bundle, temperature=1.25))
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.glob("*-*")) == before
+
+
+def test_a_temperature_is_not_put_into_a_bundle_that_was_altered(folder):
+    with pytest.raises(BundleError, match="holds a language model, but a classifier is needed"):
+        save_temperature(folder, 2.0)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, "hot", float("nan"), float("inf")])
+def test_a_temperature_that_cannot_be_is_refused(folder, temperature):
+    edit(folder, temperature=temperature)
+    with pytest.raises(BundleError, match="is not a description of a model"):
+        load_bundle(folder, KIND)
 
 
 def test_a_vocabulary_in_another_order_has_another_hash():

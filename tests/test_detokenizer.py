@@ -81,6 +81,27 @@ def test_a_continuation_joins_what_stands_before_it_unchanged(start, tokens, tex
     assert detokenize(tokens, start=start) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "我在2015年5月23日買了Huawei 12，花了5,290元（約3.5%）。NBA和abc漲了！",
+        "“你好……”他说——“再见。”哈哈哈哈，太好了！！！\n\n第二段：10000人，the Big Exit和《机密》café",
+        "于(2003)年，他说:你好/再见,好不好?",
+    ],
+)
+def test_a_chinese_text_survives_without_spaces_beside_its_characters(text):
+    assert detokenize(Tokenizer("zh")(text), "zh") == text
+
+
+def test_a_continuation_in_chinese_joins_the_prompt():
+    assert detokenize(["影", "。"], "zh", start="我喜欢电") == "我喜欢电影。"
+    assert detokenize(["12", "手", "机"], "zh", start="我的iPhone") == "我的iPhone 12手机"
+
+
+def test_chinese_characters_in_another_language_keep_their_spaces():
+    assert detokenize(["xxmaj", "the", "word", "好", "is", "good"]) == "The word 好 is good"
+
+
 def test_other_languages_have_their_own_words():
     assert detokenize(["l'", "homme", "i"], "fr") == "l'homme i"
     assert detokenize(["doin'", "it", "i"], "en") == "doin' it I"

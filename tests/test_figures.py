@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from ulmfit_app.evaluation import figures
+from ulmfit_app.evaluation.calibration import Calibration, before_and_after, risk_coverage, tempered
 from ulmfit_app.evaluation.metrics import calibration_bins, score
 
 
@@ -18,6 +19,12 @@ def predictions(n: int = 400, n_classes: int = 2, seed: int = 0) -> tuple[np.nda
     raw = generator.random((n, n_classes))
     raw[np.arange(n), truth] += 0.4
     return raw / raw.sum(axis=1, keepdims=True), truth
+
+
+def thresholds(probabilities: np.ndarray, truth: np.ndarray) -> list[dict]:
+    """Those of texts which are their own validation."""
+    labels = [str(index) for index in range(probabilities.shape[1])]
+    return before_and_after(Calibration(1.0, *(probabilities,) * 2, truth), probabilities, truth, labels)["thresholds"]
 
 
 def confusion(n_classes: int) -> np.ndarray:
@@ -45,6 +52,8 @@ def test_every_figure_can_be_drawn_for_two_classes_and_for_two_hundred(n_classes
         figures.confusion_figure(confusion(n_classes), [f"class number {index}" for index in range(n_classes)]),
         figures.confidence_figure(probabilities, truth),
         figures.reliability_figure(probabilities, truth),
+        figures.reliability_figure(probabilities, truth, tempered(probabilities, 0.5)),
+        figures.risk_coverage_figure(probabilities, truth, thresholds(probabilities, truth)),
     ]
     for index, figure in enumerate(drawn):
         figures.save_png(figure, tmp_path / f"{index}.png")
@@ -120,6 +129,46 @@ def test_the_reliability_figure_draws_the_measured_bins():
     assert ends == pytest.approx(bins[["low", "high"]].to_numpy())
 
 
+def test_the_reliability_figure_shows_before_beside_after_and_leaves_it_out_where_nothing_changed():
+    probabilities, truth = predictions(n_classes=3)
+    before = tempered(probabilities, 0.4)
+    upper, lower = figures.reliability_figure(probabilities, truth, before).axes
+    for drawn, of in zip(upper.containers, (probabilities, before), strict=True):
+        bins = calibration_bins(of, truth).query("n > 0")
+        assert drawn.lines[0].get_ydata() == pytest.approx(bins["accuracy"].to_numpy())
+        ends = np.array([segment[:, 1] for segment in drawn.lines[2][0].get_segments()])
+        assert ends == pytest.approx(bins[["low", "high"]].to_numpy())
+    assert lower.get_xlim()[0] == pytest.approx(1 / 3)
+    legend = [text.get_text() for text in upper.get_legend().get_texts()]
+    assert [text.split(",")[0] for text in legend[1:]] == ["after", "before"]
+    alone = figures.reliability_figure(probabilities, truth, probabilities)
+    assert len(alone.axes[0].containers) == 1 and not any("before" in text for text in texts_of(alone))
+
+
+def test_the_risk_coverage_figure_draws_each_threshold_where_it_lies_on_the_tested_texts():
+    generator = np.random.default_rng(0)
+    sure = generator.uniform(0.5, 1, 3000)
+    probabilities, truth = np.c_[sure, 1 - sure], (generator.random(3000) > sure).astype(int)
+    found = thresholds(probabilities, truth)
+    axes = figures.risk_coverage_figure(probabilities, truth, found).axes[0]
+    curve, *marks = axes.lines
+    assert curve.get_xdata()[-1] == 1 and curve.get_ydata()[-1] == pytest.approx((truth == 1).mean())
+    assert set(curve.get_ydata()) <= set(risk_coverage(probabilities, truth)["error"])
+    places = [(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in marks]
+    assert places == [(one["test"]["coverage"], one["test"]["error"]) for one in found if one["threshold"] is not None]
+    assert len(places) >= 2 and any("5% wanted: confidence 0." in text for text in texts_of(axes.figure))
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_text_has_figures_too():
+    probabilities, truth = np.array([[0.2, 0.7, 0.1]]), np.array([0])
+    for figure in (
+        figures.reliability_figure(probabilities, truth, tempered(probabilities, 2)),
+        figures.risk_coverage_figure(probabilities, truth, thresholds(probabilities, truth)),
+    ):
+        figure.canvas.draw()
+
+
 def test_the_confidence_figure_counts_right_and_wrong_and_copes_without_errors():
     probabilities, truth = predictions()
     wrong = int((probabilities.argmax(axis=1) != truth).sum())
@@ -145,6 +194,34 @@ def test_the_comparison_puts_the_first_model_on_top_with_its_interval():
     axes = figures.comparison_figure(scores).axes[0]
     assert axes.yaxis_inverted() and [label.get_text() for label in axes.get_yticklabels()] == ["ULMFiT", "guess"]
     assert axes.lines[0].get_xdata() == pytest.approx(scores["ULMFiT"]["accuracy_ci95"])
+
+
+def test_the_balance_figure_draws_the_share_of_each_class_in_each_split():
+    counts = pd.DataFrame({"train": [30, 10], "valid": [3, 3], "test": [1, 4]}, index=["$a$", "b"])
+    axes = figures.balance_figure(counts).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.25]
+    assert {line.get_label(): line.get_xdata().tolist() for line in axes.lines} == {"valid": [0.5, 0.5], "test": [0.2, 0.8]}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["train", "valid", "test"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_balance_figure_names_some_of_two_hundred_classes(tmp_path):
+    counts = pd.DataFrame(
+        {split: range(1, 201) for split in ("train", "valid", "test")}, index=[f"class {i}" for i in range(200)]
+    )
+    figure = figures.balance_figure(counts)
+    figures.save_png(figure, tmp_path / "balance.png")
+    assert len(figure.axes[0].get_yticklabels()) == 40 and "1 in 5 is named" in figure.axes[0].get_xlabel()
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_lengths_figure_counts_every_text_once(tmp_path):
+    lengths = {"train": np.array([1, 2, 2, 3, 50, 4000]), "test": np.array([7])}
+    figure = figures.lengths_figure(lengths, 1440)
+    figures.save_png(figure, tmp_path / "lengths.png")
+    heights = [patch.get_data().values for patch in figure.axes[0].patches]
+    assert [values.sum() for values in heights] == pytest.approx([1, 1])
+    assert figure.axes[0].lines[0].get_xdata() == [1440, 1440]
 
 
 def test_the_same_figure_is_the_same_file(tmp_path):

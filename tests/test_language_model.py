@@ -225,7 +225,7 @@ def test_a_damaged_wt103_is_not_passed_over(saved, monkeypatch):
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_text("x")], ids=["missing", "a file"])
 def test_a_start_that_is_no_folder_is_refused(tmp_path, make):
     make(tmp_path / "typo")
-    with pytest.raises(BundleError, match="typo to start from. Expected for --pretrained: wt103, none, or a folder"):
+    with pytest.raises(BundleError, match="typo to start from. Expected for --pretrained: en-small, wt103, none, or a folder"):
         find_start(str(tmp_path / "typo"), SHAPE)
 
 
@@ -464,3 +464,13 @@ def test_the_learning_rate_finder_draws_and_changes_nothing(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_state)
     assert learn.opt is None
+
+
+def test_the_model_that_comes_with_the_package_is_whole_small_and_strong():
+    start = find_start("en-small", ModelSettings())
+    assert start.is_strong and start.direction == "forward"
+    assert start.origin.startswith("en-small, which learned from ")
+    assert len(start.vocab) == len(start.weights["0.encoder.weight"])
+    files = [path for path in language_model.MODELS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 60e6
+    assert all((folder / "MODEL_CARD.md").is_file() for folder in language_model.MODELS.iterdir())

@@ -1,5 +1,6 @@
 """Metrics against scikit-learn, torchmetrics, scipy and values worked out by hand."""
 
+import inspect
 import json
 import math
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
 
 from ulmfit_app.evaluation.metrics import (
     accuracy_interval,
     calibration_bins,
     expected_calibration_error,
+    maximum_calibration_error,
     paired_comparison,
     score,
 )
@@ -73,10 +76,59 @@ def test_the_calibration_error_agrees_with_torchmetrics(n_classes, n_bins):
     torch = pytest.importorskip("torch")
     classification = pytest.importorskip("torchmetrics.functional.classification")
     probabilities, truth = softmax_predictions(n_classes=n_classes)
-    expected = classification.multiclass_calibration_error(
-        torch.tensor(probabilities), torch.tensor(truth), num_classes=n_classes, n_bins=n_bins
+    expected, largest = (
+        classification.multiclass_calibration_error(
+            torch.tensor(probabilities), torch.tensor(truth), num_classes=n_classes, n_bins=n_bins, norm=norm
+        ).item()
+        for norm in ("l1", "max")
     )
-    assert expected_calibration_error(probabilities, truth, n_bins) == pytest.approx(expected.item(), abs=1e-6)
+    assert expected_calibration_error(probabilities, truth, n_bins) == pytest.approx(expected, abs=1e-6)
+    assert maximum_calibration_error(probabilities, truth, n_bins)[0] == pytest.approx(largest, abs=1e-6)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5, 200])
+def test_bins_of_equal_mass_are_those_of_scikit_learns_calibration_curve(n_classes):
+    probabilities, truth = softmax_predictions(n=1995, n_classes=n_classes)  # 15 times 133
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    accuracy, mean = calibration_curve(right, confidence, n_bins=15, strategy="quantile")
+    bins = calibration_bins(probabilities, truth, equal_mass=True)
+    assert bins["n"].tolist() == [133] * 15
+    assert bins["accuracy"].to_numpy() == pytest.approx(accuracy, abs=1e-12)
+    assert bins["confidence"].to_numpy() == pytest.approx(mean, abs=1e-12)
+    distances = np.abs(accuracy - mean)
+    assert expected_calibration_error(probabilities, truth, equal_mass=True) == pytest.approx(distances.mean(), abs=1e-6)
+    assert maximum_calibration_error(probabilities, truth, equal_mass=True) == (pytest.approx(distances.max()), 133)
+
+
+@pytest.mark.parametrize("equal_mass", [False, True])
+def test_equal_confidences_share_a_bin_and_one_text_is_a_bin(equal_mass):
+    probabilities = np.tile([0.75, 0.25], (5, 1))
+    bins = calibration_bins(probabilities, np.array([0, 0, 0, 1, 1]), equal_mass=equal_mass).query("n > 0")
+    assert bins["n"].tolist() == [5] and bins["accuracy"].tolist() == [0.6]
+    assert maximum_calibration_error(probabilities[:1], np.array([1]), equal_mass=equal_mass) == (0.75, 1)
+
+
+def test_the_largest_calibration_error_stands_with_the_n_of_its_bin():
+    probabilities = np.array([[0.95, 0.05]] * 10 + [[0.6, 0.4]] * 2)
+    found = maximum_calibration_error(probabilities, np.array([0] * 9 + [1, 1, 1]))
+    assert found == (pytest.approx(0.6), 2)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5, 200])
+def test_the_brier_score_agrees_with_scikit_learn(n_classes):
+    probabilities, truth = softmax_predictions(n_classes=n_classes)
+    found = score(probabilities, truth, [str(index) for index in range(n_classes)])["brier_score"]
+    brier = sklearn_metrics.brier_score_loss
+    summed = sum(brier(truth == index, probabilities[:, index]) for index in range(n_classes))
+    assert found == pytest.approx(summed / 2 if n_classes == 2 else summed, abs=1e-6)
+    if "scale_by_half" in inspect.signature(brier).parameters:  # a scikit-learn that knows more than two classes
+        given = probabilities[:, 1] if n_classes == 2 else probabilities
+        assert found == pytest.approx(brier(truth, given, labels=range(n_classes)), abs=1e-6)
+
+
+@pytest.mark.parametrize(("truth", "expected"), [([0, 0], 0), ([1, 1], 1)])
+def test_the_brier_score_of_two_classes_is_from_zero_to_one(truth, expected):
+    assert score(np.array([[1.0, 0.0]] * 2), np.array(truth), ["a", "b"])["brier_score"] == expected
 
 
 def test_a_model_that_is_as_often_right_as_it_says_has_no_calibration_error():

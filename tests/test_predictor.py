@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import softmax
 
 from tests.conftest import reviews
 from ulmfit_app.bundle import Bundle, save_bundle
@@ -15,6 +16,7 @@ from ulmfit_app.tokenizer import Tokenizer
 from ulmfit_app.tokens import SPECIALS, TokenStore
 
 SHAPE = ModelSettings(emb_sz=12, n_hid=16, n_layers=2)
+DIRECTIONS = ("forward", "backward")
 TEXTS = [
     "A great film.",
     "",
@@ -172,6 +174,26 @@ def test_threads_share_one_predictor(bundle):
     [thread.join() for thread in threads]
     for result in results:
         pd.testing.assert_frame_equal(result, expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_classifiers_logits_are_divided_by_its_temperature(bundle, tmp_path, precision):
+    warm = Predictor(saved_classifier(tmp_path / "warm", temperature=2.5), precision)
+    predictor = Predictor(bundle, precision)
+    before = predictor.probabilities(predictor.store(TEXTS))
+    after = warm.probabilities(warm.store(TEXTS))
+    assert np.allclose(after, softmax(np.log(before) / 2.5, axis=1), rtol=0, atol=1e-12)
+    assert (after.max(1) < before.max(1)).all() and (after.argmax(1) == before.argmax(1)).all()
+    assert np.allclose(warm.each(warm.store(TEXTS))["forward"], before, rtol=0, atol=1e-12)
+
+
+def test_the_mean_of_two_directions_has_a_temperature_of_its_own(tmp_path):
+    folders = [saved_classifier(tmp_path / d, seed, direction=d, temperature=9.0) for seed, d in enumerate(DIRECTIONS)]
+    both = BidirectionalPredictor(*folders, temperature=0.5)
+    mean = np.mean(list(both.each(both.store(TEXTS)).values()), axis=0)
+    found = both.probabilities(both.store(TEXTS))
+    assert np.allclose(found, softmax(np.log(mean) / 0.5, axis=1), rtol=0, atol=1e-12)
+    assert (found.argmax(1) == mean.argmax(1)).all()
 
 
 def test_a_file_is_predicted_row_by_row_with_its_own_columns(bundle, tmp_path, monkeypatch):

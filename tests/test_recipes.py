@@ -9,11 +9,14 @@ from fastai.torch_core import even_mults
 
 from ulmfit_app.config import PAPER
 from ulmfit_app.recipes import (
+    BRIEF,
+    MOST_EPOCHS,
     PLANS,
     PUBLISHED,
     SCHEDULES,
     constant_momentum,
     discriminative_rates,
+    fitted,
     language_model_phases,
     one_cycle,
     one_cycle_momentum,
@@ -127,3 +130,16 @@ def test_a_single_epoch_is_not_spent_on_the_embeddings_alone():
 def test_random_weights_are_never_frozen():
     (phase,) = language_model_phases(4, 4e-3, None)
     assert (phase.epochs, phase.freeze_to, phase.lr) == (4, 0, 4e-3)
+
+
+def test_a_plan_whose_epochs_fit_lasts_as_long_as_the_budget_up_to_the_most():
+    epochs = [phase.epochs for phase in PUBLISHED.phases]
+    assert fitted(PUBLISHED, 5.0) == fitted(PUBLISHED, 5.9) == PUBLISHED
+    assert [phase.epochs for phase in fitted(PUBLISHED, 8.4).phases] == [*epochs[:-1], 5]
+    assert [phase.epochs for phase in fitted(PUBLISHED, 1e6).phases] == [*epochs[:-1], MOST_EPOCHS]
+
+
+def test_a_budget_too_small_for_a_plan_reads_the_labels_in_a_brief_one():
+    for passes, epochs in ((0.2, 1), (1.9, 1), (4.9, 4)):
+        (phase,) = fitted(PUBLISHED, passes).phases
+        assert (phase.epochs, phase.freeze_to, phase.lr) == (epochs, 0, BRIEF.phases[0].lr)

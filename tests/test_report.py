@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
+from ulmfit_app.evaluation.calibration import Calibration, fit_temperature, tempered
 from ulmfit_app.evaluation.page import verdict
 from ulmfit_app.evaluation.report import N_WORST_ERRORS, compare, write_report
 
@@ -93,6 +94,7 @@ def test_the_report_is_whole_and_says_what_it_measured(tmp_path):
         "figures/confusion_matrix.png",
         "figures/confidence.png",
         "figures/reliability.png",
+        "figures/risk_coverage.png",
         "figures/training_language_model.png",
         "figures/training_classifier.png",
     }
@@ -129,6 +131,56 @@ def test_both_directions_are_reported_with_their_intervals_below_their_mean(tmp_
 def test_a_run_in_one_direction_does_not_speak_of_directions(tmp_path):
     assert "directions" not in write(tmp_path, table())
     assert "alone has" not in Page((tmp_path / "report.html").read_text("utf-8")).text
+
+
+def calibrated(n: int, n_validation: int, labels: tuple[str, ...] = ("neg", "pos")) -> tuple[pd.DataFrame, Calibration]:
+    """Predictions of a model that was too sure of itself, calibrated on other texts, and how."""
+    columns = [f"p_{label}" for label in labels]
+    predictions, validation = table(n, labels), table(n_validation, labels, seed=1)
+    before, known = (tempered(of[columns].to_numpy(), 0.2) for of in (predictions, validation))
+    truth = pd.Index(labels).get_indexer(validation["label"])
+    temperature, _ = fit_temperature(known, truth)
+    predictions[columns] = tempered(before, temperature)
+    return predictions, Calibration(temperature, before, known, truth)
+
+
+def test_the_report_shows_before_and_after_calibration_and_what_thresholds_give(tmp_path):
+    predictions, calibration = calibrated(2000, 1000)
+    metrics = write_report(tmp_path, predictions, baselines(predictions), histories(), FACTS, calibration=calibration)
+    assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == metrics
+    found, columns = metrics["calibration"], ["p_neg", "p_pos"]
+    for when, probabilities in (("before", calibration.before), ("after", predictions[columns].to_numpy())):
+        expected = log_loss(predictions["label"], probabilities)
+        assert found[when]["log_loss"] == pytest.approx(expected, abs=1e-6)
+        assert found[when]["accuracy"] == metrics["model"]["accuracy"]
+    assert {key: metrics["model"][key] for key in found["after"]} == found["after"]
+    page = Page((tmp_path / "report.html").read_text("utf-8")).text
+    both = [f"{found[when]['expected_calibration_error']:.2%}" for when in ("before", "after")]
+    assert f"expected calibration error, equal width{''.join(both)}" in page
+    assert f"the temperature, {calibration.temperature:.3g};" in page and "(n = 1,000)" in page
+    sure = found["thresholds"][-1]
+    (low, high), error = sure["test"]["error_ci95"], sure["test"]["error"]
+    assert f"10%{sure['threshold']:.5g}" in page and f"{error:.1%} ({low:.1%} to {high:.1%})" in page
+
+
+def test_predictions_that_nothing_is_known_of_but_themselves_have_no_thresholds(tmp_path):
+    assert "calibration" not in write(tmp_path, table())
+    page = Page((tmp_path / "report.html").read_text("utf-8")).text
+    assert "temperature" not in page and "wanted error" not in page
+
+
+@pytest.mark.parametrize(("n", "n_validation"), [(3, 3), (30, 3)])
+def test_what_calibration_cannot_tell_is_said_beside_its_numbers(tmp_path, n, n_validation):
+    labels = ("a", "b", SCRIPT)
+    predictions, calibration = calibrated(n, n_validation, labels)
+    predictions["label"] = "a"
+    metrics = write_report(tmp_path, predictions, baselines(predictions), {}, {}, calibration=calibration)
+    json.dumps(metrics, allow_nan=False)
+    page = Page((tmp_path / "report.html").read_text("utf-8")).text
+    assert "All tested texts are of the class “a”" in page
+    assert ("fewer than bins" in page) == (n == 3)
+    assert "1%: no confidence assured it on validation, which takes 99 answers" in page
+    assert "nan" not in re.sub("[a-z]+nan|nan[a-z]+", "", page.lower())
 
 
 def test_metrics_are_byte_identical_for_two_runs_whatever_they_took(tmp_path):
@@ -169,7 +221,7 @@ def test_the_page_loads_nothing_and_is_small(tmp_path):
     write(tmp_path, table(text="see https://example.org/picture.png"))
     html = (tmp_path / "report.html").read_text("utf-8")
     loading = [value for _, attributes in Page(html).tags for key, value in attributes.items() if key in ("src", "href")]
-    assert len(loading) == 6 and all(value.startswith("data:image/png;base64,") for value in loading)
+    assert len(loading) == 7 and all(value.startswith("data:image/png;base64,") for value in loading)
     assert "url(" not in html and "@import" not in html and "default-src 'none'" in html
     assert len(html) < 3_000_000
 

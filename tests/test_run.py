@@ -27,10 +27,13 @@ from tests.conftest import reviews
 from ulmfit_app import __main__ as cli
 from ulmfit_app import budget, language_model
 from ulmfit_app import run as pipeline
+from ulmfit_app.bundle import _seal, load_bundle
 from ulmfit_app.config import TINY, DataSettings, ModelSettings
+from ulmfit_app.errors import RunFolderError
+from ulmfit_app.evaluation.calibration import fit_temperature, tempered
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.language_model import build
-from ulmfit_app.predictor import Predictor
+from ulmfit_app.predictor import BidirectionalPredictor, Predictor
 from ulmfit_app.recipes import WEAK_START
 from ulmfit_app.tokens import SPECIALS, sha256_of_strings
 
@@ -194,6 +197,52 @@ def test_predictions_come_for_texts_and_for_files(csv, tmp_path, capsys):
     assert len(table) == 160 and np.allclose(table["p_neg"] + table["p_pos"], 1)
 
 
+def test_the_temperature_is_fitted_on_validation_alone_and_used_by_predict_and_by_the_report(csv, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(csv, out)
+    columns, folder = ["p_neg", "p_pos"], out / "classifier"
+    rows = pd.read_csv(out / "tokens" / "rows.csv")
+    validated = pd.read_csv(folder / pipeline.VALIDATION)
+    assert validated["row"].tolist() == rows["row"][rows["split"] == "valid"].tolist()
+    temperature, _ = fit_temperature(validated[columns].to_numpy(), (validated["label"] == "pos").to_numpy(int))
+    assert temperature != 1 and load_bundle(folder, "classifier").temperature == pytest.approx(temperature)
+    found = json.loads(metrics(out))["calibration"]
+    assert found["temperature"] == pytest.approx(temperature) and found["n_validation"] == len(validated)
+    assert found["before"]["accuracy"] == found["after"]["accuracy"]
+    predictions = pd.read_csv(out / "report" / "predictions.csv")
+    predictor = Predictor(folder)
+    before = predictor.each(predictor.store(predictions["text"]))["forward"]
+    assert np.allclose(predictions[columns], tempered(before, temperature), atol=1e-6)
+    predicted = predictor.predict(predictions["text"])
+    assert np.allclose(predictions[columns], predicted[columns], atol=1e-6)
+    assert (before.argmax(1) == predicted[columns].to_numpy().argmax(1)).all()
+
+
+def test_a_run_from_before_temperatures_stays_readable_and_its_report_brings_one_without_training(csv, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(csv, out)
+    now, bundle, done = metrics(out), out / "classifier" / "bundle.json", stages_done(out)
+    described = json.loads(bundle.read_text())
+    temperature = described.pop("temperature")
+    bundle.write_text(json.dumps(described | {"sha256": _seal(described)}))
+    (out / "classifier" / pipeline.VALIDATION).unlink()
+    assert run(csv, out) == 0 and stages_done(out) == done
+    assert cli.main(["predict", str(out), "a great film"]) == 0
+    assert load_bundle(bundle.parent, "classifier").temperature == 1
+    assert cli.main(["report", str(out)]) == 0
+    assert metrics(out) == now and load_bundle(bundle.parent, "classifier").temperature == temperature
+    assert stages_done(out)["classifier"] == done["classifier"]
+
+
+def test_damaged_probabilities_of_the_validation_split_are_told_with_the_command_that_writes_them(tmp_path):
+    path = tmp_path / "run" / "classifier" / pipeline.VALIDATION
+    path.parent.mkdir(parents=True)
+    for content in ("", "row,label\n1,neg\n", "row,label,p_neg,p_pos\n1,neg,0.9,0.9\n", "row,label,p_neg\n1,pos,1\n", "\0"):
+        path.write_text(content)
+        with pytest.raises(RunFolderError, match="validation.csv: damaged.*Delete .*: python -m ulmfit_app report .*run$"):
+            pipeline._validated([path.parent])
+
+
 def test_starts_in_wt103s_format_come_over_http_and_take_the_published_plan(csv, tmp_path, monkeypatch, capsys):
     vocab = [*SPECIALS, *"the film a plot great dull of and".split()]
     (tmp_path / "itos_wt103.pkl").write_bytes(pickle.dumps(vocab))
@@ -215,7 +264,7 @@ def test_starts_in_wt103s_format_come_over_http_and_take_the_published_plan(csv,
         assert f"{beginning}The published plan" in said
         assert list(pd.read_csv(tmp_path / "run" / f"lm{ending}" / "history.csv")["phase"]) == ["embeddings", "all groups"]
         phases = pd.read_csv(tmp_path / "run" / f"classifier{ending}" / "history.csv")["phase"]
-        assert list(phases) == ["head", "last two groups", "last three groups", "all groups", "all groups"]
+        assert list(dict.fromkeys(phases)) == ["head", "last two groups", "last three groups", "all groups"]
 
 
 def test_another_runs_language_model_is_a_start(csv, tmp_path, capsys):
@@ -301,20 +350,33 @@ def test_a_second_direction_is_added_to_a_finished_run_and_averaged(csv, tmp_pat
     assert [predictor.bundle.direction for predictor in predictors] == ["forward", "backward"]
     alone = [predictor.predict(predictions["text"])[columns].to_numpy() for predictor in predictors]
     assert not np.allclose(*alone, atol=1e-6)
-    assert np.allclose(predictions[columns], (alone[0] + alone[1]) / 2, atol=1e-6)
+    both = BidirectionalPredictor(*folders)
+    mean = np.mean(list(both.each(both.store(predictions["text"])).values()), axis=0)
+    validated = [pd.read_csv(folder / pipeline.VALIDATION) for folder in folders]
+    truth = (validated[0]["label"] == "pos").to_numpy(int)
+    temperature, _ = fit_temperature(np.mean([table[columns].to_numpy() for table in validated], 0), truth)
+    assert found["calibration"]["temperature"] == pytest.approx(temperature)
+    assert temperature not in [predictor.temperature for predictor in predictors]
+    assert np.allclose(predictions[columns], tempered(mean, temperature), atol=1e-6)
     assert found["model"]["accuracy"] == (predictions["label"] == predictions["predicted"]).mean()
     for direction, probabilities in zip(found["directions"].values(), alone, strict=True):
         named = np.array(["neg", "pos"])[probabilities.argmax(1)]
         assert direction["accuracy"] == (predictions["label"] == named).mean()
 
     assert cli.main(["predict", str(out), "--file", str(csv), "--text", "review", "--out", str(tmp_path / "p.csv")]) == 0
-    expected = np.mean([predictor.predict(pd.read_csv(csv)["review"])[columns].to_numpy() for predictor in predictors], 0)
-    assert np.allclose(pd.read_csv(tmp_path / "p.csv")[columns], expected, atol=1e-6)
+    again = pipeline.load_predictor(out).predict(pd.read_csv(csv)["review"])
+    assert np.allclose(pd.read_csv(tmp_path / "p.csv")[columns], again[columns], atol=1e-6)
 
     marks = [out / "lm" / "stage.json", out / "lm-backward" / "stage.json"]
     before = [mark.stat().st_mtime_ns for mark in marks]
     assert cli.main(["finetune", str(out)]) == 0
     assert all(mark.stat().st_mtime_ns > when for mark, when in zip(marks, before, strict=True))
+    capsys.readouterr()
+    validated[1].iloc[1:].to_csv(folders[1] / pipeline.VALIDATION, index=False)
+    assert cli.main(["predict", str(out), "a text"]) == 5
+    assert "they are of other texts" in capsys.readouterr().err
+    (folders[1] / pipeline.VALIDATION).unlink()
+    assert cli.main(["report", str(out)]) == 0 and json.loads(metrics(out)) == found
     (out / "lm-backward" / "stage.json").unlink()
     capsys.readouterr()
     assert cli.main(["classify", str(out)]) == 5
@@ -383,3 +445,17 @@ def test_two_hundred_classes_and_labels_as_numbers(tmp_path):
     found = json.loads(metrics(tmp_path / "run"))
     assert list(found["model"]["per_class"])[:3] == ["0", "1", "2"]
     assert len(found["model"]["per_class"]) == 200
+
+
+def test_where_time_bounds_the_labels_a_strong_start_reads_each_once(csv, tmp_path):
+    settings = small_settings(csv)
+    lm = replace(settings.lm, pretrained="en-small")
+    plans = []
+    for tokens in (2_000, 40_000, None):
+        classifier = replace(settings.classifier, plan="auto", max_tokens=tokens)
+        run = pipeline.Run(tmp_path / str(tokens), replace(settings, lm=lm, classifier=classifier))
+        plans.append((run.directions[0].plan.name, sum(p.epochs for p in run.directions[0].plan.phases)))
+        assert run.directions[0].plan.name in run.directions[0].plan_reason
+    assert plans[0] == ("brief", 1)
+    assert plans[1][0] == "published" and plans[1][1] > 5
+    assert plans[2] == ("published", 5)

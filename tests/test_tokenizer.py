@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import spacy
@@ -23,6 +24,7 @@ from ulmfit_app.tokenizer import (
     PAD_ID,
     SPECIALS,
     UNK_ID,
+    UNSPACED,
     Tokenizer,
     mark_case,
     mark_repeated_characters,
@@ -196,17 +198,22 @@ def test_wikitexts_unknown_word_is_the_one_special_that_a_text_may_bring(tokeniz
 # ------------------------------------------------------------------------------------- words remembered, texts as a whole
 @cache
 def whole_spacy(language: str):
-    split = spacy.blank(language).tokenizer
+    split = spacy.blank("xx" if language == "zh" else language).tokenizer
     for special in SPECIALS:
         split.add_special_case(special, [{"ORTH": special}])
     return split
 
 
+def apart(text: str) -> str:
+    """Chinese characters as words of their own."""
+    return re.sub(rf"(?<=\S)(?=[{UNSPACED}])", " ", re.sub(f"([{UNSPACED}])", r"\1 ", text))
+
+
 def whole(text: str, language: str = "en") -> list[str]:
     """The definition of the tokens: every rule and spaCy see all of the text."""
     text = text.encode("utf-8", "replace").decode("utf-8")
-    rules = [repair_html, fastai.replace_rep, fastai.replace_wrep, fastai.spec_add_spaces, fastai.rm_useless_spaces]
-    for rule in [*rules, mark_case]:
+    rules = [repair_html, fastai.replace_rep, *([apart] if language == "zh" else []), fastai.replace_wrep]
+    for rule in [*rules, fastai.spec_add_spaces, fastai.rm_useless_spaces, mark_case]:
         text = rule(text)
     text = re.sub(rf"(\S{{{LONGEST_WORD}}})(?=\S)", r"\1 ", f"xxbos {text.strip()}")
     return [token.text.replace(" ", "▁") for token in whole_spacy(language)(text)]
@@ -272,6 +279,13 @@ SENTENCES = {
         "Идёт В Н.В. тут",
     ],
     "es": ["¡Los EE. UU. son así! pág. 3, p.ej. EE.UU. :)", "¿Qué? Sr. López dijo: «no»"],
+    "zh": [
+        "我在2015年5月23日買了iPhone 12，花了5,290元（約3.5%）。NBA和A股漲了！",
+        "哈哈哈哈，太好了！！！很好 很好 很好\n\u3000\u3000「第二段」——《電影》……他說：“再見。”\n",
+        "瓦塔纳·阿萨瓦 café Москва 서울 ファイナル ＮＢＡ １２％",
+        "&nbsp;&#20013;<br />http://www.example.org/中文?a=b#c U.S.(我):)",
+        "好 好 好 妈 妈妈 〇〇〇〇 \ud800我\n我 \n 我 <unk>我<unk>",
+    ],
     "gd": ["Tha e an seo an\nseo a-mach ann an sin a' bhad", "B' e siud an uair sin 's a chuile"],
 }
 
@@ -282,6 +296,46 @@ def test_so_they_are_in_other_languages(language):
     cases = [*whole_spacy(language).rules]
     for text in itertools.chain(*map(forms, [*SENTENCES[language], *ACROSS_WORDS, *random_words(cases, 100, seed=8)])):
         assert tokenizer(text) == whole(text, language), text
+
+
+def test_chinese_comes_as_characters_with_latin_words_and_numbers_whole():
+    expected = "xxbos 我 在 2015 年 5 月 23 日 買 了 iphone 12 ， 花 了 5,290 元 （ 約 3.5 % ） 。 xxup nba 和 a 股 漲 了 ！"
+    assert Tokenizer("zh")(SENTENCES["zh"][0]) == expected.split()
+
+
+def test_tokens_of_nothing_but_chinese_are_spacys():
+    text = "白马寺泰国风格佛殿（又名金马苑）是泰国官方人士修建的佛殿，「東富山站」、《妄想女友》：𩷶。"
+    assert Tokenizer("zh")(text)[1:] == [token.text for token in spacy.blank("zh").tokenizer(text)]
+
+
+def test_tokens_without_chinese_are_the_same_in_chinese():
+    tokenizer = Tokenizer("zh")
+    for text in [text for text in [*NASTY, *ACROSS_WORDS] if not re.search(f"[{UNSPACED}]", html.unescape(text))]:
+        assert tokenizer(text) == whole(text, "xx"), text
+
+
+@pytest.mark.parametrize("special", [*SPECIALS, FAKE])
+def test_a_special_typed_in_chinese_never_becomes_one(special):
+    rest = special[2:]
+    for typed in (f"我{special}你", f"我 {special}。", f"《{special}》", f"我xx&#{ord(rest[0])};{rest[1:]}", f"xx我{rest}"):
+        assert special not in Tokenizer("zh")(typed)[1:], typed
+
+
+def test_repeated_chinese_words_are_counted_by_character():
+    """xxwrep stands for the one token behind it."""
+    tokens = Tokenizer("zh")("很好 很好 很好 好 好 哈哈哈")
+    assert tokens == "xxbos 很 好 很 好 很 xxwrep 3 好 xxrep 3 哈".split()
+
+
+def test_a_long_chinese_text_without_a_space_is_tokenized_into_its_characters():
+    assert Tokenizer("zh")("好人" * 15_000) == ["xxbos", *"好人" * 15_000]
+
+
+def test_a_language_with_a_tokenizer_of_its_own_keeps_that_ones_words(monkeypatch):
+    words = {"": [], "ผมรักแมว": ["ผม", "รัก", "แมว"]}  # of anything but the language's own script it knows nothing
+    monkeypatch.setitem(sys.modules, "pythainlp", ModuleType("pythainlp"))
+    monkeypatch.setitem(sys.modules, "pythainlp.tokenize", SimpleNamespace(word_tokenize=words.__getitem__))
+    assert Tokenizer("th")("ผมรักแมวXXMAJ 12 GOOD") == "xxbos ผม รัก แมว xxup xx xxup maj 12 xxup good".split()
 
 
 def test_spacy_joins_a_special_case_or_not_by_the_words_beside_it():
@@ -329,6 +383,41 @@ def test_a_worker_process_imports_only_what_it_needs():
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "None\n"
 
 
+# ------------------------------------------------------------------------------------------- where the tokens came from
+@pytest.mark.parametrize("language", ["en", *SENTENCES])
+def test_spans_are_of_the_same_tokens_and_follow_each_other(language):
+    tokenizer = Tokenizer(language)
+    made = [*random_words(WORDS, 300, seed=11), *random_strings(300, seed=12)] if language == "en" else SENTENCES[language]
+    for text in [*NASTY, *ACROSS_WORDS, *made]:
+        spans = tokenizer.spans(text)
+        assert [span.token for span in spans] == tokenizer(text), text
+        assert all(0 <= span.start <= span.stop <= len(text) for span in spans), text
+        assert all(one.start <= other.start and one.stop <= other.stop for one, other in itertools.pairwise(spans)), text
+
+
+def test_a_token_that_no_rule_changed_is_found_where_it_stands(tokenizer):
+    for text in REVIEWS:
+        typed = [(span.token, text[span.start : span.stop]) for span in tokenizer.spans(text) if span.start < span.stop]
+        changed = [(token, part) for token, part in typed if token != part.lower() and not part.isspace()]
+        # Escaped HTML, repetitions, line breaks, numbers of WikiText and the like.
+        assert all(re.search(r"[&;#\\<@]|\.\.\.|(.+?)\s*\1\s*\1", part) for _, part in changed), changed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Sooo GOOD", [("s", "S"), ("xxrep", "ooo"), ("3", "ooo"), ("o", "ooo"), ("xxup", ""), ("good", "GOOD")]),
+        ("so, very very very Xylophone", [("so", "so"), (",", ","), ("xxwrep", "very very very"), ("3", "very very very"),
+                                          ("very", "very very very"), ("xxmaj", ""), ("xylophone", "Xylophone")]),
+        ("&lt;a<br />xxpad isn't", [("<", "&lt;"), ("a", "a"), ("\n", "<br />"), ("xx", "xx"), ("pad", "pad"), ("is", "is"),
+                                    ("n't", "n't")]),
+        ("3 @.@ 5 <unk>... İi", [("3.5", "3 @.@ 5"), ("xxunk", "<unk>"), ("…", "..."), ("i̇i", "İi")]),
+    ],
+)  # fmt: skip
+def test_spans_hold_what_was_typed(tokenizer, text, expected):
+    assert [(span.token, text[span.start : span.stop]) for span in tokenizer.spans(text)[1:]] == expected
+
+
 # ------------------------------------------------------------------------------------------------------- hostile texts
 def test_64_kilobytes_of_alternating_capitals_are_cut_into_words(tokenizer):
     """Plain fastai needs minutes: its all-caps rule is quadratic in the length of a word."""
@@ -366,7 +455,30 @@ def test_a_lone_surrogate_becomes_a_question_mark(tokenizer):
     assert tokenizer("good \ud800 film") == ["xxbos", "good", "?", "film"]
 
 
-@pytest.mark.parametrize("language", ["qq", "zh", "ja"])
-def test_a_language_that_cannot_be_tokenized_is_refused(language):
-    with pytest.raises(SettingError, match=f"cannot tokenize the language '{language}'.*--tokens.language en"):
+def test_a_language_that_spacy_does_not_have_is_refused():
+    with pytest.raises(SettingError, match="cannot tokenize the language 'qq'.*--tokens.language en"):
+        Tokenizer("qq")
+
+
+@pytest.mark.parametrize(
+    ("language", "package", "named"),
+    [
+        ("ja", "sudachipy", "`pip install sudachipy sudachidict_core`"),
+        ("ko", "natto", "natto-py"),
+        ("th", "pythainlp", "PyThaiNLP"),
+        ("vi", "pyvi", "pypi.python.org/pypi/pyvi"),
+    ],
+)
+def test_a_language_whose_package_is_missing_is_refused_by_the_packages_name(monkeypatch, language, package, named):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SettingError, match=f"'{language}'.*{re.escape(named)}.*--tokens.language en"):
         Tokenizer(language)
+
+
+def test_so_is_korean_where_the_package_finds_no_mecab(monkeypatch):
+    def find(options):
+        raise RuntimeError("libmecab.so could not be found")
+
+    monkeypatch.setitem(sys.modules, "natto", SimpleNamespace(MeCab=find))
+    with pytest.raises(SettingError, match="'ko'.*libmecab.so could not be found. Expected"):
+        Tokenizer("ko")

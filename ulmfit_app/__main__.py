@@ -1,8 +1,10 @@
 """The verbs, one a stage; the only place that prints or exits.
 
 python -m ulmfit_app.run imdb              everything, from raw reviews to a report
+python -m ulmfit_app inspect imdb          what the data are like, before anything is trained
 python -m ulmfit_app finetune RUN          one stage of a run again, in each direction: finetune, classify or report
 python -m ulmfit_app predict RUN "a text"  labels with probabilities
+python -m ulmfit_app explain RUN "a text"  which words moved a prediction
 python -m ulmfit_app pretrain CORPUS       a language model from general text
 python -m ulmfit_app generate MODEL "The"  texts that a language model writes
 python -m ulmfit_app perplexity MODEL FILE how well a language model predicts a text or a corpus
@@ -10,6 +12,7 @@ python -m ulmfit_app perplexity MODEL FILE how well a language model predicts a 
 
 import json
 import logging
+import os
 import sys
 import warnings
 from dataclasses import dataclass, fields, replace
@@ -69,6 +72,20 @@ class RunArguments:
 
 
 @dataclass(frozen=True)
+class InspectArguments:
+    """Look at texts and labels before anything is trained: what is wrong with them, and what it means for a run.
+
+    Prints what was found and writes it as a page, with all texts to look at in suspects.csv. Trouble is no error: the exit
+    code is 0.
+    """
+
+    data: Annotated[DataSettings, arg(name="")]
+    tokens: TokenSettings
+    seed: int = Settings.seed  # of splits that are made
+    out: Path | None = None  # the folder of the page; None: inspection/DATA
+
+
+@dataclass(frozen=True)
 class PretrainArguments:
     """Stage one: train a language model on general text, from which runs can start: --pretrained models/NAME.
 
@@ -112,6 +129,18 @@ class PredictArguments:
     encoding: str = "utf-8"  # of the file
     # of the encoder's products; auto: the machine's fastest; int8: faster still for single texts, and less exact
     precision: Literal["auto", "fp16", "bf16", "fp32", "int8"] = "auto"
+
+
+@dataclass(frozen=True)
+class ExplainArguments:
+    """Show which words of a text moved its prediction, and by how much, in log-odds of the label."""
+
+    run: Positional[Path]  # the run folder
+    text: Positional[str]
+    # occlusion: what the text is given without each word; gradient: one pass for all words, and less faithful
+    method: Literal["occlusion", "gradient"] = "occlusion"
+    label: str | None = None  # the label to explain; None: the one that is predicted
+    top: int = 10  # words that are shown
 
 
 @dataclass(frozen=True)
@@ -192,6 +221,20 @@ def run(argv: list[str]) -> None:
     print(f"Report: {report}")
 
 
+def inspect(argv: list[str]) -> None:
+    arguments = tyro.cli(InspectArguments, args=argv, prog="python -m ulmfit_app inspect")
+    out = arguments.out or Path("inspection") / Path(arguments.data.source).stem
+
+    print("Starting …", flush=True)
+    from ulmfit_app import inspection
+
+    inspection.check_out(out, arguments.data.source)
+    found = inspection.inspect(arguments.data, arguments.tokens, arguments.seed)
+    page = found.write(out)
+    print(found.as_text())
+    print(f"Page: {page}, with the texts to look at in {page.with_name('suspects.csv')}")
+
+
 def pretrain(argv: list[str]) -> None:
     preset = PRETRAINING_PRESETS.get(_preset_in(argv) or "small", PRETRAINING_PRESETS["small"])
     default = PretrainArguments(MISSING, preset.tokens, preset.model, preset.lm)
@@ -239,10 +282,25 @@ def predict(argv: list[str]) -> None:
         rows = predict_file(predictor, arguments.file, arguments.out, arguments.text, arguments.encoding)
         print(f"{rows:,} rows predicted in {predictor.precision}: {arguments.out}")
         return
-    print(f"Precision {predictor.precision}.", file=sys.stderr)
+    print(f"Precision {predictor.precision}, temperature {predictor.temperature:.3g}.", file=sys.stderr)
     for row in predictor.predict(arguments.texts).to_dict("records"):
         shares = ", ".join(f"{label} {row[f'p_{label}']:.3f}" for label in predictor.labels)
         print(f"{row['predicted']}\t{shares}\t{row['text']}")
+
+
+def explain(argv: list[str]) -> None:
+    arguments = tyro.cli(ExplainArguments, args=argv, prog="python -m ulmfit_app explain")
+    if arguments.top < 1:
+        raise SettingError(f"--top must be 1 or more, not {arguments.top}.")
+
+    from ulmfit_app import explanation
+    from ulmfit_app.run import load_predictor
+
+    predictor = load_predictor(arguments.run, "fp32" if arguments.method == "gradient" else "auto")
+    found = explanation.explain(predictor, arguments.text, arguments.method, arguments.label)
+    # https://no-color.org
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(found.terminal(arguments.top, colour))
 
 
 def generate(argv: list[str]) -> None:
@@ -271,11 +329,13 @@ def perplexity(argv: list[str]) -> None:
 
 VERBS = {
     "run": run,
+    "inspect": inspect,
     "pretrain": pretrain,
     "finetune": lambda argv: _stage("finetune", "lm", argv),
     "classify": lambda argv: _stage("classify", "classifier", argv),
     "report": lambda argv: _stage("report", "report", argv),
     "predict": predict,
+    "explain": explain,
     "generate": generate,
     "perplexity": perplexity,
 }

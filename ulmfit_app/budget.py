@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from ulmfit_app.classifier import build_classifier
 from ulmfit_app.config import ModelSettings, Settings
 from ulmfit_app.errors import SettingError
-from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
+from ulmfit_app.evaluation.baselines import WITHOUT_SPACES, tfidf_logistic_regression
 from ulmfit_app.hardware import autocast, resolve_precision
 from ulmfit_app.language_model import Start, build
 from ulmfit_app.optimizer import FusedAdam
@@ -26,7 +26,8 @@ from ulmfit_app.recipes import Plan
 from ulmfit_app.softmax import Sampler
 from ulmfit_app.tokenizer import Tokenizer
 
-CHARACTERS_PER_TOKEN = 4.5  # of English reviews, with fastai's tokens; only ever used to plan
+# Of English reviews and of the Chinese Wikipedia, with fastai's tokens; only ever used to plan.
+CHARACTERS_PER_TOKEN, OF_UNSPACED = 4.5, 1.1
 SAMPLE = 200  # texts a rate is measured on
 FIXED_SECONDS = 30  # imports, figures, files
 TEST_SHARE = 0.25  # of the time, at most, for scoring the test split
@@ -47,9 +48,14 @@ class Selection:
     notes: list[str]
 
 
-def planned_tokens(texts: pd.Series) -> pd.Series:
+def planned_tokens(texts: pd.Series, language: str = "en") -> pd.Series:
     """About how many tokens each text has, without tokenizing it."""
-    return texts.str.len() / CHARACTERS_PER_TOKEN + 1
+    return texts.str.len() / (OF_UNSPACED if language in WITHOUT_SPACES else CHARACTERS_PER_TOKEN) + 1
+
+
+def labelled_tokens(table: pd.DataFrame, settings: Settings) -> float:
+    """About how many tokens the labelled training texts have."""
+    return float(planned_tokens(table.loc[table["split"] == "train", "text"], settings.tokens.language).sum())
 
 
 def _mixed_order(labels: pd.Series, generator: np.random.Generator) -> pd.Index:
@@ -68,7 +74,7 @@ def select(table: pd.DataFrame, settings: Settings, plan: Plan, pretrained: bool
     and so begins with an epoch for its embeddings alone, where there is room for more than one.
     """
     generator = np.random.default_rng([settings.seed, 1])
-    tokens, split, notes = planned_tokens(table["text"]), table["split"].copy(), []
+    tokens, split, notes = planned_tokens(table["text"], settings.tokens.language), table["split"].copy(), []
     train = _mixed_order(table.loc[split == "train", "label"], generator)
     if settings.classifier.max_tokens is not None:
         a_epoch = settings.classifier.max_tokens / sum(phase.epochs for phase in plan.phases)
@@ -131,11 +137,11 @@ def measure(texts: pd.Series, start: Start, settings: Settings) -> Rates:
     tokenizing = (time.perf_counter() - began) / n_tokens
     began = time.perf_counter()
     truth = np.arange(len(sample)) % 2
-    tfidf_logistic_regression(sample, truth, sample, 2, settings.seed)
+    tfidf_logistic_regression(sample, truth, sample, 2, settings.seed, settings.tokens.language)
     baseline = (time.perf_counter() - began) / n_tokens
 
     # Vocabularies grow about with the square root of a text (Heaps' law); this is generous for words seen three times.
-    in_all = int(planned_tokens(texts).sum())
+    in_all = int(planned_tokens(texts, settings.tokens.language).sum())
     vocab_size = min(settings.tokens.max_vocab, 1_000 + int(12 * in_all**0.5))
     lm_training = language_model_seconds(vocab_size, start.shape, settings)
     precision = resolve_precision(settings.precision)
@@ -183,7 +189,7 @@ def _training_seconds(model: nn.Module, ids: Tensor, loss_of: Callable[[Any], Te
 def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, settings: Settings, rates: Rates) -> dict[str, float]:
     """Seconds a stage will take for the selected rows."""
     tokens = (
-        planned_tokens(table["text"])
+        planned_tokens(table["text"], settings.tokens.language)
         .groupby(selection.split)
         .sum()
         .reindex(["train", "valid", "test", "unlabelled"], fill_value=0.0)
@@ -200,7 +206,8 @@ def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, settings: Se
         "tokens": rates.tokenizing * (tokens.sum()),
         # A validation pass saves the backward pass, two thirds of the work.
         "language model": selection.lm_epochs * rates.lm_training * (seen + tokens["valid"] / 3),
-        "classifier": learning * tokens["train"] + epochs * rates.encoding * tokens["valid"],
+        # Once more than there are epochs, to fit the temperature.
+        "classifier": learning * tokens["train"] + (epochs + 1) * rates.encoding * tokens["valid"],
         "report": rates.encoding * tokens["test"] + rates.baseline * (tokens["train"] + tokens["test"]),
         "start and files": FIXED_SECONDS,
     }
@@ -215,7 +222,7 @@ def fit(minutes: float, elapsed: float, table: pd.DataFrame, plan: Plan, setting
 
     elapsed: seconds used so far. Raises SettingError when the time does not reach for anything.
     """
-    tokens = planned_tokens(table["text"])
+    tokens = planned_tokens(table["text"], settings.tokens.language)
     by_split = tokens.groupby(table["split"]).sum()
     left = minutes * 60 - elapsed - FIXED_SECONDS
     a_test_token = rates.tokenizing + rates.encoding + rates.baseline
@@ -227,7 +234,7 @@ def fit(minutes: float, elapsed: float, table: pd.DataFrame, plan: Plan, setting
         test_seconds = TEST_SHARE * left
     left -= test_seconds
     epochs = sum(phase.epochs for phase in plan.phases)
-    left -= by_split["valid"] * (rates.tokenizing + epochs * rates.encoding + rates.lm_training / 3)
+    left -= by_split["valid"] * (rates.tokenizing + (epochs + 1) * rates.encoding + rates.lm_training / 3)
     if left < 20:
         needed = minutes + (20 - left) / 60
         raise SettingError(

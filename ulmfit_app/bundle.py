@@ -3,13 +3,15 @@
 A bundle is a folder. Its `bundle.json` names the other two files and their SHA-256, and is replaced last, in one step: until
 then the old model loads, from then on the new one.
 
-    bundle.json                     kind, shape, direction, language, labels, origin, and the hashes, its own included
+    bundle.json                     kind, shape, direction, language, labels, temperature, origin, and the hashes, its own
+                                    included
     weights-<hash>.safetensors      every parameter once; tied weights are stored once
     vocab-<hash>.json               the word of each id
 """
 
 import hashlib
 import json
+import math
 import platform
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -44,6 +46,7 @@ class Bundle:
     about: dict = field(default_factory=dict)
     weights: Path | None = None  # where a loaded bundle's weights are
     direction: Direction = "forward"  # in which it learned to read
+    temperature: float = 1.0  # of a classifier: what its logits are divided by, so that its probabilities are calibrated
 
     @property
     def vocab_hash(self) -> str:
@@ -80,6 +83,12 @@ def _seal(description: dict) -> str:
     """A hash of all of a description but its own: two labels that change places are no smaller harm than two words."""
     rest = {name: value for name, value in description.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _describe(folder: Path, description: dict) -> None:
+    with replacing(folder / "bundle.json") as draft:
+        sealed = description | {"sha256": _seal(description)}
+        draft.write_text(json.dumps(sealed, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 SCALE = ".scale"  # behind a matrix's name: what each of its rows, stored in int8, is to be multiplied by
@@ -119,17 +128,26 @@ def save_bundle(folder: Path, model: torch.nn.Module, bundle: Bundle, *, in_int8
         "language": bundle.language,
         "labels": bundle.labels,
         "about": bundle.about,
+        "temperature": bundle.temperature,
         "weights": _write(
             folder, "weights-{}.safetensors", save(_in_int8(unique_tensors(model)) if in_int8 else unique_tensors(model))
         ),
         "vocab": _write(folder, "vocab-{}.json", json.dumps(bundle.vocab, ensure_ascii=False).encode()),
     }
-    description["sha256"] = _seal(description)
-    with replacing(folder / "bundle.json") as draft:
-        draft.write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+    _describe(folder, description)
     for old in [*folder.glob("weights-*.safetensors"), *folder.glob("vocab-*.json")]:
         if old.name not in (description["weights"]["file"], description["vocab"]["file"]):
             old.unlink()
+
+
+def save_temperature(folder: Path, temperature: float) -> None:
+    """Put a temperature into the classifier's bundle in `folder`; its weights and everything else stay as they are.
+
+    Raises BundleError as load_bundle does.
+    """
+    load_bundle(folder, "classifier")
+    description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    _describe(folder, description | {"temperature": temperature})
 
 
 def _checked_file(folder: Path, entry: dict[str, str]) -> Path:
@@ -173,7 +191,12 @@ def load_bundle(folder: Path, kind: str) -> Bundle:
         direction = found.get("direction", "forward")
         if direction not in get_args(Direction):
             raise ValueError(f"direction {direction!r}")
-        return Bundle(kind, shape, found["language"], vocab, found["labels"], found["about"], weights, direction)
+        # Before they were fitted, probabilities were those of temperature 1.
+        temperature = float(found.get("temperature", 1))
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature {temperature}")
+        known = (found["language"], vocab, found["labels"], found["about"], weights, direction, temperature)
+        return Bundle(kind, shape, *known)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             f"{path} is not a description of a model ({type(error).__name__}: {error}). Train it again, or copy it again."

@@ -5,7 +5,7 @@ as the data tell: a classifier can otherwise score by a film's name instead of b
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -472,13 +472,22 @@ def _label_order(label: str) -> tuple[bool, float, str]:
     return number is None, float(label) if number else 0.0, label
 
 
-def _note_overlaps(table: pd.DataFrame, notes: list[str]) -> None:
-    """Says how many texts a split shares with one that is trained or selected on, as only given splits can."""
+def overlaps(table: pd.DataFrame, by: str = "text") -> Iterator[tuple[str, str, pd.Series]]:
+    """Which rows of a split have their `by` in a split that is trained or selected on, too.
+
+    table: columns split and `by`. Yields the split, the other one, and a mask with the index of the split's rows.
+    """
     for split, earlier in (("test", "train"), ("test", "valid"), ("valid", "train")):
-        texts = table.loc[table["split"] == split, "text"]
-        shared = texts.isin(table.loc[table["split"] == earlier, "text"]).sum()
-        if shared:
-            notes.append(f"Split {split} shares {shared:,} of its {_texts(len(texts))}, word for word, with {earlier}.")
+        values = table.loc[table["split"] == split, by]
+        yield split, earlier, values.isin(table.loc[table["split"] == earlier, by])
+
+
+def _note_overlaps(table: pd.DataFrame, notes: list[str]) -> None:
+    """Says how many texts a split shares with an earlier one, as only given splits can."""
+    for split, earlier, shared in overlaps(table):
+        if shared.any():
+            n = f"{shared.sum():,} of its {_texts(len(shared))}"
+            notes.append(f"Split {split} shares {n}, word for word, with {earlier}.")
 
 
 def _subsets(table: pd.DataFrame, settings: DataSettings, seed: int, notes: list[str]) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Tokens back to a text that reads well: `tokenizer.py` turned round, as far as its tokens still tell.
 
-They do not tell where spaces were, nor which capitals were inside a word: spaces follow the rules of English punctuation.
+They do not tell where spaces were, nor which capitals were inside a word: spaces follow the rules of English punctuation,
+and in Chinese, Japanese and Thai there is none beside their own characters.
 """
 
 import re
@@ -8,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from ulmfit_app.tokenizer import BOS, EOS, FAKE, FLD, PAD, TK_MAJ, TK_REP, TK_UP, TK_WREP
+from ulmfit_app.tokenizer import BOS, EOS, FAKE, FLD, PAD, TK_MAJ, TK_REP, TK_UP, TK_WREP, UNSPACED
 
 # A language model that repeats "9999999" times would otherwise fill the memory.
 MOST_REPEATS = 100
@@ -21,6 +22,8 @@ _CLITIC = re.compile(r"['’](s|m|d|ll|re|ve)|n['’]?t|ll|re|ve|s")  # spaCy sp
 _HALVES = {("can", "not"), ("gon", "na"), ("got", "ta"), ("y'", "all"), ("c'm", "on")}
 _SHORT_WORD = re.compile(r"(?<!\w)[^\W\d_]{1,2}$")  # what stands before the repeated letter of "sooo", "hmmm", "whooo"
 _BEHIND_ZEROS = re.compile(r"\d|(s|th|st|nd|rd)$")
+_WITHOUT_SPACES = {"zh", "ja", "th"}
+_unspaced = re.compile(f"[{UNSPACED}]")
 _SENTENCE_START = re.compile(r"(^|[.!?]|\n)[\s\"'“‘(]*$")
 
 
@@ -68,12 +71,16 @@ class _Line:
             self.touching, self.last = True, _Word("")
             return
         before, after = self._touches(word, following)
-        spaced = bool(self.text) and not self.touching and not before
-        if spaced:
-            self.text += " "
-        self.capitals = word.case == TK_UP or (self.capitals and not spaced and self.last.text not in _JOINING)
+        apart = bool(self.text) and not self.touching and not before
+        if apart:
+            self.text += self._gap_before(word)
+        self.capitals = word.case == TK_UP or (self.capitals and not apart and self.last.text not in _JOINING)
         self.text += self._in_case(word)
         self.touching, self.last = after, word
+
+    def _gap_before(self, word: _Word) -> str:
+        either_side = self.text[-1:] + word.text[:1]
+        return "" if self.language in _WITHOUT_SPACES and _unspaced.search(either_side) else " "
 
     def _touches(self, word: _Word, following: _Word) -> tuple[bool, bool]:
         """Whether a word touches what stands before it, and what follows it."""

@@ -116,6 +116,26 @@ WEAK_START = Plan("weak-start", (Phase("all groups", 5, freeze_to=0, lr=2e-3, de
 
 PLANS = {plan.name: plan for plan in (PUBLISHED, WEAK_START)}
 
+# Where time bounds the training: each label read once is worth more than a third of them read five times.
+BRIEF = Plan("brief", (Phase("all groups", 1, freeze_to=0, lr=5e-3, decay=2.0),), drop_mult=0.3)
+MOST_EPOCHS = 10  # of a plan's last phase; the paper trains for 50, and stops early
+
+
+def fitted(plan: Plan, passes: float) -> Plan:
+    """A plan for a budget of so many passes over all labelled texts.
+
+    Where its epochs fit, its last phase lasts as long as the budget does, up to MOST_EPOCHS; where they do not, it is BRIEF,
+    with as many epochs as fit, at least one.
+
+    >>> fitted(PUBLISHED, passes=2.7) == replace(BRIEF, phases=(replace(BRIEF.phases[0], epochs=2),))
+    True
+    """
+    *first, last = plan.phases
+    left = passes - sum(phase.epochs for phase in first)
+    if left >= last.epochs:
+        return replace(plan, phases=(*first, replace(last, epochs=max(last.epochs, min(int(left), MOST_EPOCHS)))))
+    return replace(BRIEF, phases=(replace(BRIEF.phases[0], epochs=max(1, int(passes))),))
+
 
 def language_model_phases(epochs: int, lr: float, frozen_lr: float | None) -> tuple[Phase, ...]:
     """Fine-tuning a language model: one epoch for the embeddings alone, which hold the new words, then all.

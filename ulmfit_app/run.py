@@ -13,7 +13,7 @@ import runpy
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -32,15 +32,17 @@ import torch
 
 from data_scripts.files import replacing
 from ulmfit_app import budget, classifier, language_model
-from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, versions
+from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
 from ulmfit_app.config import DataSettings, Settings, from_json, to_json
 from ulmfit_app.corpus import Corpus, load_corpus
 from ulmfit_app.errors import RunFolderError, UserError
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
+from ulmfit_app.evaluation.calibration import Calibration, fit_temperature, tempered
+from ulmfit_app.evaluation.metrics import check_predictions
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.predictor import BidirectionalPredictor, Predictor, prediction_table
-from ulmfit_app.recipes import Plan, language_model_phases
+from ulmfit_app.recipes import Plan, fitted, language_model_phases
 from ulmfit_app.tokens import TokenStore, make_vocab, numericalize, sha256_of_strings, tokenize
 from ulmfit_app.training import finish, seed_everything, train
 
@@ -49,6 +51,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 CONFIG_PARTS = ("preset", "minutes", "requested", "settings")  # of config.json, which the next start needs
 STAGES = ("tokens", "lm", "classifier", "report")  # a backward one is called lm-backward or classifier-backward
+VALIDATION = "validation.csv"  # beside a classifier: its probabilities of the validation split, at temperature 1
 
 
 # --------------------------------------------------------------------------------------------------------- small pieces
@@ -120,6 +123,15 @@ class _Direction:
     start: language_model.Start
     plan: Plan
     plan_reason: str
+
+    def within(self, passes: float) -> "_Direction":
+        """With the plan for a budget of so many passes over all labelled texts, where the start is worth a longer one."""
+        plan = fitted(self.plan, passes) if self.start.is_strong else self.plan
+        if plan == self.plan:
+            return self
+        epochs = sum(phase.epochs for phase in plan.phases)
+        reason = f"{self.plan_reason} Its time reaches for {passes:.1f} passes over the labels: the plan is {plan.name!r}, "
+        return replace(self, plan=plan, plan_reason=f"{reason}{epochs} epochs.")
 
     def named(self, thing: str, joint: str = "-") -> str:
         """The name of one of its things, such as lm and lm-backward."""
@@ -203,6 +215,9 @@ class Run:
             else:
                 self._fit(minutes)
         self.corpus = _corpus(self.settings.data, self.settings.seed)
+        if self.settings.classifier.plan == "auto" and self.settings.classifier.max_tokens is not None:
+            passes = self.settings.classifier.max_tokens / budget.labelled_tokens(self.corpus.table, self.settings)
+            self.directions = [d.within(passes) for d in self.directions]
         self.selection = budget.select(
             self.corpus.table, self.settings, self.directions[0].plan, self.directions[0].start.is_pretrained
         )
@@ -386,15 +401,43 @@ class Run:
         about = {"plan": plan.name, "validation_accuracy": float(history["accuracy"].max())}
         facts = dict(labels=self.corpus.labels, about=about, direction=store.direction)
         save_bundle(folder, learn.model, Bundle("classifier", lm.shape, lm.language, lm.vocab, **facts))
+        self._calibrate(which, folder)
         finish(folder)
+
+    def _calibrate(self, which: _Direction, folder: Path) -> None:
+        """Score the validation split with a trained classifier, as texts are predicted, and fit the temperature on it."""
+        store, rows = self._texts()
+        store = store.backward() if which.start.direction == "backward" else store
+        rows = rows[rows["split"] == "valid"]
+        predictor = Predictor(folder, self.settings.precision)
+        title = which.named("classifier", ", ")
+        (probabilities,) = predictor.each(store, rows.index.to_numpy(), f"Scoring the validation split, {title}").values()
+        temperature, reason = fit_temperature(probabilities, rows["truth"].to_numpy(int))
+        fitted = f"not fitted on the validation texts: {reason}" if reason else f"fitted on {len(rows):,} validation texts"
+        log.info("%s: temperature %.3g, %s.", title.capitalize(), temperature, fitted)
+        save_temperature(folder, temperature)
+        table = pd.DataFrame(probabilities, rows.index, [f"p_{label}" for label in predictor.labels])
+        with replacing(folder / VALIDATION) as draft:
+            rows[["row", "label"]].join(table).to_csv(draft, index=False)
 
     def report(self, folder: Path) -> None:
         """Score the test split, once, beside the baselines, and write the report."""
         store, rows = self._texts()
         test = np.flatnonzero(rows["split"] == "test")
+        folders = [self.stages[d.named("classifier")].folder for d in self.directions]
+        for which, classifiers in zip(self.directions, folders, strict=True):
+            # One of a version that did not calibrate need not be trained again for it.
+            if not (classifiers / VALIDATION).is_file():
+                self._calibrate(which, classifiers)
         predictor = load_predictor(self.folder, self.settings.precision)
         each = predictor.each(store, test, "Scoring the test split")
-        probabilities = np.mean(list(each.values()), axis=0)
+        before = np.mean(list(each.values()), axis=0)
+        probabilities = tempered(before, predictor.temperature)
+        calibration = Calibration(predictor.temperature, before, *_validated(folders))
+        directions = None
+        if isinstance(predictor, BidirectionalPredictor):
+            bundles = (predictor.bundle, predictor.backward.bundle)
+            directions = {one.direction: tempered(each[one.direction], one.temperature) for one in bundles}
         texts = self.corpus.table["text"]
         test_texts = texts[rows["row"][test]].tolist()
         predictions = prediction_table(test_texts, probabilities, predictor.labels)
@@ -407,7 +450,7 @@ class Run:
             for part, stage in (("language model", "lm"), ("classifier", "classifier"))
         }
         baselines, facts = self._baselines(rows, test_texts), self._facts(histories)
-        write_report(folder, predictions, baselines, histories, facts, each if len(each) > 1 else None)
+        write_report(folder, predictions, baselines, histories, facts, directions, calibration)
 
     def _baselines(self, rows: pd.DataFrame, test_texts: list[str]) -> dict[str, np.ndarray]:
         """What the classifier has to beat: the training labels' shares, and TF-IDF on the same labels and on all."""
@@ -422,7 +465,9 @@ class Run:
             codes = everything["label"].map({label: i for i, label in enumerate(self.corpus.labels)}).to_numpy(int)
             sets[f"TF-IDF + logistic regression, all {len(everything):,} labels"] = (everything["text"], codes)
         for name, (texts, codes) in sets.items():
-            baselines[name] = tfidf_logistic_regression(texts.tolist(), codes, test_texts, n_classes, self.settings.seed)
+            baselines[name] = tfidf_logistic_regression(
+                texts.tolist(), codes, test_texts, n_classes, self.settings.seed, self.settings.tokens.language
+            )
         return baselines
 
     def _facts(self, histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
@@ -466,7 +511,37 @@ def load_predictor(folder: Path, precision: str = "auto") -> Predictor:
         if not (folder / name / "bundle.json").is_file():
             raise RunFolderError(f"No trained {name} in {folder} yet. Finish the run with the command that started it.")
     folders = [folder / name for name in names]
-    return (BidirectionalPredictor if len(folders) > 1 else Predictor)(*folders, precision=precision)
+    if len(folders) == 1:
+        return Predictor(*folders, precision)
+    # It depends on both classifiers, each of which may be trained again alone: fitted here, it is never that of other ones.
+    known = _validated(folders)
+    return BidirectionalPredictor(*folders, precision, fit_temperature(*known)[0] if known else 1.0)
+
+
+def _validated(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray] | None:
+    """What classifiers in these folders made of the validation split: probabilities [n, n_classes], the mean of theirs, at
+    temperature 1, and the true classes [n]. None where one of them is of a version that did not keep them.
+
+    Raises RunFolderError when a file is damaged, or two are of other texts.
+    """
+    paths = [folder / VALIDATION for folder in folders]
+    if not all(path.is_file() for path in paths):
+        return None
+    try:
+        tables = [pd.read_csv(path, dtype={"label": str}, keep_default_na=False) for path in paths]
+        labels = [column for column in tables[0] if column.startswith("p_")]
+        if any(not table[["row", "label"]].equals(tables[0][["row", "label"]]) for table in tables):
+            raise ValueError("they are of other texts")
+        truth = pd.Index(labels).get_indexer("p_" + tables[0]["label"])
+        probabilities = np.mean([table[labels].to_numpy(float) for table in tables], axis=0)
+        check_predictions(probabilities, truth)
+        return probabilities, truth
+    except (KeyError, ValueError) as error:
+        raise RunFolderError(
+            f"{' and '.join(map(str, paths))}: damaged, or of unfinished stages ({error}). "
+            "Expected each classifier's probabilities of the same texts. Delete these files, and have them written again: "
+            f"python -m ulmfit_app report {folders[0].parent}"
+        ) from None
 
 
 def _link(source: Path, target: Path) -> None:

@@ -17,7 +17,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -53,6 +53,7 @@ LONGEST_REMEMBERED = 100  # characters; lower-casing at most doubles them, so th
 
 
 # ---------------------------------------------------------------------------------------------------------- the rules
+_escaped_html = re.compile(r"&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)")  # what html.unescape looks for
 _typed_special = re.compile(f"(xx)(?={'|'.join(word[2:] for word in (*SPECIALS, FAKE))})", re.IGNORECASE)
 _repeated_character = re.compile(r"(\S)(\1\1+)")
 _repeated_word = re.compile(r"(?:\s|^)(\w+)\s+((?:\1\s+)+)\1(\s|\W|$)")
@@ -60,6 +61,11 @@ _repeated_word = re.compile(r"(?:\s|^)(\w+)\s+((?:\1\s+)+)\1(\s|\W|$)")
 _all_caps = re.compile(r"(\s|^)([A-Z][^a-z\s]*)(?=\s|$)")
 _capitalised = re.compile(r"(\s|^)([A-Z][^A-Z\s]*)(?=\s|$)")
 _long_word = re.compile(rf"(\S{{{LONGEST_WORD}}})(?=\S)")
+# Scripts without spaces between words, and Hangul: Thai, Han, kana and bopomofo, their punctuation, full-width forms.
+UNSPACED = "\u0e00-\u0e7f\u2e80-\u2fff\u3001-\u9fff\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uffef\U00020000-\U0003ffff"
+# Sudachi, which spaCy takes for Japanese, refuses more than 49,149 bytes; spaCy's Chinese one takes quadratic time.
+_unspaced_run = re.compile(f"[{UNSPACED}]{{1,10000}}")
+_before_run = re.compile(f"(?<=[^\\s{UNSPACED}])(?=[{UNSPACED}])")
 # Words as spaCy finds them where no space follows another: other whitespace is one too, less a space that it begins with.
 _word = re.compile(r"\S+|[^\S ]\s*")
 
@@ -92,7 +98,11 @@ def mark_repeated_characters(text: str) -> str:
     >>> mark_repeated_characters("sooo good")
     's xxrep 3 o  good'
     """
-    return _repeated_character.sub(lambda m: f" {TK_REP} {len(m[2]) + 1} {m[1]} ", text)
+    return _repeated_character.sub(_counted_characters, text)
+
+
+def _counted_characters(m: re.Match) -> str:
+    return f" {TK_REP} {len(m[2]) + 1} {m[1]} "
 
 
 def mark_repeated_words(text: str) -> str:
@@ -100,11 +110,17 @@ def mark_repeated_words(text: str) -> str:
     >>> mark_repeated_words("very very very good")
     ' xxwrep 3 very  good'
     """
+    return _repeated_word.sub(_counted_words, text) if _repeats_a_word(text) else text
+
+
+def _repeats_a_word(text: str) -> bool:
+    """Few texts have a word twice in a row, and the expression takes its time to find out."""
     words = text.split()
-    # Few texts have a word twice in a row, and the expression takes its time to find out.
-    if not any(map(operator.eq, words, itertools.islice(words, 1, None))):
-        return text
-    return _repeated_word.sub(lambda m: f" {TK_WREP} {len(m[2].split()) + 2} {m[1]} {m[3]}", text)
+    return any(map(operator.eq, words, itertools.islice(words, 1, None)))
+
+
+def _counted_words(m: re.Match) -> str:
+    return f" {TK_WREP} {len(m[2].split()) + 2} {m[1]} {m[3]}"
 
 
 def _lower_behind(marker: str) -> Callable[[re.Match], str]:
@@ -121,11 +137,15 @@ def mark_case(text: str) -> str:
     return _capitalised.sub(_lower_behind(TK_MAJ), text).lower()
 
 
-def _mark_text(text: str) -> str:
-    """The rules that see more than a word."""
+def _mark_text(text: str, segment: "Callable[[str], Iterable[Token]] | None" = None) -> str:
+    """The rules that see more than a word. segment: what finds the words where no spaces are."""
     # UTF-8 has no place for a lone surrogate, and hashing and spaCy need UTF-8.
     text = text.encode("utf-8", "replace").decode("utf-8")
-    text = mark_repeated_words(mark_repeated_characters(repair_html(text)))
+    text = mark_repeated_characters(repair_html(text))
+    if segment:
+        # Before words are counted, for xxwrep repeats a single token.
+        text = _unspaced_run.sub(lambda run: f"{' '.join(_texts(segment(run[0])))} ", _before_run.sub(" ", text))
+    text = mark_repeated_words(text)
     for mark in "/#\\":
         text = text.replace(mark, f" {mark} ")
     while "  " in text:
@@ -135,6 +155,117 @@ def _mark_text(text: str) -> str:
 
 def _cut_long_words(text: str) -> str:
     return _long_word.sub(r"\1 ", text)
+
+
+# ------------------------------------------------------------------------------------------- where the tokens came from
+class Span(NamedTuple):
+    """A token and the characters text[start:stop] that it came from."""
+
+    token: str
+    start: int
+    stop: int
+
+
+class _Traced:
+    """A text on its way through the rules above, and the span of the original that each of its characters came from."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.spans = [(i, i + 1) for i in range(len(text))]
+
+    def part(self, start: int, stop: int) -> "_Traced":
+        part = _Traced("")
+        part.text, part.spans = self.text[start:stop], self.spans[start:stop]
+        return part
+
+    def add(self, other: "_Traced") -> None:
+        self.text += other.text
+        self.spans += other.spans
+
+    def sub(self, pattern: re.Pattern, new: Callable[[re.Match], str]) -> None:
+        """What pattern.sub(new, text) does."""
+        texts, spans, done = [], [], 0
+        for match in pattern.finditer(self.text):
+            first, its_new = match.start(), new(match)
+            texts += [self.text[done:first], its_new]
+            spans += self.spans[done:first]
+            spans += [self.span(first + start, first + stop) for start, stop in _origins(match[0], its_new)]
+            done = match.end()
+        self.text = "".join([*texts, self.text[done:]])
+        self.spans = spans + self.spans[done:]
+
+    def span(self, start: int, stop: int) -> tuple[int, int]:
+        """Where text[start:stop] came from."""
+        if start < stop:
+            return self.spans[start][0], self.spans[stop - 1][1]
+        place = self.spans[start - 1][1] if start else 0
+        return place, place
+
+    def lower(self) -> None:
+        # The capital of the Turkish i becomes two characters.
+        self.spans = [span for c, span in zip(self.text, self.spans, strict=True) for _ in c.lower()]
+        self.text = self.text.lower()
+
+    def strip(self) -> None:
+        start = len(self.text) - len(self.text.lstrip())
+        stripped = self.part(start, max(len(self.text.rstrip()), start))
+        self.text, self.spans = stripped.text, stripped.spans
+
+
+def _origins(old: str, new: str) -> list[tuple[int, int]]:
+    """Which part of `old` each character of `new` stands for: its own, none where it was added, or all that was replaced.
+
+    >>> _origins("Oh", "xxmaj oh")
+    [(0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0), (0, 1), (1, 2)]
+    >>> _origins("&lt;", "<")
+    [(0, 4)]
+    """
+    if new.replace(" ", "") == old:
+        stops = list(itertools.accumulate(int(character != " ") for character in new))
+        return list(zip([0, *stops], stops, strict=False))
+    # The end first: the x of "xxmaj xylophone" is none of "Xylophone".
+    tail = _in_common(old[::-1], new[::-1])
+    head = _in_common(old[: len(old) - tail], new[: len(new) - tail])
+    own = [(i, i + 1) for i in range(len(old))]
+    return own[:head] + [(head, len(old) - tail)] * (len(new) - head - tail) + own[len(old) - tail :]
+
+
+def _in_common(one: str, other: str) -> int:
+    """How many characters two strings share from their beginning, case aside."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0].lower() == pair[1].lower(), pairs))
+
+
+def _trace(text: str, segment: "Callable[[str], Iterable[Token]] | None") -> _Traced:
+    """`_mark_text`, `mark_case` and `_cut_long_words`, in steps that can be followed."""
+    text = _Traced(text.encode("utf-8", "replace").decode("utf-8"))
+    whole, done = _Traced(""), 0
+    for unknown in [*re.finditer("<unk>", text.text), None]:
+        part = text.part(done, unknown.start() if unknown else len(text.text))
+        for wrong, right in _REPAIRS:
+            part.sub(re.compile(re.escape(wrong)), lambda _, right=right: right)
+        part.sub(_escaped_html, lambda m: html.unescape(m[0]))
+        part.sub(_typed_special, lambda m: f"{m[1]} ")
+        whole.add(part)
+        if unknown:
+            mark = text.part(*unknown.span())
+            mark.sub(re.compile("<unk>"), lambda _: UNK)
+            whole.add(mark)
+            done = unknown.end()
+    whole.sub(_repeated_character, _counted_characters)
+    if segment:
+        whole.sub(_before_run, lambda _: " ")
+        whole.sub(_unspaced_run, lambda run: f"{' '.join(_texts(segment(run[0])))} ")
+    if _repeats_a_word(whole.text):
+        whole.sub(_repeated_word, _counted_words)
+    whole.sub(re.compile(r"[/#\\]"), lambda m: f" {m[0]} ")
+    whole.sub(re.compile("  +"), lambda _: " ")
+    whole.strip()
+    whole.sub(_all_caps, _lower_behind(TK_UP))
+    whole.sub(_capitalised, _lower_behind(TK_MAJ))
+    whole.lower()
+    whole.sub(_long_word, lambda m: f"{m[1]} ")
+    return whole
 
 
 # ------------------------------------------------------------------------------------------------------- the tokenizer
@@ -167,7 +298,8 @@ def _texts(tokens: "Iterable[Token]") -> list[str]:
 class Tokenizer:
     """A text to the list of its tokens, as fastai 2.8's `WordTokenizer` with its default rules gives them.
 
-    Raises SettingError for a language that spaCy does not have or that needs packages of its own.
+    Chinese, which fastai's cannot tokenize, comes as characters, with Latin words and numbers whole.
+    Raises SettingError for a language that spaCy does not have, or that needs a package which is not installed.
     """
 
     def __init__(self, language: str = "en") -> None:
@@ -177,15 +309,23 @@ class Tokenizer:
         try:
             # The tokenizer alone, since spaCy's pipeline refuses texts of more than a million characters.
             self._split = spacy.blank(language).tokenizer
-            self._first_tokens_of_cases = {rule[0][ORTH] for rule in self._split.rules.values()}
-            # Chinese and a few others have tokenizers of their own kind, without special cases.
-            for special in SPECIALS:
-                self._split.add_special_case(special, [{ORTH: special}])
-        except (ImportError, AttributeError) as error:
+            # Korean's misses mecab, a library and no package, at the first text; it has an error of its own for that.
+            self._split("")
+        except Exception as error:
             raise SettingError(
-                f"spaCy cannot tokenize the language {language!r} here: {error}. "
-                "Expected a spaCy language code such as en, de or fr: --tokens.language en"
+                f"spaCy cannot tokenize the language {language!r} here: {str(error).rstrip('.')}. "
+                "Expected a spaCy language code whose packages are installed, such as en, de or zh: --tokens.language en"
             ) from None
+        self._segment = None
+        if not hasattr(self._split, "rules"):
+            # spaCy's tokenizers of Chinese, Japanese, Korean and Thai take no special cases, so that xxrep would not be safe
+            # with them, and the Chinese one gives characters, even of Latin words. So they are asked about their own scripts
+            # alone; Latin words, numbers and specials go through the rules that spaCy has for no language in particular.
+            self._segment, self._split = self._split, spacy.blank("xx").tokenizer
+            self._segment.vocab.lex_attr_getters = {}
+        self._first_tokens_of_cases = {rule[0][ORTH] for rule in self._split.rules.values()}
+        for special in SPECIALS:
+            self._split.add_special_case(special, [{ORTH: special}])
         # spaCy works out what it can say of each new word, such as its shape, which takes longer than finding the word.
         self._split.vocab.lex_attr_getters = {}
         self._split_only = _not_joining(self._split)
@@ -199,14 +339,31 @@ class Tokenizer:
 
     def each(self, texts: Sequence[str]) -> list[list[str]]:
         """The tokens of each of some texts. It costs less than one text after the other."""
-        texts = [_mark_text(text) for text in texts]
+        texts = [_mark_text(text, self._segment) for text in texts]
         words = [_word.findall(text) for text in texts]
         known = self._learn(set(itertools.chain.from_iterable(words)))
         return [self._join(*text_and_words, known) for text_and_words in zip(texts, words, strict=True)]
 
+    def spans(self, text: str) -> list[Span]:
+        """The tokens of a text, and where in it each came from; that takes far longer than the tokens alone.
+
+        xxbos and what marks the word behind it, as xxmaj, came from no characters: start equals stop. Tokens that stand for
+        the same characters, as xxrep 3 o, share them. A rule can drop characters, which then are no token's.
+        """
+        traced = _trace(text, self._segment)
+        found = [Span(BOS, 0, 0)]
+        for token, its_text in zip(tokens := self._split(traced.text), _texts(tokens), strict=True):
+            start, stop = traced.span(token.idx, token.idx + len(token))
+            # What a rule replaced can begin or end with the space beside a word.
+            blanks = text[start:stop]
+            if blanks.strip():
+                start, stop = start + len(blanks) - len(blanks.lstrip()), stop - len(blanks) + len(blanks.rstrip())
+            found.append(Span(its_text, start, stop))
+        return found
+
     def known_words(self) -> int:
         """How many different words spaCy holds in memory."""
-        return len(self._split.vocab)
+        return len(self._split.vocab) + (len(self._segment.vocab) if self._segment else 0)
 
     def _learn(self, words: set[str]) -> dict[str, tuple[str, ...] | None]:
         """The tokens that a word is in any text; None for one whose tokens depend on the words beside it."""

@@ -4,6 +4,8 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+# Written without spaces between words, so that what stands between two spaces is a sentence.
+WITHOUT_SPACES = {"zh", "ja", "th", "lo", "km", "my"}
 # L-BFGS keeps about 25 vectors as long as the coefficients (n-grams times classes): half a gigabyte at this length.
 MAX_COEFFICIENTS = 5_000_000
 
@@ -21,17 +23,22 @@ def majority(train_truth: np.ndarray, n_test: int, n_classes: int) -> np.ndarray
 
 
 def tfidf_logistic_regression(
-    train_texts: list[str], train_truth: np.ndarray, test_texts: list[str], n_classes: int, seed: int
+    train_texts: list[str], train_truth: np.ndarray, test_texts: list[str], n_classes: int, seed: int, language: str = "en"
 ) -> np.ndarray:
     """Logistic regression on TF-IDF weights of words and word pairs: fast, and hard to beat with few labels.
 
-    The setting of Wang and Manning 2012, "Baselines and Bigrams", with logarithmic counts, and punctuation as words.
+    The setting of Wang and Manning 2012, "Baselines and Bigrams", with logarithmic counts, and punctuation as words. In a
+    language without spaces between words, of characters and pairs of them.
     train_truth: [n_train] class indices, at least two different ones.
     Returns probabilities [n_test, n_classes], 0 for a class that is not in train.
     """
+    if language in WITHOUT_SPACES:
+        units = dict(analyzer="char")
+    else:
+        units = dict(token_pattern=r"\w+|[^\w\s]")  # single characters count too, or a text of emoji would be empty
     vectorizer = TfidfVectorizer(
+        **units,
         ngram_range=(1, 2),
-        token_pattern=r"\w+|[^\w\s]",  # single characters count too, or a text of emoji would be empty
         sublinear_tf=True,
         # Of many texts, what occurs in one alone is most of the memory and says next to nothing.
         min_df=2 if len(train_texts) >= 1000 else 1,

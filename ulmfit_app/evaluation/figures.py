@@ -16,9 +16,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from ulmfit_app.evaluation.metrics import calibration_bins, expected_calibration_error
+from ulmfit_app.evaluation.calibration import risk_coverage
+from ulmfit_app.evaluation.metrics import N_BINS, accuracy_interval, calibration_bins, expected_calibration_error
 
 log = logging.getLogger(__name__)
 
@@ -96,42 +98,89 @@ def confidence_figure(probabilities: np.ndarray, truth: np.ndarray) -> Figure:
     return figure
 
 
-def reliability_figure(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = 15) -> Figure:
-    """Reliability diagram (Guo et al. 2017, figure 1): accuracy a confidence bin with 95 % interval, and n below it."""
-    bins = calibration_bins(probabilities, truth, n_bins)
-    bins = bins[bins["n"] > 0]
-    error = expected_calibration_error(probabilities, truth, n_bins)
+def reliability_figure(
+    probabilities: np.ndarray, truth: np.ndarray, before: np.ndarray | None = None, n_bins: int = N_BINS
+) -> Figure:
+    """Reliability diagram (Guo et al. 2017, figure 1): accuracy a confidence bin with 95 % interval, and n below it.
+
+    before: probabilities of the same texts before they were calibrated, drawn beside; left out where nothing changed.
+    """
+    if before is not None and np.array_equal(before, probabilities):
+        before = None
+    drawn = [(probabilities, BLUE, "o", "measured" if before is None else "after")]
+    if before is not None:
+        drawn.append((before, ORANGE, "s", "before"))
+    binned = [calibration_bins(of, truth, n_bins).query("n > 0") for of, *_ in drawn]
 
     figure, (upper, lower) = _axes(7, 5.6, rows=2, height_ratios=[3, 1], sharex=True)
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="accuracy = confidence")
-    distances = [bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]]
-    upper.errorbar(
-        bins["confidence"],
-        bins["accuracy"],
-        # Rounding can leave -1e-17 where accuracy is 0 or 1, which matplotlib refuses.
-        yerr=np.clip(distances, 0, None),
-        fmt="o",
-        color=BLUE,
-        markersize=5,
-        elinewidth=1.4,
-        capsize=3,
-        label="measured, 95% interval",
-    )
+    for bins, (of, colour, marker, name) in zip(binned, drawn, strict=True):
+        distances = [bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]]
+        upper.errorbar(
+            bins["confidence"],
+            bins["accuracy"],
+            # Rounding can leave -1e-17 where accuracy is 0 or 1, which matplotlib refuses.
+            yerr=np.clip(distances, 0, None),
+            fmt=marker,
+            color=colour,
+            markersize=5,
+            markerfacecolor=colour if name != "before" else "white",
+            elinewidth=1.4,
+            capsize=3,
+            zorder=1 if name == "before" else 2,
+            label=f"{name}, 95% interval; expected calibration error {expected_calibration_error(of, truth, n_bins):.1%}",
+        )
     upper.set(ylabel="accuracy in the bin", ylim=(0, 1.02))
     upper.yaxis.set_major_formatter(PercentFormatter(1))
-    upper.legend(loc="lower right", frameon=False)
-    upper.set_title(f"Accuracy by confidence, n = {len(truth):,}; expected calibration error {error:.1%}")
+    upper.legend(loc="lower right", fontsize=9, framealpha=0.8, edgecolor="none")
+    upper.set_title(f"Accuracy by confidence, n = {len(truth):,}")
 
+    bins = binned[0]
     widths = bins["upper"] - bins["lower"]
     lower.bar(bins["lower"], bins["n"], width=widths, align="edge", color=BLUE, alpha=0.45, edgecolor="white")
     for _, row in bins.iterrows():
         middle = (row["lower"] + row["upper"]) / 2
-        lower.annotate(f"{int(row['n']):,}", (middle, row["n"]), (0, 2), textcoords="offset points", ha="center", size=8)
+        count = lower.annotate(f"{int(row['n']):,}", (middle, row["n"]), (0, 2), textcoords="offset points", ha="center")
+        count.set(size=8, path_effects=[withStroke(linewidth=2.5, foreground="white")])
+    for other in binned[1:]:
+        lower.hlines(other["n"], other["lower"], other["upper"], color=ORANGE, linewidth=1.6, zorder=1.5)
     lower.set(xlabel="confidence (mean in the bin; the bars show the bins)", ylabel="texts")
-    lower.set(xlim=(bins["lower"].min(), 1.005), ylim=(0, bins["n"].max() * 1.3))
+    lower.set(xlim=(min(one["lower"].min() for one in binned), 1.005), ylim=(0, max(one["n"].max() for one in binned) * 1.3))
     lower.xaxis.set_major_formatter(PercentFormatter(1))
     lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     lower.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return figure
+
+
+def risk_coverage_figure(probabilities: np.ndarray, truth: np.ndarray, thresholds: list[dict] = ()) -> Figure:
+    """Error among the answered texts against the share that is answered, the most confident first, with 95 % interval.
+
+    thresholds: as calibration.before_and_after gives them; each is drawn where it lies on these texts, over a line at the
+    error that was wanted of it.
+    """
+    curve = risk_coverage(probabilities, truth)
+    # A picture is about a thousand dots wide.
+    curve = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 400).astype(int))]
+    low, high = np.transpose([accuracy_interval(int(row.wrong), int(row.n)) for row in curve.itertuples()])
+
+    figure, axes = _axes(7, 3.8)
+    axes.fill_between(curve["coverage"], low, high, color=BLUE, alpha=0.15, linewidth=0, label="95% interval")
+    axes.plot(curve["coverage"], curve["error"], color=BLUE, linewidth=1.6, label="error of the answered")
+    reached = [one for one in thresholds if one.get("test", {}).get("n")]
+    for one, marker, colour in zip(reached, "osD^", sns.color_palette("flare", max(len(reached), 1)), strict=False):
+        test, wanted = one["test"], one["wanted_error"]
+        at = f"confidence {one['threshold']:.5g} or more" if one["threshold"] else "all"
+        axes.hlines(wanted, 0, 1, color=colour, linestyle=":", linewidth=1)
+        axes.plot(
+            test["coverage"], test["error"], marker, color=colour, markersize=7, linestyle="none", clip_on=False,
+            label=f"{wanted:.0%} wanted: {at}",
+        )  # fmt: skip
+    top = max(1.3 * high[-1], *(1.2 * one["test"]["error"] for one in reached), 0.02)
+    axes.set(xlabel="share of the texts that is answered", ylabel="error of the answered", xlim=(0, 1.005), ylim=(0, top))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set_title(f"Error by how many texts are answered, n = {len(truth):,}")
+    axes.legend(loc="upper left", fontsize=9, framealpha=0.8, edgecolor="none")
     return figure
 
 
@@ -182,6 +231,58 @@ def comparison_figure(scores: dict[str, dict]) -> Figure:
     axes.grid(axis="x", color="0.9")
     axes.tick_params(axis="y", length=0)
     axes.set_title(f"Accuracy on the same texts, n = {next(iter(scores.values()))['n']:,}")
+    return figure
+
+
+def balance_figure(counts: pd.DataFrame) -> Figure:
+    """The share of each class in each split: a bar for the first split, a mark for each other one.
+
+    counts: texts, a row a class, a column a split.
+    """
+    shares = counts / counts.sum()
+    names, families, note = _drawable_labels(list(counts.index))
+    step = math.ceil(len(names) / MAX_TICK_LABELS)
+    places = np.arange(len(names))
+
+    figure, axes = _axes(7, 1.3 + 0.3 * min(len(names), MAX_TICK_LABELS))
+    first, *others = shares
+    bars = axes.barh(places, shares[first], color=BLUE, alpha=0.35, label=first)
+    for split, marker, colour in zip(others, "|o", (GREY, ORANGE), strict=False):
+        axes.plot(shares[split], places, marker, color=colour, markersize=8 if step == 1 else 3, label=split)
+    axes.set_yticks(places[::step], names[::step], family=families, fontsize=9)
+    axes.tick_params(axis="y", length=0)
+    notes = ([f"1 in {step} is named"] if step > 1 else []) + note
+    suffix = f" (classes: {'; '.join(notes)})" if notes else ""
+    axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="share of the split" + suffix)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set_title(f"Classes, n = {int(counts.to_numpy().sum()):,}")
+    axes.legend(handles=[bars, *axes.lines], frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def lengths_figure(lengths: dict[str, np.ndarray], limit: int) -> Figure:
+    """How many tokens the texts of each split have, in per cent of the split, on a logarithmic scale.
+
+    lengths: split -> tokens a text, at least 1. limit: how many tokens carry gradients, drawn as a line.
+    """
+    longest = max(int(of_split.max()) for of_split in lengths.values())
+    shortest = min(int(of_split.min()) for of_split in lengths.values())
+    # Edges between whole numbers, or short texts would leave gaps where there is no whole number to count.
+    edges = np.unique(np.round(np.geomspace(shortest, max(longest, limit) + 1, 41))) - 0.5
+
+    figure, axes = _axes(7, 3.4)
+    for (split, of_split), colour in zip(lengths.items(), sns.color_palette("colorblind", len(lengths)), strict=True):
+        heights = np.histogram(of_split, edges)[0] / len(of_split)
+        axes.stairs(heights, edges, color=colour, linewidth=1.6, label=f"{split}: n = {len(of_split):,}")
+    axes.axvline(limit, color=GREY, linestyle="--", linewidth=1)
+    axes.annotate(
+        f"{limit:,}", (limit, 1), (-3, -12), xycoords=axes.get_xaxis_transform(), textcoords="offset points", ha="right"
+    )
+    axes.set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(0, None), xlabel="tokens a text", ylabel="share of the split")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set_title(f"Lengths, n = {sum(map(len, lengths.values())):,}")
+    axes.legend(frameon=False, loc="upper left")
     return figure
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 Z_95 = NormalDist().inv_cdf(0.975)
+N_BINS = 15  # of confidence; Guo et al. 2017
 
 
 def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
@@ -34,31 +35,53 @@ def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half_width), min(1.0, centre + half_width)
 
 
-def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = 15) -> float:
-    """Mean distance between confidence and accuracy over bins of equal width, each weighed by its n (0 is best).
+def expected_calibration_error(
+    probabilities: np.ndarray, truth: np.ndarray, n_bins: int = N_BINS, equal_mass: bool = False
+) -> float:
+    """Mean distance between confidence and accuracy over bins, each weighed by its n (0 is best).
 
-    Top-label calibration as in Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
+    Top-label calibration as in Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3; bins as in
+    calibration_bins.
     """
-    bins = calibration_bins(probabilities, truth, n_bins)
+    bins = calibration_bins(probabilities, truth, n_bins, equal_mass)
     filled = bins[bins["n"] > 0]
     return float((filled["n"] * (filled["confidence"] - filled["accuracy"]).abs()).sum() / filled["n"].sum())
 
 
-def calibration_bins(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = 15) -> pd.DataFrame:
-    """Confidence against accuracy, one row a bin; bin i holds confidences in (i / n_bins, (i + 1) / n_bins].
+def maximum_calibration_error(
+    probabilities: np.ndarray, truth: np.ndarray, n_bins: int = N_BINS, equal_mass: bool = False
+) -> tuple[float, int]:
+    """The largest distance between confidence and accuracy in any bin (Guo et al. 2017, equation 5), and that bin's n.
 
+    A bin of few texts is often far off by chance: read the one beside the other.
+    """
+    bins = calibration_bins(probabilities, truth, n_bins, equal_mass)
+    distance = (bins["confidence"] - bins["accuracy"]).abs()
+    return float(distance.max()), int(bins["n"][distance.idxmax()])
+
+
+def calibration_bins(
+    probabilities: np.ndarray, truth: np.ndarray, n_bins: int = N_BINS, equal_mass: bool = False
+) -> pd.DataFrame:
+    """Confidence against accuracy, one row a bin; a bin holds the confidences in (lower, upper].
+
+    equal_mass: bins between quantiles of the confidence instead of bins of equal width from 0 to 1. Equal confidences
+    share a bin, so that there may be fewer than n_bins.
     Columns: lower, upper (the bin's edges), n, confidence (mean), accuracy, low, high (95 % interval of the accuracy).
     The last four are NaN where n is 0.
     """
-    _check(probabilities, truth)
+    check_predictions(probabilities, truth)
     confidence = probabilities.max(axis=1).astype(float)
     right = probabilities.argmax(axis=1) == truth
     edges = np.linspace(0, 1, n_bins + 1)
-    # A softmax in single precision may sum to a little more than 1, which still belongs to the last bin.
-    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
+    if equal_mass:
+        edges = np.unique(np.quantile(confidence, edges))
+        edges = edges if len(edges) > 1 else edges.repeat(2)
+    # Of the inner edges alone: a softmax in single precision may sum to a little more than 1, and belongs to the last bin.
+    bin_of = np.searchsorted(edges[1:-1], confidence, side="left")
 
     rows = []
-    for index in range(n_bins):
+    for index in range(len(edges) - 1):
         members = bin_of == index
         n = int(members.sum())
         row = {"lower": edges[index], "upper": edges[index + 1], "n": n}
@@ -74,32 +97,56 @@ def calibration_bins(probabilities: np.ndarray, truth: np.ndarray, n_bins: int =
     return pd.DataFrame(rows, columns=["lower", "upper", "n", "confidence", "accuracy", "low", "high"])
 
 
+def calibration_scores(probabilities: np.ndarray, truth: np.ndarray) -> dict:
+    """How well probabilities fit what is true, each 0 at best; JSON-ready.
+
+    Returns log_loss (nats a text; probabilities below 2.2e-16 count as that); brier_score (Brier 1950: mean squared
+    distance to what is true, summed over the classes; of two classes the half of it, as scikit-learn has it, so that the
+    worst is 1 with two and 2 with more); and of 15 bins of equal width, then of equal mass (ending in _equal_mass),
+    expected_calibration_error, maximum_calibration_error, and maximum_calibration_error_n, the n of that bin.
+    """
+    check_predictions(probabilities, truth)
+    # Single precision would be too coarse for the logarithm of a confident mistake.
+    probabilities = probabilities.astype(float)
+    of_truth = probabilities[np.arange(len(truth)), truth]
+    squares = (probabilities**2).sum(axis=1) - 2 * of_truth + 1
+    scores = {
+        "log_loss": float(-np.log(np.clip(of_truth, np.finfo(float).eps, 1)).mean()),
+        "brier_score": float(squares.mean() / (2 if probabilities.shape[1] == 2 else 1)),
+    }
+    for ending, equal_mass in (("", False), ("_equal_mass", True)):
+        largest, n = maximum_calibration_error(probabilities, truth, equal_mass=equal_mass)
+        scores |= {
+            f"expected_calibration_error{ending}": expected_calibration_error(probabilities, truth, equal_mass=equal_mass),
+            f"maximum_calibration_error{ending}": largest,
+            f"maximum_calibration_error{ending}_n": n,
+        }
+    return scores
+
+
 def score(probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> dict:
     """Every number of the report for one model, as plain data that JSON can hold (never NaN).
 
     labels: the class names, in the order of the columns of `probabilities`.
-    Returns n, accuracy, accuracy_ci95 [low, high], log_loss (nats a text; probabilities below 2.2e-16 count as that),
-    expected_calibration_error, macro_f1 (mean over the classes whose F1 is defined), per_class {label: precision,
-    recall, f1, support} and confusion_matrix (rows: true class, columns: predicted class, counts).
+    Returns n, accuracy, accuracy_ci95 [low, high], what calibration_scores returns, macro_f1 (mean over the classes whose
+    F1 is defined), per_class {label: precision, recall, f1, support} and confusion_matrix (rows: true class, columns:
+    predicted class, counts).
     A number that is undefined is None, and the class then has a key `undefined` that says why.
     Raises ValueError when the arrays do not fit each other or hold no probabilities.
     """
-    _check(probabilities, truth)
+    check_predictions(probabilities, truth)
     n, n_classes = probabilities.shape
     if len(labels) != n_classes:
         raise ValueError(f"expected one label for each of the {n_classes} columns, found {len(labels)} labels")
     matrix = np.zeros((n_classes, n_classes), dtype=int)
     np.add.at(matrix, (truth, probabilities.argmax(axis=1)), 1)
     correct = int(matrix.trace())
-    # Single precision would be too coarse for the logarithm of a confident mistake.
-    of_truth = probabilities[np.arange(n), truth].astype(float)
     per_class = {label: _class_scores(matrix, index) for index, label in enumerate(labels)}
     return {
         "n": n,
         "accuracy": correct / n,
         "accuracy_ci95": list(accuracy_interval(correct, n)),
-        "log_loss": float(-np.log(np.clip(of_truth, np.finfo(float).eps, 1)).mean()),
-        "expected_calibration_error": expected_calibration_error(probabilities, truth),
+        **calibration_scores(probabilities, truth),
         "macro_f1": float(np.mean([one["f1"] for one in per_class.values() if one["f1"] is not None])),
         "per_class": per_class,
         "confusion_matrix": matrix.tolist(),
@@ -142,8 +189,8 @@ def _class_scores(matrix: np.ndarray, index: int) -> dict:
     return scores | ({"undefined": "; ".join(reasons)} if reasons else {})
 
 
-def _check(probabilities: np.ndarray, truth: np.ndarray) -> None:
-    """Refuse arrays that would give a number without a meaning."""
+def check_predictions(probabilities: np.ndarray, truth: np.ndarray) -> None:
+    """Refuse arrays that would give a number without a meaning. Raises ValueError."""
     if probabilities.ndim != 2 or truth.shape != probabilities.shape[:1] or not len(truth):
         raise ValueError(
             "expected probabilities [n, n_classes] and truth [n] with n >= 1, "

@@ -1,6 +1,10 @@
-"""The report as one HTML page: pictures and style inside it; it loads nothing, runs nothing and opens offline."""
+"""The report, or what an inspection found, as one HTML page: pictures and style inside it.
+
+It loads nothing, runs nothing and opens offline.
+"""
 
 import base64
+from dataclasses import dataclass
 from html import escape
 from string import Template
 
@@ -9,6 +13,7 @@ import pandas as pd
 
 MODEL = "ULMFiT"
 N_SHOWN_ERRORS = 20
+N_SHOWN_SUSPECTS = 10
 MAX_TEXT = 600  # characters of an error's text
 MAX_NAME = 80  # characters of a class name
 N_CONFUSIONS = 15
@@ -25,7 +30,10 @@ CAPTIONS = {
     "which predictions to check by hand.",
     "reliability": "A well calibrated model lies on the dashed line: of the texts it is 80% sure of, 80% are right. "
     "Points below the line mean that it is too sure of itself. Vertical lines are 95% intervals; the bars count the "
-    "texts.",
+    "texts. What is orange is from before calibration.",
+    "risk_coverage": "From left to right more and more of the tested texts are answered, the most confident first; the line "
+    "is how often the answers are wrong. Where it rises steadily, confidence tells which texts to leave to people. Marks "
+    "show what the thresholds of the table give here; the dotted line of the same colour is the error that was wanted.",
 }
 
 # The policy in the second line keeps the page from loading or running anything, whatever stands in a text.
@@ -63,14 +71,8 @@ article .what { font: 600 0.875rem/1.4 system-ui, "DejaVu Sans", sans-serif; }
   h2, h3 { break-after: avoid; } }
 </style></head><body>
 <h1>$title</h1>
-<p class="test">$test</p>
-$summary
-$results
-$classes
-$confidence
-$training
-$errors
-$run
+<p class="test">$about</p>
+$body
 </body></html>
 """)
 
@@ -85,17 +87,64 @@ def page(metrics: dict, errors: pd.DataFrame, pngs: dict[str, bytes], facts: dic
     title = f"{MODEL} on {facts['data_set']}" if "data_set" in facts else f"{MODEL}: report"
     test = f"Tested on {facts.get('test_name', 'texts it was not trained on')}: n = {model['n']:,} texts, "
     pictures = {name: _figure(name, png) for name, png in pngs.items()}
-    return PAGE.substitute(
-        title=_text(title),
-        test=_text(f"{test}{len(model['per_class'])} classes."),
-        summary=_summary(metrics, facts.get("notes", [])),
-        results=f'<h2>Results</h2><div class="results">{_results(metrics)}</div>' + pictures["accuracy"],
-        classes="<h2>Classes</h2>" + pictures["confusion_matrix"] + _confusions(model) + _classes(model),
-        confidence="<h2>Confidence</h2>" + pictures["confidence"] + pictures["reliability"],
-        training=_training([picture for name, picture in pictures.items() if name.startswith("training")]),
-        errors="<h2>The most confident errors</h2>" + _errors(errors, model),
-        run="<h2>The run</h2>" + _run(facts),
-    )
+    sections = [
+        _summary(metrics, facts.get("notes", [])),
+        f'<h2>Results</h2><div class="results">{_results(metrics)}</div>' + pictures["accuracy"],
+        "<h2>Classes</h2>" + pictures["confusion_matrix"] + _confusions(model) + _classes(model),
+        "<h2>Confidence</h2>" + pictures["confidence"] + _confidence(metrics, pictures),
+        _training([picture for name, picture in pictures.items() if name.startswith("training")]),
+        "<h2>The most confident errors</h2>" + _errors(errors, model),
+        "<h2>The run</h2>" + _run(facts),
+    ]
+    return _page(title, f"{test}{len(model['per_class'])} classes.", sections)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check of a data set found, ready for people.
+
+    name: of the check. found: what was counted, in sentences. meaning: for a run, in one sentence. trouble: whether it can
+    change what a run is worth. advice: what to do then, with the command.
+    table: numbers behind it, all cells strings, the first column names. suspects: the texts it is about, columns group (the
+    same for texts that belong together), split, label, excerpt and text.
+    """
+
+    name: str
+    found: str
+    meaning: str
+    advice: str
+    trouble: bool
+    table: pd.DataFrame | None = None
+    suspects: pd.DataFrame | None = None
+
+
+def findings_page(
+    title: str, about: str, verdict: str, notes: list[str], findings: list[Finding], pngs: dict[str, bytes]
+) -> str:
+    """A page of findings. verdict, notes: sentences. pngs: figures by the name of their finding."""
+    overview = [[one.name, "trouble" if one.trouble else "in order"] for one in findings]
+    sections = [f"<p>{_text(verdict)}</p>", _table(["check", "found"], overview, names=(0, 1)), _notes(notes)]
+    for one in findings:
+        html = f"<h2>{_text(one.name)}</h2>" + "".join(f"<p>{_text(part)}</p>" for part in (one.found, one.meaning))
+        if one.trouble:
+            html += f"<p><strong>To do:</strong> {_text(one.advice)}</p>"
+        if one.name in pngs:
+            html += _figure(one.name, pngs[one.name])
+        if one.table is not None and len(one.table):
+            html += _table(list(one.table), one.table.to_numpy().tolist())
+        if one.suspects is not None and len(one.suspects):
+            shown = one.suspects.head(N_SHOWN_SUSPECTS)
+            html += f'<p class="how">{len(shown):,} of {len(one.suspects):,} such texts; all are in suspects.csv.</p>'
+            for suspect in shown.itertuples():
+                label, group = (f"<bdi>{_text(_cut(str(name), MAX_NAME))}</bdi>" for name in (suspect.label, suspect.group))
+                what = f"{group}: {suspect.split}{', labelled ' + label if suspect.label else ''}"
+                html += f'<article><p class="what">{what}</p><p dir="auto">{_text(suspect.excerpt)}</p></article>'
+        sections.append(html)
+    return _page(title, about, sections)
+
+
+def _page(title: str, about: str, sections: list[str]) -> str:
+    return PAGE.substitute(title=_text(title), about=_text(about), body="\n".join(sections))
 
 
 def named_scores(metrics: dict) -> dict[str, dict]:
@@ -147,10 +196,89 @@ def _summary(metrics: dict, notes: list[str]) -> str:
         )
         found += f" Its probabilities are the mean of two classifiers’: {', '.join(alone)}."
     sentences = [found, *(verdict(metrics, baseline) for baseline in metrics["baselines"])]
-    html = "".join(f"<p>{_text(sentence)}</p>" for sentence in sentences)
-    if notes:
-        html += "<h3>Notes</h3><ul>" + "".join(f"<li>{_text(note)}</li>" for note in notes) + "</ul>"
-    return html
+    return "".join(f"<p>{_text(sentence)}</p>" for sentence in sentences) + _notes(notes)
+
+
+def _notes(notes: list[str]) -> str:
+    return "<h3>Notes</h3><ul>" + "".join(f"<li>{_text(note)}</li>" for note in notes) + "</ul>" if notes else ""
+
+
+def _confidence(metrics: dict, pictures: dict[str, str]) -> str:
+    """How far confidence can be believed, and what comes of answering only where it is high."""
+    found = metrics.get("calibration")
+    if found is None:
+        return pictures["reliability"] + pictures["risk_coverage"]
+    notes = "".join(f"<li>{_text(note)}</li>" for note in found["notes"])
+    return (
+        "<h3>Before and after calibration</h3>"
+        + _before_and_after(found)
+        + (f"<ul>{notes}</ul>" if notes else "")
+        + pictures["reliability"]
+        + "<h3>Answering only when sure</h3>"
+        + _thresholds(found)
+        + pictures["risk_coverage"]
+    )
+
+
+def _before_and_after(found: dict) -> str:
+    before, after = found["before"], found["after"]
+
+    def largest(scores: dict, ending: str) -> str:
+        error, n = (scores[f"maximum_calibration_error{part}"] for part in (ending, f"{ending}_n"))
+        return f"{error:.1%} (n = {n:,})"
+
+    rows = [[name, f"{before[key]:{form}}", f"{after[key]:{form}}"] for name, key, form in (
+        ("accuracy", "accuracy", ".1%"),
+        ("log loss", "log_loss", ".4f"),
+        ("Brier score", "brier_score", ".4f"),
+        ("expected calibration error, equal width", "expected_calibration_error", ".2%"),
+        ("expected calibration error, equal mass", "expected_calibration_error_equal_mass", ".2%"),
+    )]  # fmt: skip
+    for name, ending in (("width", ""), ("mass", "_equal_mass")):
+        rows.append([f"maximum calibration error, equal {name}", largest(before, ending), largest(after, ending)])
+    n = f"the validation texts (n = {found['n_validation']:,})"
+    if "temperature_undefined" in found:
+        what = f"No temperature could be fitted on {n}: {found['temperature_undefined']}. All is as it was. "
+    else:
+        what = (
+            f"All logits were divided by one number, the temperature, {found['temperature']:.3g}; above 1 it makes {MODEL} "
+            f"less sure, below 1 surer. It is the one of the lowest log loss on {n}; the table is of the tested ones, which "
+            "it was not fitted on. Which class is the most probable does not change, and so neither does the accuracy. "
+        )
+    how = (
+        f"{what}The Brier score is the mean squared distance to what is true. Calibration error is how far confidence and "
+        "accuracy lie apart in 15 bins, of equal width or with equally many texts, on average or at most; the n is that of "
+        "the worst bin, for few texts are often far off by chance. Were every confidence exactly right, the expected error "
+        f"(equal width) would still be up to {found['expected_calibration_error_by_chance']:.2%} in 95 of 100 samples of so "
+        "many texts (simulated): less than that is no sign of a fault."
+    )
+    return _table(["", "before", "after"], rows) + f'<p class="how">{how}</p>'
+
+
+def _thresholds(found: dict) -> str:
+    """For each wanted error: the confidence that gave it on validation, and what it gives on the tested texts."""
+    rows, missing = [], []
+    for one in found["thresholds"]:
+        wanted = f"{one['wanted_error']:.0%}"
+        if one["threshold"] is None:
+            rows.append([wanted, *"–––––"])
+            missing.append(f"{wanted}: {one['undefined']}.")
+            continue
+        validation, test = one["validation"], one["test"]
+        at = f"{one['threshold']:.5g}" if one["threshold"] else "any"
+        shares = [f"{part['coverage']:.1%} (n = {part['n']:,})" for part in (validation, test)]
+        error = "–" if test["error"] is None else f"{test['error']:.1%} ({_interval(test, 'error')})"
+        rows.append([wanted, at, shares[0], f"{validation['error']:.1%}", shares[1], error])
+        if test["error"] is None:
+            missing.append(f"{wanted}, tested: {test['undefined']}.")
+    heads = ["wanted error", "confidence from", "validation: answered", "wrong", "tested: answered", "wrong (95% interval)"]
+    how = (
+        f"Where people can take over what {MODEL} is unsure of, it need answer only from a confidence on. Each threshold is "
+        "the lowest that kept the error of the answered validation texts within the wanted one, one wrong answer more being "
+        "counted than there were, so that few texts cannot promise a small error. What it gives on the tested texts differs "
+        "by the chance of both."
+    )
+    return _table(heads, rows, names=()) + f'<p class="how">{_text(" ".join([how, *missing]))}</p>'
 
 
 def _training(pictures: list[str]) -> str:
@@ -290,8 +418,8 @@ def _n_wrong(scores: dict) -> int:
     return scores["n"] - int(np.trace(np.array(scores["confusion_matrix"])))
 
 
-def _interval(scores: dict) -> str:
-    low, high = scores["accuracy_ci95"]
+def _interval(scores: dict, of: str = "accuracy") -> str:
+    low, high = scores[f"{of}_ci95"]
     return f"{low:.1%} to {high:.1%}"
 
 

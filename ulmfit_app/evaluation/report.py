@@ -11,6 +11,7 @@ import pandas as pd
 
 from data_scripts.files import replacing
 from ulmfit_app.evaluation import figures
+from ulmfit_app.evaluation.calibration import Calibration, before_and_after
 from ulmfit_app.evaluation.metrics import paired_comparison, score
 from ulmfit_app.evaluation.page import named_scores, page
 
@@ -26,6 +27,7 @@ def write_report(
     histories: dict[str, pd.DataFrame],
     facts: dict,
     directions: dict[str, np.ndarray] | None = None,
+    calibration: Calibration | None = None,
 ) -> dict:
     """Write metrics.json, classification_report.txt, worst_errors.csv, figures/*.png and report.html into `folder`.
 
@@ -38,6 +40,8 @@ def write_report(
     data_set and test_name (strings, the heading), notes (a list of sentences) and durations (stage -> minutes, or any
     text). Durations stay out of metrics.json, which is the same, byte for byte, for two runs that predict the same.
     directions: "forward" and "backward" -> probabilities [n, n_classes], where the predictions are the mean of two.
+    calibration: how the predictions were calibrated; without it the report shows them as they are, and no thresholds, which
+    must not be chosen on the tested texts.
     Returns what metrics.json holds. It is written last: a folder with a metrics.json has a whole report.
     Raises ValueError when predictions and baselines do not fit each other.
     """
@@ -47,13 +51,19 @@ def write_report(
     if (truth < 0).any():
         unknown = predictions["label"][truth < 0].iloc[0]
         raise ValueError(f"expected a column of probabilities for each label, found none named {f'p_{unknown}'!r}")
-    metrics = compare(probabilities, baselines, truth, labels, directions) | {"facts": _for_json(facts)}
+    metrics = compare(probabilities, baselines, truth, labels, directions)
+    if calibration:
+        metrics["calibration"] = before_and_after(calibration, probabilities, truth, labels)
+    metrics["facts"] = _for_json(facts)
 
     pictures = {
         "accuracy": figures.comparison_figure(named_scores(metrics)),
         "confusion_matrix": figures.confusion_figure(np.array(metrics["model"]["confusion_matrix"]), labels),
         "confidence": figures.confidence_figure(probabilities, truth),
-        "reliability": figures.reliability_figure(probabilities, truth),
+        "reliability": figures.reliability_figure(probabilities, truth, calibration and calibration.before),
+        "risk_coverage": figures.risk_coverage_figure(
+            probabilities, truth, metrics["calibration"]["thresholds"] if calibration else []
+        ),
     }
     for stage, history in histories.items():
         if len(history):
