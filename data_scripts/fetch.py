@@ -1,5 +1,6 @@
 """Downloads that are whole or not there, and archives that are extracted safely: what the data scripts share."""
 
+import hashlib
 import logging
 import lzma
 import sys
@@ -102,6 +103,21 @@ def download_archive(
                 verify(archive)
             advice = "Run the same command again to download it anew."
             return unpack(archive, name, origin, locate=locate, advice=advice)
+
+
+def verify_published(archive: Path, url: str, size: int, first_mib_md5: str) -> None:
+    """Hold a downloaded file against what fastai publishes of it: its bytes, and the md5 of the first MiB.
+
+    Raises FetchError when it is another one.
+    """
+    found_size = archive.stat().st_size
+    with open(archive, "rb") as file:
+        found = hashlib.md5(file.read(1 << 20), usedforsecurity=False).hexdigest()
+    if (found_size, found) != (size, first_mib_md5):
+        raise FetchError(
+            f"{url}: what came is not the published file; expected {size:,} bytes and md5 {first_mib_md5} of the first MiB, "
+            f"found {found_size:,} and {found}."
+        )
 
 
 def unpack(archive: Path, name: str, origin: str, *, locate: Locate, advice: str) -> Source:

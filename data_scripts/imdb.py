@@ -4,7 +4,6 @@ python -m data_scripts.imdb [--data PATH]
 """
 
 import csv
-import hashlib
 import logging
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from data_scripts.fetch import (
     run_script,
     unpack,
     unpacked,
+    verify_published,
 )
 from data_scripts.files import replacing, sha256_of
 
@@ -109,14 +109,7 @@ def _from_fastai() -> Source:
 
 
 def _verify_published(archive: Path) -> None:
-    size = archive.stat().st_size
-    with open(archive, "rb") as file:
-        md5 = hashlib.md5(file.read(1 << 20), usedforsecurity=False).hexdigest()
-    if (size, md5) != (URL_SIZE, URL_FIRST_MIB_MD5):
-        raise FetchError(
-            f"{URL}: what came is not the published file; expected {URL_SIZE:,} bytes and md5 {URL_FIRST_MIB_MD5} of "
-            f"the first MiB, found {size:,} and {md5}."
-        )
+    verify_published(archive, URL, URL_SIZE, URL_FIRST_MIB_MD5)
 
 
 def _from_registry() -> Source:

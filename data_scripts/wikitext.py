@@ -7,7 +7,6 @@ python -m data_scripts.wikitext 103
 """
 
 import csv
-import hashlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from data_scripts.fetch import FetchError, Source, download_archive, run_script, unpacked
+from data_scripts.fetch import FetchError, Source, download_archive, run_script, unpacked, verify_published
 
 URL = "https://s3.amazonaws.com/fast-ai-nlp"
 # Bytes, and md5 of the first MiB, as fastai publishes them in fastai/data/download_checks.py (2.8.12). The rest is held by
@@ -41,14 +40,7 @@ def fetch(which: Annotated[Literal[2, 103], arg(metavar="{2,103}", help="Million
         return cached
 
     def verify(archive: Path) -> None:
-        with open(archive, "rb") as file:
-            found = archive.stat().st_size, hashlib.md5(file.read(1 << 20), usedforsecurity=False).hexdigest()
-        if found != PUBLISHED[which]:
-            (size, md5), (found_size, found_md5) = PUBLISHED[which], found
-            raise FetchError(
-                f"{url}: what came is not the published file; expected {size:,} bytes and md5 {md5} of the first MiB, "
-                f"found {found_size:,} and {found_md5}."
-            )
+        verify_published(archive, url, *PUBLISHED[which])
 
     try:
         return download_archive(url, name, origin, locate=articles_folder, verify=verify)

@@ -22,13 +22,13 @@ from fastai.text.models.core import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulmfit_app.bundle import Bundle, load_weights, require_direction
+from ulmfit_app.bundle import Bundle, require_direction
 from ulmfit_app.config import ClassifierSettings, ModelSettings
 from ulmfit_app.errors import BundleError
-from ulmfit_app.language_model import build, shaped
+from ulmfit_app.language_model import shaped, with_weights
 from ulmfit_app.lstm import mend
 from ulmfit_app.optimizer import FusedAdam
-from ulmfit_app.recipes import PLANS, Plan
+from ulmfit_app.recipes import PLANS, Plan, fitted
 from ulmfit_app.tokens import PAD_ID, ClassifierBatches, TokenStore, sha256_of_strings
 from ulmfit_app.training import prepare
 
@@ -113,14 +113,23 @@ def build_classifier(vocab_size: int, n_classes: int, shape: ModelSettings, bptt
     return _mend(model, grad_tokens=0)
 
 
-def choose_plan(settings: ClassifierSettings, strong_start: bool) -> tuple[Plan, str]:
-    """The plan that the settings name, and in a sentence why it is this one."""
+def choose_plan(settings: ClassifierSettings, strong_start: bool, passes: float | None = None) -> tuple[Plan, str]:
+    """The plan that the settings name, and in sentences why it is this one.
+
+    passes: over all labelled texts, for which there is time; None: as many as the plan has epochs.
+    """
     if settings.plan != "auto":
         return PLANS[settings.plan], f"The plan {settings.plan!r} was asked for."
     if strong_start:
-        return PLANS[
-            "published"
-        ], "The published plan, since the language model started from one that learned from general text."
+        published = PLANS["published"]
+        reason = "The published plan, since the language model started from one that learned from general text."
+        plan = published if passes is None else fitted(published, passes)
+        if plan == published:
+            return plan, reason
+        epochs = sum(phase.epochs for phase in plan.phases)
+        return plan, (
+            f"{reason} Its time reaches for {passes:.1f} passes over the labels: the plan is {plan.name!r}, {epochs} epochs."
+        )
     return PLANS["weak-start"], (
         "The plan for a weak start, since the language model did not start from one that learned from general text; the "
         "published rates assume an encoder that knows the language."
@@ -162,8 +171,6 @@ def learner(
         metrics=[accuracy],
         opt_func=FusedAdam,
     )
-    source = build(store.words, language_model.shape, drop_mult=1.0)
-    load_weights(language_model, source)
-    learn.model[0].module.load_state_dict(source[0].state_dict())
+    learn.model[0].module.load_state_dict(with_weights(language_model)[0].state_dict())
     _mend(learn.model, settings.grad_tokens)
     return prepare(learn, precision)

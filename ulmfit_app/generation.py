@@ -18,11 +18,11 @@ from torch.nn import functional as F
 
 from data_scripts.documents import documents
 from data_scripts.files import progress
-from ulmfit_app.bundle import Bundle, load_bundle, load_weights
+from ulmfit_app.bundle import Bundle, load_bundle
 from ulmfit_app.detokenizer import detokenize
 from ulmfit_app.errors import DataError
 from ulmfit_app.hardware import DTYPES, resolve_precision
-from ulmfit_app.language_model import build
+from ulmfit_app.language_model import with_weights
 from ulmfit_app.lstm import EvenLSTM
 from ulmfit_app.sampling import FORBIDDEN, NGrams, SamplingSettings, filtered
 from ulmfit_app.tokenizer import BOS, FAKE, SPECIALS, TK_MAJ, TK_REP, TK_UP, TK_WREP, UNK_ID, Tokenizer
@@ -52,8 +52,7 @@ class TrainedModel:
 def load(folder: Path, precision: str = "auto") -> TrainedModel:
     """The language model of a bundle. Raises BundleError when it cannot be trusted, SettingError as `resolve_precision`."""
     bundle, precision = load_bundle(folder, "language model"), resolve_precision(precision)
-    model = build(bundle.vocab, bundle.shape, drop_mult=1.0)
-    load_weights(bundle, model)
+    model = with_weights(bundle)
     encoder = model[0]
     encoder.rnns = nn.ModuleList(layer.without_dropout(EvenLSTM) for layer in encoder.rnns)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"), DTYPES[precision])

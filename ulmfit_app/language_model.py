@@ -25,7 +25,7 @@ from fastai.text.models.core import SequentialRNN, get_language_model
 from data_scripts import wt103
 from data_scripts.fetch import FetchError
 from data_scripts.files import replacing, sha256_of
-from ulmfit_app.bundle import load_bundle, load_weights, require_direction
+from ulmfit_app.bundle import Bundle, load_bundle, load_weights, require_direction
 from ulmfit_app.config import Direction, LanguageModelSettings, ModelSettings
 from ulmfit_app.errors import BundleError
 from ulmfit_app.lstm import mend
@@ -126,8 +126,7 @@ def write_fastai(model_folder: Path, name: str) -> tuple[Path, Path]:
     Returns both paths. Raises BundleError where there is no bundle.
     """
     bundle = load_bundle(model_folder, "language model")
-    model = build(bundle.vocab, bundle.shape, drop_mult=1.0)
-    load_weights(bundle, model)
+    model = with_weights(bundle)
     weights, vocab = model_folder / f"{name}.pth", model_folder / f"{name}.pkl"
     with replacing(weights) as draft:
         torch.save(model.state_dict(), draft)
@@ -168,6 +167,28 @@ def _of_direction(folder: Path, direction: Direction) -> Path:
     return next((other for other in beside if direction == "backward" and other.is_dir()), folder)
 
 
+def _read_bundle(folder: Path, direction: Direction) -> Start:
+    """A bundle to start from. Raises BundleError also where it reads in the other direction."""
+    bundle = load_bundle(folder, "language model")
+    require_direction(bundle.direction, direction, f"The language model in {folder}", BESIDE)
+    before = bundle.about.get("start", "a start that it does not name")
+    corpus = bundle.about.get("corpus")
+    name = folder.name if folder.parent == MODELS else f"the bundle {folder}"
+    if corpus is None:
+        history = f"started from {before}"
+    else:
+        history = f"learned from {bundle.about['tokens_trained_on'] / 1e6:,.0f} million tokens of {corpus['name']}"
+    return Start(
+        f"{name}, which {history}",
+        sha256_of(folder / "bundle.json"),
+        bundle.shape,
+        with_weights(bundle).state_dict(),
+        bundle.vocab,
+        is_strong=corpus is not None or not before.endswith(RANDOM),
+        direction=bundle.direction,
+    )
+
+
 def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "forward") -> Start:
     """Resolve the setting `lm.pretrained`: "wt103", "none", a packaged model's name, or a folder.
 
@@ -187,31 +208,9 @@ def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "fo
             return random
         start = read_fastai(source.path, direction)
         return replace(start, origin=source.origin)
-    folder = Path(pretrained)
-    if pretrained in packaged():
-        folder = MODELS / pretrained
-    folder = _of_direction(folder, direction)
+    folder = _of_direction(MODELS / pretrained if pretrained in packaged() else Path(pretrained), direction)
     if (folder / "bundle.json").is_file():
-        bundle = load_bundle(folder, "language model")
-        require_direction(bundle.direction, direction, f"The language model in {folder}", BESIDE)
-        model = build(bundle.vocab, bundle.shape, drop_mult=1.0)
-        load_weights(bundle, model)
-        before = bundle.about.get("start", "a start that it does not name")
-        corpus = bundle.about.get("corpus")
-        name = folder.name if folder.parent == MODELS else f"the bundle {folder}"
-        if corpus is None:
-            history = f"started from {before}"
-        else:
-            history = f"learned from {bundle.about['tokens_trained_on'] / 1e6:,.0f} million tokens of {corpus['name']}"
-        return Start(
-            f"{name}, which {history}",
-            sha256_of(folder / "bundle.json"),
-            bundle.shape,
-            model.state_dict(),
-            bundle.vocab,
-            is_strong=corpus is not None or not before.endswith(RANDOM),
-            direction=bundle.direction,
-        )
+        return _read_bundle(folder, direction)
     if not folder.is_dir():
         raise BundleError(
             f"No folder {folder} to start from. Expected for --pretrained: {', '.join([*packaged(), 'wt103', 'none'])}, or "
@@ -239,6 +238,13 @@ def build(vocab: list[str], shape: ModelSettings, drop_mult: float) -> Sequentia
     return _mend(model)
 
 
+def with_weights(bundle: Bundle) -> SequentialRNN:
+    """The language model of a loaded bundle. Raises BundleError when its weights do not fit."""
+    model = build(bundle.vocab, bundle.shape, drop_mult=1.0)
+    load_weights(bundle, model)
+    return model
+
+
 def _mend(model: SequentialRNN) -> SequentialRNN:
     """fastai's language model with our layers around the same parameters."""
     mend(model[0])
@@ -256,10 +262,10 @@ def start_bias_at_frequencies(model: SequentialRNN, counts: np.ndarray) -> None:
         model[1].decoder.bias.copy_(shares.log())
 
 
-def vocabulary_overlap(start: Start, store: TokenStore, texts: np.ndarray) -> str:
-    """How far the start's vocabulary covers some of a store's texts, in a sentence."""
-    known, counts = set(start.vocab), store.counts(texts)
-    new = np.array([word not in known for word in store.words]) & (counts > 0)
+def vocabulary_overlap(start: Start, words: list[str], counts: np.ndarray) -> str:
+    """How far the start's vocabulary covers texts, in a sentence. counts: how often each of `words` occurs in them."""
+    known = set(start.vocab)
+    new = np.array([word not in known for word in words]) & (counts > 0)
     share_new, share_unknown = counts[new].sum() / counts.sum(), counts[UNK_ID] / counts.sum()
     return (
         f"Vocabulary: {(counts > 0).sum():,} words, {new.sum():,} of them new to the start ({share_new:.1%} of the running "
@@ -298,17 +304,18 @@ def learner(
     )
     _mend(learn.model)
     learn.loss_func = cross_entropy
+    counts = store.counts(train)
     if settings.softmax == "sampled":
-        learn.model[1].sampler = Sampler(store.counts(train))
+        learn.model[1].sampler = Sampler(counts)
     if start.is_pretrained:
-        log.info(vocabulary_overlap(start, store, train))
+        log.info(vocabulary_overlap(start, store.words, counts))
         weights = match_embeds(dict(start.weights), start.vocab, store.words)
         try:
             learn.model.load_state_dict(weights)
         except RuntimeError as error:
             raise BundleError(f"The weights of {start.origin} do not fit fastai's AWD-LSTM: {error}") from None
     else:
-        start_bias_at_frequencies(learn.model, store.counts(train))
+        start_bias_at_frequencies(learn.model, counts)
     return prepare(learn, precision)
 
 

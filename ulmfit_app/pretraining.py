@@ -19,7 +19,7 @@ from data_scripts.documents import RULES_VERSION, documents
 from data_scripts.files import replacing, sha256_of
 from ulmfit_app import language_model
 from ulmfit_app.budget import language_model_seconds
-from ulmfit_app.bundle import Bundle, load_bundle, load_weights, save_bundle, versions
+from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, versions
 from ulmfit_app.config import Direction, Settings, to_json
 from ulmfit_app.errors import DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.figures import save_png, training_curves_figure
@@ -231,8 +231,6 @@ corpus says, its prejudices too. The corpus's licence holds for what is made of 
 def write_int8(folder: Path) -> Path:
     """The bundle in `folder` once more, in a quarter of the bytes, with its card: the folder int8 in it."""
     bundle = load_bundle(folder, "language model")
-    model = language_model.build(bundle.vocab, bundle.shape, drop_mult=1.0)
-    load_weights(bundle, model)
-    save_bundle(folder / "int8", model, bundle, in_int8=True)
+    save_bundle(folder / "int8", language_model.with_weights(bundle), bundle, in_int8=True)
     shutil.copyfile(folder / "MODEL_CARD.md", folder / "int8" / "MODEL_CARD.md")
     return folder / "int8"

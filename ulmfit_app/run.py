@@ -42,7 +42,7 @@ from ulmfit_app.evaluation.metrics import check_predictions
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.predictor import BidirectionalPredictor, Predictor, prediction_table
-from ulmfit_app.recipes import Plan, fitted, language_model_phases
+from ulmfit_app.recipes import Plan, language_model_phases
 from ulmfit_app.tokens import TokenStore, make_vocab, numericalize, sha256_of_strings, tokenize
 from ulmfit_app.training import finish, seed_everything, train
 
@@ -124,15 +124,6 @@ class _Direction:
     plan: Plan
     plan_reason: str
 
-    def within(self, passes: float) -> "_Direction":
-        """With the plan for a budget of so many passes over all labelled texts, where the start is worth a longer one."""
-        plan = fitted(self.plan, passes) if self.start.is_strong else self.plan
-        if plan == self.plan:
-            return self
-        epochs = sum(phase.epochs for phase in plan.phases)
-        reason = f"{self.plan_reason} Its time reaches for {passes:.1f} passes over the labels: the plan is {plan.name!r}, "
-        return replace(self, plan=plan, plan_reason=f"{reason}{epochs} epochs.")
-
     def named(self, thing: str, joint: str = "-") -> str:
         """The name of one of its things, such as lm and lm-backward."""
         return thing if self.start.direction == "forward" else f"{thing}{joint}{self.start.direction}"
@@ -208,20 +199,24 @@ class Run:
             )
         self.settings, self.minutes, self.preset = settings, minutes, preset
         starts = language_model.find_starts(settings.lm.pretrained, settings.model, settings.bidirectional)
-        self.directions = [_Direction(s, *classifier.choose_plan(settings.classifier, s.is_strong)) for s in starts]
+        self._choose_plans(starts)
         if minutes is not None:
             if known is not None and known["requested"] == self.requested:
                 self.settings = known["settings"]
             else:
                 self._fit(minutes)
         self.corpus = _corpus(self.settings.data, self.settings.seed)
-        if self.settings.classifier.plan == "auto" and self.settings.classifier.max_tokens is not None:
+        if self.settings.classifier.max_tokens is not None:
             passes = self.settings.classifier.max_tokens / budget.labelled_tokens(self.corpus.table, self.settings)
-            self.directions = [d.within(passes) for d in self.directions]
+            self._choose_plans(starts, passes)
         self.selection = budget.select(
             self.corpus.table, self.settings, self.directions[0].plan, self.directions[0].start.is_pretrained
         )
         self._name_stages()
+
+    def _choose_plans(self, starts: list[language_model.Start], passes: float | None = None) -> None:
+        chosen = [classifier.choose_plan(self.settings.classifier, start.is_strong, passes) for start in starts]
+        self.directions = [_Direction(start, *plan) for start, plan in zip(starts, chosen, strict=True)]
 
     def _fit(self, minutes: float) -> None:
         # A preset's own bounds are for its own time.
@@ -341,17 +336,18 @@ class Run:
             rows.to_csv(draft, index=False)
         log.info("Tokens: a vocabulary of %s words.", f"{len(vocab):,}")
 
-    def _texts(self) -> tuple[TokenStore, pd.DataFrame]:
+    def _texts(self, which: _Direction | None = None) -> tuple[TokenStore, pd.DataFrame]:
+        """The tokens, to be read in a direction (forward where none is given), and the rows that they are of."""
         folder = self.stages["tokens"].folder
         rows = pd.read_csv(folder / "rows.csv", dtype={"split": str, "label": str}, keep_default_na=False)
         rows["truth"] = rows["label"].map({label: i for i, label in enumerate(self.corpus.labels)})
-        return TokenStore.open(folder), rows
+        store = TokenStore.open(folder)
+        return (store.backward() if which and which.start.direction == "backward" else store), rows
 
     def finetune(self, which: _Direction, folder: Path) -> None:
         """Fine-tune the language model and save its bundle."""
         s, start = self.settings, which.start
-        store, rows = self._texts()
-        store = store.backward() if start.direction == "backward" else store
+        store, rows = self._texts(which)
         seen = np.flatnonzero(rows["split"].isin(s.lm.splits))
         valid = np.flatnonzero(rows["split"] == "valid")
         seed_everything(s.seed)
@@ -374,8 +370,7 @@ class Run:
     def classify(self, which: _Direction, folder: Path) -> None:
         """Train the classifier on the language model's encoder and save its bundle."""
         s, plan = self.settings, which.plan
-        store, rows = self._texts()
-        store = store.backward() if which.start.direction == "backward" else store
+        store, rows = self._texts(which)
         lm = load_bundle(self.stages[which.named("lm")].folder, "language model")
         parts = {
             split: (np.flatnonzero(rows["split"] == split), rows.loc[rows["split"] == split, "truth"].to_numpy(int))
@@ -406,8 +401,7 @@ class Run:
 
     def _calibrate(self, which: _Direction, folder: Path) -> None:
         """Score the validation split with a trained classifier, as texts are predicted, and fit the temperature on it."""
-        store, rows = self._texts()
-        store = store.backward() if which.start.direction == "backward" else store
+        store, rows = self._texts(which)
         rows = rows[rows["split"] == "valid"]
         predictor = Predictor(folder, self.settings.precision)
         title = which.named("classifier", ", ")
