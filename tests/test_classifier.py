@@ -12,12 +12,12 @@ from ulmfit_app import classifier
 from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.classifier import build_classifier, choose_plan
 from ulmfit_app.config import ClassifierSettings, ModelSettings
-from ulmfit_app.errors import BundleError
+from ulmfit_app.errors import BundleError, SettingError
 from ulmfit_app.hardware import MixedPrecision
 from ulmfit_app.language_model import build, shaped
-from ulmfit_app.recipes import PUBLISHED
+from ulmfit_app.recipes import PLANS, PUBLISHED, epochs_of
 from ulmfit_app.tokens import PAD_ID
-from ulmfit_app.training import prepare
+from ulmfit_app.training import _freeze, prepare
 
 SHAPE = ModelSettings(emb_sz=16, n_hid=24, n_layers=2)
 WORDS = 60
@@ -108,8 +108,8 @@ def test_in_training_the_regularised_outputs_are_zero_at_padding(pair):
     assert (outputs[1, 3:] == 0).all()
 
 
-def saved_language_model(folder, vocab):
-    save_bundle(folder, build(vocab, SHAPE, 1.0), Bundle("language model", SHAPE, "en", vocab))
+def saved_language_model(folder, vocab, shape=SHAPE):
+    save_bundle(folder, build(vocab, shape, 1.0), Bundle("language model", shape, "en", vocab))
     return load_bundle(folder, "language model")
 
 
@@ -153,6 +153,24 @@ def test_unfreezing_adds_one_group_a_phase(tmp_path):
         [False, True, True, True],
         [True, True, True, True],
     ]
+
+
+def test_chain_thaw_lets_the_head_learn_then_each_lower_group_alone_then_all(tmp_path):
+    store = made_store([5, 9, 12, 30])
+    learn = make_learner(saved_language_model(tmp_path, store.words, replace(SHAPE, n_layers=3)), store)
+    learn.create_opt()
+    learning = []
+    for phase in PLANS["chain-thaw"].phases:
+        _freeze(learn, phase)
+        learning.append([i for i, group in enumerate(learn.opt.param_lists) if any(p.requires_grad for p in group)])
+    assert learning == [[4], [0], [1], [2], [3], [0, 1, 2, 3, 4]]
+
+
+def test_epochs_that_were_asked_for_are_the_plans_and_fewer_than_its_phases_are_refused():
+    plan, reason = choose_plan(ClassifierSettings(epochs=9), strong_start=True, passes=2)
+    assert (plan.name, epochs_of(plan)) == ("published", 9) and "9 epochs were asked for" in reason
+    with pytest.raises(SettingError, match="--classifier.epochs 2: The plan 'published' has 4 phases"):
+        choose_plan(ClassifierSettings(epochs=2), strong_start=True)
 
 
 @pytest.mark.parametrize("backward", ["model", "texts"])

@@ -16,8 +16,10 @@ from ulmfit_app.recipes import (
     SCHEDULES,
     constant_momentum,
     discriminative_rates,
+    epochs_of,
     fitted,
     language_model_phases,
+    lasting,
     one_cycle,
     one_cycle_momentum,
     slanted_triangular,
@@ -130,6 +132,38 @@ def test_a_single_epoch_is_not_spent_on_the_embeddings_alone():
 def test_random_weights_are_never_frozen():
     (phase,) = language_model_phases(4, 4e-3, None)
     assert (phase.epochs, phase.freeze_to, phase.lr) == (4, 0, 4e-3)
+
+
+def test_cosine_annealing_falls_from_its_peak_as_in_loshchilov_and_hutter():
+    rate, _ = SCHEDULES["cosine"]
+    assert [rate(p, 0.01) for p in POSITIONS] == pytest.approx([0.005 * (1 + math.cos(math.pi * p)) for p in POSITIONS])
+
+
+def test_table_7s_rates_are_the_papers():
+    """0.01 where they are discriminative; 0.001 for chain-thaw's head and 0.0001 for what comes after; else 0.001."""
+    rates = {name: {phase.lr for phase in PLANS[name].phases} for name in PLANS}
+    assert rates["full-discr"] == rates["gradual-discr"] == {0.01}
+    assert rates["full"] == rates["last"] == rates["gradual"] == {0.001}
+    assert [phase.lr for phase in PLANS["chain-thaw"].phases] == [0.001] + [0.0001] * 5
+    decays = {name for name in PLANS if PLANS[name].phases[-1].decay == 2.6}
+    assert decays == {"published", "full-discr", "gradual-discr"}
+
+
+def test_gradual_unfreezing_adds_a_group_a_phase_down_to_the_embeddings():
+    assert [phase.freeze_to for phase in PLANS["gradual"].phases] == [-1, -2, -3, -4, 0]
+    assert [phase.epochs for phase in PLANS["gradual"].phases][:-1] == [1] * 4
+
+
+def test_a_plans_last_phase_takes_the_epochs_that_the_others_leave():
+    for plan in PLANS.values():
+        longer = lasting(plan, 12)
+        assert epochs_of(longer) == 12 and longer.phases[:-1] == plan.phases[:-1]
+    with pytest.raises(ValueError, match="'chain-thaw' has 6 phases: it needs 6 epochs or more"):
+        lasting(PLANS["chain-thaw"], 5)
+
+
+def test_no_epochs_are_no_phases():
+    assert language_model_phases(0, 2e-3, 2e-2) == ()
 
 
 def test_a_plan_whose_epochs_fit_lasts_as_long_as_the_budget_up_to_the_most():

@@ -155,6 +155,14 @@ def test_minutes_fit_the_work_and_the_same_command_keeps_the_plan(tmp_path, caps
     assert stages_done(out) == done
 
 
+def test_minutes_keep_the_number_of_labels_that_was_asked_for(tmp_path):
+    csv, out = tmp_path / "many.csv", tmp_path / "run"
+    reviews(3000).to_csv(csv, index=False)
+    assert run(csv, out, "--minutes", "1.2", "--max-train", "80") == 0
+    found = json.loads(metrics(out))["facts"]["rows"]
+    assert found["train"] == 80
+
+
 def test_minutes_that_reach_for_nothing_are_refused(csv, tmp_path, capsys):
     assert run(csv, tmp_path / "run", "--minutes", "0.1") == 2
     assert "minutes do not reach" in capsys.readouterr().err
@@ -273,6 +281,19 @@ def test_another_runs_language_model_is_a_start(csv, tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"from the bundle {tmp_path / 'first' / 'lm'}, which started from random weights" in said
     assert "The plan for a weak start" in said.rpartition("which started")[2], "one small epoch is no strong start"
+
+
+def test_without_epochs_the_language_model_is_the_start_as_it_is(csv, tmp_path, capsys):
+    run(csv, tmp_path / "first")
+    start = ["--pretrained", str(tmp_path / "first" / "lm"), "--lm.epochs", "0"]
+    assert run(csv, tmp_path / "second", *start) == 0
+    first, second = (load_bundle(tmp_path / name / "lm", "language model") for name in ("first", "second"))
+    known = np.isin(second.vocab, first.vocab)
+    layers = [language_model.with_weights(bundle)[0].rnns[0].state_dict() for bundle in (first, second)]
+    assert known.all() and layers[0].keys() == layers[1].keys()
+    assert all(torch.equal(tensor, layers[1][name]) for name, tensor in layers[0].items())
+    facts = json.loads(metrics(tmp_path / "second"))["facts"]["language_model"]
+    assert facts["epochs"] == 0 and facts["validation_perplexity"] == pytest.approx(first.about["perplexity"], rel=1e-3)
 
 
 def small_settings(csv, **changes):

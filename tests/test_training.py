@@ -146,6 +146,16 @@ def test_a_phase_out_of_patience_ends_early(tmp_path):
     assert len(history) < 6
 
 
+def test_without_phases_a_training_leaves_the_weights_and_says_how_they_do(tmp_path):
+    learn = lm_learner()
+    before = {name: tensor.clone() for name, tensor in unique_tensors(learn.model).items()}
+    history = train(learn, (), tmp_path, "k", section="lm", schedule="one-cycle", weight_decay=0.1, grad_clip=None)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in unique_tensors(learn.model).items())
+    (row,) = history.to_dict("records")
+    assert row["phase"] == "not trained" and row["perplexity"] == pytest.approx(np.exp(row["valid_loss"]), rel=1e-4)
+    assert len(pd.read_csv(tmp_path / "history.csv")) == 1
+
+
 def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path, monkeypatch):
     norms, step = [], FusedAdam.step
 

@@ -22,7 +22,7 @@ from ulmfit_app.evaluation.baselines import WITHOUT_SPACES, tfidf_logistic_regre
 from ulmfit_app.hardware import autocast, resolve_precision
 from ulmfit_app.language_model import Start, build
 from ulmfit_app.optimizer import FusedAdam
-from ulmfit_app.recipes import Plan
+from ulmfit_app.recipes import Plan, epochs_of
 from ulmfit_app.softmax import Sampler
 from ulmfit_app.tokenizer import Tokenizer
 
@@ -71,13 +71,13 @@ def select(table: pd.DataFrame, settings: Settings, plan: Plan, pretrained: bool
     """Keep as many texts as `lm.max_tokens` and `classifier.max_tokens` allow, seeded and stratified.
 
     table: a Corpus's. Validation and test rows are always kept. pretrained: whether the language model starts from weights,
-    and so begins with an epoch for its embeddings alone, where there is room for more than one.
+    and so begins with an epoch for its embeddings alone, where `lm.frozen_lr` has it and there is room for more than one.
     """
     generator = np.random.default_rng([settings.seed, 1])
     tokens, split, notes = planned_tokens(table["text"], settings.tokens.language), table["split"].copy(), []
     train = _mixed_order(table.loc[split == "train", "label"], generator)
     if settings.classifier.max_tokens is not None:
-        a_epoch = settings.classifier.max_tokens / sum(phase.epochs for phase in plan.phases)
+        a_epoch = settings.classifier.max_tokens / epochs_of(plan)
         # At least the first row of each class, and two rows, since batch normalisation needs two.
         n = max(int((tokens[train].cumsum() <= a_epoch).sum()), table.loc[train, "label"].nunique(), 2)
         if n < len(train):
@@ -85,7 +85,7 @@ def select(table: pd.DataFrame, settings: Settings, plan: Plan, pretrained: bool
             notes.append(f"The classifier learns from {n:,} of {len(train):,} training texts, to keep within its time.")
             train = train[:n]
     other = split.index[split == "unlabelled"]
-    epochs = settings.lm.epochs + pretrained
+    epochs = settings.lm.epochs and settings.lm.epochs + (pretrained and settings.lm.frozen_lr is not None)
     always = tokens[train].sum()
     if settings.lm.test_texts:
         test = split == "test"
@@ -195,7 +195,7 @@ def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, settings: Se
         .reindex(["train", "valid", "test", "unlabelled"], fill_value=0.0)
     )
     seen = tokens[settings.lm.splits].sum()
-    epochs = sum(phase.epochs for phase in plan.phases)
+    epochs = epochs_of(plan)
     groups = 5  # embedding, three layers, head; a frozen group costs its forward pass alone
     learning = sum(
         phase.epochs
@@ -217,10 +217,18 @@ def _learning_share(freeze_to: int, groups: int) -> float:
     return 1.0 if freeze_to >= 0 else -freeze_to / groups
 
 
-def fit(minutes: float, elapsed: float, table: pd.DataFrame, plan: Plan, settings: Settings, rates: Rates) -> Settings:
+def fit(
+    minutes: float,
+    elapsed: float,
+    table: pd.DataFrame,
+    plan_for: Callable[[float], Plan],
+    settings: Settings,
+    rates: Rates,
+) -> Settings:
     """Settings whose bounds in tokens fill the time that is left of `minutes`.
 
-    elapsed: seconds used so far. Raises SettingError when the time does not reach for anything.
+    elapsed: seconds used so far. plan_for: the classifier's plan, given the passes over all labels that there is time for.
+    Raises SettingError when the time does not reach for anything.
     """
     tokens = planned_tokens(table["text"], settings.tokens.language)
     by_split = tokens.groupby(table["split"]).sum()
@@ -233,7 +241,8 @@ def fit(minutes: float, elapsed: float, table: pd.DataFrame, plan: Plan, setting
         data = replace(data, max_test=min(max(n_test, table["label"].nunique()), data.max_test or n_test))
         test_seconds = TEST_SHARE * left
     left -= test_seconds
-    epochs = sum(phase.epochs for phase in plan.phases)
+    passes = (1 - LM_SHARE) * left / (rates.classifier_training * by_split["train"])
+    epochs = epochs_of(plan_for(max(passes, 0)))
     left -= by_split["valid"] * (rates.tokenizing + (epochs + 1) * rates.encoding + rates.lm_training / 3)
     if left < 20:
         needed = minutes + (20 - left) / 60

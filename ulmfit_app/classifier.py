@@ -4,6 +4,8 @@ Two classes differ from fastai's, and mend what makes a prediction there depend 
 looks at each text's own length, and the pooling sees every token of the text and nothing else.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders
@@ -24,11 +26,11 @@ from torch.nn import functional as F
 
 from ulmfit_app.bundle import Bundle, require_direction
 from ulmfit_app.config import ClassifierSettings, ModelSettings
-from ulmfit_app.errors import BundleError
+from ulmfit_app.errors import BundleError, SettingError
 from ulmfit_app.language_model import shaped, with_weights
 from ulmfit_app.lstm import mend
 from ulmfit_app.optimizer import FusedAdam
-from ulmfit_app.recipes import PLANS, Plan, fitted
+from ulmfit_app.recipes import PLANS, Plan, epochs_of, fitted, lasting
 from ulmfit_app.tokens import PAD_ID, ClassifierBatches, TokenStore, sha256_of_strings
 from ulmfit_app.training import prepare
 
@@ -117,7 +119,14 @@ def choose_plan(settings: ClassifierSettings, strong_start: bool, passes: float 
     """The plan that the settings name, and in sentences why it is this one.
 
     passes: over all labelled texts, for which there is time; None: as many as the plan has epochs.
+    Raises SettingError for fewer epochs than the plan has phases.
     """
+    if settings.epochs is not None:
+        plan, reason = choose_plan(replace(settings, epochs=None), strong_start)
+        try:
+            return lasting(plan, settings.epochs), f"{reason} {settings.epochs} epochs were asked for."
+        except ValueError as error:
+            raise SettingError(f"--classifier.epochs {settings.epochs}: {error}") from None
     if settings.plan != "auto":
         return PLANS[settings.plan], f"The plan {settings.plan!r} was asked for."
     if strong_start:
@@ -126,9 +135,9 @@ def choose_plan(settings: ClassifierSettings, strong_start: bool, passes: float 
         plan = published if passes is None else fitted(published, passes)
         if plan == published:
             return plan, reason
-        epochs = sum(phase.epochs for phase in plan.phases)
         return plan, (
-            f"{reason} Its time reaches for {passes:.1f} passes over the labels: the plan is {plan.name!r}, {epochs} epochs."
+            f"{reason} Its time reaches for {passes:.1f} passes over the labels: the plan is {plan.name!r}, "
+            f"{epochs_of(plan)} epochs."
         )
     return PLANS["weak-start"], (
         "The plan for a weak start, since the language model did not start from one that learned from general text; the "

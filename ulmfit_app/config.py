@@ -14,8 +14,10 @@ from tyro.conf import Positional, arg
 from ulmfit_app.errors import SettingError
 
 Direction = Literal["forward", "backward"]  # in which a model reads a text
+Schedule = Literal["one-cycle", "slanted-triangular", "cosine", "constant"]
+PlanName = Literal["auto", "published", "weak-start", "full", "full-discr", "last", "chain-thaw", "gradual", "gradual-discr"]
 SECTIONS = ("data", "tokens", "model", "lm", "classifier")
-MAY_BE_ZERO = ("drop_mult", "weight_decay")
+MAY_BE_ZERO = ("lm.drop_mult", "lm.weight_decay", "lm.epochs", "classifier.weight_decay")
 LARGEST_DROPOUT = 0.25  # of the language model's, fastai
 
 
@@ -62,11 +64,14 @@ class LanguageModelSettings:
 
     # wt103, none, en-small, which comes with the package, or a folder: fastai's .pth + .pkl, or a bundle of ours
     pretrained: Annotated[str, arg(prefix_name=False)] = "wt103"
-    epochs: int = (
-        10  # over everything but the validation part, after one with the encoder frozen if pretrained; fastai's IMDb
-    )
-    frozen_lr: float = 2e-2  # peak of that one, which is left out where max_tokens reaches for a single epoch; fastai's IMDb
+    # over everything but the validation part, after one with the encoder frozen if pretrained; 0: the start as it is, not
+    # fine-tuned at all; fastai's IMDb
+    epochs: int = 10
+    # peak of that one, which is left out where max_tokens reaches for a single epoch; None: no such epoch; fastai's IMDb
+    frozen_lr: float | None = 2e-2
     lr: float = 2e-3  # peak of the rest; fastai's IMDb
+    decay: float = 1.0  # of the peak from a layer group to the one below, discriminative above 1; fastai's IMDb. Paper: 2.6
+    schedule: Schedule = "one-cycle"  # of each phase
     random_lr: float = 4e-3  # peak when the start is random weights, which can and must move faster
     drop_mult: float = 1.0  # times AWD's dropouts
     weight_decay: float = 0.1  # fastai's IMDb
@@ -90,8 +95,9 @@ class LanguageModelSettings:
 class ClassifierSettings:
     """Training the classifier on the fine-tuned encoder (paper, section 3.3)."""
 
-    plan: Literal["auto", "published", "weak-start"] = "auto"  # recipes.py; auto: published on a pretrained start
-    schedule: Literal["one-cycle", "slanted-triangular"] = "one-cycle"
+    plan: PlanName = "auto"  # recipes.py; auto: published on a pretrained start; from full on: those of the paper's table 7
+    epochs: int | None = None  # in all: the plan's last phase takes what the others leave; None: the plan's own
+    schedule: Schedule = "one-cycle"  # of each phase
     batch_size: int = 64  # texts; paper
     weight_decay: float = 0.01  # fastai
     grad_clip: float | None = None  # largest norm of the gradient; None: not clipped
@@ -122,8 +128,9 @@ class Settings:
                     continue
                 if not math.isfinite(value):
                     raise SettingError(f"--{section}.{name.replace('_', '-')} must be a number, not {value:g}.")
-                if value < 0 or (value == 0 and name not in MAY_BE_ZERO):
-                    bound = "at least 0" if name in MAY_BE_ZERO else "more than 0"
+                may_be_zero = f"{section}.{name}" in MAY_BE_ZERO
+                if value < 0 or (value == 0 and not may_be_zero):
+                    bound = "at least 0" if may_be_zero else "more than 0"
                     raise SettingError(f"--{section}.{name.replace('_', '-')} must be {bound}, not {value:g}.")
         if self.lm.drop_mult * LARGEST_DROPOUT >= 1:
             raise SettingError(

@@ -129,6 +129,8 @@ def pretrain(
     Raises RunFolderError when the folder holds a model made with other settings, DataError for a corpus too small.
     """
     began = time.monotonic()
+    if not settings.lm.epochs:
+        raise SettingError("--lm.epochs must be more than 0 to pretrain, not 0.")
     sha256 = corpus_hash(corpus_path)
     start = language_model.find_start(settings.lm.pretrained, settings.model, direction)
     what = _what_it_is(corpus_path, sha256, settings, start, direction)

@@ -56,6 +56,7 @@ def constant_momentum(position: float) -> float:
 SCHEDULES = {
     "one-cycle": (one_cycle, one_cycle_momentum),
     "slanted-triangular": (slanted_triangular, constant_momentum),
+    "cosine": (lambda position, peak: _cosine(peak, 0, position), constant_momentum),
     "rising": (lambda position, peak: peak * position, constant_momentum),
     "constant": (lambda position, peak: peak, constant_momentum),
     "falling": (lambda position, peak: peak * (1 - position), constant_momentum),
@@ -87,6 +88,7 @@ class Phase:
     lr: float  # peak rate of the last group
     decay: float = 1.0  # of the peak rate from a group to the one below
     schedule: str | None = None  # a name of SCHEDULES; None: the training's
+    freeze_from: int | None = None  # groups from this index on do not learn either; None: they do
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,53 @@ PUBLISHED = Plan(
 # saw little text has to learn more from the labels: higher rates below, less dropout, no phase with the encoder frozen.
 WEAK_START = Plan("weak-start", (Phase("all groups", 5, freeze_to=0, lr=2e-3, decay=1.3),), drop_mult=0.25)
 
-PLANS = {plan.name: plan for plan in (PUBLISHED, WEAK_START)}
+
+def _gradual(lr: float, decay: float) -> tuple[Phase, ...]:
+    names = ("head", "last two groups", "last three groups", "last four groups")
+    freezing = tuple(Phase(name, 1, freeze_to=-i, lr=lr, decay=decay) for i, name in enumerate(names, start=1))
+    return (*freezing, Phase("all groups", 4, freeze_to=0, lr=lr, decay=decay))
+
+
+# What the paper compares in its table 7, with its rates: 0.01 where they are discriminative, else 0.001. The rates' course
+# over a phase (constant, stlr, cos) is the schedule's.
+FULL = Plan("full", (Phase("all groups", 8, freeze_to=0, lr=1e-3),), drop_mult=0.5)
+FULL_DISCR = Plan("full-discr", (Phase("all groups", 8, freeze_to=0, lr=1e-2, decay=2.6),), drop_mult=0.5)
+LAST = Plan("last", (Phase("head", 8, freeze_to=-1, lr=1e-3),), drop_mult=0.5)
+# Felbo et al. 2017, section 3.3: the new layer, then each of the others alone from the first one on, then all.
+CHAIN_THAW = Plan(
+    "chain-thaw",
+    (
+        Phase("head", 1, freeze_to=-1, lr=1e-3),
+        Phase("embeddings alone", 1, freeze_to=0, freeze_from=1, lr=1e-4),
+        Phase("first layer alone", 1, freeze_to=1, freeze_from=2, lr=1e-4),
+        Phase("second layer alone", 1, freeze_to=2, freeze_from=3, lr=1e-4),
+        Phase("third layer alone", 1, freeze_to=3, freeze_from=4, lr=1e-4),
+        Phase("all groups", 3, freeze_to=0, lr=1e-4),
+    ),
+    drop_mult=0.5,
+)
+GRADUAL = Plan("gradual", _gradual(1e-3, 1.0), drop_mult=0.5)
+GRADUAL_DISCR = Plan("gradual-discr", _gradual(1e-2, 2.6), drop_mult=0.5)
+
+PLANS = {plan.name: plan for plan in (PUBLISHED, WEAK_START, FULL, FULL_DISCR, LAST, CHAIN_THAW, GRADUAL, GRADUAL_DISCR)}
+
+
+def epochs_of(plan: Plan) -> int:
+    """Epochs of all phases together."""
+    return sum(phase.epochs for phase in plan.phases)
+
+
+def lasting(plan: Plan, epochs: int) -> Plan:
+    """The plan with so many epochs in all: its last phase takes what the others leave.
+
+    Raises ValueError where that is none.
+    """
+    *first, last = plan.phases
+    before = sum(phase.epochs for phase in first)
+    if epochs <= before:
+        raise ValueError(f"The plan {plan.name!r} has {len(plan.phases)} phases: it needs {before + 1} epochs or more.")
+    return replace(plan, phases=(*first, replace(last, epochs=epochs - before)))
+
 
 # Where time bounds the training: each label read once is worth more than a third of them read five times.
 BRIEF = Plan("brief", (Phase("all groups", 1, freeze_to=0, lr=5e-3, decay=2.0),), drop_mult=0.3)
@@ -130,21 +178,23 @@ def fitted(plan: Plan, passes: float) -> Plan:
     >>> fitted(PUBLISHED, passes=2.7) == replace(BRIEF, phases=(replace(BRIEF.phases[0], epochs=2),))
     True
     """
-    *first, last = plan.phases
-    left = passes - sum(phase.epochs for phase in first)
-    if left >= last.epochs:
-        return replace(plan, phases=(*first, replace(last, epochs=max(last.epochs, min(int(left), MOST_EPOCHS)))))
-    return replace(BRIEF, phases=(replace(BRIEF.phases[0], epochs=max(1, int(passes))),))
+    if passes < epochs_of(plan):
+        return lasting(BRIEF, max(1, int(passes)))
+    last = plan.phases[-1].epochs
+    most = epochs_of(plan) - last + max(last, MOST_EPOCHS)
+    return lasting(plan, min(int(passes), most))
 
 
-def language_model_phases(epochs: int, lr: float, frozen_lr: float | None) -> tuple[Phase, ...]:
+def language_model_phases(epochs: int, lr: float, frozen_lr: float | None, decay: float = 1.0) -> tuple[Phase, ...]:
     """Fine-tuning a language model: one epoch for the embeddings alone, which hold the new words, then all.
 
-    epochs: in all. A single one is not spent on the embeddings alone. frozen_lr: peak rate of that first epoch; None for
-    random weights, where there is nothing worth keeping still.
+    epochs: in all; 0: none. A single one is not spent on the embeddings alone. frozen_lr: peak rate of that first epoch;
+    None for random weights, where there is nothing worth keeping still.
     """
+    if not epochs:
+        return ()
     # fastai puts the tied embedding in the LM's last group, so "lower layers learn slower" does not hold for it.
-    everything = Phase("all groups", epochs, freeze_to=0, lr=lr)
+    everything = Phase("all groups", epochs, freeze_to=0, lr=lr, decay=decay)
     if frozen_lr is None or epochs == 1:
         return (everything,)
     return (Phase("embeddings", 1, freeze_to=-1, lr=frozen_lr), replace(everything, epochs=epochs - 1))

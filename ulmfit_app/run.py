@@ -33,7 +33,7 @@ import torch
 from data_scripts.files import replacing
 from ulmfit_app import budget, classifier, language_model
 from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
-from ulmfit_app.config import DataSettings, Settings, from_json, to_json
+from ulmfit_app.config import PAPER, PRESETS, DataSettings, Settings, from_json, to_json
 from ulmfit_app.corpus import Corpus, load_corpus
 from ulmfit_app.errors import RunFolderError, UserError
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
@@ -219,14 +219,19 @@ class Run:
         self.directions = [_Direction(start, *plan) for start, plan in zip(starts, chosen, strict=True)]
 
     def _fit(self, minutes: float) -> None:
-        # A preset's own bounds are for its own time.
-        bounds = dict(max_train=None, max_unlabelled=None)
-        self.settings = replace(self.settings, data=replace(self.settings.data, **bounds))
+        # A preset's own bounds are for its own time; others were asked for.
+        data, presets = self.settings.data, PRESETS.get(self.preset, PAPER).data
+        bounds = [name for name in ("max_train", "max_unlabelled") if getattr(data, name) == getattr(presets, name)]
+        self.settings = replace(self.settings, data=replace(data, **dict.fromkeys(bounds)))
         corpus = _corpus(self.settings.data, self.settings.seed)
         forward = self.directions[0]
         rates = budget.measure(corpus.table["text"], forward.start, self.settings)
         elapsed = time.monotonic() - self._began
-        self.settings = budget.fit(minutes, elapsed, corpus.table, forward.plan, self.settings, rates)
+
+        def plan_for(passes: float) -> Plan:
+            return classifier.choose_plan(self.settings.classifier, forward.start.is_strong, passes)[0]
+
+        self.settings = budget.fit(minutes, elapsed, corpus.table, plan_for, self.settings, rates)
 
     def _name_stages(self) -> None:
         s, table, split = self.settings, self.corpus.table, self.selection.split
@@ -304,11 +309,12 @@ class Run:
         )
 
     # ---- its stages
-    def carry_out(self) -> Path:
-        """All stages in order; the report's path."""
+    def carry_out(self, last: str = "report") -> Path:
+        """All stages in order, up to one of STAGES in each direction; the report's path."""
         self.write_config()
         for stage in self.stages.values():
-            stage.carry_out()
+            if STAGES.index(stage.kind) <= STAGES.index(last):
+                stage.carry_out()
         return self.folder / "report" / "report.html"
 
     def repeat(self, name: str) -> list[Path]:
@@ -355,11 +361,10 @@ class Run:
         if s.lm.lr_find:
             language_model.save_lr_finder_plot(learn, folder / "lr_find.png")
         pretrained = start.is_pretrained
-        phases = language_model_phases(
-            self.selection.lm_epochs, s.lm.lr if pretrained else s.lm.random_lr, s.lm.frozen_lr if pretrained else None
-        )
+        rates = (s.lm.lr, s.lm.frozen_lr) if pretrained else (s.lm.random_lr, None)
+        phases = language_model_phases(self.selection.lm_epochs, *rates, s.lm.decay)
         history = train(
-            learn, phases, folder, self.stages[which.named("lm")].key, section="lm", schedule="one-cycle",
+            learn, phases, folder, self.stages[which.named("lm")].key, section="lm", schedule=s.lm.schedule,
             weight_decay=s.lm.weight_decay, grad_clip=s.lm.grad_clip,
         )  # fmt: skip
         about = {"start": start.origin, "perplexity": float(history["perplexity"].min())}

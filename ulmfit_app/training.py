@@ -288,6 +288,36 @@ class _Training:
         return len([row for row in since if row["phase"] == this_phase]) >= self.patience
 
 
+def _learns_as(phase: Phase, other: Phase) -> bool:
+    return (phase.freeze_to, phase.freeze_from) == (other.freeze_to, other.freeze_from)
+
+
+def _freeze(learn: Learner, phase: Phase) -> None:
+    learn.freeze_to(phase.freeze_to)
+    if phase.freeze_from is not None:
+        for group in learn.opt.param_lists[phase.freeze_from :]:
+            for parameter in group:
+                parameter.requires_grad_(False)
+
+
+def _untrained(learn: Learner, folder: Path) -> pd.DataFrame:
+    """The history of no training at all: how the model does on the validation part as it is."""
+    loss, *values = learn.validate()
+    names = [metric.name for metric in learn.metrics]
+    row = {
+        "phase": "not trained",
+        "epoch": 0,
+        "train_loss": math.nan,
+        "valid_loss": loss,
+        **dict(zip(names, values, strict=True)),
+        "seconds": 0,
+    }
+    history = pd.DataFrame([row])
+    with replacing(folder / "history.csv") as draft:
+        history.to_csv(draft, index=False)
+    return history
+
+
 def train(
     learn: Learner,
     phases: Sequence[Phase],
@@ -304,9 +334,12 @@ def train(
 
     key: a hash of everything the result depends on. section: "lm" or "classifier", whose settings these are; the classifier
     keeps the epoch of the best validation accuracy, the language model that of the lowest validation loss.
-    The learner ends with the weights of the best epoch. `folder/history.csv` has a row an epoch.
+    The learner ends with the weights of the best epoch. `folder/history.csv` has a row an epoch; without phases, the one row
+    says how the model does as it is.
     Raises Diverged when the loss is not finite.
     """
+    if not phases:
+        return _untrained(learn, folder)
     title = {"lm": "Language model", "classifier": "Classifier"}[section]
     if learn.dls.train.store.direction == "backward":
         title += ", backward"
@@ -322,11 +355,11 @@ def train(
     first = training.position.phase
     for index in range(first, len(phases)):
         phase = phases[index]
-        goes_on = index > 0 and phases[index - 1].freeze_to == phase.freeze_to
+        goes_on = index > 0 and _learns_as(phases[index - 1], phase)
         if index > first:
             training.position = _Position(phase=index)
         if index == first or not goes_on:
-            learn.freeze_to(phase.freeze_to)
+            _freeze(learn, phase)
         peaks = discriminative_rates(phase.lr, len(learn.opt.param_lists), phase.decay)
         rate_at, momentum_at = SCHEDULES[phase.schedule or schedule]
         schedules = ParamScheduler(
@@ -336,7 +369,7 @@ def train(
             learn.fit(phase.epochs, wd=weight_decay, cbs=[schedules, *clipping, _Run(training)])
         if phase.schedule == "constant":
             training.checkpoints.keep_steady()
-        next_goes_on = index + 1 < len(phases) and phases[index + 1].freeze_to == phase.freeze_to
+        next_goes_on = index + 1 < len(phases) and _learns_as(phase, phases[index + 1])
         if not next_goes_on:
             # Another set of groups starts with a new optimizer: nothing of the checkpoint matters then but the weights.
             training.resumed = None
