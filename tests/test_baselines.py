@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
+from ulmfit_app.evaluation.baselines import FOLDS, majority, out_of_fold, tfidf_logistic_regression
 
 
 def reviews(n: int, n_classes: int = 2, seed: int = 0) -> tuple[list[str], np.ndarray]:
@@ -78,3 +79,28 @@ def test_single_characters_emoji_and_other_scripts_are_words():
     texts = ["👍", "👎", "好", "差", "a", "b"]
     truth = np.array([1, 0] * 3)
     assert (tfidf_logistic_regression(texts, truth, texts, n_classes=2, seed=0).argmax(axis=1) == truth).all()
+
+
+def test_no_text_is_judged_by_what_was_learned_from_it_or_its_group():
+    # Each group of three has a word that nothing else has, and a label that no other word foretells.
+    generator = np.random.default_rng(0)
+    groups = np.arange(300) // 3
+    truth = generator.integers(2, size=100)[groups]
+    texts = [f"only{group} the film {i}" for i, group in enumerate(groups)]
+    learned = tfidf_logistic_regression(texts, truth, texts, 2, seed=0)
+    held_out = out_of_fold(texts, truth, 2, groups, seed=0)
+    parted = out_of_fold(texts, truth, 2, np.arange(300), seed=0)
+    right = [(found.argmax(axis=1) == truth).mean() for found in (learned, parted, held_out)]
+    assert right[0] == 1 and right[1] > 0.9 and right[2] < 0.65
+
+
+def test_out_of_fold_probabilities_are_those_of_scikit_learns_cross_validation():
+    texts, truth = reviews(200)
+    model = make_pipeline(
+        TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32),
+        LogisticRegression(C=30, max_iter=1000, random_state=3),
+    )
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=3)
+    groups = np.arange(200) // 2
+    expected = cross_val_predict(model, texts, truth, groups=groups, cv=folds, method="predict_proba")
+    assert out_of_fold(texts, truth, 2, groups, seed=3) == pytest.approx(expected, abs=1e-6)

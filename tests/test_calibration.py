@@ -21,6 +21,7 @@ from ulmfit_app.evaluation.calibration import (
     risk_coverage,
     tempered,
     threshold_for,
+    undefined,
 )
 from ulmfit_app.evaluation.metrics import expected_calibration_error
 
@@ -227,9 +228,7 @@ def report_of(n: int, n_validation: int, n_classes: int = 3, truth=None):
     validation, of_validation = drawn(n_validation, n_classes, sharpened=2)
     temperature, _ = fit_temperature(validation, of_validation)
     calibration = Calibration(temperature, probabilities, validation, of_validation)
-    labels = [f"c{index}" for index in range(n_classes)]
-    truth = of_test if truth is None else truth
-    return before_and_after(calibration, tempered(probabilities, temperature), truth, labels)
+    return before_and_after(calibration, tempered(probabilities, temperature), of_test if truth is None else truth)
 
 
 def test_before_and_after_differ_in_all_but_the_accuracy():
@@ -238,7 +237,7 @@ def test_before_and_after_differ_in_all_but_the_accuracy():
     assert before["accuracy"] == after["accuracy"]
     for key in ("log_loss", "brier_score", "expected_calibration_error", "expected_calibration_error_equal_mass"):
         assert after[key] < before[key]
-    assert found["notes"] == [] and "temperature_undefined" not in found and found["n_validation"] == 1000
+    assert "temperature_undefined" not in found and found["n_validation"] == 1000
     assert [one["wanted_error"] for one in found["thresholds"]] == list(WANTED_ERRORS)
     for one in found["thresholds"]:
         assert one["validation"]["error"] <= one["wanted_error"]
@@ -251,10 +250,14 @@ def test_what_is_undefined_is_said_and_never_nan():
     for n, n_validation in ((1, 1), (5, 2), (40, 1)):
         found = report_of(n, n_validation)
         json.dumps(found, allow_nan=False)
-        assert any("calibration errors are mostly chance" in note for note in found["notes"]) == (n < 15)
         assert all("takes" in one["undefined"] for one in found["thresholds"])
-    one_class = report_of(50, 500, truth=np.zeros(50, dtype=int))
-    assert "All tested texts are of the class “c0”" in one_class["notes"][0]
-    absent = report_of(50, 500, n_classes=9, truth=np.arange(50) % 2)
-    assert "of 7 of the 9 classes (c2, c3, c4, c5, c6, …)" in absent["notes"][0]
+    json.dumps(report_of(50, 500, truth=np.zeros(50, dtype=int)), allow_nan=False)
     assert "each of them is given its class" in report_of(20, 1, n_classes=2)["temperature_undefined"]
+
+
+def test_what_the_tested_texts_cannot_tell_is_said_in_sentences():
+    labels = [f"c{index}" for index in range(9)]
+    assert undefined(np.arange(50) % 9, labels) == []
+    assert "calibration errors are mostly chance" in undefined(np.arange(14) % 9, labels)[0]
+    assert "All tested texts are of the class “c0”" in undefined(np.zeros(50, dtype=int), labels)[0]
+    assert "of 7 of the 9 classes (c2, c3, c4, c5, c6, …)" in undefined(np.arange(50) % 2, labels)[0]

@@ -5,7 +5,7 @@ import random
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from ulmfit_app.duplicates import ALIKE, RUN, near_copies, runs
+from ulmfit_app.duplicates import ALIKE, RUN, copied, near_copies, runs
 from ulmfit_app.tokens import in_memory
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
@@ -73,3 +73,15 @@ def test_equal_runs_have_equal_hashes_wherever_they_stand():
     assert set(runs(words[3:9])) < set(runs(words))
     assert len(runs(words[:0])) == 0 and len(runs(words[:2])) == 1
     assert not set(runs(words[:3])) & set(runs(np.array([0, 1])))
+
+
+def test_copies_among_other_texts_are_told_from_near_ones():
+    texts = ["A fine film.", "a FINE film", "A fine film.", "dull", "bad", "bad", "fine film"]
+    vocab = sorted({word for text in texts for word in text.lower().replace(".", " .").split()})
+    of, among = np.array([0, 1, 0, 1, 1, 1, 1], bool), np.array([1, 0, 1, 0, 0, 0, 0], bool)
+    found = copied(in_memory(texts, "en", ["xxunk", *vocab]), texts, of, among)
+    assert found.tolist() == ["nearly", "no", "no", "no", "no"]
+    found = copied(in_memory(texts, "en", ["xxunk", *vocab]), texts, ~of, of)
+    assert found.tolist() == ["nearly", "nearly"]
+    found = copied(in_memory(texts, "en", ["xxunk", *vocab]), texts, of, np.arange(7) == 5)
+    assert found.tolist() == ["no", "no", "word for word", "word for word", "no"]

@@ -254,6 +254,7 @@ def test_html_shows_a_text_as_it_was_typed_and_runs_none_of_it(predictors, metho
     assert marks.text == HOSTILE
     assert set(marks.tags) <= {"p", "b", "u"}
     assert found._repr_html_() == found.html()
+    assert found.html(how=False) == found.html().partition("</p>")[2]
 
 
 def test_html_says_without_colour_what_speaks_for_a_label_and_how_much(trained):

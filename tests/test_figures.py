@@ -6,7 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from ulmfit_app.evaluation import figures
 from ulmfit_app.evaluation.calibration import Calibration, before_and_after, risk_coverage, tempered
@@ -23,8 +26,7 @@ def predictions(n: int = 400, n_classes: int = 2, seed: int = 0) -> tuple[np.nda
 
 def thresholds(probabilities: np.ndarray, truth: np.ndarray) -> list[dict]:
     """Those of texts which are their own validation."""
-    labels = [str(index) for index in range(probabilities.shape[1])]
-    return before_and_after(Calibration(1.0, *(probabilities,) * 2, truth), probabilities, truth, labels)["thresholds"]
+    return before_and_after(Calibration(1.0, *(probabilities,) * 2, truth), probabilities, truth)["thresholds"]
 
 
 def confusion(n_classes: int) -> np.ndarray:
@@ -114,6 +116,41 @@ def test_a_character_our_font_lacks_is_drawn_in_another_installed_font():
     figure.canvas.draw()
     label = figure.axes[0].get_yticklabels()[1]
     assert label.get_text() == small_capital and len(label.get_fontfamily()) == 2
+
+
+@pytest.fixture
+def chinese_font(tmp_path, monkeypatch):
+    """A font with the two characters 好 and 差 and no others, installed for this user after matplotlib first ran."""
+    pen = TTGlyphPen(None)
+    for step, point in enumerate([(50, 0), (50, 700), (650, 700), (650, 0)]):
+        (pen.lineTo if step else pen.moveTo)(point)
+    pen.closePath()
+    names = [".notdef", "good", "bad"]
+    font = FontBuilder(1000)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap({ord("好"): "good", ord("差"): "bad"})
+    font.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys(names, (700, 50)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Two Characters", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "two.ttf")
+    known = list(fontManager.ttflist)
+    monkeypatch.setattr(figures, "findSystemFonts", lambda: [str(tmp_path / "two.ttf")])
+    yield
+    fontManager.ttflist[:] = known
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_font_installed_since_draws_chinese_class_names(chinese_font, monkeypatch):
+    labels = ["好", "差", "好\U000f1234"]
+    assert figures.undrawable(labels) == [2]
+    figure = figures.confusion_figure(np.eye(3, dtype=int), labels)
+    figure.canvas.draw()
+    shown = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in shown] == ["好", "差", "class 3"]
+    assert shown[0].get_fontfamily() == ["DejaVu Sans", "Two Characters"]
 
 
 def test_the_reliability_figure_draws_the_measured_bins():

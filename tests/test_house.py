@@ -32,11 +32,14 @@ ORDER = [
     "classifier",
     "evaluation",
     "inspection",
+    "predictions",
     "predictor",
     "explanation",
     "budget",
     "pretraining",
     "run",
+    "trials",
+    "experiments",
     "__main__",
 ]
 FILES = [path for package in (APP, SCRIPTS) for path in sorted(package.rglob("*.py"))]

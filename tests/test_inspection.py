@@ -1,6 +1,7 @@
 """What an inspection finds: every kind of trouble that was planted, none where there is none, and without training."""
 
 import csv
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -9,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import reviews
+from tests.conftest import BLAME, NEUTRAL, PRAISE, reviews
 from tests.test_report import Page
 from ulmfit_app import __main__ as cli
 from ulmfit_app import inspection
@@ -277,3 +278,34 @@ def test_the_command_that_is_advised_gives_the_same_settings(tmp_path):
         f"'{path}' --text 'the review' --max-test 50 --tokens.min-freq 1 --seed 7"
     )
     assert inspection._options(DataSettings(data=Path("imdb.tgz")), TokenSettings(), 42) == "imdb --data imdb.tgz"
+
+
+def test_planted_label_errors_are_found(tmp_path):
+    pytest.importorskip("cleanlab", reason="label errors need cleanlab, which is not installed")
+    rng = random.Random(0)
+    rows = []
+    for i in range(300):
+        opinion, label = (PRAISE, "pos") if i % 2 else (BLAME, "neg")
+        rows.append((" ".join(rng.choices(opinion, k=4) + rng.choices(NEUTRAL, k=8)) + f" {i}", label, "train"))
+    wrong = rng.sample(range(300), 24)
+    for i in wrong:
+        rows[i] = (rows[i][0], "neg" if rows[i][1] == "pos" else "pos", "train")
+    rows += [(f"one of a rare class {i}", "rare", "train") for i in range(4)]
+    rows += [(f"{PRAISE[i % 6]} film {i}", "pos", split) for i in range(9) for split in ("valid", "test")]
+    path = tmp_path / "labels.csv"
+    pd.DataFrame(rows, columns=["text", "label", "split"]).to_csv(path, index=False)
+    found = named(inspect(DataSettings(source=str(path)), TokenSettings(), 42, label_errors=True), "Suspected label errors")
+    suspected, planted_ones = set(found.suspects["text"]), {rows[i][0] for i in wrong}
+    assert len(planted_ones & suspected) >= 18 and len(suspected - planted_ones) <= 3
+    assert found.trouble and "Not judged, for they have under 5 different texts: 'rare'." in found.found
+    assert f"{len(suspected)} of 300 labels of train" in found.found
+    first = found.suspects.iloc[0]
+    assert first["group"].startswith("probably ") and first["label"] not in first["group"]
+
+
+def test_label_errors_without_cleanlab_name_the_extra(tmp_path, monkeypatch, capsys):
+    planted([], tmp_path)
+    monkeypatch.setattr(inspection, "find_spec", lambda name: None)
+    argv = ["inspect", str(tmp_path / "reviews.csv"), "--out", str(tmp_path / "page"), "--label-errors"]
+    assert cli.main(argv) == 2
+    assert "pip install 'ulmfit-app[labels]'" in capsys.readouterr().err

@@ -59,7 +59,10 @@ def test_all_scores_agree_with_scikit_learn(n_classes):
     assert found["macro_f1"] == pytest.approx(expected["macro avg"]["f1-score"], abs=1e-6)
     assert found["confusion_matrix"] == sklearn_metrics.confusion_matrix(truth, predicted).tolist()
     for label in labels:
-        assert found["per_class"][label] == pytest.approx(
+        scores = found["per_class"][label]
+        low, high = scores.pop("recall_ci95")
+        assert low - 1e-9 <= scores["recall"] <= high + 1e-9
+        assert scores == pytest.approx(
             {
                 "precision": expected[label]["precision"],
                 "recall": expected[label]["recall"],
@@ -160,11 +163,12 @@ def test_an_undefined_score_is_none_beside_its_reason_and_never_nan():
     assert found["per_class"]["missed"] == {
         "precision": None,
         "recall": 0.0,
+        "recall_ci95": list(accuracy_interval(0, 1)),
         "f1": 0.0,
         "support": 1,
         "undefined": "precision: no text was predicted as this class",
     }
-    assert found["per_class"]["absent"]["f1"] is None
+    assert found["per_class"]["absent"]["f1"] is None and found["per_class"]["absent"]["recall_ci95"] is None
     assert found["per_class"]["absent"]["undefined"].endswith("recall: no text is of this class")
     assert found["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
     json.dumps(found, allow_nan=False)

@@ -76,6 +76,26 @@ def test_a_run_ends_with_a_report_and_says_its_accuracy_with_interval_and_n(csv,
     assert config["settings"]["seed"] == 42 and config["versions"]["torch"] and len(config["stage_keys"]) == 4
 
 
+def test_the_report_counts_tested_texts_that_are_in_train_and_explains_the_surest_errors(csv, tmp_path):
+    table = pd.read_csv(csv).assign(split=["train", "train", "train", "valid", "test"] * 32)
+    texts = table["review"].copy()
+    # Of the tested texts 4 and 9 one is a training text word for word, the other but for capitals.
+    table.loc[4, "review"], table.loc[9, "review"] = texts[0], texts[1].upper()
+    table.to_csv(csv, index=False)
+    assert run(csv, tmp_path / "run", "--split", "split") == 0
+    predictions = pd.read_csv(tmp_path / "run" / "report" / "predictions.csv")
+    assert predictions["copy_in_train"].tolist() == ["word for word", "nearly"] + ["no"] * 30
+    alone = predictions[2:]
+    right = int((alone["label"] == alone["predicted"]).sum())
+    html = (tmp_path / "run" / "report" / "report.html").read_text("utf-8")
+    assert "2 of 32 tested texts have a copy in train, 1 of them word for word" in html
+    assert f"without them the accuracy is {right / 30:.1%} (" in html
+    n_wrong = int((predictions["label"] != predictions["predicted"]).sum())
+    assert html.count("to the log-odds of") >= min(n_wrong, pipeline.N_EXPLAINED)
+    found = json.loads(metrics(tmp_path / "run"))
+    assert [part["n"] for part in found["slices"][-1]["parts"]] == [30, 1, 1]
+
+
 def test_the_same_seed_gives_the_same_metrics_file_and_another_seed_another(csv, tmp_path):
     for name, more in {"a": [], "b": [], "c": ["--seed", "7"]}.items():
         assert run(csv, tmp_path / name, *more) == 0
@@ -248,7 +268,7 @@ def test_damaged_probabilities_of_the_validation_split_are_told_with_the_command
     for content in ("", "row,label\n1,neg\n", "row,label,p_neg,p_pos\n1,neg,0.9,0.9\n", "row,label,p_neg\n1,pos,1\n", "\0"):
         path.write_text(content)
         with pytest.raises(RunFolderError, match="validation.csv: damaged.*Delete .*: python -m ulmfit_app report .*run$"):
-            pipeline._validated([path.parent])
+            pipeline.validated([path.parent])
 
 
 def test_starts_in_wt103s_format_come_over_http_and_take_the_published_plan(csv, tmp_path, monkeypatch, capsys):

@@ -3,8 +3,10 @@
 python -m ulmfit_app.run imdb              everything, from raw reviews to a report
 python -m ulmfit_app inspect imdb          what the data are like, before anything is trained
 python -m ulmfit_app finetune RUN          one stage of a run again, in each direction: finetune, classify or report
+python -m ulmfit_app report FILE.csv       a report of anybody's predictions: texts, labels, and p_LABEL for each label
 python -m ulmfit_app predict RUN "a text"  labels with probabilities
 python -m ulmfit_app explain RUN "a text"  which words moved a prediction
+python -m ulmfit_app experiment ablation   the paper's tables 4 to 7 on your data, with intervals
 python -m ulmfit_app pretrain CORPUS       a language model from general text
 python -m ulmfit_app generate MODEL "The"  texts that a language model writes
 python -m ulmfit_app perplexity MODEL FILE how well a language model predicts a text or a corpus
@@ -72,6 +74,16 @@ class RunArguments:
 
 
 @dataclass(frozen=True)
+class AblationArguments(RunArguments):
+    """The paper's tables 4 to 7, and its directions, as runs of the same pipeline, scored on a validation part of train.
+
+    The same command after an interruption goes on with the runs that are left. Every setting can be overridden.
+    """
+
+    seeds: int = 5  # runs of each row, with seeds from --seed on
+
+
+@dataclass(frozen=True)
 class InspectArguments:
     """Look at texts and labels before anything is trained: what is wrong with them, and what it means for a run.
 
@@ -83,6 +95,7 @@ class InspectArguments:
     tokens: TokenSettings
     seed: int = Settings.seed  # of splits that are made
     out: Path | None = None  # the folder of the page; None: inspection/DATA
+    label_errors: bool = False  # look for labels that are probably wrong, too: pip install 'ulmfit-app[labels]'
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,18 @@ class StageArguments:
     """Carry out one stage of a run again, from what the stages before it left, with the run's settings."""
 
     run: Positional[Path]  # the run folder
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """Write the report of a run again, or that of anybody's predictions, which needs no model."""
+
+    # the run folder, or a file of predictions: columns of texts and true labels, and p_LABEL for each label
+    run: Positional[Path]
+    out: Path | None = None  # of predictions: the report's folder; None: reports/FILE
+    text: str = "text"  # of predictions: the column of the texts
+    label: str = "label"  # of predictions: the column of the true labels
+    encoding: str = "utf-8"  # of predictions
 
 
 @dataclass(frozen=True)
@@ -183,12 +208,13 @@ def _machines_preset() -> str:
     return "laptop"
 
 
-def run(argv: list[str]) -> None:
+def _settings_from(arguments_class: type, argv: list[str], prog: str) -> tuple[str, RunArguments, Settings]:
+    """The preset's name, the arguments, and the settings that both give."""
     named = _preset_in(argv)
     helping = bool({"-h", "--help"} & set(argv))
     preset = named if named in PRESETS else "laptop" if named or helping else _machines_preset()
     values = {f.name: getattr(PRESETS[preset], f.name) for f in fields(Settings)}
-    arguments = tyro.cli(RunArguments, args=argv, default=RunArguments(**values), prog="python -m ulmfit_app.run")
+    arguments = tyro.cli(arguments_class, args=argv, default=arguments_class(**values), prog=prog)
     if arguments.minutes is not None and not arguments.minutes > 0:
         raise SettingError(f"--minutes must be more than 0, not {arguments.minutes:g}.")
     settings = arguments.settings()
@@ -198,7 +224,12 @@ def run(argv: list[str]) -> None:
         settings = replace(settings, data=replace(settings.data, source=str(source.absolute())))
     if settings.data.data is not None:
         settings = replace(settings, data=replace(settings.data, data=settings.data.data.absolute()))
-    out = arguments.out or Path("runs") / f"{source.stem}-{preset}"
+    return preset, arguments, settings
+
+
+def run(argv: list[str]) -> None:
+    preset, arguments, settings = _settings_from(RunArguments, argv, "python -m ulmfit_app.run")
+    out = arguments.out or Path("runs") / f"{Path(settings.data.source).stem}-{preset}"
 
     print("Starting …", flush=True)
     from ulmfit_app.evaluation.page import named_scores
@@ -229,10 +260,26 @@ def inspect(argv: list[str]) -> None:
     from ulmfit_app import inspection
 
     inspection.check_out(out, arguments.data.source)
-    found = inspection.inspect(arguments.data, arguments.tokens, arguments.seed)
+    found = inspection.inspect(arguments.data, arguments.tokens, arguments.seed, arguments.label_errors)
     page = found.write(out)
     print(found.as_text())
     print(f"Page: {page}, with the texts to look at in {page.with_name('suspects.csv')}")
+
+
+def experiment(argv: list[str]) -> None:
+    if argv[:1] != ["ablation"]:
+        raise SettingError("Expected: python -m ulmfit_app experiment ablation imdb, trec6, or a file of yours")
+    preset, arguments, settings = _settings_from(AblationArguments, argv[1:], "python -m ulmfit_app experiment ablation")
+    if arguments.seeds < 1:
+        raise SettingError(f"--seeds must be 1 or more, not {arguments.seeds}.")
+    out = arguments.out or Path("experiments") / f"ablation-{Path(settings.data.source).stem}-{preset}"
+
+    print("Starting …", flush=True)
+    from ulmfit_app import experiments
+
+    table, findings = experiments.ablation(out, settings, arguments.seeds, arguments.minutes)
+    print(experiments.as_markdown(table, findings))
+    print(f"Table: {out / 'ablation.md'}, figure: {out / 'ablation.png'}")
 
 
 def pretrain(argv: list[str]) -> None:
@@ -267,6 +314,21 @@ def _stage(verb: str, name: str, argv: list[str]) -> None:
 
     arguments = tyro.cli(StageArguments, args=argv, prog=f"python -m ulmfit_app {verb}")
     print("Done:", *Run(arguments.run).repeat(name))
+
+
+def report(argv: list[str]) -> None:
+    arguments = tyro.cli(ReportArguments, args=argv, prog="python -m ulmfit_app report")
+    path = arguments.run
+    if path.is_dir():
+        if arguments != ReportArguments(path):
+            raise SettingError(f"{path} is a run folder, whose report has its place and its data. Expected: report {path}")
+        _stage("report", "report", argv)
+        return
+
+    from ulmfit_app.predictions import report_predictions
+
+    out = arguments.out or Path("reports") / path.stem
+    report_predictions(path, out, arguments.text, arguments.label, arguments.encoding)
 
 
 def predict(argv: list[str]) -> None:
@@ -330,10 +392,11 @@ def perplexity(argv: list[str]) -> None:
 VERBS = {
     "run": run,
     "inspect": inspect,
+    "experiment": experiment,
     "pretrain": pretrain,
     "finetune": lambda argv: _stage("finetune", "lm", argv),
     "classify": lambda argv: _stage("classify", "classifier", argv),
-    "report": lambda argv: _stage("report", "report", argv),
+    "report": report,
     "predict": predict,
     "explain": explain,
     "generate": generate,

@@ -1,5 +1,7 @@
 """Which of many texts are nearly the same, in time that grows with their number and not with its square."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -54,6 +56,16 @@ def near_copies(store: TokenStore, copies: np.ndarray) -> np.ndarray:
     linked = (a[likely][alike], b[likely][alike])
     graph = coo_array((np.ones(sum(alike), bool), linked), shape=(len(first), len(first)))
     return connected_components(graph, directed=False)[1][np.searchsorted(distinct, copies)].astype(np.int64)
+
+
+def copied(store: TokenStore, texts: Sequence[str], of: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Which of some texts have a copy among others: "word for word", "nearly" or "no" for each text of `of`, in order.
+
+    texts: those of the store as they are. of, among: boolean [n_texts].
+    """
+    equal = np.unique(np.asarray(texts, object), return_inverse=True)[1]
+    found = [np.isin(groups[of], groups[among]) for groups in (equal, near_copies(store, equal))]
+    return np.select(found, ["word for word", "nearly"], "no")
 
 
 def runs(words: np.ndarray) -> np.ndarray:

@@ -89,8 +89,8 @@ class Explanation:
             lines += ["", f"In the text, what speaks {mark('for', 1)} the label and {mark('against', -1)} it:"]
         return "\n".join([*lines, self._marked(rows, _visible, lambda row: mark(_visible(row.word), row.score))])
 
-    def html(self, top: int = TOP) -> str:
-        """A fragment for a page: the text with its strongest words marked, escaped, and a sentence that says how."""
+    def html(self, top: int = TOP, how: bool = True) -> str:
+        """A fragment for a page: the text with its strongest words marked, escaped. how: with a sentence that says how."""
         rows = self.strongest(top)
         largest = rows["score"].abs().max()
 
@@ -102,9 +102,9 @@ class Explanation:
             tag, rgb = ("b", "31 119 180") if row.score > 0 else ("u", "255 127 14")
             return f'<{tag} style="background: rgb({rgb} / {share:.2f})" title="{title}">{escape(row.word)}</{tag}>'
 
-        how = f"{escape(self._heading())} <b>Bold</b> words speak for it, <u>underlined</u> ones against it."
-        text = self._marked(rows, escape, mark)
-        return f'<p class="how">{how}</p><p dir="auto" style="white-space: pre-wrap">{text}</p>'
+        text = f'<p dir="auto" style="white-space: pre-wrap">{self._marked(rows, escape, mark)}</p>'
+        key = f"{escape(self._heading())} <b>Bold</b> words speak for it, <u>underlined</u> ones against it."
+        return f'<p class="how">{key}</p>{text}' if how else text
 
     _repr_html_ = html
 

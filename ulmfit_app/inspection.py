@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from ulmfit_app.corpus import SPLITS, Corpus, load_corpus, overlaps
 from ulmfit_app.duplicates import ALIKE, RUN, near_copies
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation import figures
+from ulmfit_app.evaluation.baselines import FOLDS, out_of_fold
+from ulmfit_app.evaluation.findings import Finding, findings_page
 from ulmfit_app.evaluation.metrics import accuracy_interval
-from ulmfit_app.evaluation.page import Finding, findings_page
 from ulmfit_app.reading import quoted
 from ulmfit_app.tokenizer import FAKE, SPECIALS, repair_html
 from ulmfit_app.tokens import TokenStore, make_vocab, tokenize
@@ -36,6 +38,7 @@ LOPSIDED = 0.8  # of the test texts in one class
 SHIFTED = 0.1  # between a class's shares of train and of test
 LONG = 0.05  # of the texts have more tokens than carry gradients
 UNKNOWN = 0.05  # of the tokens of test
+SUSPECTED = 0.05  # of the labels of train
 N_UNKNOWN = 15  # words shown
 
 # UTF-8 read as Windows-1252 or Latin-1: a byte that begins a character, then those that go on with it. A letter that ends a
@@ -113,11 +116,16 @@ class Inspection:
         return folder / "inspection.html"
 
 
-def inspect(data: DataSettings, tokens: TokenSettings, seed: int) -> Inspection:
+def inspect(data: DataSettings, tokens: TokenSettings, seed: int, label_errors: bool = False) -> Inspection:
     """Read, split and tokenize the texts that `data` names, as a run with the same settings would, and look at them.
 
-    Raises what load_corpus, tokenize and make_vocab raise.
+    label_errors: look for labels of train that are probably wrong, too, which learns from the texts several times.
+    Raises SettingError where that is asked for without cleanlab, and what load_corpus, tokenize and make_vocab raise.
     """
+    if label_errors and find_spec("cleanlab") is None:
+        raise SettingError(
+            "Looking for label errors needs cleanlab, which is not installed. Run: pip install 'ulmfit-app[labels]'"
+        )
     corpus = load_corpus(data, seed)
     store = TokenStore.open(tokenize(corpus.table["text"].tolist(), tokens.language))
     options = _options(data, tokens, seed)
@@ -127,7 +135,7 @@ def inspect(data: DataSettings, tokens: TokenSettings, seed: int) -> Inspection:
         f"Before training on {Path(data.source).name}",
         f"{len(known.table):,} texts from {corpus.origin}; {len(corpus.labels)} classes; tested on: {corpus.test_name}.",
         corpus.notes,
-        [check(known) for check in CHECKS],
+        [check(known) for check in CHECKS] + ([_label_errors(known, seed)] if label_errors else []),
         {
             "Classes": figures.balance_figure(known.class_counts()),
             "Lengths": figures.lengths_figure({split: lengths[split] for split in SPLITS if split in lengths}, known.reach),
@@ -317,6 +325,37 @@ def _duplicates(data: _Data) -> Finding:
         data.mend("Drop all but one of each group"),
         all_copies >= NOTABLE * n,
         suspects=data.grouped(data.table.index[near.duplicated(keep=False)], several),
+    )
+
+
+def _label_errors(data: _Data, seed: int) -> Finding:
+    """Confident learning (Northcutt et al. 2021, J. Artif. Intell. Res. 70): what contradicts a label more than is usual."""
+    from cleanlab.filter import find_label_issues
+
+    train = data.table[data.table["split"] == "train"]
+    # A class that not every fold can hold out would be improbable everywhere, and all its labels suspect.
+    judged = train[train.groupby("label")["near"].transform("nunique") >= FOLDS]
+    skipped = sorted(set(train["label"]) - set(judged["label"]))
+    truth, labels = pd.factorize(judged["label"], sort=True)
+    rows, guesses = np.zeros(0, int), []
+    if len(labels) > 1:
+        groups, language = judged["near"].to_numpy(), data.tokens.language
+        probabilities = out_of_fold(judged["text"].tolist(), truth, len(labels), groups, seed, language)
+        rows = find_label_issues(truth, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+        guesses = [f"probably {labels[of.argmax()]} ({of.max():.0%})" for of in probabilities[rows]]
+    found = (
+        f"{_of(len(rows), len(judged), 'labels of train')} look wrong to cleanlab, by what TF-IDF with logistic "
+        f"regression says of each text after learning from the others ({FOLDS} folds)."
+    )
+    if skipped:
+        found += f" Not judged, for they have under {FOLDS} different texts: {quoted(skipped)}."
+    return Finding(
+        "Suspected label errors",
+        found,
+        "A wrong label unteaches the right one. Some of these are right, and their texts hard: read them.",
+        data.mend("Correct the labels that are wrong"),
+        len(rows) >= SUSPECTED * max(len(judged), 1),
+        suspects=data.suspects(judged.index[rows], guesses),
     )
 
 

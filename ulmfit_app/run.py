@@ -35,11 +35,13 @@ from ulmfit_app import budget, classifier, language_model
 from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
 from ulmfit_app.config import PAPER, PRESETS, DataSettings, Settings, from_json, to_json
 from ulmfit_app.corpus import Corpus, load_corpus
+from ulmfit_app.duplicates import copied
 from ulmfit_app.errors import RunFolderError, UserError
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 from ulmfit_app.evaluation.calibration import Calibration, fit_temperature, tempered
-from ulmfit_app.evaluation.metrics import check_predictions
+from ulmfit_app.evaluation.metrics import accuracy_interval, check_predictions
 from ulmfit_app.evaluation.report import write_report
+from ulmfit_app.explanation import explain
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.predictor import BidirectionalPredictor, Predictor, prediction_table
 from ulmfit_app.recipes import Plan, language_model_phases
@@ -51,6 +53,8 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 CONFIG_PARTS = ("preset", "minutes", "requested", "settings")  # of config.json, which the next start needs
 STAGES = ("tokens", "lm", "classifier", "report")  # a backward one is called lm-backward or classifier-backward
+N_EXPLAINED = 10  # errors in the report
+EXPLAINED_TOKENS = 500  # of a text at most, so that ten take seconds
 VALIDATION = "validation.csv"  # beside a classifier: its probabilities of the validation split, at temperature 1
 
 
@@ -432,7 +436,7 @@ class Run:
         each = predictor.each(store, test, "Scoring the test split")
         before = np.mean(list(each.values()), axis=0)
         probabilities = tempered(before, predictor.temperature)
-        calibration = Calibration(predictor.temperature, before, *_validated(folders))
+        calibration = Calibration(predictor.temperature, before, *validated(folders))
         directions = None
         if isinstance(predictor, BidirectionalPredictor):
             bundles = (predictor.bundle, predictor.backward.bundle)
@@ -441,6 +445,7 @@ class Run:
         test_texts = texts[rows["row"][test]].tolist()
         predictions = prediction_table(test_texts, probabilities, predictor.labels)
         predictions.insert(1, "label", rows["label"][test].to_numpy())
+        predictions["copy_in_train"] = self._copied(rows)
         with replacing(folder / "predictions.csv") as draft:
             predictions.to_csv(draft, index=False)
         histories = {
@@ -449,7 +454,16 @@ class Run:
             for part, stage in (("language model", "lm"), ("classifier", "classifier"))
         }
         baselines, facts = self._baselines(rows, test_texts), self._facts(histories)
-        write_report(folder, predictions, baselines, histories, facts, directions, calibration)
+        facts["notes"].append(_copies_note(predictions))
+        explanations = _explained(predictor, predictions, store.lengths()[test])
+        write_report(folder, predictions, baselines, histories, facts, directions, calibration, explanations)
+
+    def _copied(self, rows: pd.DataFrame) -> np.ndarray:
+        """Of each tested text, whether the classifier learned from a copy of it, as duplicates.copied says it."""
+        texts = self.corpus.table["text"][rows["row"]].tolist()
+        # As they were tokenized: among the numbers of a vocabulary, texts would agree in all words that it lacks.
+        store = TokenStore.open(tokenize(texts, self.settings.tokens.language))
+        return copied(store, texts, *(rows["split"].to_numpy() == split for split in ("test", "train")))
 
     def _baselines(self, rows: pd.DataFrame, test_texts: list[str]) -> dict[str, np.ndarray]:
         """What the classifier has to beat: the training labels' shares, and TF-IDF on the same labels and on all."""
@@ -500,6 +514,33 @@ class Run:
         }
 
 
+def _copies_note(predictions: pd.DataFrame) -> str:
+    """How many tested texts have a copy in train, and the accuracy without them, as a sentence."""
+    alone = predictions["copy_in_train"] == "no"
+    n, n_copies = int(alone.sum()), int((~alone).sum())
+    if not n_copies:
+        return f"None of the {n:,} tested texts has a copy, or nearly one, in train."
+    exact = int((predictions["copy_in_train"] == "word for word").sum())
+    found = f"{n_copies:,} of {len(alone):,} tested texts have a copy in train, {exact:,} of them word for word"
+    if not n:
+        return f"{found}: there is no accuracy without them."
+    right = int((predictions["label"] == predictions["predicted"])[alone].sum())
+    low, high = accuracy_interval(right, n)
+    return f"{found}; without them the accuracy is {right / n:.1%} ({low:.1%} to {high:.1%}, n = {n:,})."
+
+
+def _explained(predictor: Predictor, predictions: pd.DataFrame, lengths: np.ndarray) -> dict[int, str]:
+    """The wrong predictions that the classifier was surest of, explained: row -> HTML.
+
+    lengths: of the texts, in tokens. Occlusion takes longer than in proportion to it.
+    """
+    predicted, label = predictions["predicted"].to_numpy(), predictions["label"].to_numpy()
+    short = np.flatnonzero((predicted != label) & (lengths <= EXPLAINED_TOKENS))
+    worst = short[np.argsort(-predictions["confidence"].to_numpy()[short], kind="stable")][:N_EXPLAINED]
+    log.info("Explaining %d of the wrong predictions.", len(worst))
+    return {int(row): explain(predictor, predictions["text"][row]).html(how=False) for row in worst}
+
+
 def load_predictor(folder: Path, precision: str = "auto") -> Predictor:
     """A run's classifier, or both where it is bidirectional. precision: as in Predictor.
 
@@ -513,11 +554,11 @@ def load_predictor(folder: Path, precision: str = "auto") -> Predictor:
     if len(folders) == 1:
         return Predictor(*folders, precision)
     # It depends on both classifiers, each of which may be trained again alone: fitted here, it is never that of other ones.
-    known = _validated(folders)
+    known = validated(folders)
     return BidirectionalPredictor(*folders, precision, fit_temperature(*known)[0] if known else 1.0)
 
 
-def _validated(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray] | None:
+def validated(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray] | None:
     """What classifiers in these folders made of the validation split: probabilities [n, n_classes], the mean of theirs, at
     temperature 1, and the true classes [n]. None where one of them is of a version that did not keep them.
 

@@ -3,11 +3,13 @@
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
 
 # Written without spaces between words, so that what stands between two spaces is a sentence.
 WITHOUT_SPACES = {"zh", "ja", "th", "lo", "km", "my"}
 # L-BFGS keeps about 25 vectors as long as the coefficients (n-grams times classes): half a gigabyte at this length.
 MAX_COEFFICIENTS = 5_000_000
+FOLDS = 5
 
 
 def majority(train_truth: np.ndarray, n_test: int, n_classes: int) -> np.ndarray:
@@ -56,3 +58,19 @@ def tfidf_logistic_regression(
     probabilities = np.zeros((len(test_texts), n_classes))
     probabilities[:, model.classes_] = model.predict_proba(vectorizer.transform(test_texts))
     return probabilities / probabilities.sum(axis=1, keepdims=True)
+
+
+def out_of_fold(
+    texts: list[str], truth: np.ndarray, n_classes: int, groups: np.ndarray, seed: int, language: str = "en"
+) -> np.ndarray:
+    """What tfidf_logistic_regression says of each text when it has learned from the others: FOLDS-fold cross-validation.
+
+    truth: [n] class indices; groups: [n] a number that texts have in common which must not be parted, such as copies.
+    Returns probabilities [n, n_classes]. Raises ValueError where a fold would leave a single class to learn from.
+    """
+    probabilities = np.zeros((len(texts), n_classes))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    for learned, held_out in folds.split(texts, truth, groups):
+        known, unknown = ([texts[i] for i in part] for part in (learned, held_out))
+        probabilities[held_out] = tfidf_logistic_regression(known, truth[learned], unknown, n_classes, seed, language)
+    return probabilities

@@ -144,14 +144,14 @@ def calibration_error_by_chance(probabilities: np.ndarray, seed: int = 0) -> flo
     return float(np.quantile(errors, 0.95))
 
 
-def before_and_after(calibration: Calibration, probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> dict:
+def before_and_after(calibration: Calibration, probabilities: np.ndarray, truth: np.ndarray) -> dict:
     """Every number of the report about one temperature, as plain data that JSON can hold (never NaN).
 
-    probabilities: of the tested texts, calibrated; labels: the class names, in the order of their columns.
+    probabilities: of the tested texts, calibrated.
     Returns temperature (1 beside temperature_undefined, the reason, where none could be fitted); n_validation; before and
     after (accuracy and metrics.calibration_scores, on the tested texts); expected_calibration_error_by_chance; thresholds,
     one for each wanted error (wanted_error, threshold, and what it gives on validation, where it is chosen, and on test, as
-    `answered` has it); and notes, sentences on what is undefined here.
+    `answered` has it).
     """
 
     def scores(of: np.ndarray) -> dict:
@@ -182,12 +182,11 @@ def before_and_after(calibration: Calibration, probabilities: np.ndarray, truth:
         "after": scores(probabilities),
         "expected_calibration_error_by_chance": calibration_error_by_chance(probabilities),
         "thresholds": thresholds,
-        "notes": _undefined(truth, labels),
     }
 
 
-def _undefined(truth: np.ndarray, labels: list[str]) -> list[str]:
-    """What the tested texts cannot tell, in sentences."""
+def undefined(truth: np.ndarray, labels: list[str]) -> list[str]:
+    """What the tested texts cannot tell, in sentences. labels: the class names, in the order of their indices."""
     notes = []
     if len(truth) < N_BINS:
         notes.append(

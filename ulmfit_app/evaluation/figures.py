@@ -5,6 +5,8 @@ Texts on a figure are class names and counts only; `probabilities` and `truth` a
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, fontManager, get_font
+from matplotlib.font_manager import FontEntry, findfont, findSystemFonts, fontManager, get_font
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
@@ -180,7 +182,7 @@ def risk_coverage_figure(probabilities: np.ndarray, truth: np.ndarray, threshold
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_title(f"Error by how many texts are answered, n = {len(truth):,}")
-    axes.legend(loc="upper left", fontsize=9, framealpha=0.8, edgecolor="none")
+    axes.legend(loc="upper center", fontsize=9, framealpha=0.8, edgecolor="none")
     return figure
 
 
@@ -231,6 +233,43 @@ def comparison_figure(scores: dict[str, dict]) -> Figure:
     axes.grid(axis="x", color="0.9")
     axes.tick_params(axis="y", length=0)
     axes.set_title(f"Accuracy on the same texts, n = {next(iter(scores.values()))['n']:,}")
+    return figure
+
+
+def ablation_figure(table: pd.DataFrame) -> Figure:
+    """Errors with 95 % intervals, a line a row, in groups; crosses are the paper's.
+
+    table: what experiments.compared returns, of one table or several.
+    """
+    groups = list(table.groupby("table", sort=False))
+    figure, axes = _axes(7.5, 1.2 + 0.27 * (len(table) + 1.6 * len(groups)))
+    height, ticks = 0.0, {}
+    for name, rows in groups:
+        axes.annotate(
+            name,
+            (0, height),
+            (-150, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            weight="bold",
+            va="center",
+            fontsize=9,
+        )
+        for row in rows.itertuples():
+            height += 1
+            last = row.row == rows["row"].iloc[-1]
+            colour = BLUE if last else GREY
+            axes.plot([row.low, row.high], [height, height], color=colour, linewidth=2, marker="|", markersize=7)
+            axes.plot(row.error, height, "o", color=colour, markersize=5)
+            if not math.isnan(row.paper):
+                axes.plot(row.paper, height, "x", color=ORANGE, markersize=6)
+            ticks[height] = row.row
+        height += 1.6
+    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=9)
+    axes.set(ylim=(height - 0.8, -0.8), xlabel="error (%), with 95% interval; orange: the paper's")
+    axes.grid(axis="x", color="0.9")
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(f"What each part of ULMFiT is worth, n = {int(table['n'].max()):,}")
     return figure
 
 
@@ -338,8 +377,7 @@ def _drawable_labels(labels: list[str]) -> tuple[list[str], list[str], list[str]
 
     A name with a character that no installed font holds becomes the number of the class, counted from 1.
     """
-    families, missing = _font_families({character for label in labels for character in label if not character.isspace()})
-    hidden = [index for index, label in enumerate(labels) if missing & set(label)]
+    families, hidden = _fonts_for(labels)
     names = [_plain(_shortened(label)) for label in labels]
     for index in hidden:
         names[index] = f"class {index + 1}"
@@ -349,11 +387,22 @@ def _drawable_labels(labels: list[str]) -> tuple[list[str], list[str], list[str]
     return names, families, ["numbered where no font has the name"]
 
 
+def undrawable(labels: list[str]) -> list[int]:
+    """The indices of the class names that figures show as numbers, since no installed font has all their characters."""
+    return _fonts_for(labels)[1]
+
+
+def _fonts_for(labels: list[str]) -> tuple[list[str], list[int]]:
+    """Font families that hold the class names, and the indices of the names that some character is lacking for."""
+    families, missing = _font_families({character for label in labels for character in label if not character.isspace()})
+    return families, [index for index, label in enumerate(labels) if missing & set(label)]
+
+
 def _font_families(characters: set[str]) -> tuple[list[str], set[str]]:
     """Installed fonts that together hold the characters, our own first, and the characters that none of them holds."""
     families = [FONT]
     missing = characters - _characters_of(findfont(FONT))
-    for entry in fontManager.ttflist:
+    for entry in _installed_fonts():
         if not missing:
             break
         # Last Resort holds a box for every character there is.
@@ -364,6 +413,16 @@ def _font_families(characters: set[str]) -> tuple[list[str], set[str]]:
             families.append(entry.name)
             missing -= held
     return families, missing
+
+
+def _installed_fonts() -> Iterator[FontEntry]:
+    """The fonts that matplotlib found when it first ran on this machine, then those that have come since."""
+    known = list(fontManager.ttflist)
+    yield from known
+    for file in sorted(set(findSystemFonts()) - {entry.fname for entry in known}):
+        with suppress(RuntimeError, OSError):  # one that matplotlib cannot read
+            fontManager.addfont(file)
+    yield from fontManager.ttflist[len(known) :]
 
 
 def _characters_of(font_file: str) -> set[str]:

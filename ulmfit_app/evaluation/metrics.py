@@ -129,8 +129,8 @@ def score(probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> di
 
     labels: the class names, in the order of the columns of `probabilities`.
     Returns n, accuracy, accuracy_ci95 [low, high], what calibration_scores returns, macro_f1 (mean over the classes whose
-    F1 is defined), per_class {label: precision, recall, f1, support} and confusion_matrix (rows: true class, columns:
-    predicted class, counts).
+    F1 is defined), per_class {label: precision, recall, recall_ci95, f1, support} and confusion_matrix (rows: true class,
+    columns: predicted class, counts).
     A number that is undefined is None, and the class then has a key `undefined` that says why.
     Raises ValueError when the arrays do not fit each other or hold no probabilities.
     """
@@ -159,13 +159,17 @@ def paired_comparison(right: np.ndarray, other_right: np.ndarray) -> dict:
     right, other_right: boolean [n], whether each classifier is right on each text. Texts that both get right, or both
     wrong, say nothing about which is better; the p-value is that of a fair coin on the rest.
     Comparing the two accuracy intervals instead would be too cautious: it ignores that the texts are the same.
-    Returns accuracy_difference (first minus other), only_first_right, only_other_right (counts) and p_value.
+    Returns accuracy_difference (first minus other), accuracy_difference_ci95 (Agresti and Min 2005, Stat. Med. 24, the
+    interval after half a text more in each cell), only_first_right, only_other_right (counts) and p_value.
     """
     only_first = int((right & ~other_right).sum())
     only_other = int((other_right & ~right).sum())
     disagreements = only_first + only_other
+    n, first, other = len(right) + 2, only_first + 0.5, only_other + 0.5
+    centre, half_width = (first - other) / n, Z_95 * math.sqrt(first + other - (first - other) ** 2 / n) / n
     return {
         "accuracy_difference": (only_first - only_other) / len(right),
+        "accuracy_difference_ci95": [max(centre - half_width, -1.0), min(centre + half_width, 1.0)],
         "only_first_right": only_first,
         "only_other_right": only_other,
         "p_value": float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0,
@@ -178,6 +182,7 @@ def _class_scores(matrix: np.ndarray, index: int) -> dict:
     scores = {
         "precision": hits / predicted if predicted else None,
         "recall": hits / support if support else None,
+        "recall_ci95": list(accuracy_interval(hits, support)) if support else None,
         "f1": 2 * hits / (predicted + support) if predicted + support else None,
         "support": support,
     }

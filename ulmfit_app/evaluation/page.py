@@ -1,24 +1,15 @@
-"""The report, or what an inspection found, as one HTML page: pictures and style inside it.
-
-It loads nothing, runs nothing and opens offline.
-"""
-
-import base64
-from dataclasses import dataclass
-from html import escape
-from string import Template
+"""The report of a run, or of anybody's predictions, as one HTML page."""
 
 import numpy as np
 import pandas as pd
 
+from ulmfit_app.evaluation.markup import MAX_NAME, class_name, cut, document, listed, page_file, picture, table, text
+
 MODEL = "ULMFiT"
-N_SHOWN_ERRORS = 20
-N_SHOWN_SUSPECTS = 10
-MAX_TEXT = 600  # characters of an error's text
-MAX_NAME = 80  # characters of a class name
+MAX_TEXT = 300  # characters of an error's text
 N_CONFUSIONS = 15
 SIGNIFICANT = 0.05  # p-value below which two models count as told apart
-OF_THE_HEADING = ("data_set", "test_name", "notes", "durations")  # facts that have a place of their own
+OF_THE_HEADING = ("model", "data_set", "test_name", "notes", "durations")  # facts that have a place of their own
 
 CAPTIONS = {
     "accuracy": "Each dot is an accuracy, each line its 95% interval: where the accuracy on endlessly many texts of "
@@ -30,121 +21,57 @@ CAPTIONS = {
     "which predictions to check by hand.",
     "reliability": "A well calibrated model lies on the dashed line: of the texts it is 80% sure of, 80% are right. "
     "Points below the line mean that it is too sure of itself. Vertical lines are 95% intervals; the bars count the "
-    "texts. What is orange is from before calibration.",
+    "texts.",
     "risk_coverage": "From left to right more and more of the tested texts are answered, the most confident first; the line "
-    "is how often the answers are wrong. Where it rises steadily, confidence tells which texts to leave to people. Marks "
-    "show what the thresholds of the table give here; the dotted line of the same colour is the error that was wanted.",
+    "is how often the answers are wrong. Where it rises steadily, confidence tells which texts to leave to people.",
+}
+CAPTIONS_CALIBRATED = {
+    "reliability": " What is orange is from before calibration.",
+    "risk_coverage": " Marks show what the thresholds of the table give here; the dotted line of the same colour is the "
+    "error that was wanted.",
+}
+# The first is the order in which they stand.
+ORDERS = {
+    "surest": "surest first",
+    "unsure": "least sure first",
+    "shortest": "shortest text first",
+    "longest": "longest text first",
+    "row": "row of the predictions",
 }
 
-# The policy in the second line keeps the page from loading or running anything, whatever stands in a text.
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-body { margin: 0 auto; max-width: 58rem; padding: 1.5rem 1rem 4rem; color: #1a1a1a; background: #fff;
-  font: 1.0625rem/1.55 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
-p, ul, figcaption { max-width: 44rem; }
-h1 { font-size: 1.8rem; line-height: 1.2; margin: 0.5rem 0; }
-h2 { font-size: 1.25rem; margin: 2.8rem 0 0.8rem; padding-top: 0.6rem; border-top: 1px solid #999; }
-h3 { font-size: 1.0625rem; margin: 1.8rem 0 0.4rem; }
-.test { color: #444; margin: 0 0 1.2rem; }
-.wide { overflow-x: auto; }
-.tall { max-height: 32rem; overflow-y: auto; }
-table { border-collapse: collapse; font: 0.875rem/1.4 system-ui, "DejaVu Sans", sans-serif;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 1rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
-thead th { border-bottom: 1px solid #555; vertical-align: bottom; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-tbody th { font-weight: normal; min-width: 6rem; max-width: 20rem; overflow-wrap: break-word; }
-.results tbody tr:first-child > * { font-weight: 600; }
-table table th, table table td { border: 0; padding-top: 0; }
-figure { margin: 1.6rem 0; }
-img { display: block; max-width: 100%; min-width: calc(0.53 * var(--width)); height: auto; }
-figcaption, .how { font-size: 0.9375rem; color: #444; }
-article { margin: 1.2rem 0; }
-article p { margin: 0.2rem 0; overflow-wrap: anywhere; }
-article .what { font: 600 0.875rem/1.4 system-ui, "DejaVu Sans", sans-serif; }
-@media print { body { max-width: none; font-size: 10pt; } .tall { max-height: none; overflow: visible; }
-  img { min-width: 0; max-height: 22cm; width: auto; } figure, tr, article { break-inside: avoid; }
-  h2, h3 { break-after: avoid; } }
-</style></head><body>
-<h1>$title</h1>
-<p class="test">$about</p>
-$body
-</body></html>
-""")
 
-
-def page(metrics: dict, errors: pd.DataFrame, pngs: dict[str, bytes], facts: dict) -> str:
+def page(
+    metrics: dict, errors: pd.DataFrame, pngs: dict[str, bytes], facts: dict, explanations: dict[int, str] | None = None
+) -> str:
     """The whole page.
 
-    metrics: what report.compare returns. errors: what report.worst_errors returns. pngs: the figures by name, those of
-    the training under names that begin with "training". facts: as in report.write_report.
+    metrics: what metrics.json holds. errors: what report.worst_errors returns. pngs: the figures by name, those of
+    the training under names that begin with "training". facts, explanations: as in report.write_report.
     """
-    model = metrics["model"]
-    title = f"{MODEL} on {facts['data_set']}" if "data_set" in facts else f"{MODEL}: report"
+    model, title = metrics["model"], _sentence(model_name(metrics))
+    title += f" on {facts['data_set']}" if "data_set" in facts else ": report"
     test = f"Tested on {facts.get('test_name', 'texts it was not trained on')}: n = {model['n']:,} texts, "
-    pictures = {name: _figure(name, png) for name, png in pngs.items()}
+    captions = CAPTIONS
+    if "calibration" in metrics:
+        captions = {key: caption + CAPTIONS_CALIBRATED.get(key, "") for key, caption in CAPTIONS.items()}
+    pictures = {key: picture(key, png, captions.get(key, "")) for key, png in pngs.items()}
     sections = [
         _summary(metrics, facts.get("notes", [])),
         f'<h2>Results</h2><div class="results">{_results(metrics)}</div>' + pictures["accuracy"],
         "<h2>Classes</h2>" + pictures["confusion_matrix"] + _confusions(model) + _classes(model),
+        "<h2>Parts of the texts</h2>" + _slices(metrics),
         "<h2>Confidence</h2>" + pictures["confidence"] + _confidence(metrics, pictures),
-        _training([picture for name, picture in pictures.items() if name.startswith("training")]),
-        "<h2>The most confident errors</h2>" + _errors(errors, model),
-        "<h2>The run</h2>" + _run(facts),
+        _training([one for key, one in pictures.items() if key.startswith("training")]),
+        _run(facts),
+        "<h2>The most confident errors</h2>" + _errors(errors, metrics, explanations or {}),
     ]
-    return _page(title, f"{test}{len(model['per_class'])} classes.", sections)
+    script = page_file("page.js") if len(errors) else ""
+    return document(title, f"{test}{len(model['per_class'])} classes.", sections, script)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one check of a data set found, ready for people.
-
-    name: of the check. found: what was counted, in sentences. meaning: for a run, in one sentence. trouble: whether it can
-    change what a run is worth. advice: what to do then, with the command.
-    table: numbers behind it, all cells strings, the first column names. suspects: the texts it is about, columns group (the
-    same for texts that belong together), split, label, excerpt and text.
-    """
-
-    name: str
-    found: str
-    meaning: str
-    advice: str
-    trouble: bool
-    table: pd.DataFrame | None = None
-    suspects: pd.DataFrame | None = None
-
-
-def findings_page(
-    title: str, about: str, verdict: str, notes: list[str], findings: list[Finding], pngs: dict[str, bytes]
-) -> str:
-    """A page of findings. verdict, notes: sentences. pngs: figures by the name of their finding."""
-    overview = [[one.name, "trouble" if one.trouble else "in order"] for one in findings]
-    sections = [f"<p>{_text(verdict)}</p>", _table(["check", "found"], overview, names=(0, 1)), _notes(notes)]
-    for one in findings:
-        html = f"<h2>{_text(one.name)}</h2>" + "".join(f"<p>{_text(part)}</p>" for part in (one.found, one.meaning))
-        if one.trouble:
-            html += f"<p><strong>To do:</strong> {_text(one.advice)}</p>"
-        if one.name in pngs:
-            html += _figure(one.name, pngs[one.name])
-        if one.table is not None and len(one.table):
-            html += _table(list(one.table), one.table.to_numpy().tolist())
-        if one.suspects is not None and len(one.suspects):
-            shown = one.suspects.head(N_SHOWN_SUSPECTS)
-            html += f'<p class="how">{len(shown):,} of {len(one.suspects):,} such texts; all are in suspects.csv.</p>'
-            for suspect in shown.itertuples():
-                label, group = (f"<bdi>{_text(_cut(str(name), MAX_NAME))}</bdi>" for name in (suspect.label, suspect.group))
-                what = f"{group}: {suspect.split}{', labelled ' + label if suspect.label else ''}"
-                html += f'<article><p class="what">{what}</p><p dir="auto">{_text(suspect.excerpt)}</p></article>'
-        sections.append(html)
-    return _page(title, about, sections)
-
-
-def _page(title: str, about: str, sections: list[str]) -> str:
-    return PAGE.substitute(title=_text(title), about=_text(about), body="\n".join(sections))
+def model_name(metrics: dict) -> str:
+    """What the model is called: the fact `model`, or ULMFiT without one. metrics: what metrics.json holds."""
+    return metrics.get("facts", {}).get("model", MODEL)
 
 
 def named_scores(metrics: dict) -> dict[str, dict]:
@@ -152,8 +79,9 @@ def named_scores(metrics: dict) -> dict[str, dict]:
 
     metrics: what report.compare returns.
     """
-    directions = {f"{MODEL}, {name} alone": scores for name, scores in metrics.get("directions", {}).items()}
-    return {MODEL: metrics["model"], **directions, **metrics["baselines"]}
+    model = model_name(metrics)
+    directions = {f"{model}, {which} alone": scores for which, scores in metrics.get("directions", {}).items()}
+    return {model: metrics["model"], **directions, **metrics["baselines"]}
 
 
 def verdict(metrics: dict, baseline: str) -> str:
@@ -176,8 +104,9 @@ def verdict(metrics: dict, baseline: str) -> str:
         finding = f"does not beat {rival}: it is {-gain:.1f} points below, {by_chance}"
     (low, high), (other_low, other_high) = model["accuracy_ci95"], other["accuracy_ci95"]
     p_value = "p < 0.0001" if paired["p_value"] < 0.0001 else f"p = {paired['p_value']:.2g}"
-    return (
-        f"{MODEL} {finding} ({MODEL} alone is right on {paired['only_first_right']:,} texts, the baseline alone on "
+    name = model_name(metrics)
+    return _sentence(
+        f"{name} {finding} ({name} alone is right on {paired['only_first_right']:,} texts, the baseline alone on "
         f"{paired['only_other_right']:,}; exact McNemar test, {p_value}). "
         f"Their 95% intervals {'overlap' if low <= other_high and other_low <= high else 'do not overlap'}."
     )
@@ -188,31 +117,26 @@ def _summary(metrics: dict, notes: list[str]) -> str:
     model = metrics["model"]
     right = model["n"] - _n_wrong(model)
     accuracy = f"accuracy {model['accuracy']:.1%}, 95% interval {_interval(model)}"
-    found = f"{MODEL} is right on {right:,} of {model['n']:,} texts: {accuracy}."
+    found = f"{_sentence(model_name(metrics))} is right on {right:,} of {model['n']:,} texts: {accuracy}."
     if "directions" in metrics:
         alone = (
-            f"the {name} one alone has {scores['accuracy']:.1%} ({_interval(scores)})"
-            for name, scores in metrics["directions"].items()
+            f"the {which} one alone has {scores['accuracy']:.1%} ({_interval(scores)})"
+            for which, scores in metrics["directions"].items()
         )
         found += f" Its probabilities are the mean of two classifiers’: {', '.join(alone)}."
     sentences = [found, *(verdict(metrics, baseline) for baseline in metrics["baselines"])]
-    return "".join(f"<p>{_text(sentence)}</p>" for sentence in sentences) + _notes(notes)
-
-
-def _notes(notes: list[str]) -> str:
-    return "<h3>Notes</h3><ul>" + "".join(f"<li>{_text(note)}</li>" for note in notes) + "</ul>" if notes else ""
+    return "".join(f"<p>{text(sentence)}</p>" for sentence in sentences) + listed(notes, "Notes")
 
 
 def _confidence(metrics: dict, pictures: dict[str, str]) -> str:
     """How far confidence can be believed, and what comes of answering only where it is high."""
-    found = metrics.get("calibration")
+    found, notes = metrics.get("calibration"), listed(metrics["undefined"])
     if found is None:
-        return pictures["reliability"] + pictures["risk_coverage"]
-    notes = "".join(f"<li>{_text(note)}</li>" for note in found["notes"])
+        return notes + pictures["reliability"] + pictures["risk_coverage"]
     return (
         "<h3>Before and after calibration</h3>"
         + _before_and_after(found)
-        + (f"<ul>{notes}</ul>" if notes else "")
+        + notes
         + pictures["reliability"]
         + "<h3>Answering only when sure</h3>"
         + _thresholds(found)
@@ -241,9 +165,10 @@ def _before_and_after(found: dict) -> str:
         what = f"No temperature could be fitted on {n}: {found['temperature_undefined']}. All is as it was. "
     else:
         what = (
-            f"All logits were divided by one number, the temperature, {found['temperature']:.3g}; above 1 it makes {MODEL} "
-            f"less sure, below 1 surer. It is the one of the lowest log loss on {n}; the table is of the tested ones, which "
-            "it was not fitted on. Which class is the most probable does not change, and so neither does the accuracy. "
+            f"All logits were divided by one number, the temperature, {found['temperature']:.3g}; above 1 it makes the "
+            f"classifier less sure, below 1 surer. It is the one of the lowest log loss on {n}; the table is of the tested "
+            "ones, which it was not fitted on. Which class is the most probable does not change, and so neither does the "
+            "accuracy. "
         )
     how = (
         f"{what}The Brier score is the mean squared distance to what is true. Calibration error is how far confidence and "
@@ -252,7 +177,7 @@ def _before_and_after(found: dict) -> str:
         f"(equal width) would still be up to {found['expected_calibration_error_by_chance']:.2%} in 95 of 100 samples of so "
         "many texts (simulated): less than that is no sign of a fault."
     )
-    return _table(["", "before", "after"], rows) + f'<p class="how">{how}</p>'
+    return table(["", "before", "after"], rows) + f'<p class="how">{how}</p>'
 
 
 def _thresholds(found: dict) -> str:
@@ -273,12 +198,12 @@ def _thresholds(found: dict) -> str:
             missing.append(f"{wanted}, tested: {test['undefined']}.")
     heads = ["wanted error", "confidence from", "validation: answered", "wrong", "tested: answered", "wrong (95% interval)"]
     how = (
-        f"Where people can take over what {MODEL} is unsure of, it need answer only from a confidence on. Each threshold is "
-        "the lowest that kept the error of the answered validation texts within the wanted one, one wrong answer more being "
-        "counted than there were, so that few texts cannot promise a small error. What it gives on the tested texts differs "
-        "by the chance of both."
+        "Where people can take over what a classifier is unsure of, it need answer only from a confidence on. Each "
+        "threshold is the lowest that kept the error of the answered validation texts within the wanted one, one wrong "
+        "answer more being counted than there were, so that few texts cannot promise a small error. What it gives on the "
+        "tested texts differs by the chance of both."
     )
-    return _table(heads, rows, names=()) + f'<p class="how">{_text(" ".join([how, *missing]))}</p>'
+    return table(heads, rows, names=()) + f'<p class="how">{text(" ".join([how, *missing]))}</p>'
 
 
 def _training(pictures: list[str]) -> str:
@@ -304,23 +229,48 @@ def _results(metrics: dict) -> str:
         for name, numbers in named_scores(metrics).items()
     ]
     heads = ["", "accuracy", "95% interval", "macro F1", "log loss", "calibration error", "n"]
+    classes = metrics["model"]["per_class"]
+    absent = sum(not scores["support"] for scores in classes.values())
+    over = f" (F1 is undefined or 0 for the {absent} of {len(classes)} classes that no text is of)" if absent else ""
     how = (
-        "Macro F1 is the mean of the classes’ F1, small classes counting as much as large ones. Log loss is in nats a "
-        "text, lower is better; it punishes confident errors. Calibration error is how far confidence and accuracy lie "
+        f"Macro F1 is the mean of the classes’ F1, small classes counting as much as large ones{over}. Log loss is in nats "
+        "a text, lower is better; it punishes confident errors. Calibration error is how far confidence and accuracy lie "
         "apart on average (15 bins). The interval (Wilson) covers the chance in which texts were tested, not the "
         "chance in which another seed would train another model."
     )
-    return _table(heads, rows) + f'<p class="how">{how}</p>'
+    return table(heads, rows) + f'<p class="how">{how}</p>'
 
 
 def _classes(model: dict) -> str:
-    rows = [
-        [f"{number}", label, *(_share(scores[key]) for key in ("precision", "recall", "f1")), f"{scores['support']:,}"]
-        for number, (label, scores) in enumerate(model["per_class"].items(), start=1)
-    ]
-    html = "<h3>Each class</h3>" + _table(["no.", "class", "precision", "recall", "F1", "texts"], rows, names=(1,))
+    rows = []
+    for number, (label, scores) in enumerate(model["per_class"].items(), start=1):
+        interval = " to ".join(f"{bound:.3f}" for bound in scores["recall_ci95"] or ()) or "–"
+        precision, recall, f1 = (_share(scores[key]) for key in ("precision", "recall", "f1"))
+        rows.append([f"{number}", label, precision, recall, interval, f1, f"{scores['support']:,}"])
+    heads = ["no.", "class", "precision", "recall", "its 95% interval", "F1", "texts"]
+    html = "<h3>Each class</h3>" + table(heads, rows, names=(1,))
     if any("undefined" in scores for scores in model["per_class"].values()):
         html += '<p class="how">– : undefined, since no text was predicted as the class, or none is of it.</p>'
+    return html
+
+
+def _slices(metrics: dict) -> str:
+    """The accuracy on parts of the texts."""
+    everywhere = metrics["model"]["accuracy"]
+    how = (
+        "The accuracy on a class is its recall, above. Lower or higher: the interval lies wholly on that side of the "
+        f"accuracy on all texts, {everywhere:.1%}; one part in twenty may by chance alone."
+    )
+    html = f'<p class="how">{how}</p>' + listed(metrics["not_sliced"])
+    for slicing in metrics["slices"]:
+        rows = []
+        for part in slicing["parts"]:
+            low, high = part["accuracy_ci95"]
+            against = "lower" if high < everywhere else "higher" if low > everywhere else ""
+            rows.append([part["part"], f"{part['n']:,}", f"{part['accuracy']:.1%}", _interval(part), against])
+        by = text(cut(slicing["by"].replace("_", " "), MAX_NAME))
+        heads = ["", "texts", "accuracy", "95% interval", "against all"]
+        html += f"<h3>By {by}</h3>" + table(heads, rows, names=(0, 4))
     return html
 
 
@@ -344,30 +294,62 @@ def _confusions(model: dict) -> str:
     if not rows:
         return "<p>No text was given a wrong class.</p>"
     heads = ["true class", "predicted class", "texts", "share of the true class"]
-    return "<h3>Most frequent confusions</h3>" + _table(heads, rows, names=(0, 1))
+    return "<h3>Most frequent confusions</h3>" + table(heads, rows, names=(0, 1))
 
 
-def _errors(errors: pd.DataFrame, model: dict) -> str:
-    """The texts of the worst errors."""
+def _errors(errors: pd.DataFrame, metrics: dict, explanations: dict[int, str]) -> str:
+    """The errors, to be sorted and filtered."""
+    model = metrics["model"]
     if errors.empty:
         return f"<p>None: all {model['n']:,} texts were given their class.</p>"
-    shown = errors.head(N_SHOWN_ERRORS)
-    html = (
-        f'<p class="how">{len(shown)} of {_n_wrong(model):,} wrong predictions, those that {MODEL} was surest of. Some '
-        "may be errors of the labels. More of them, and the whole texts, are in worst_errors.csv.</p>"
+    shown = f"{len(errors):,} of {_n_wrong(model):,}" if len(errors) < _n_wrong(model) else f"All {len(errors):,}"
+    how = (
+        f"{shown} wrong predictions, those first that {model_name(metrics)} was surest of. Some "
+        "may be errors of the labels. Rows are those of the predictions, counted from 0; worst_errors.csv has whole texts."
     )
-    for error in shown.itertuples():
-        predicted, label = (f"<bdi>{_text(_cut(name, MAX_NAME))}</bdi>" for name in (error.predicted, error.label))
-        what = (
-            f"predicted {predicted} at {_percent(error.confidence)}, "
-            f"labelled {label} at {_percent(error.probability_of_label)}, row {error.row} of predictions.csv, counted from 0"
+    n_explained = int(errors["row"].isin(list(explanations)).sum())
+    if n_explained:
+        how += (
+            f" In {n_explained} of the surest, the words that moved the prediction most are marked: without the bold "
+            "ones it would have been less sure, without the underlined ones surer (occlusion)."
         )
-        html += f'<article><p class="what">{what}</p><p dir="auto">{_text(_cut(error.text, MAX_TEXT))}</p></article>'
-    return html
+    numbers = {label: number for number, label in enumerate(model["per_class"])}
+    articles = []
+    for error in errors.itertuples():
+        what = (
+            f"predicted {class_name(error.predicted)} at {_percent(error.confidence)}, labelled {class_name(error.label)} "
+            f"at {_percent(error.probability_of_label)}, row {error.row}"
+        )
+        shown = explanations.get(error.row) or f'<p dir="auto">{text(cut(error.text, MAX_TEXT))}</p>'
+        articles.append(
+            f'<article data-label="{numbers[error.label]}" data-predicted="{numbers[error.predicted]}" '
+            f'data-row="{error.row}" data-length="{len(error.text)}"><p class="what">{what}</p><div>{shown}</div></article>'
+        )
+    return (
+        f'<p class="how">{text(how)}</p>{_controls(errors, numbers)}<div class="errors">{"".join(articles)}</div>'
+        '<button class="more" type="button" hidden>Show more</button>'
+    )
+
+
+def _controls(errors: pd.DataFrame, numbers: dict[str, int]) -> str:
+    """What sorts and filters the errors, hidden where no script runs. numbers: of the labels, in their order."""
+
+    def select(field: str, heading: str, options: dict) -> str:
+        shown = "".join(f'<option value="{value}">{text(cut(shown, 40))}</option>' for value, shown in options.items())
+        return f'<label>{heading} <select name="{field}">{shown}</select></label>'
+
+    html = ""
+    for field, heading in (("label", "labelled"), ("predicted", "predicted")):
+        counts = errors[field].value_counts()
+        there = {number: f"{label} ({counts[label]:,})" for label, number in numbers.items() if label in counts}
+        html += select(field, heading, {"": "any", **there})
+    html += select("order", "sorted by", ORDERS) + '<label>with the words <input name="words" type="search"></label>'
+    return f'<div class="controls" hidden>{html}<output></output></div>'
 
 
 def _run(facts: dict) -> str:
-    html = _facts({key: value for key, value in facts.items() if key not in OF_THE_HEADING})
+    known = {key: value for key, value in facts.items() if key not in OF_THE_HEADING}
+    html = f"<h2>The run</h2>{_facts(known)}" if known else ""
     if facts.get("durations"):
         html += "<h3>Minutes a stage</h3>" + _facts(facts["durations"])
     return html
@@ -376,42 +358,17 @@ def _run(facts: dict) -> str:
 def _facts(value) -> str:
     """Nested facts as nested tables."""
     if isinstance(value, dict):
-        rows = (f"<tr><th>{_text(str(key).replace('_', ' '))}</th><td>{_facts(one)}</td></tr>" for key, one in value.items())
+        rows = (f"<tr><th>{text(str(key).replace('_', ' '))}</th><td>{_facts(one)}</td></tr>" for key, one in value.items())
         return f'<div class="wide"><table>{"".join(rows)}</table></div>'
     if isinstance(value, (list, tuple)):
         return "<br>".join(_facts(one) for one in value) or "none"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
-    return _text(f"{value:,.6g}" if isinstance(value, float) else str(value))
+    return text(f"{value:,.6g}" if isinstance(value, float) else str(value))
 
 
-def _table(heads: list[str], rows: list[list[str]], names: tuple[int, ...] = (0,)) -> str:
-    """A table of texts; the columns `names` hold names, aligned left, all others numbers."""
-
-    def cell(tag: str, column: int, content: str) -> str:
-        number = "" if column in names else ' class="number"'
-        return f'<{tag}{number} dir="auto">{_text(_cut(content, MAX_NAME))}</{tag}>'
-
-    head = "".join(cell("th", column, content) for column, content in enumerate(heads))
-    body = "".join(
-        "<tr>"
-        + "".join(cell("th" if column in names else "td", column, content) for column, content in enumerate(row))
-        + "</tr>"
-        for row in rows
-    )
-    box = "wide tall" if len(rows) > 25 else "wide"
-    return f'<div class="{box}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _figure(name: str, png: bytes) -> str:
-    """A picture inside the page, at its size in inches (150 dots each in the file, 96 on the page)."""
-    caption = f"<figcaption>{CAPTIONS[name]}</figcaption>" if name in CAPTIONS else ""
-    width = int.from_bytes(png[16:20], "big") * 96 // 150
-    alternative = _text(name.replace("_", " "))
-    return (
-        f'<figure><div class="wide"><img width="{width}" style="--width: {width}px" alt="{alternative}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>{caption}</figure>'
-    )
+def _sentence(begun: str) -> str:
+    return begun[:1].upper() + begun[1:]
 
 
 def _n_wrong(scores: dict) -> int:
@@ -432,14 +389,3 @@ def _percent(probability: float) -> str:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _cut(text: str, length: int) -> str:
-    """The text on one line, and how long it was if it is cut."""
-    text = " ".join(text.split())
-    return text if len(text) <= length else f"{text[:length]} … ({len(text):,} characters in all)"
-
-
-def _text(text: str) -> str:
-    """A text that HTML shows as it is, a lone surrogate as its escape."""
-    return escape(text.encode("utf-8", errors="backslashreplace").decode())

@@ -11,13 +11,14 @@ import pandas as pd
 
 from data_scripts.files import replacing
 from ulmfit_app.evaluation import figures
-from ulmfit_app.evaluation.calibration import Calibration, before_and_after
+from ulmfit_app.evaluation.calibration import Calibration, before_and_after, undefined
 from ulmfit_app.evaluation.metrics import paired_comparison, score
 from ulmfit_app.evaluation.page import named_scores, page
+from ulmfit_app.evaluation.slices import slices
 
 log = logging.getLogger(__name__)
 
-N_WORST_ERRORS = 50
+N_WORST_ERRORS = 500  # as many as a page of 3 MB holds with ease
 
 
 def write_report(
@@ -28,20 +29,23 @@ def write_report(
     facts: dict,
     directions: dict[str, np.ndarray] | None = None,
     calibration: Calibration | None = None,
+    explanations: dict[int, str] | None = None,
 ) -> dict:
     """Write metrics.json, classification_report.txt, worst_errors.csv, figures/*.png and report.html into `folder`.
 
     predictions: one row a tested text: text, label (the true class), and a probability column "p_<label>" for each
-    class, in the order of the classes. Predicted class and confidence follow from the probabilities; other columns
-    are not read.
+    class, in the order of the classes. Predicted class and confidence follow from the probabilities; by other columns,
+    such as a text's source, the accuracy is given for each of their values.
     baselines: name -> probabilities [n, n_classes] for the same rows.
     histories: stage -> one row an epoch, as figures.training_curves_figure wants it; an empty one is left out.
-    facts: what else to know about the run, nested and ready for JSON. Four keys have a place of their own on the page:
-    data_set and test_name (strings, the heading), notes (a list of sentences) and durations (stage -> minutes, or any
-    text). Durations stay out of metrics.json, which is the same, byte for byte, for two runs that predict the same.
+    facts: what else to know about the run, nested and ready for JSON. Five keys have a place of their own on the page:
+    model (what it is called; ULMFiT without it), data_set and test_name (strings, the heading), notes (a list of sentences)
+    and durations (stage -> minutes, or any text). Durations stay out of metrics.json, which is the same, byte for byte, for
+    two runs that predict the same.
     directions: "forward" and "backward" -> probabilities [n, n_classes], where the predictions are the mean of two.
     calibration: how the predictions were calibrated; without it the report shows them as they are, and no thresholds, which
     must not be chosen on the tested texts.
+    explanations: row of a wrong prediction -> HTML that shows its text, and in it what moved the prediction.
     Returns what metrics.json holds. It is written last: a folder with a metrics.json has a whole report.
     Raises ValueError when predictions and baselines do not fit each other.
     """
@@ -53,7 +57,9 @@ def write_report(
         raise ValueError(f"expected a column of probabilities for each label, found none named {f'p_{unknown}'!r}")
     metrics = compare(probabilities, baselines, truth, labels, directions)
     if calibration:
-        metrics["calibration"] = before_and_after(calibration, probabilities, truth, labels)
+        metrics["calibration"] = before_and_after(calibration, probabilities, truth)
+    metrics["slices"], metrics["not_sliced"] = slices(predictions, probabilities, truth)
+    metrics["undefined"] = undefined(truth, labels)
     metrics["facts"] = _for_json(facts)
 
     pictures = {
@@ -81,7 +87,15 @@ def write_report(
         errors.to_csv(draft, index=False, encoding="utf-8", errors="replace")
     _write(folder / "classification_report.txt", classification_report(metrics["model"]))
     pngs = {name: (folder / "figures" / f"{name}.png").read_bytes() for name in pictures}
-    _write(folder / "report.html", page(metrics, errors, pngs, facts))
+    # Which fonts this machine has is no part of the metrics.
+    hidden = figures.undrawable(labels)
+    if hidden:
+        note = (
+            f"No font on this machine can draw the names of {len(hidden)} of the {len(labels)} classes: figures show their "
+            "numbers instead, which the table of each class gives."
+        )
+        facts = facts | {"notes": [*facts.get("notes", []), note]}
+    _write(folder / "report.html", page(metrics, errors, pngs, facts, explanations))
     _write(folder / "metrics.json", _as_json(metrics))
     log.info("The report is at %s", folder / "report.html")
     return metrics
@@ -112,7 +126,7 @@ def compare(
 
 
 def worst_errors(texts: pd.Series, probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> pd.DataFrame:
-    """The wrong predictions with the highest confidence, highest first, at most 50.
+    """The wrong predictions with the highest confidence, highest first, at most N_WORST_ERRORS.
 
     Columns: row (of the tested texts, from 0), label, predicted, confidence, probability_of_label, text.
     """

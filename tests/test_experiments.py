@@ -1,0 +1,171 @@
+"""What is compared with what, what is said of it, and runs side by side."""
+
+import json
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ulmfit_app import experiments, trials
+from ulmfit_app import run as pipeline
+from ulmfit_app.config import TINY, DataSettings, ModelSettings
+from ulmfit_app.errors import DataError, SettingError
+from ulmfit_app.evaluation.figures import ablation_figure
+from ulmfit_app.experiments import FULL_ROW, TABLES, ULMFIT, Row, compared, finding
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """A pool of processes that is none, but for the test of real ones."""
+
+    class Pool:
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, function, *arguments):
+            job = Future()
+            try:
+                job.set_result(function(*arguments))
+            except Exception as error:
+                job.set_exception(error)
+            return job
+
+        def shutdown(self, **_):
+            pass
+
+    pipeline._corpus.cache_clear()
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", Pool)
+
+
+def settings(csv):
+    small = dict(batch_size=4, bptt=20)
+    return replace(
+        TINY,
+        data=DataSettings(source=str(csv), text="review", label="sentiment"),
+        model=ModelSettings(emb_sz=12, n_hid=16, n_layers=3),
+        lm=replace(TINY.lm, **small),
+        classifier=replace(TINY.classifier, epochs=6),
+    )
+
+
+def rows_right(errors: dict[str, int], n: int = 200) -> dict[str, np.ndarray]:
+    """Rows wrong on the first so many texts."""
+    return {name: np.arange(n) >= wrong for name, wrong in errors.items()}
+
+
+def test_the_papers_last_row_is_the_same_in_each_table():
+    assert all(rows[-1] is FULL_ROW for rows in TABLES.values())
+    assert FULL_ROW.paper == {"imdb": 5.00, "trec6": 5.69}
+
+
+def test_each_row_differs_from_ulmfit_in_what_it_names_alone(csv, tmp_path):
+    base = experiments._full_recipe(settings(csv))
+    full = experiments._classifier_trial(FULL_ROW, base, 42, tmp_path).settings
+    assert (full.classifier.plan, full.classifier.schedule) == ("gradual-discr", "slanted-triangular")
+    for row in TABLES["Table 7, fine-tuning the classifier"][1:-1]:
+        trial = experiments._classifier_trial(row, base, 42, tmp_path).settings
+        assert trial.lm == full.lm and trial.data == full.data
+        assert (
+            replace(trial.classifier, **{name: getattr(full.classifier, name) for name in row.classifier}) == full.classifier
+        )
+    for row in TABLES["Table 6, fine-tuning the language model"][:-1]:
+        trial = experiments._classifier_trial(row, base, 42, tmp_path).settings
+        assert trial.classifier == full.classifier
+        start = experiments._language_model_trial(row.lm, base, 42)
+        assert trial.lm.pretrained == str(tmp_path / start.name / "lm") and trial.lm.epochs == 0
+
+
+def test_rows_of_different_trials_have_folders_of_their_own():
+    rows = experiments._rows()
+    assert len({(row.folder, row.direction) for row in rows}) == len(rows)
+
+
+def test_a_comparison_has_the_errors_of_all_seeds_and_the_differences_to_ulmfit():
+    rows = [Row("worse", {"trec6": 9.0}), FULL_ROW]
+    table = compared("A table", rows, rows_right({"worse": 40, ULMFIT: 20}), "trec6")
+    worse, ours = table.to_dict("records")
+    assert (worse["error"], ours["error"], worse["n"], worse["paper"]) == (20.0, 10.0, 200, 9.0)
+    assert worse["difference"] == pytest.approx(10.0)
+    assert worse["difference_low"] < 10 < worse["difference_high"] and worse["p_value"] == pytest.approx(2 / 2**20)
+    assert np.isnan(ours["difference"])
+
+
+def test_the_finding_says_what_is_told_apart_and_what_is_otherwise_than_in_the_paper():
+    rows = [Row("worse", {"trec6": 9.0}), Row("alike", {"trec6": 8.0}), Row("better", {"trec6": 7.0}), FULL_ROW]
+    right = rows_right({"worse": 60, "alike": 31, "better": 5, ULMFIT: 30})
+    said = finding(compared("A table", rows, right, "trec6"))
+    assert "ULMFiT is better than 'worse' (+15.0 points" in said
+    assert "worse than 'better' (-12.5 points" in said and "not told apart from 'alike'" in said
+    assert "Otherwise than in the paper: 'alike', 'better'." in said
+    assert "The paper's order holds." in finding(compared("A table", [rows[0], FULL_ROW], right, "trec6"))
+    assert "paper" not in finding(compared("A table", [rows[0], FULL_ROW], right, "reviews.csv"))
+
+
+def test_the_figure_has_a_line_a_row_and_a_cross_for_each_figure_of_the_papers():
+    rows = [Row("worse", {"trec6": 9.0}), Row("without a figure", {}), FULL_ROW]
+    right = rows_right({"worse": 60, "without a figure": 31, ULMFIT: 30})
+    axes = ablation_figure(compared("A table", rows, right, "trec6")).axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [row.name for row in rows]
+    assert sum(line.get_marker() == "x" for line in axes.lines) == 2
+
+
+@pytest.fixture
+def two_tables(monkeypatch):
+    tables = {
+        "Table 6, fine-tuning the language model": [Row("no fine-tuning", {}, lm="none"), FULL_ROW],
+        "Section 5, direction": [Row("backward", direction="backward"), Row("both", direction="both"), FULL_ROW],
+    }
+    monkeypatch.setattr(experiments, "TABLES", tables)
+    used = {"none", "full + discr + stlr"}
+    kept = {name: changes for name, changes in experiments.LANGUAGE_MODELS.items() if name in used}
+    monkeypatch.setattr(experiments, "LANGUAGE_MODELS", kept)
+
+
+def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_nothing(csv, tmp_path, two_tables, monkeypatch):
+    table, findings = experiments.ablation(tmp_path / "out", settings(csv), seeds=2)
+    assert table["row"].tolist() == ["no fine-tuning", ULMFIT, "backward", "both", ULMFIT]
+    assert set(table["n"]) == {2 * 12}, "the validation part of 160 rows, for two seeds"
+    assert len(findings) == 2 and (tmp_path / "out" / "ablation.png").stat().st_size > 10_000
+    saved = pd.read_csv(tmp_path / "out" / "ablation.csv")
+    pd.testing.assert_frame_equal(saved, table, check_dtype=False)
+    run = tmp_path / "out" / "full-discr-stlr-seed43"
+    assert (run / "classifier-backward" / "bundle.json").is_file() and not (run / "report").exists()
+    assert json.loads((run / "config.json").read_text())["settings"]["seed"] == 43
+    monkeypatch.setattr(trials, "_carry_out", None)
+    again, _ = experiments.ablation(tmp_path / "out", settings(csv), seeds=2)
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_minutes_bound_the_tokens_of_each_training_and_the_same_command_keeps_them(csv, tmp_path, monkeypatch):
+    asked = replace(settings(csv), classifier=replace(TINY.classifier, epochs=None))
+    fitted = experiments._fit(5, asked, seeds=1)
+    assert 0 < fitted.lm.max_tokens < experiments._fit(10, asked, seeds=1).lm.max_tokens
+    assert 6 <= fitted.classifier.epochs <= 12
+    requested = {"minutes": 5}
+    assert experiments._planned(tmp_path, requested, asked, lambda: fitted) == fitted
+    assert experiments._planned(tmp_path, requested, asked, None) == asked
+    with pytest.raises(SettingError, match="1 minutes do not reach for .* trainings here"):
+        experiments._fit(1, asked, seeds=5)
+
+
+def test_the_error_of_a_trial_is_raised_and_the_others_are_kept(csv, tmp_path):
+    good = trials.Trial("good", settings(csv), last="tokens")
+    bad = trials.Trial("bad", replace(good.settings, data=DataSettings(source=str(tmp_path / "none.csv"))))
+    with pytest.raises(DataError, match=r"none\.csv"):
+        trials.carry_out([good, bad], tmp_path, "Trials")
+    assert trials.minutes_of(good, tmp_path) >= 0 and not (tmp_path / "bad" / "trial.json").exists()
+
+
+def test_trials_run_in_processes_of_their_own_and_write_what_they_say_to_a_file(csv, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", ProcessPoolExecutor)
+    trials.carry_out([trials.Trial("one", settings(csv), last="tokens")], tmp_path, "Trials")
+    assert "a vocabulary of" in (tmp_path / "one" / "log.txt").read_text()
+    assert "a vocabulary of" not in "".join(capfd.readouterr())

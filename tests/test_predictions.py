@@ -1,0 +1,137 @@
+"""A report of anybody's predictions: the same numbers as scikit-learn's, and one clear error for each bad input."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+from tests.test_report import Page, table
+from ulmfit_app import __main__ as cli
+from ulmfit_app.errors import DataError
+from ulmfit_app.predictions import read_predictions
+
+GOOD = "text,label,p_neg,p_pos\nfine,pos,0.2,0.8\ndull,neg,0.9,0.1\nfair,neg,0.4,0.6\n"
+
+
+def report(tmp_path, predictions, *more) -> tuple[dict, str]:
+    """The metrics and the text of the page."""
+    path = tmp_path / "mine.csv"
+    predictions.to_csv(path, index=False)
+    assert cli.main(["report", str(path), "--out", str(tmp_path / "out"), *more]) == 0
+    html = (tmp_path / "out" / "report.html").read_text("utf-8")
+    return json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8")), Page(html).text
+
+
+def test_a_file_of_predictions_gives_the_whole_report_with_scikit_learns_numbers(tmp_path):
+    predictions = table(labels=("neg", "so so", "1"))
+    predictions["source"] = ["mail", "web"] * 150
+    metrics, page = report(tmp_path, predictions)
+    columns = ["p_neg", "p_so so", "p_1"]
+    named = dict(zip(["neg", "so so", "1"], range(3), strict=True))
+    truth = predictions["label"].map(named)
+    assert metrics["model"]["accuracy"] == accuracy_score(predictions["label"], predictions["predicted"])
+    expected = f1_score(predictions["label"], predictions["predicted"], average="macro")
+    assert metrics["model"]["macro_f1"] == pytest.approx(expected, abs=1e-6)
+    assert metrics["model"]["log_loss"] == pytest.approx(log_loss(truth, predictions[columns].to_numpy()), abs=1e-6)
+    assert [part["part"] for part in metrics["slices"][-1]["parts"]] == ["mail", "web"]
+    assert "The model on mine.csv" in page and "ULMFiT" not in page and "the commonest class of these texts" in page
+    figures = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
+    assert figures == {"accuracy", "confusion_matrix", "confidence", "reliability", "risk_coverage"}
+
+
+def test_columns_of_other_names_are_named(tmp_path):
+    predictions = table().rename(columns={"text": "review", "label": "mood"}).assign(label=["web", "mail"] * 150)
+    metrics, _ = report(tmp_path, predictions, "--text", "review", "--label", "mood")
+    assert metrics["model"]["n"] == 300
+    assert metrics["slices"][-1]["by"] == "column label"
+
+
+def test_chinese_texts_and_labels_are_read_and_shown(tmp_path):
+    metrics, page = report(tmp_path, table(labels=("好评", "差评"), text="这部电影"))
+    assert list(metrics["model"]["per_class"]) == ["好评", "差评"] and "这部电影" in page and "labelled 差评" in page
+
+
+def test_rounded_probabilities_are_divided_by_their_sum_and_it_is_said(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("text,label,p_a,p_b,p_c\nx,a,0.33,0.33,0.33\ny,b,0.25,0.5,0.25\n")
+    found, notes = read_predictions(path)
+    assert found[["p_a", "p_b", "p_c"]].to_numpy() == pytest.approx(np.array([[1 / 3] * 3, [0.25, 0.5, 0.25]]))
+    assert notes[0].startswith("The probabilities of 1 rows sum to nearly 1")
+
+
+def test_what_the_texts_cannot_tell_is_said_beside_the_figures(tmp_path):
+    predictions = table(labels=("neg", "pos", "never"))
+    predictions.loc[predictions["label"] == "never", "label"] = "pos"
+    metrics, page = report(tmp_path, predictions)
+    assert metrics["model"]["per_class"]["never"]["recall"] is None
+    assert "No tested text is of 1 of the 3 classes (never)" in page and "– : undefined" in page
+    assert "F1 is undefined or 0 for the 1 of 3 classes that no text is of" in page
+    predictions["label"] = "neg"
+    assert "All tested texts are of the class “neg”" in report(tmp_path, predictions)[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is empty"),
+        ("text,label,p_neg,p_pos\n", "has no rows"),
+        (GOOD.replace("label", "truth"), "no column 'label'. Its columns are 'text', 'truth', 'p_neg', 'p_pos'"),
+        (GOOD.replace("text", "review"), "no column 'text'"),
+        ("text,label\na,b\n", "such as p_neg and p_pos; found 0."),
+        ("text,label,p_b\na,b,1\n", "two or more, named p_ and the label, such as p_neg and p_pos; found 1."),
+        (GOOD.replace("p_pos", "p_neg"), "more than one column named 'p_neg'"),
+        (GOOD.replace(",neg,0.4", ",mixed,0.4"), "row 2 (counted from 0): the label 'mixed', and no column 'p_mixed'"),
+        (GOOD.replace(",neg,0.4", ",,0.4"), "row 2 (counted from 0): no label"),
+        (GOOD.replace("0.9", "high"), "expected a number from 0 to 1 in the column 'p_neg', found 'high'"),
+        (GOOD.replace("0.9", ""), "row 1 (counted from 0): expected a number from 0 to 1 in the column 'p_neg', found ''"),
+        (GOOD.replace("0.9", "inf"), "found 'inf'. So it is in 1 of 3 rows."),
+        (GOOD.replace("0.9,0.1", "1.1,-0.1"), "in the column 'p_pos', found '-0.1'"),
+        (GOOD.replace("0.9", "0.7"), "row 1 (counted from 0): expected probabilities that sum to 1 over"),
+        (GOOD.replace("0.9,0.1", "90,10"), "found 100."),
+        (GOOD.encode("utf-16"), "--encoding utf-16"),
+    ],
+)  # fmt: skip
+def test_what_are_no_predictions_is_told_in_one_message(tmp_path, capsys, content, words):
+    path = tmp_path / "mine.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError):
+        read_predictions(path)
+    assert cli.main(["report", str(path), "--out", str(tmp_path / "out")]) == 3
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_never_replaces_the_predictions_or_a_runs_report(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "stage.json").write_text("{}")
+    path = tmp_path / "worst_errors.csv"
+    path.write_text(GOOD)
+    for out in (tmp_path, tmp_path / "run", path):
+        assert cli.main(["report", str(path), "--out", str(out)]) == 2
+        assert "a folder of its own" in capsys.readouterr().err
+    assert path.read_text() == GOOD
+
+
+def test_a_run_has_its_own_place_for_its_report(tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "whose report has its place" in capsys.readouterr().err
+    assert cli.main(["report", str(tmp_path / "none.csv")]) == 3
+    assert "There is no file" in capsys.readouterr().err
+
+
+def test_labels_are_matched_whatever_spaces_stand_around_them(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(GOOD.replace(",pos,", ", pos ,"))
+    assert read_predictions(path)[0]["label"].tolist() == ["pos", "neg", "neg"]
+
+
+def test_the_numbers_are_those_of_the_files_columns_in_their_order(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [{"text": "a", "label": 1, "p_1": 0.75, "p_0": 0.25}, {"text": "b", "label": 0, "p_1": 0.5, "p_0": 0.5}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found, _ = read_predictions(path)
+    expected = pd.DataFrame({"p_1": [0.75, 0.5], "p_0": [0.25, 0.5]})
+    pd.testing.assert_frame_equal(found[["p_1", "p_0"]], expected)
+    assert found["label"].tolist() == ["1", "0"]

@@ -1,0 +1,91 @@
+"""Texts, tables and pictures as HTML, and the page around them: one file that loads nothing and opens offline."""
+
+import base64
+import hashlib
+from html import escape
+from pathlib import Path
+from string import Template
+
+MAX_NAME = 80  # characters of a class name
+
+# Whatever stands in a text, the policy in the second line keeps the page from loading anything, and from running any script
+# but the one whose hash it names.
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="$policy">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+$style</style></head><body>
+<h1>$title</h1>
+<p class="test">$about</p>
+$body
+$script</body></html>
+""")
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def document(title: str, about: str, sections: list[str], script: str = "") -> str:
+    """The page. title, about: texts, the heading. sections: HTML. script: JavaScript that runs when all else is there."""
+    policy = POLICY
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy, script = f"{POLICY}; script-src 'sha256-{digest}'", f"<script>{script}</script>\n"
+    shown = dict(title=text(title), about=text(about), body="\n".join(sections))
+    return PAGE.substitute(shown, policy=policy, style=page_file("page.css"), script=script)
+
+
+def page_file(name: str) -> str:
+    """One of the files beside this one that the page is made of."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def listed(notes: list[str], heading: str = "") -> str:
+    """Sentences as a list, below a heading where one is given; nothing for none."""
+    head = f"<h3>{text(heading)}</h3>" if heading else ""
+    return f"{head}<ul>{''.join(f'<li>{text(note)}</li>' for note in notes)}</ul>" if notes else ""
+
+
+def table(heads: list[str], rows: list[list[str]], names: tuple[int, ...] = (0,)) -> str:
+    """A table of texts; the columns `names` hold names, aligned left, all others numbers."""
+
+    def cell(tag: str, column: int, content: str) -> str:
+        number = "" if column in names else ' class="number"'
+        return f'<{tag}{number} dir="auto">{text(cut(content, MAX_NAME))}</{tag}>'
+
+    head = "".join(cell("th", column, content) for column, content in enumerate(heads))
+    body = "".join(
+        "<tr>"
+        + "".join(cell("th" if column in names else "td", column, content) for column, content in enumerate(row))
+        + "</tr>"
+        for row in rows
+    )
+    box = "wide tall" if len(rows) > 25 else "wide"
+    return f'<div class="{box}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def picture(name: str, png: bytes, caption: str = "") -> str:
+    """A picture inside the page, at its size in inches (150 dots each in the file, 96 on the page)."""
+    caption = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
+    width = int.from_bytes(png[16:20], "big") * 96 // 150
+    alternative = text(name.replace("_", " "))
+    return (
+        f'<figure><div class="wide"><img width="{width}" style="--width: {width}px" alt="{alternative}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>{caption}</figure>'
+    )
+
+
+def class_name(of: str) -> str:
+    """A class name within a sentence, whichever way it is written."""
+    return f"<bdi>{text(cut(of, MAX_NAME))}</bdi>"
+
+
+def cut(long: str, length: int) -> str:
+    """The text on one line, and how long it was if it is cut."""
+    long = " ".join(long.split())
+    return long if len(long) <= length else f"{long[:length]} … ({len(long):,} characters in all)"
+
+
+def text(shown: str) -> str:
+    """A text that HTML shows as it is, a lone surrogate as its escape."""
+    return escape(shown.encode("utf-8", errors="backslashreplace").decode())

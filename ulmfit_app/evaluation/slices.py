@@ -1,0 +1,98 @@
+"""Where the errors are: the accuracy on parts of the tested texts, each with its n and 95 % interval.
+
+`probabilities` and `truth` are as in metrics.
+"""
+
+import numpy as np
+import pandas as pd
+
+from ulmfit_app.evaluation.metrics import accuracy_interval
+
+MAX_PARTS = 8  # of one slicing; the smallest are taken together
+MAX_COLUMNS = 5  # that texts are sliced by
+CONFIDENCES = (0.5, 0.75, 0.9, 0.99)  # where the parts by confidence begin
+OF_THE_PREDICTION = ("text", "label", "predicted", "confidence")  # columns that say nothing about where a text is from
+
+
+def slices(predictions: pd.DataFrame, probabilities: np.ndarray, truth: np.ndarray) -> tuple[list[dict], list[str]]:
+    """Accuracy by length and confidence, and by each column that says more of the texts, such as their source.
+
+    predictions: as report.write_report takes it. Numbers of many values, and lengths, are cut into quarters.
+    A column that is the same for all texts is no source of anything.
+    Returns one {by, parts: [{part, n, accuracy, accuracy_ci95}]} a slicing, ready for JSON and without empty parts; and a
+    sentence for each other column that nothing can be sliced by.
+    """
+    right = probabilities.argmax(axis=1) == truth
+    parts = {
+        "length in characters": _quarters(predictions["text"].str.len()),
+        "confidence": _by_confidence(probabilities.max(axis=1)),
+    }
+    columns = [name for name in predictions if name not in OF_THE_PREDICTION and not name.startswith("p_")]
+    columns = [name for name in columns if predictions[name].nunique(dropna=False) > 1]
+    notes = []
+    for name in columns[:MAX_COLUMNS]:
+        found = _parts_of(predictions[name])
+        if isinstance(found, str):
+            notes.append(f"The accuracy is not given by the column “{name}”: {found}.")
+        else:
+            # A column may be called like one of those above.
+            parts[f"column {name}" if name in parts else name] = found
+    if columns[MAX_COLUMNS:]:
+        notes.append(
+            f"The accuracy is given by the first {MAX_COLUMNS} of {len(columns)} columns that say more of the texts."
+        )
+    return [{"by": by, "parts": _scored(*found, right)} for by, found in parts.items()], notes
+
+
+def _scored(of: np.ndarray, names: list[str], right: np.ndarray) -> list[dict]:
+    """of: [n] the index of each text's part."""
+    rows = []
+    for index, name in enumerate(names):
+        members = of == index
+        n = int(members.sum())
+        if n:
+            correct = int(right[members].sum())
+            interval = list(accuracy_interval(correct, n))
+            rows.append({"part": name, "n": n, "accuracy": correct / n, "accuracy_ci95": interval})
+    return rows
+
+
+def _parts_of(column: pd.Series) -> tuple[np.ndarray, list[str]] | str:
+    """The parts by a column's values, or why there are none."""
+    values = column.fillna("").astype(str).str.strip()
+    n_values = values.nunique()
+    numbers = pd.to_numeric(values, errors="coerce")
+    if n_values > MAX_PARTS and np.isfinite(numbers).all():
+        return _quarters(numbers)
+    if 2 * n_values > len(values):
+        return "nearly every text has a value of its own"
+    return _commonest(values.replace("", "(none)"))
+
+
+def _commonest(values: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """A part for each value, the commonest first; the rarest of many are one."""
+    counts = values.value_counts().rename_axis("value").reset_index()
+    names = counts.sort_values(["count", "value"], ascending=[False, True])["value"]
+    of = pd.Index(names).get_indexer(values)
+    if len(names) <= MAX_PARTS:
+        return of, names.tolist()
+    last = MAX_PARTS - 1
+    return np.minimum(of, last), [*names[:last], f"{len(names) - last:,} others"]
+
+
+def _quarters(numbers: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """Four parts of as many texts each as equal numbers allow, which stay together."""
+    edges = np.quantile(numbers.astype(float), [0.25, 0.5, 0.75], method="lower")
+    # As they are shown, so that what is said of a part is true of it.
+    edges = np.unique([float(f"{edge:.6g}") for edge in edges])
+    edges = edges[edges < numbers.max()]
+    shown = [f"{edge:,.6g}" for edge in edges]
+    between = [f"over {low} to {high}" for low, high in zip(shown, shown[1:], strict=False)]
+    names = [f"up to {shown[0]}", *between, f"over {shown[-1]}"] if shown else [f"{numbers.max():,.6g}"]
+    return np.searchsorted(edges, numbers, side="left"), names
+
+
+def _by_confidence(confidence: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    shown = [f"{edge:.0%}" for edge in CONFIDENCES]
+    between = [f"{low} to under {high}" for low, high in zip(shown, shown[1:], strict=False)]
+    return np.digitize(confidence, CONFIDENCES), [f"under {shown[0]}", *between, f"{shown[-1]} or more"]
