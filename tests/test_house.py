@@ -38,6 +38,7 @@ ORDER = [
     "budget",
     "pretraining",
     "run",
+    "rivals",
     "trials",
     "experiments",
     "__main__",

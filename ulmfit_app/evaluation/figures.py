@@ -273,6 +273,31 @@ def ablation_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def label_curve_figure(table: pd.DataFrame) -> Figure:
+    """Error against the number of labels, a line a way, with 95 % intervals; both axes logarithmic.
+
+    table: what experiments.label_curve returns.
+    """
+    figure, axes = _axes(8, 5)
+    ways = list(table.groupby("way", sort=False))
+    colours = sns.color_palette("colorblind", len(ways))
+    for i, (way, rows) in enumerate(ways):
+        # A little to the side of each other, so that intervals can be told apart.
+        labels = rows["labels"] * 1.03 ** (i - len(ways) / 2)
+        whiskers = [rows["error"] - rows["low"], rows["high"] - rows["error"]]
+        axes.errorbar(labels, rows["error"], whiskers, color=colours[i], label=way, marker="o", markersize=4, linewidth=1.5)
+    ticks = sorted(table["labels"].unique())
+    axes.set(xscale="log", yscale="log", xlabel="labelled training texts", ylabel="test error (%), with 95% interval")
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    errors = [tick for tick in (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50) if table["low"].min() <= tick <= table["high"].max()]
+    axes.set_yticks(errors, [str(tick) for tick in errors])
+    axes.grid(color="0.9")
+    axes.legend(fontsize=9)
+    axes.set_title(f"Errors with few labels and many, n = {int(table['n'].max()):,}")
+    return figure
+
+
 def balance_figure(counts: pd.DataFrame) -> Figure:
     """The share of each class in each split: a bar for the first split, a mark for each other one.
 
