@@ -70,9 +70,9 @@ def settings(csv):
     )
 
 
-def rows_right(errors: dict[str, int], n: int = 200) -> dict[str, np.ndarray]:
-    """Rows wrong on the first so many texts."""
-    return {name: np.arange(n) >= wrong for name, wrong in errors.items()}
+def rows_right(*errors: int, n: int = 200) -> list[np.ndarray]:
+    """Of rows, each wrong on the first so many texts."""
+    return [np.arange(n) >= wrong for wrong in errors]
 
 
 def test_the_papers_last_row_is_the_same_in_each_table():
@@ -104,7 +104,7 @@ def test_rows_of_different_trials_have_folders_of_their_own():
 
 def test_a_comparison_has_the_errors_of_all_seeds_and_the_differences_to_ulmfit():
     rows = [Row("worse", {"trec6": 9.0}), FULL_ROW]
-    table = compared("A table", rows, rows_right({"worse": 40, ULMFIT: 20}), "trec6")
+    table = compared("A table", rows, rows_right(40, 20), "trec6")
     worse, ours = table.to_dict("records")
     assert (worse["error"], ours["error"], worse["n"], worse["paper"]) == (20.0, 10.0, 200, 9.0)
     assert worse["difference"] == pytest.approx(10.0)
@@ -114,18 +114,18 @@ def test_a_comparison_has_the_errors_of_all_seeds_and_the_differences_to_ulmfit(
 
 def test_the_finding_says_what_is_told_apart_and_what_is_otherwise_than_in_the_paper():
     rows = [Row("worse", {"trec6": 9.0}), Row("alike", {"trec6": 8.0}), Row("better", {"trec6": 7.0}), FULL_ROW]
-    right = rows_right({"worse": 60, "alike": 31, "better": 5, ULMFIT: 30})
+    right = rows_right(60, 31, 5, 30)
     said = finding(compared("A table", rows, right, "trec6"))
     assert "ULMFiT is better than 'worse' (+15.0 points" in said
     assert "worse than 'better' (-12.5 points" in said and "not told apart from 'alike'" in said
     assert "Otherwise than in the paper: 'alike', 'better'." in said
-    assert "The paper's order holds." in finding(compared("A table", [rows[0], FULL_ROW], right, "trec6"))
-    assert "paper" not in finding(compared("A table", [rows[0], FULL_ROW], right, "reviews.csv"))
+    assert "The paper's order holds." in finding(compared("A table", [rows[0], FULL_ROW], [right[0], right[-1]], "trec6"))
+    assert "paper" not in finding(compared("A table", [rows[0], FULL_ROW], [right[0], right[-1]], "reviews.csv"))
 
 
 def test_the_figure_has_a_line_a_row_and_a_cross_for_each_figure_of_the_papers():
     rows = [Row("worse", {"trec6": 9.0}), Row("without a figure", {}), FULL_ROW]
-    right = rows_right({"worse": 60, "without a figure": 31, ULMFIT: 30})
+    right = rows_right(60, 31, 30)
     axes = ablation_figure(compared("A table", rows, right, "trec6")).axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == [row.name for row in rows]
     assert sum(line.get_marker() == "x" for line in axes.lines) == 2

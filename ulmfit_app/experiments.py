@@ -181,11 +181,11 @@ def ablation(folder: Path, settings: Settings, seeds: int, minutes: float | None
     trials = [_classifier_trial(row, settings, seed, folder) for seed in every for row in rows.values()]
     carry_out(trials, folder, "Classifiers")
 
-    right = {
-        row.name: np.concatenate([_right(row, folder / f"{row.folder}-seed{seed}") for seed in every]) for row in _rows()
-    }
-    source = settings.data.source
-    table = pd.concat([compared(name, rows, right, source) for name, rows in TABLES.items()], ignore_index=True)
+    tables = []
+    for name, rows in TABLES.items():
+        right = [np.concatenate([_right(row, folder / f"{row.folder}-seed{seed}") for seed in every]) for row in rows]
+        tables.append(compared(name, rows, right, settings.data.source))
+    table = pd.concat(tables, ignore_index=True)
     findings = [finding(part) for _, part in table.groupby("table", sort=False)]
     with replacing(folder / "ablation.csv") as draft:
         table.to_csv(draft, index=False)
@@ -221,21 +221,21 @@ def _right(row: Row, run: Path) -> np.ndarray:
     return probabilities.argmax(axis=1) == truth
 
 
-def compared(name: str, rows: list[Row], right: dict[str, np.ndarray], source: str) -> pd.DataFrame:
-    """One table of the paper with our figures: a row each, errors in %.
+def compared(name: str, rows: list[Row], right: list[np.ndarray], source: str) -> pd.DataFrame:
+    """One table of the paper with our figures: a row each, the last of them ULMFIT's, errors in %.
 
-    right: for each row's name, which texts were labelled rightly, [n] over all seeds, the same texts for each row.
+    right: for each row, which texts were labelled rightly, boolean [n] over all seeds, the same texts for each row.
     Columns: table, row, paper, n, error, low, high (its 95 % interval), and against ULMFIT on the same texts: difference in
     points, positive where the row is worse, difference_low, difference_high and p_value (McNemar); NaN in ULMFIT's row.
     """
     found = []
-    for row in rows:
-        hits, n = int(right[row.name].sum()), len(right[row.name])
+    for row, hit in zip(rows, right, strict=True):
+        hits, n = int(hit.sum()), len(hit)
         low, high = accuracy_interval(n - hits, n)
         line = {"table": name, "row": row.name, "paper": row.paper.get(source, np.nan), "n": n}
         line |= {"error": 100 * (n - hits) / n, "low": 100 * low, "high": 100 * high}
         if row.name != ULMFIT:
-            line |= _against(right[ULMFIT], right[row.name])
+            line |= _against(right[-1], hit)
         found.append(line)
     return pd.DataFrame(found, columns=["table", "row", "paper", "n", "error", "low", "high", *AGAINST])
 

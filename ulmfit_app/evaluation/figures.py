@@ -248,7 +248,7 @@ def ablation_figure(table: pd.DataFrame) -> Figure:
         axes.annotate(
             name,
             (0, height),
-            (-150, 0),
+            (-205, 0),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             weight="bold",
