@@ -673,3 +673,30 @@ def test_reading_needs_neither_fastai_nor_torch():
     code = "import sys, ulmfit_app.corpus; print({'torch', 'fastai', 'spacy', 'sklearn'} & set(sys.modules))"
     root = Path(reading.__file__).parents[1]
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root).strip() == "set()"
+
+
+def test_folds_part_the_training_rows_and_keep_copies_together(tmp_path):
+    rows = [(f"text {i // 2}", "ab"[i // 2 % 2]) for i in range(80)]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "twice.csv", index=False)
+    held_out = [load(tmp_path / "twice.csv", folds=4, fold=fold).texts("valid") for fold in (1, 2, 3, 4)]
+    train = load(tmp_path / "twice.csv", folds=4, fold=1).texts("train")
+    assert sorted(text for fold in held_out for text in fold) == sorted(train + held_out[0])
+    assert all(not set(a) & set(b) for a in held_out for b in held_out if a is not b)
+
+
+@pytest.mark.parametrize(
+    "asked, message",
+    [
+        (dict(folds=1), "--folds 1: expected 2 or more"),
+        (dict(folds=3, fold=4), "--fold 4: expected a number from 1 to --folds, which is 3"),
+        (dict(fold=2), "--fold 2: expected a number from 1 to --folds, which is 1"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(tmp_path, asked, message):
+    pd.DataFrame({"text": list("abcdefgh"), "label": list("xyxyxyxy")}).to_csv(tmp_path / "few.csv", index=False)
+    assert message in refused(tmp_path / "few.csv", SettingError, **asked)
+
+
+def test_a_class_with_fewer_texts_than_folds_is_told(tmp_path):
+    pd.DataFrame({"text": [f"text {i}" for i in range(40)], "label": ["x"] * 34 + ["y"] * 6}).to_csv(tmp_path / "a.csv")
+    assert "The label 'y' has" in refused(tmp_path / "a.csv", DataError, text="text", label="label", folds=9)

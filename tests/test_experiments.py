@@ -181,6 +181,30 @@ def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_label
     assert "| 20 | TF-IDF + logistic regression |" in experiments.curve_as_markdown(table)
 
 
+def test_each_training_row_is_validated_on_once_and_the_models_mean_labels_the_test_split(csv, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "N_EXPLAINED", 0)
+    table = experiments.cross_validation(tmp_path / "out", settings(csv), n_folds=2, seeds=1).set_index("what")
+    assert table.loc["all 2 folds", "n"] == 128 == table.loc["fold 1, seed 42", "n"] + table.loc["fold 2, seed 42", "n"]
+    assert table.loc["test, mean of 2 models", "n"] == 32
+    rows = [
+        set(pd.read_csv(tmp_path / "out" / f"fold{fold}-seed42" / "classifier" / "validation.csv")["row"]) for fold in (1, 2)
+    ]
+    assert not rows[0] & rows[1]
+    predictions = [
+        pd.read_csv(tmp_path / "out" / f"fold{fold}-seed42" / "report" / "predictions.csv").set_index("text")
+        for fold in (1, 2)
+    ]
+    mean = (predictions[0]["p_pos"] + predictions[1]["p_pos"]) / 2
+    right = ((mean > 0.5) == (predictions[0]["label"] == "pos")).mean()
+    assert table.loc["test, mean of 2 models", "accuracy"] == pytest.approx(100 * right)
+    assert "| all 2 folds |" in experiments.folds_as_markdown(table.reset_index())
+
+
+def test_seeds_with_test_splits_of_their_own_have_no_mean(csv, tmp_path):
+    with pytest.raises(SettingError, match="--seeds 2: the data has no test split of its own"):
+        experiments.cross_validation(tmp_path, settings(csv), n_folds=2, seeds=2)
+
+
 def test_more_labels_than_there_are_and_minilm_without_its_packages_are_refused(csv, tmp_path, monkeypatch):
     with pytest.raises(SettingError, match="--at 5000: there are 116 labelled training texts"):
         experiments.label_curve(tmp_path, settings(csv), [20, 5000], seeds=1)

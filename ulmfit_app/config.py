@@ -33,6 +33,8 @@ class DataSettings:
     split: str | None = None  # column that says train, valid or test; None: splits are made
     encoding: str = "utf-8"  # of the file
     valid_share: float = 0.1  # of the training rows; everything is selected on them, never on the test split
+    folds: int | None = None  # of the training rows; one of them is validated on, instead of valid_share
+    fold: int = 1  # which one, from 1 on
     test_share: float = 0.2  # of all rows, where the data has no test split
     max_train: int | None = None  # rows, a stratified and seeded subset; None: all
     max_valid: int | None = None  # rows

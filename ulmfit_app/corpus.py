@@ -7,6 +7,7 @@ as the data tell: a classifier can otherwise score by a film's name instead of b
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,12 @@ def _check_settings(settings: DataSettings) -> None:
     for name in ("valid_share", "test_share"):
         if not 0 < getattr(settings, name) < 1:
             raise SettingError(f"{_flag(name)} {getattr(settings, name)}: expected a share between 0 and 1.")
+    if settings.folds is not None and settings.folds < 2:
+        raise SettingError(
+            f"--folds {settings.folds}: expected 2 or more; in a single fold there is nothing left to train on."
+        )
+    if not 1 <= settings.fold <= (settings.folds or 1):
+        raise SettingError(f"--fold {settings.fold}: expected a number from 1 to --folds, which is {settings.folds or 1}.")
     for name in ("max_train", "max_valid", "max_test", "max_unlabelled"):
         limit = getattr(settings, name)
         if limit is not None and limit < (name != "max_unlabelled"):
@@ -392,6 +399,8 @@ def _with_splits(table: pd.DataFrame, draft: _Draft, settings: DataSettings, see
         raise DataError("No row with a text and a label belongs to train. Expected the split train beside the others.")
     shares = {"test": settings.test_share, "valid": settings.valid_share}
     missing = [split for split in shares if not table["split"].eq(split).any()]
+    if settings.folds and "valid" not in missing:
+        raise SettingError("--folds makes the split valid, but the data has one. Leave --folds or that split out.")
     given = table.loc[table["split"].isin(("valid", "test")), "text"]
     free = ~table["text"].isin(given)
     # A single class has its own refusal later, which says more than that there are too few texts.
@@ -399,7 +408,10 @@ def _with_splits(table: pd.DataFrame, draft: _Draft, settings: DataSettings, see
         _check_enough(table, free, missing)
     for done, split in enumerate(missing):
         in_train = table["split"] == "train"
-        groups = _held_out(table[in_train & free], shares[split], len(missing) - done, _generator(seed, "split", split))
+        if split == "valid" and settings.folds:
+            groups = _fold(table[in_train & free], settings.folds, settings.fold, seed)
+        else:
+            groups = _held_out(table[in_train & free], shares[split], len(missing) - done, _generator(seed, "split", split))
         held_out = in_train & table["group"].isin(groups)
         table = table.assign(split=table["split"].mask(held_out, split))
         draft.notes.append(
@@ -441,6 +453,21 @@ def _held_out(pool: pd.DataFrame, share: float, leave: int, generator: np.random
         taken = fitting if len(fitting) else sizes.sort_values(kind="stable").index[:1]
         chosen += taken[: len(sizes) - leave].tolist()
     return chosen
+
+
+def _fold(pool: pd.DataFrame, n_folds: int, number: int, seed: int) -> pd.Series:
+    """The groups of one fold, from 1 on. Raises DataError where a class has fewer groups than there are folds."""
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second, which no other run needs
+
+    groups = pool.groupby("label")["group"].nunique()
+    if groups.min() < n_folds:
+        raise DataError(
+            f"The label {groups.idxmin()!r} has {groups.min():,} different texts, too few for --folds {n_folds}. "
+            "Use fewer folds, or drop or merge such classes."
+        )
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(pool, pool["label"], pool["group"])
+    _, held_out = next(islice(folds, number - 1, None))
+    return pool["group"].iloc[held_out]
 
 
 def _generator(seed: int, purpose: str, split: str) -> np.random.Generator:

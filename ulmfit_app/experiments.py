@@ -1,4 +1,4 @@
-"""The paper's comparisons by command: the ablations of its tables 4 to 7, and the label curve of its figure 3.
+"""The paper's comparisons by command, the ablations of its tables 4 to 7 and the label curve of its figure 3, and folds.
 
 Howard and Ruder 2018, section 5. As there, an ablation is scored on a part of the training data that nothing was trained
 on; the test split stays unread. A label curve is scored on the test split, since nothing is chosen by it. Each run has an
@@ -389,3 +389,61 @@ def curve_as_markdown(table: pd.DataFrame) -> str:
 def _difference(line: Any) -> str:
     """A row's difference, its interval and its p-value."""
     return f"{line.difference:+.1f} ({line.difference_low:+.1f} to {line.difference_high:+.1f}), p = {line.p_value:.2g}"
+
+
+# ----------------------------------------------------------------------------------------------------------------- folds
+def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int) -> pd.DataFrame:
+    """Validate on each of `n_folds` folds of the training rows, for `seeds` seeds, and average all models on the test split.
+
+    Each labelled row is scored by a model that did not learn from it, though its fold chose that model's best epoch.
+    `folder` gets a run folder a fold and seed, and folds.csv. Returns a row each for the folds, the models alone, and their
+    mean: what, n, accuracy, low, high (95 %).
+    Raises SettingError where seeds would be scored on different test splits, which have no mean.
+    """
+    every = range(settings.seed, settings.seed + seeds)
+    tests = [load_corpus(settings.data, seed).texts("test") for seed in every]
+    if any(texts != tests[0] for texts in tests):
+        raise SettingError(
+            f"--seeds {seeds}: the data has no test split of its own, and each seed would make another. Use --seeds 1, or "
+            "name a column that says which rows are the test: --split COLUMN"
+        )
+    trials = {
+        (fold, seed): Trial(
+            f"fold{fold}-seed{seed}",
+            replace(settings, seed=seed, data=replace(settings.data, folds=n_folds, fold=fold, max_valid=None)),
+            last="report",
+        )
+        for seed in every
+        for fold in range(1, n_folds + 1)
+    }
+    carry_out(list(trials.values()), folder, "Folds")
+    directions = ("classifier", "classifier-backward")[: 1 + settings.bidirectional]
+    found, tables = [], []
+    for (fold, seed), trial in trials.items():
+        probabilities, truth = validated([folder / trial.name / name for name in directions])
+        found.append({"what": f"fold {fold}, seed {seed}", "right": probabilities.argmax(axis=1) == truth})
+        tables.append(pd.read_csv(folder / trial.name / "report" / "predictions.csv", keep_default_na=False))
+    everything = np.concatenate([row["right"] for row in found])
+    found.append({"what": f"all {n_folds} folds", "right": everything})
+    labels = [column for column in tables[0] if column.startswith("p_")]
+    truth = pd.Index(labels).get_indexer("p_" + tables[0]["label"].astype(str))
+    each = np.array([table[labels].to_numpy(float) for table in tables])
+    for (fold, seed), probabilities in zip(trials, each, strict=True):
+        found.append({"what": f"test, model of fold {fold}, seed {seed}", "right": probabilities.argmax(axis=1) == truth})
+    found.append({"what": f"test, mean of {len(each)} models", "right": each.mean(axis=0).argmax(axis=1) == truth})
+    for row in found:
+        right = row.pop("right")
+        low, high = accuracy_interval(int(right.sum()), len(right))
+        row |= {"n": len(right), "accuracy": 100 * right.mean(), "low": 100 * low, "high": 100 * high}
+    table = pd.DataFrame(found)
+    with replacing(folder / "folds.csv") as draft:
+        table.to_csv(draft, index=False)
+    return table
+
+
+def folds_as_markdown(table: pd.DataFrame) -> str:
+    """The folds as a page to read or to paste. table: what `cross_validation` returns."""
+    lines = ["| scored on | accuracy in %, with its 95 % interval | n |", "| --- | --- | --- |"]
+    for line in table.itertuples():
+        lines.append(f"| {line.what} | {line.accuracy:.1f} ({line.low:.1f} to {line.high:.1f}) | {line.n:,} |")
+    return "\n".join(lines) + "\n"
