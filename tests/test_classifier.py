@@ -189,6 +189,12 @@ def test_the_plan_follows_the_strength_of_the_start():
     assert choose_plan(ClassifierSettings(plan="published"), strong_start=False)[0].name == "published"
 
 
+def test_the_plan_of_few_labels_is_longer_and_says_so():
+    plan, reason = choose_plan(ClassifierSettings(), strong_start=True, passes=None, n_texts=100)
+    assert (plan.name, epochs_of(plan)) == ("published", 13) and "each is read 13 times" in reason
+    assert choose_plan(ClassifierSettings(plan="published"), strong_start=True, n_texts=100)[0] == PUBLISHED
+
+
 def test_mixed_precision_is_fastais_callback_on_a_gpu_and_works_on_a_cpu_too(tmp_path, monkeypatch):
     """The CUDA branch with a mock: no GPU is needed to see which callback is added, and what it would enter."""
     store = made_store([5, 9, 12, 30])

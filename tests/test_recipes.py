@@ -14,6 +14,7 @@ from ulmfit_app.recipes import (
     PLANS,
     PUBLISHED,
     SCHEDULES,
+    batch_size_for,
     constant_momentum,
     discriminative_rates,
     epochs_of,
@@ -23,6 +24,7 @@ from ulmfit_app.recipes import (
     one_cycle,
     one_cycle_momentum,
     slanted_triangular,
+    with_enough_steps,
 )
 
 POSITIONS = [i / 400 for i in range(401)]
@@ -160,6 +162,15 @@ def test_a_plans_last_phase_takes_the_epochs_that_the_others_leave():
         assert epochs_of(longer) == 12 and longer.phases[:-1] == plan.phases[:-1]
     with pytest.raises(ValueError, match="'chain-thaw' has 6 phases: it needs 6 epochs or more"):
         lasting(PLANS["chain-thaw"], 5)
+
+
+def test_few_labels_are_read_in_smaller_batches_and_more_often():
+    assert [batch_size_for(n, 64) for n in (10, 100, 960, 1920, 25_000)] == [16, 16, 32, 64, 64]
+    assert batch_size_for(100, largest=8) == 8
+    assert epochs_of(with_enough_steps(PUBLISHED, 100, 64)) == 3 + MOST_EPOCHS
+    assert epochs_of(with_enough_steps(PUBLISHED, 500, 64)) == math.ceil(200 / math.ceil(500 / 16))
+    assert with_enough_steps(PUBLISHED, 5_000, 64) == PUBLISHED
+    assert epochs_of(with_enough_steps(PUBLISHED, 100, 64, passes=6.5)) == 6
 
 
 def test_no_epochs_are_no_phases():

@@ -493,10 +493,10 @@ def test_where_time_bounds_the_labels_a_strong_start_reads_each_once(csv, tmp_pa
     lm = replace(settings.lm, pretrained="en-small")
     plans = []
     for tokens in (2_000, 40_000, None):
-        classifier = replace(settings.classifier, plan="auto", max_tokens=tokens)
+        classifier = replace(settings.classifier, epochs=None, max_tokens=tokens)
         run = pipeline.Run(tmp_path / str(tokens), replace(settings, lm=lm, classifier=classifier))
         plans.append((run.directions[0].plan.name, sum(p.epochs for p in run.directions[0].plan.phases)))
         assert run.directions[0].plan.name in run.directions[0].plan_reason
     assert plans[0] == ("brief", 1)
     assert plans[1][0] == "published" and plans[1][1] > 5
-    assert plans[2] == ("published", 5)
+    assert plans[2] == ("published", 13), "few labels"

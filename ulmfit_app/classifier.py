@@ -4,6 +4,7 @@ Two classes differ from fastai's, and mend what makes a prediction there depend 
 looks at each text's own length, and the pooling sees every token of the text and nothing else.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +31,7 @@ from ulmfit_app.errors import BundleError, SettingError
 from ulmfit_app.language_model import shaped, with_weights
 from ulmfit_app.lstm import mend
 from ulmfit_app.optimizer import FusedAdam
-from ulmfit_app.recipes import PLANS, Plan, epochs_of, fitted, lasting
+from ulmfit_app.recipes import PLANS, Plan, batch_size_for, epochs_of, fitted, lasting, with_enough_steps
 from ulmfit_app.tokens import PAD_ID, ClassifierBatches, TokenStore, sha256_of_strings
 from ulmfit_app.training import prepare
 
@@ -115,10 +116,13 @@ def build_classifier(vocab_size: int, n_classes: int, shape: ModelSettings, bptt
     return _mend(model, grad_tokens=0)
 
 
-def choose_plan(settings: ClassifierSettings, strong_start: bool, passes: float | None = None) -> tuple[Plan, str]:
+def choose_plan(
+    settings: ClassifierSettings, strong_start: bool, passes: float | None = None, n_texts: int | None = None
+) -> tuple[Plan, str]:
     """The plan that the settings name, and in sentences why it is this one.
 
-    passes: over all labelled texts, for which there is time; None: as many as the plan has epochs.
+    passes: over all labelled texts, for which there is time; None: as many as the plan has epochs. n_texts: labelled ones,
+    where they are known.
     Raises SettingError for fewer epochs than the plan has phases.
     """
     if settings.epochs is not None:
@@ -130,19 +134,22 @@ def choose_plan(settings: ClassifierSettings, strong_start: bool, passes: float 
     if settings.plan != "auto":
         return PLANS[settings.plan], f"The plan {settings.plan!r} was asked for."
     if strong_start:
-        published = PLANS["published"]
+        plan = PLANS["published"] if passes is None else fitted(PLANS["published"], passes)
         reason = "The published plan, since the language model started from one that learned from general text."
-        plan = published if passes is None else fitted(published, passes)
-        if plan == published:
-            return plan, reason
-        return plan, (
-            f"{reason} Its time reaches for {passes:.1f} passes over the labels: the plan is {plan.name!r}, "
-            f"{epochs_of(plan)} epochs."
+    else:
+        plan = PLANS["weak-start"]
+        reason = (
+            "The plan for a weak start, since the language model did not start from one that learned from general text; the "
+            "published rates assume an encoder that knows the language."
         )
-    return PLANS["weak-start"], (
-        "The plan for a weak start, since the language model did not start from one that learned from general text; the "
-        "published rates assume an encoder that knows the language."
-    )
+    if strong_start and plan != PLANS["published"]:
+        found = f"{plan.name!r}, {epochs_of(plan)} epochs"
+        reason += f" Its time reaches for {passes:.1f} passes over the labels: the plan is {found}."
+    elif n_texts is not None:
+        longer = with_enough_steps(plan, n_texts, settings.batch_size, math.inf if passes is None else passes)
+        if longer != plan:
+            plan, reason = longer, f"{reason} The labels are few, and each is read {epochs_of(longer)} times."
+    return plan, reason
 
 
 def learner(
@@ -167,7 +174,8 @@ def learner(
             "The texts were numericalised with another vocabulary than the language model's: its encoder would read every "
             "word as another. Run the stages again in one run folder."
         )
-    batches = ClassifierBatches(store, *train, settings.batch_size, seed, shuffle=True)
+    batch_size = batch_size_for(len(train[0]), settings.batch_size)
+    batches = ClassifierBatches(store, *train, batch_size, seed, shuffle=True)
     check = ClassifierBatches(store, *valid, settings.batch_size)
     learn = text_classifier_learner(
         DataLoaders(batches, check),

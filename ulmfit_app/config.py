@@ -100,7 +100,7 @@ class ClassifierSettings:
     plan: PlanName = "auto"  # recipes.py; auto: published on a pretrained start; from full on: those of the paper's table 7
     epochs: int | None = None  # in all: the plan's last phase takes what the others leave; None: the plan's own
     schedule: Schedule = "one-cycle"  # of each phase
-    batch_size: int = 64  # texts; paper
+    batch_size: int = 64  # texts; paper. Fewer where labels are few: recipes.batch_size_for
     weight_decay: float = 0.01  # fastai
     grad_clip: float | None = None  # largest norm of the gradient; None: not clipped
     max_tokens: int | None = None  # training tokens over all epochs: fewer texts; None: no bound
@@ -164,7 +164,7 @@ TINY = replace(
     tokens=TokenSettings(max_vocab=5_000),
     model=ModelSettings(emb_sz=48, n_hid=96, n_layers=2),
     lm=LanguageModelSettings(pretrained="none", epochs=1, drop_mult=0.1, batch_size=16),
-    classifier=ClassifierSettings(batch_size=32, max_tokens=1_500_000),
+    classifier=ClassifierSettings(batch_size=32, epochs=5, max_tokens=1_500_000),
 )
 
 PRESETS = {"tiny": TINY, "laptop": LAPTOP, "paper": PAPER}

@@ -167,6 +167,30 @@ def lasting(plan: Plan, epochs: int) -> Plan:
 # Where time bounds the training: each label read once is worth more than a third of them read five times.
 BRIEF = Plan("brief", (Phase("all groups", 1, freeze_to=0, lr=5e-3, decay=2.0),), drop_mult=0.3)
 MOST_EPOCHS = 10  # of a plan's last phase; the paper trains for 50, and stops early
+# Few labels: smaller batches, and more epochs, or a hundred labels would be learned in ten steps.
+STEPS_AN_EPOCH, SMALLEST_BATCH, FEWEST_STEPS = 30, 16, 200
+
+
+def batch_size_for(n_texts: int, largest: int) -> int:
+    """Texts a batch: `largest`, or as few as make STEPS_AN_EPOCH steps an epoch, but no fewer than SMALLEST_BATCH.
+
+    Fewer would make the batch normalisation of the head a lottery.
+
+    >>> [batch_size_for(n, largest=64) for n in (100, 1_000, 25_000)]
+    [16, 33, 64]
+    """
+    return min(largest, max(SMALLEST_BATCH, n_texts // STEPS_AN_EPOCH))
+
+
+def with_enough_steps(plan: Plan, n_texts: int, largest: int, passes: float = math.inf) -> Plan:
+    """The plan with a longer last phase where few texts would make fewer than FEWEST_STEPS steps, up to MOST_EPOCHS.
+
+    largest: the batch size where texts are many; passes: over the texts, for which there is time.
+    """
+    steps = math.ceil(n_texts / batch_size_for(n_texts, largest))
+    last = plan.phases[-1].epochs
+    most = epochs_of(plan) - last + max(last, MOST_EPOCHS)
+    return lasting(plan, max(epochs_of(plan), int(min(math.ceil(FEWEST_STEPS / steps), most, passes))))
 
 
 def fitted(plan: Plan, passes: float) -> Plan:
@@ -183,6 +207,25 @@ def fitted(plan: Plan, passes: float) -> Plan:
     last = plan.phases[-1].epochs
     most = epochs_of(plan) - last + max(last, MOST_EPOCHS)
     return lasting(plan, min(int(passes), most))
+
+
+def rates_over(plan: Plan, n_groups: int, schedule: str, points: int = 100) -> list[list[float]]:
+    """The rate of each layer group, lowest first, at `points` places of each epoch of a plan; 0 while a group is frozen.
+
+    schedule: a name of SCHEDULES, for phases that name none.
+
+    >>> rates_over(Plan("two", (Phase("head", 1, freeze_to=-1, lr=1.0),), 0.5), n_groups=2, schedule="constant", points=3)
+    [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    """
+    rates = [[] for _ in range(n_groups)]
+    for phase in plan.phases:
+        peaks, learning = discriminative_rates(phase.lr, n_groups, phase.decay), range(n_groups)[phase.freeze_to :]
+        rate_at, _ = SCHEDULES[phase.schedule or schedule]
+        n = phase.epochs * points
+        for group, of_group in enumerate(rates):
+            learns = group in learning and (phase.freeze_from is None or group < phase.freeze_from)
+            of_group += [rate_at(i / max(n - 1, 1), peaks[group]) if learns else 0.0 for i in range(n)]
+    return rates
 
 
 def language_model_phases(epochs: int, lr: float, frozen_lr: float | None, decay: float = 1.0) -> tuple[Phase, ...]:

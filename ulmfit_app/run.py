@@ -210,16 +210,16 @@ class Run:
             else:
                 self._fit(minutes)
         self.corpus = _corpus(self.settings.data, self.settings.seed)
-        if self.settings.classifier.max_tokens is not None:
-            passes = self.settings.classifier.max_tokens / budget.labelled_tokens(self.corpus.table, self.settings)
-            self._choose_plans(starts, passes)
+        most = self.settings.classifier.max_tokens
+        passes = most and most / budget.labelled_tokens(self.corpus.table, self.settings)
+        self._choose_plans(starts, passes, int((self.corpus.table["split"] == "train").sum()))
         self.selection = budget.select(
             self.corpus.table, self.settings, self.directions[0].plan, self.directions[0].start.is_pretrained
         )
         self._name_stages()
 
-    def _choose_plans(self, starts: list[language_model.Start], passes: float | None = None) -> None:
-        chosen = [classifier.choose_plan(self.settings.classifier, start.is_strong, passes) for start in starts]
+    def _choose_plans(self, starts: list[language_model.Start], *known: float | None) -> None:
+        chosen = [classifier.choose_plan(self.settings.classifier, start.is_strong, *known) for start in starts]
         self.directions = [_Direction(start, *plan) for start, plan in zip(starts, chosen, strict=True)]
 
     def _fit(self, minutes: float) -> None:
@@ -233,7 +233,8 @@ class Run:
         elapsed = time.monotonic() - self._began
 
         def plan_for(passes: float) -> Plan:
-            return classifier.choose_plan(self.settings.classifier, forward.start.is_strong, passes)[0]
+            n_texts = int((corpus.table["split"] == "train").sum())
+            return classifier.choose_plan(self.settings.classifier, forward.start.is_strong, passes, n_texts)[0]
 
         self.settings = budget.fit(minutes, elapsed, corpus.table, plan_for, self.settings, rates)
 
