@@ -109,7 +109,7 @@ class LabelsArguments(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class FoldsArguments(_Settings):
-    """Cross-validation: each of --folds folds of the training rows is validated on once; the test split gets the mean of all.
+    """Cross-validation: each of --folds folds of the training rows is validated on once; the test split gets their mean.
 
     The same command after an interruption goes on with the runs that are left. Every setting can be overridden.
     """
