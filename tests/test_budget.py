@@ -41,8 +41,17 @@ def test_training_texts_beyond_the_classifiers_bound_are_unlabelled_ones(table):
 
 def test_texts_beyond_the_language_models_bound_are_not_read(table):
     selection = select(table, settings(lm_tokens=20_000), WEAK_START)
-    seen = planned_tokens(table["text"])[selection.split.isin(["train", "unlabelled"])].sum()
+    seen = planned_tokens(table["text"])[selection.read].sum()
     assert 19_000 < seen <= 20_000 and selection.lm_epochs == 1
+    assert selection.read[selection.split == "train"].all(), "the classifier's texts come first"
+    assert not selection.read[selection.split.isin(["valid", "test", ""])].any()
+
+
+def test_the_language_model_reads_a_part_of_the_classifiers_texts_where_there_is_no_time_for_all(table):
+    selection = select(table, settings(lm_tokens=5_000), WEAK_START)
+    assert (selection.split == "train").sum() == 150 and (selection.split == "unlabelled").sum() == 0
+    assert 4_000 < planned_tokens(table["text"])[selection.read].sum() <= 5_000
+    assert select(table, settings(lm_tokens=1), WEAK_START).read.sum() == 1
 
 
 def test_a_pretrained_start_has_one_epoch_more_where_the_bound_reaches_for_it(table):
@@ -55,14 +64,14 @@ def test_a_pretrained_start_has_one_epoch_more_where_the_bound_reaches_for_it(ta
 def test_the_language_model_reads_test_texts_only_where_asked_to_and_the_notes_say_so(table):
     assert LAPTOP.lm.splits == ["train", "unlabelled"]
     asked = settings(lm_tokens=20_000, test_texts=True)
-    assert asked.lm.splits == ["train", "unlabelled", "test"]
+    assert asked.lm.splits == ["train", "test", "unlabelled"]
     selection = select(table, asked, WEAK_START)
     assert "learns from the 50 texts of the test split too, not from their labels" in " ".join(selection.notes)
-    seen = planned_tokens(table["text"])[selection.split.isin(asked.lm.splits)].sum()
+    seen = planned_tokens(table["text"])[selection.read].sum()
     assert 19_000 < seen <= 20_000, "they count"
 
 
 def test_a_chinese_character_is_about_a_token(table):
     table["text"] = "字" * 110
     chinese = replace(settings(lm_tokens=20_000), tokens=replace(LAPTOP.tokens, language="zh"))
-    assert select(table, chinese, WEAK_START).split.isin(["train", "unlabelled"]).sum() == 20_000 // 101
+    assert select(table, chinese, WEAK_START).read.sum() == 20_000 // 101

@@ -326,7 +326,8 @@ def test_the_stage_keys_of_a_forward_run_are_those_of_a_run_that_knows_no_direct
     job = pipeline.Run(tmp_path / "run", s)
     table, split = job.corpus.table, job.selection.split
     rows = split.index[split != ""]
-    content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows]])
+    read = job.selection.read[rows].astype(str)
+    content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows], *read])
     libraries = [version("fastai"), version("torch"), resolve_precision(s.precision)]
     phases = ("name", "epochs", "freeze_to", "lr", "decay")
     plan = {

@@ -31,7 +31,7 @@ CHARACTERS_PER_TOKEN, OF_UNSPACED = 4.5, 1.1
 SAMPLE = 200  # texts a rate is measured on
 FIXED_SECONDS = 30  # imports, figures, files
 TEST_SHARE = 0.25  # of the time, at most, for scoring the test split
-LM_SHARE = 0.5  # of the time left for training
+LM_SHARE = 0.3  # of the time left for training, at least
 
 
 # ------------------------------------------------------------------------------------------------- how much of the data
@@ -40,10 +40,11 @@ class Selection:
     """Which rows of a corpus a run uses, and as what.
 
     split: one word a row of the corpus ("" for a row not used); a training row whose label is not used is "unlabelled".
-    lm_epochs: of the language model over its training and unlabelled texts.
+    read: for each row, whether the language model learns from its text. lm_epochs: of the language model over these.
     """
 
     split: pd.Series
+    read: pd.Series
     lm_epochs: int
     notes: list[str]
 
@@ -84,27 +85,24 @@ def select(table: pd.DataFrame, settings: Settings, plan: Plan, pretrained: bool
             split[train[n:]] = "unlabelled"
             notes.append(f"The classifier learns from {n:,} of {len(train):,} training texts, to keep within its time.")
             train = train[:n]
-    other = split.index[split == "unlabelled"]
     epochs = settings.lm.epochs and settings.lm.epochs + (pretrained and settings.lm.frozen_lr is not None)
-    always = tokens[train].sum()
+    # What the classifier learns from comes first.
+    order = train
+    for name in settings.lm.splits[1:]:
+        rows = split.index[split == name]
+        order = order.append(rows[generator.permutation(len(rows))])
     if settings.lm.test_texts:
-        test = split == "test"
-        always += tokens[test].sum()
-        notes.append(
-            f"The language model learns from the {test.sum():,} texts of the test split too, not from their labels."
-        )
+        n_test = int((split == "test").sum())
+        notes.append(f"The language model learns from the {n_test:,} texts of the test split too, not from their labels.")
     if settings.lm.max_tokens is not None:
-        room = settings.lm.max_tokens - always
-        order = other[generator.permutation(len(other))]
-        used = order[tokens[order].cumsum() <= room]
-        if len(used) < len(other):
-            split[other.difference(used)] = ""
-            notes.append(
-                f"The language model learns from {len(train) + len(used):,} of {len(train) + len(other):,} texts that "
-                "it may see, to keep within its time."
-            )
-        epochs = int(min(epochs, max(1, settings.lm.max_tokens // (always + tokens[used].sum()))))
-    return Selection(split, epochs, notes)
+        n = max(int((tokens[order].cumsum() <= settings.lm.max_tokens).sum()), 1)
+        if n < len(order):
+            notes.append(f"The language model learns from {n:,} of {len(order):,} texts, to keep within its time.")
+            order = order[:n]
+        epochs = int(min(epochs, max(1, settings.lm.max_tokens // tokens[order].sum())))
+    read = pd.Series(split.index.isin(order), split.index)
+    split[(split == "unlabelled") & ~read] = ""
+    return Selection(split, read, epochs, notes)
 
 
 # ------------------------------------------------------------------------------------------------------ how long it takes
@@ -194,7 +192,7 @@ def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, settings: Se
         .sum()
         .reindex(["train", "valid", "test", "unlabelled"], fill_value=0.0)
     )
-    seen = tokens[settings.lm.splits].sum()
+    read = planned_tokens(table["text"], settings.tokens.language)[selection.read].sum()
     epochs = epochs_of(plan)
     groups = 5  # embedding, three layers, head; a frozen group costs its forward pass alone
     learning = sum(
@@ -205,7 +203,7 @@ def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, settings: Se
     return {
         "tokens": rates.tokenizing * (tokens.sum()),
         # A validation pass saves the backward pass, two thirds of the work.
-        "language model": selection.lm_epochs * rates.lm_training * (seen + tokens["valid"] / 3),
+        "language model": selection.lm_epochs * rates.lm_training * (read + tokens["valid"] / 3),
         # Once more than there are epochs, to fit the temperature.
         "classifier": learning * tokens["train"] + (epochs + 1) * rates.encoding * tokens["valid"],
         "report": rates.encoding * tokens["test"] + rates.baseline * (tokens["train"] + tokens["test"]),

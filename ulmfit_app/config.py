@@ -82,15 +82,16 @@ class LanguageModelSettings:
     # over all words, or while training over a sample: faster, for pretraining on much text; perplexity is always over all
     softmax: Literal["exact", "sampled"] = "exact"
     grad_clip: float | None = None  # largest norm of the gradient; None: not clipped
-    max_tokens: int | None = None  # training tokens over all epochs: fewer epochs, then fewer texts; None: no bound
+    # training tokens over all epochs: fewer epochs, then fewer texts, those of the classifier first; None: no bound
+    max_tokens: int | None = None
     # learn from the test split's texts too, without their labels, as fastai's tutorials do: the report says so
     test_texts: bool = False
     lr_find: bool = False  # save the learning-rate finder's plot as lm/lr_find.png
 
     @property
     def splits(self) -> list[str]:
-        """Whose texts the language model learns from."""
-        return ["train", "unlabelled", *(["test"] if self.test_texts else [])]
+        """Whose texts the language model learns from, in this order where there is no time for all."""
+        return ["train", *(["test"] if self.test_texts else []), "unlabelled"]
 
 
 @dataclass(frozen=True)

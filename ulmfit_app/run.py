@@ -242,7 +242,8 @@ class Run:
         s, table, split = self.settings, self.corpus.table, self.selection.split
         rows = split.index[split != ""]
         # Everything a result depends on, and nothing else: where a file lies, say, does not matter.
-        content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows]])
+        read = self.selection.read[rows].astype(str)
+        content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows], *read])
         known = self.directions[0].start.vocab
         tokens = _key(content, asdict(s.tokens), version("spacy"), *([sha256_of_strings(known)] if known else []))
         libraries = [version("fastai"), version("torch"), resolve_precision(s.precision)]
@@ -342,7 +343,8 @@ class Run:
         vocab = make_vocab(TokenStore.open(tokenized), seen, self.settings.tokens, known)
         for file in numericalize(tokenized, vocab).iterdir():
             _link(file, folder / file.name)
-        rows = pd.DataFrame({"row": split.index, "split": split, "label": self.corpus.table["label"][split.index]})
+        labels, read = self.corpus.table["label"][split.index], self.selection.read[split.index]
+        rows = pd.DataFrame({"row": split.index, "split": split, "label": labels, "read": read})
         with replacing(folder / "rows.csv") as draft:
             rows.to_csv(draft, index=False)
         log.info("Tokens: a vocabulary of %s words.", f"{len(vocab):,}")
@@ -359,7 +361,7 @@ class Run:
         """Fine-tune the language model and save its bundle."""
         s, start = self.settings, which.start
         store, rows = self._texts(which)
-        seen = np.flatnonzero(rows["split"].isin(s.lm.splits))
+        seen = np.flatnonzero(rows["read"])
         valid = np.flatnonzero(rows["split"] == "valid")
         seed_everything(s.seed)
         learn = language_model.learner(store, seen, valid, start, s.lm, s.precision, s.seed)
