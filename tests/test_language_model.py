@@ -466,11 +466,13 @@ def test_the_learning_rate_finder_draws_and_changes_nothing(tmp_path):
     assert learn.opt is None
 
 
-def test_the_model_that_comes_with_the_package_is_whole_small_and_strong():
-    start = find_start("en-small", ModelSettings())
-    assert start.is_strong and start.direction == "forward"
-    assert start.origin.startswith("en-small, which learned from ")
-    assert len(start.vocab) == len(start.weights["0.encoder.weight"])
+def test_the_models_that_come_with_the_package_are_whole_small_and_strong():
+    starts = find_starts("en-small", ModelSettings(), bidirectional=True)
+    assert [start.direction for start in starts] == ["forward", "backward"] and all(start.is_strong for start in starts)
+    for start, name in zip(starts, ("en-small", "en-small-bwd"), strict=True):
+        assert start.origin.startswith(f"{name}, which learned from ")
+        assert len(start.vocab) == len(start.weights["0.encoder.weight"])
+    assert starts[0].vocab == starts[1].vocab
     files = [path for path in language_model.MODELS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 60e6
     assert all((folder / "MODEL_CARD.md").is_file() for folder in language_model.MODELS.iterdir())
