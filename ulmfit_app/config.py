@@ -155,7 +155,7 @@ LAPTOP = replace(
     tokens=TokenSettings(max_vocab=40_000),
     model=ModelSettings(emb_sz=256, n_hid=768, n_layers=3),
     lm=LanguageModelSettings(pretrained="en-small", lr=4e-3, drop_mult=0.1, softmax="sampled", max_tokens=1_500_000),
-    classifier=ClassifierSettings(max_tokens=4_000_000),
+    classifier=ClassifierSettings(max_tokens=7_000_000),
 )
 
 # Seconds: to see every stage run, not to learn much.
