@@ -1,18 +1,23 @@
-# Two commands are all the set-up there is:
-#   make imdb   installs into .venv and runs ULMFiT on IMDb, to a report
-#   make test   installs into .venv and runs all tests
+# Each command does the set-up that it needs:
+#   make imdb        installs into .venv and runs ULMFiT on IMDb, to a report
+#   make test        installs into .venv and runs all tests
+#   make notebooks   installs into .venv and runs all notebooks and their solutions, whose outputs it keeps
 PYTHON ?= python3
 VENV := .venv
 RUN ?=
 BENCH ?=
 
-.PHONY: imdb test lint bench clean
+.PHONY: imdb test notebooks lint bench clean
 
 imdb: $(VENV)/installed
 	$(VENV)/bin/python -m ulmfit_app.run imdb $(RUN)
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest
+
+notebooks: $(VENV)/installed-notebooks
+	TQDM_DISABLE=1 $(VENV)/bin/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
+		notebooks/*.ipynb notebooks/solutions/*.ipynb
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
@@ -32,6 +37,10 @@ $(VENV)/installed: setup.cfg | $(VENV)/bin/python
 
 $(VENV)/installed-test: setup.cfg | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install -e '.[test]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/installed-notebooks: setup.cfg | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install -e '.[notebooks]'
 	touch $@ $(VENV)/installed
 
 clean:

@@ -266,3 +266,28 @@ def test_the_same_figure_is_the_same_file(tmp_path):
     for name in ("first.png", "second.png"):
         figures.save_png(figures.confidence_figure(probabilities, truth), tmp_path / name)
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_a_notebook_shows_a_figure_as_a_png_without_pyplot():
+    figure = figures.schedules_figure({"rising": [0, 1], "constant": [1, 1]})
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert plt.get_fignums() == []
+
+
+def test_schedules_are_drawn_from_the_start_of_a_training_to_its_end():
+    (axes,) = figures.schedules_figure({"rising": [0.0, 0.5, 1.0], "constant": [1.0, 1.0]}).axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 0], [0.5, 0.5], [1, 1]], [[0, 1], [1, 1]]]
+    assert {"rising", "constant", "learning rate"} <= set(texts_of(axes.figure))
+
+
+def test_a_plan_is_drawn_with_what_is_frozen_left_white():
+    rates = np.array([[0, 0, 1e-4], [0, 1e-3, 1e-3], [1e-2, 1e-2, 1e-2]])
+    figure = figures.plan_figure(rates, {"head": 1, "rest": 2}, "A plan")
+    drawn = figure.axes[0].images[0].get_array()
+    assert drawn.mask.tolist() == [[True, True, False], [True, False, False], [False, False, False]]
+    assert {"head", "rest", "embeddings", "LSTM 1", "A plan"} <= set(texts_of(figure))
+
+
+def test_the_words_that_a_vocabulary_knows_are_counted_from_one():
+    (axes,) = figures.coverage_figure({"train": np.array([0.5, 0.75, 1.0])}).axes
+    assert axes.lines[0].get_xydata().tolist() == [[1, 0.5], [2, 0.75], [3, 1.0]]

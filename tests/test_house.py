@@ -41,6 +41,7 @@ ORDER = [
     "rivals",
     "trials",
     "experiments",
+    "course",
     "__main__",
 ]
 FILES = [path for package in (APP, SCRIPTS) for path in sorted(package.rglob("*.py"))]
@@ -98,7 +99,8 @@ def test_the_data_scripts_never_import_the_application():
 @pytest.mark.parametrize("name", [name for name in APP_FILES if room_of(name) != "evaluation"])
 def test_a_file_imports_only_from_files_above_it(name):
     above = ORDER[: ORDER.index(room_of(name))]
-    assert {room_of(module) for module in imported_from_app(name)} <= set(above)
+    # A room of several files, as course, holds itself in order: see below for circles.
+    assert {room_of(module) for module in imported_from_app(name)} <= {*above, room_of(name)}
 
 
 @pytest.mark.parametrize("name", [name for name in APP_FILES if room_of(name) == "evaluation"])

@@ -23,6 +23,7 @@ from ulmfit_app.recipes import (
     lasting,
     one_cycle,
     one_cycle_momentum,
+    rates_over,
     slanted_triangular,
     with_enough_steps,
 )
@@ -188,3 +189,21 @@ def test_a_budget_too_small_for_a_plan_reads_the_labels_in_a_brief_one():
     for passes, epochs in ((0.2, 1), (1.9, 1), (4.9, 4)):
         (phase,) = fitted(PUBLISHED, passes).phases
         assert (phase.epochs, phase.freeze_to, phase.lr) == (epochs, 0, BRIEF.phases[0].lr)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
+def test_the_rates_over_a_plan_peak_where_a_phase_lets_a_group_learn(plan):
+    rates = rates_over(plan, 5, "constant", points=2)
+    assert {len(of_group) for of_group in rates} == {2 * epochs_of(plan)}
+    done = 0
+    for phase in plan.phases:
+        # As fastai's freeze_to counts, and training freezes from above.
+        learning = list(range(5))[phase.freeze_to : phase.freeze_from]
+        expected = [peak if i in learning else 0 for i, peak in enumerate(discriminative_rates(phase.lr, 5, phase.decay))]
+        assert [of_group[done] for of_group in rates] == expected
+        done += 2 * phase.epochs
+
+
+def test_the_rates_over_a_plan_follow_the_schedule():
+    (_, head) = rates_over(BRIEF, 2, "one-cycle", points=101)
+    assert head == pytest.approx([one_cycle(i / 100, BRIEF.phases[0].lr) for i in range(101)])

@@ -4,6 +4,7 @@ ULMFiT sections 3.1 and 3.2. The model is fastai's AWD-LSTM with tied embeddings
 """
 
 import logging
+import os
 import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import get_args
 
 import matplotlib
 
-matplotlib.use("Agg")  # fastai imports pyplot, which would look for a screen
+if "MPLBACKEND" not in os.environ:  # a notebook says there where its figures go
+    matplotlib.use("Agg")  # fastai imports pyplot, which would look for a screen
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders

@@ -3,9 +3,10 @@
 Texts on a figure are class names and counts only; `probabilities` and `truth` are as in metrics.
 """
 
+import io
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, findfont, findSystemFonts, fontManager, get_font
 from matplotlib.patheffects import withStroke
@@ -350,15 +351,81 @@ def lengths_figure(lengths: dict[str, np.ndarray], limit: int) -> Figure:
     return figure
 
 
+def schedules_figure(rates: dict[str, Sequence[float]]) -> Figure:
+    """How learning rates move from the start of a training to its end. rates: name -> rates at equal distances."""
+    figure, axes = _axes(7, 3.4)
+    for (name, course), colour in zip(rates.items(), sns.color_palette("colorblind", len(rates)), strict=True):
+        axes.plot(np.linspace(0, 1, len(course)), course, color=colour, linewidth=1.6, label=name)
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share of the training that is done", ylabel="learning rate")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_title("Schedules")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def plan_figure(rates: np.ndarray, phases: dict[str, int], title: str) -> Figure:
+    """Which layer group of a classifier learns when, and at what rate: a row a group, the head on top; white where frozen.
+
+    rates: [n_groups, n], 0 where frozen, at equal distances over all epochs. phases: name -> epochs, in order.
+    """
+    n_groups, epochs = len(rates), sum(phases.values())
+    learns = rates[rates > 0]
+    figure, axes = _axes(7, 1.9 + 0.28 * n_groups)
+    image = axes.imshow(
+        np.ma.masked_equal(rates, 0),
+        cmap=sns.color_palette("flare", as_cmap=True),
+        # A schedule begins and ends near nothing: what is far below the peaks is all one colour.
+        norm=LogNorm(max(learns.min(), learns.max() / 1000), learns.max()),
+        aspect="auto",
+        origin="lower",
+        extent=(0, epochs, -0.5, n_groups - 0.5),
+        interpolation="none",
+    )
+    axes.set_yticks(range(n_groups), ["embeddings", *(f"LSTM {i}" for i in range(1, n_groups - 1)), "head"])
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="epochs")
+    _mark_phases(axes, [name for name, n in phases.items() for _ in range(n)], first=0)
+    figure.suptitle(title, size=11)
+    figure.colorbar(image, ax=axes, pad=0.02, label="learning rate")
+    return figure
+
+
+def coverage_figure(covered: dict[str, np.ndarray]) -> Figure:
+    """What share of the tokens is known to a vocabulary of the n commonest words, n on a logarithmic scale.
+
+    covered: name -> the shares for n = 1, 2, 3 and so on.
+    """
+    figure, axes = _axes(7, 3.4)
+    for (name, shares), colour in zip(covered.items(), sns.color_palette("colorblind", len(covered)), strict=True):
+        axes.plot(np.arange(1, len(shares) + 1), shares, color=colour, linewidth=1.6, label=name)
+    axes.set(xscale="log", ylim=(0, 1.02), xlabel="words in the vocabulary", ylabel="share of the tokens it knows")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(color="0.9")
+    axes.set_title("Tokens known to a vocabulary")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure at 150 dots an inch, byte for byte the same for the same figure."""
     figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
 
 
+class _Shown(Figure):
+    """A Figure that a notebook shows, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
+        return file.getvalue()
+
+
 def _axes(width: float, height: float, rows: int = 1, columns: int = 1, **subplots) -> tuple[Figure, Axes]:
     """A figure of our style (sizes in inches) and its axes, without pyplot, which would keep every figure alive."""
     with rc_context({**sns.axes_style("ticks"), "font.family": [FONT], "font.size": 10, "axes.titlesize": 11}):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = _Shown(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, **subplots)
     for one in np.ravel(axes):
@@ -377,12 +444,12 @@ def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ma.MaskedArray) -> 
         axes.text(column, row, text, ha="center", va="center", size=size, color=colour)
 
 
-def _mark_phases(axes: Axes, phases: list[str]) -> None:
-    """A dotted line where a phase of the training begins, and its name above the axes."""
+def _mark_phases(axes: Axes, phases: list[str], first: float = 0.5) -> None:
+    """A dotted line where a phase of the training begins, and its name above the axes. first: where the first one does."""
     for index, phase in enumerate(phases):
         if index and phase == phases[index - 1]:
             continue
-        start = index + 0.5
+        start = index + first
         if index:
             axes.axvline(start, color="0.75", linestyle=":", linewidth=1)
         axes.annotate(
@@ -391,7 +458,7 @@ def _mark_phases(axes: Axes, phases: list[str]) -> None:
             (2, 3),
             xycoords=axes.get_xaxis_transform(),
             textcoords="offset points",
-            rotation=25,
+            rotation=50,  # steep enough for phases of one epoch among many
             size=7.5,
             color=GREY,
         )

@@ -1,0 +1,208 @@
+"""The course: its presets, the texts that come with it, and checks that know the usual mistakes from right answers."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_scripts import course as data_script
+from ulmfit_app.config import PAPER, DataSettings
+from ulmfit_app.corpus import Corpus, load_corpus
+from ulmfit_app.course import MESSY, OVERRIDE, PRESETS, REVIEWS, Verdict, lesson_01, lesson_02, lesson_04, setup
+from ulmfit_app.errors import SettingError
+from ulmfit_app.evaluation.metrics import accuracy_interval
+from ulmfit_app.inspection import inspect
+from ulmfit_app.recipes import PLANS, Plan, lasting
+from ulmfit_app.tokenizer import SPECIALS
+from ulmfit_app.tokens import TokenStore
+
+from .conftest import made_store
+
+
+def says(verdict: Verdict) -> str:
+    """What a verdict that is not right says."""
+    assert not verdict.right
+    return verdict.says
+
+
+# ------------------------------------------------------------------------------------------------------------- the frame
+def test_one_name_scales_a_notebook_from_what_comes_with_the_package_to_the_paper():
+    assert setup("laptop").data.source == str(REVIEWS)
+    assert setup("paper") == PAPER
+
+
+def test_the_environment_has_the_last_word_on_the_size(monkeypatch):
+    monkeypatch.setenv(OVERRIDE, "tiny")
+    assert setup("laptop") == PRESETS["tiny"]
+
+
+def test_an_unknown_preset_is_told_from_the_known_ones():
+    with pytest.raises(SettingError, match="no preset 'huge'.* tiny, laptop, paper"):
+        setup("huge")
+
+
+def test_three_dots_are_no_answer():
+    verdict = lesson_01.check_enough(..., 0.9, 0.04)
+    assert str(verdict) == "Not yet: put your answer in the place of the three dots, and run the cell again."
+
+
+# -------------------------------------------------------------------------------------------------------------- the texts
+@pytest.fixture
+def messy() -> Corpus:
+    return load_corpus(DataSettings(str(MESSY)), 42)
+
+
+def test_the_reviews_are_in_order_but_for_words_that_few_texts_have():
+    found = inspect(DataSettings(str(REVIEWS)), PRESETS["laptop"].tokens, 42)
+    assert [one.name for one in found.findings if one.trouble] == ["Unknown words"]
+
+
+def test_the_messy_file_has_every_trouble_that_is_planted_in_it():
+    found = inspect(DataSettings(str(MESSY)), PRESETS["laptop"].tokens, 42)
+    trouble = {one.name for one in found.findings if one.trouble}
+    planted = {"Spelling of labels", "Contradictory labels", "Duplicates", "Leaks between splits", "Encoding and markup"}
+    assert planted <= trouble
+    copies = f"{data_script.COPIED} texts are in train word for word, and {data_script.NEARLY_COPIED} nearly"
+    assert copies in next(one.found for one in found.findings if one.name == "Leaks between splits")
+
+
+def test_the_files_are_made_of_the_packages_snippets_alone(tmp_path):
+    table = tmp_path / "table.csv"
+    rows = [(f"a film, the {i}th .", i % 2, "rotten_tomatoes" if i % 3 else "imdb") for i in range(6_000)]
+    pd.DataFrame(rows, columns=["text", "label", "source"]).to_csv(table, index=False)
+    data_script.make(table, tmp_path)
+    snippets = {(text, ("neg", "pos")[label]) for text, label, source in rows if source == "rotten_tomatoes"}
+    with open(tmp_path / "reviews.csv", encoding="utf-8", newline="") as file:
+        header, *reviews = csv.reader(file)
+    assert header == ["text", "label"]
+    assert set(map(tuple, reviews)) <= snippets and len(reviews) == data_script.N_REVIEWS
+    with open(tmp_path / "messy.csv", encoding="utf-8", newline="") as file:
+        assert not {row["text"] for row in csv.DictReader(file)} & {text for text, _ in reviews}
+
+
+# -------------------------------------------------------------------------------------------------------------- lesson 01
+def test_texts_with_a_copy_in_train_are_scored_apart_from_the_others(messy):
+    scores = lesson_01.by_copy_in_train(messy).set_index("what")
+    parts = scores.loc[["no copy in train", "a copy in train"]]
+    assert parts["n"].sum() == scores.loc["the whole test split", "n"] == len(messy.texts("test"))
+    assert (parts["n"] * parts["accuracy"]).sum() == pytest.approx(scores.iloc[0]["n"] * scores.iloc[0]["accuracy"])
+    assert scores.loc["a copy in train", "n"] == data_script.COPIED + data_script.NEARLY_COPIED
+
+
+def test_choosing_on_few_texts_promises_more_than_the_others_keep():
+    corpus = load_corpus(replace(PRESETS["laptop"].data, max_train=300, max_test=200), 42)
+    scores = lesson_01.candidates(corpus, n=30, n_chosen_on=40)
+    best = scores.loc[scores["on_few"].idxmax()]
+    assert best["on_few"] - scores["on_few"].mean() > best["on_rest"] - scores["on_rest"].mean()
+
+
+def test_a_leak_is_counted_in_rows_of_test(messy):
+    test, train = (messy.table[messy.table["split"] == split]["text"] for split in ("test", "train"))
+    assert lesson_01.check_leaked(test.isin(train).sum(), messy).right
+    assert "more than once" in says(lesson_01.check_leaked(messy.table["text"].duplicated().sum(), messy))
+    assert "isin" in says(lesson_01.check_leaked(3, messy))
+
+
+def test_a_cleaned_table_keeps_test_and_all_that_is_in_order(messy):
+    lower = messy.table.assign(label=messy.table["label"].str.lower())
+    train = lower["split"] == "train"
+    no_leak = lower[~(train & lower["text"].isin(lower["text"][~train]))]
+    right = no_leak[(no_leak.groupby("text")["label"].transform("nunique") == 1) | (no_leak["split"] != "train")]
+    assert lesson_01.check_cleaned(right, messy).right
+    assert "columns" in says(lesson_01.check_cleaned(right["text"], messy))
+    assert "case alone" in says(lesson_01.check_cleaned(messy.table, messy))
+    assert "two parts" in says(lesson_01.check_cleaned(lower, messy))
+    assert "two labels" in says(lesson_01.check_cleaned(no_leak, messy))
+    assert "test are gone" in says(lesson_01.check_cleaned(right[right["split"] == "train"], messy))
+    assert "more is gone" in says(lesson_01.check_cleaned(right.drop(right.index[right["split"] == "train"][:9]), messy))
+
+
+def test_enough_texts_are_those_whose_interval_is_narrow_and_not_many_more():
+    width = {n: np.ptp(accuracy_interval(round(0.9 * n), n)) for n in range(100, 2_000)}
+    enough = min(n for n, found in width.items() if found <= 0.05)
+    assert lesson_01.check_enough(enough, 0.9, 0.05).right
+    assert "more than 5%" in says(lesson_01.check_enough(enough // 2, 0.9, 0.05))
+    assert "how few" in says(lesson_01.check_enough(enough * 2, 0.9, 0.05))
+
+
+# -------------------------------------------------------------------------------------------------------------- lesson 02
+def test_coverage_counts_words_in_some_texts_and_tokens_in_others():
+    store = TokenStore(np.array([0, 0, 1, 0, 2, 2], np.int32), np.array([0, 3, 6]), ["a", "b", "c"])
+    assert lesson_02.coverage(store, np.array([0]), np.array([1])).tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert lesson_02.coverage(store, np.array([0]), np.array([0])).tolist() == pytest.approx([2 / 3, 1])
+
+
+def test_a_shuffled_vocabulary_has_the_same_words_and_the_specials_in_their_places():
+    vocab = [*SPECIALS, *"abcdefgh", "xxfake"]
+    other = lesson_02.shuffled(vocab)
+    assert sorted(other) == sorted(vocab) and other != vocab
+    assert other[: len(SPECIALS)] == SPECIALS and other[-1] == "xxfake"
+
+
+def test_a_text_is_judged_by_its_tokens():
+    target = "xxbos xxup no , s xxrep 3 o bad".split()
+    assert lesson_02.check_text("NO, sooo bad", target).right
+    assert "first 3 tokens" in says(lesson_02.check_text("NO - sooo bad", target))
+    assert "nothing more" in says(lesson_02.check_text("NO, sooo", target))
+    assert "broken up" in says(lesson_02.check_text("xxup no, sooo bad", target))
+
+
+def test_the_size_of_a_vocabulary_is_the_least_that_knows_enough_of_other_texts():
+    store = made_store([400, 400], n_words=200)
+    train, valid = np.array([0]), np.array([1])
+    known = lesson_02.coverage(store, train, valid)
+    least = int(np.flatnonzero(known >= 0.5)[0]) + 1
+    own = int(np.flatnonzero(lesson_02.coverage(store, train, train) >= 0.5)[0]) + 1
+    assert own < least
+    assert lesson_02.check_size(least, store, train, valid, 0.5).right
+    assert "counted in" in says(lesson_02.check_size(own, store, train, valid, 0.5))
+    assert "less than 50%" in says(lesson_02.check_size(1, store, train, valid, 0.5))
+    assert "How few" in says(lesson_02.check_size(least + 1, store, train, valid, 0.5))
+    assert "between 1 and" in says(lesson_02.check_size(0, store, train, valid, 0.5))
+
+
+def test_an_order_of_rows_is_told_from_its_inverse():
+    vocab = [*SPECIALS, *"abcdefgh"]
+    other = lesson_02.shuffled(vocab)
+    right = [vocab.index(word) for word in other]
+    assert lesson_02.check_order(right, vocab, other).right
+    assert "way back" in says(lesson_02.check_order(np.argsort(right), vocab, other))
+    assert "place 9 belongs" in says(lesson_02.check_order(range(len(vocab)), vocab, other))
+    assert "each row" in says(lesson_02.check_order(right[1:], vocab, other))
+
+
+# -------------------------------------------------------------------------------------------------------------- lesson 04
+def test_a_position_is_looked_for_on_the_way_down():
+    right = 0.1 + 0.9 * 0.5 * 32 / 31  # equation 3, solved
+    assert lesson_04.check_position(right, 0.01, 0.005).right
+    assert "way up" in says(lesson_04.check_position(0.05, 0.01, 0.005))
+    assert "more than 0.005" in says(lesson_04.check_position(0.3, 0.01, 0.005))
+    assert "between 0 and 1" in says(lesson_04.check_position(56, 0.01, 0.005))
+
+
+def test_a_factor_is_judged_by_the_lowest_rate():
+    assert lesson_04.check_decay(100 ** (1 / 4), 0.01, 0.0001).right
+    assert "4 steps" in says(lesson_04.check_decay(100 ** (1 / 5), 0.01, 0.0001))
+    assert "upside down" in says(lesson_04.check_decay(100 ** (-1 / 4), 0.01, 0.0001))
+    assert "instead of 0.0001" in says(lesson_04.check_decay(2.6, 0.01, 0.0001))
+
+
+def test_a_plan_is_judged_by_who_learns_when_and_how_fast():
+    right = PLANS["gradual-discr"]
+    assert lesson_04.check_plan(replace(right, name="mine"), "gradual-discr").right
+    assert "9 epochs in all" in says(lesson_04.check_plan(lasting(right, 9), "gradual-discr"))
+    assert "in epoch 1 5 groups learn, and 1 should" in says(lesson_04.check_plan(PLANS["full-discr"], "gradual-discr"))
+    same_rates = Plan("same", tuple(replace(phase, decay=1.0) for phase in right.phases), 0.5)
+    assert "in epoch 2 group 4 of 5 learns at 0.01, not at 0.0038" in says(lesson_04.check_plan(same_rates, "gradual-discr"))
+    assert "a Plan" in says(lesson_04.check_plan(right.phases, "gradual-discr"))
+
+
+def test_a_bench_trains_by_any_plan_on_one_language_model():
+    bench = lesson_04.Bench(PRESETS["tiny"])
+    plan = Plan("once", PLANS["published"].phases[:1], 0.3)
+    assert bench.train(plan)["phase"].tolist() == ["head"]
+    (row,) = bench.compare(plan).to_dict("records")
+    assert (row["plan"], row["epochs"]) == ("once", 1)
+    assert row["low"] <= row["accuracy"] <= row["high"]
