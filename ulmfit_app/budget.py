@@ -186,13 +186,9 @@ def _training_seconds(model: nn.Module, ids: Tensor, loss_of: Callable[[Any], Te
 
 def estimate(table: pd.DataFrame, selection: Selection, plan: Plan, settings: Settings, rates: Rates) -> dict[str, float]:
     """Seconds a stage will take for the selected rows."""
-    tokens = (
-        planned_tokens(table["text"], settings.tokens.language)
-        .groupby(selection.split)
-        .sum()
-        .reindex(["train", "valid", "test", "unlabelled"], fill_value=0.0)
-    )
-    read = planned_tokens(table["text"], settings.tokens.language)[selection.read].sum()
+    of_text = planned_tokens(table["text"], settings.tokens.language)
+    tokens = of_text.groupby(selection.split).sum().reindex(["train", "valid", "test", "unlabelled"], fill_value=0.0)
+    read = of_text[selection.read].sum()
     epochs = epochs_of(plan)
     groups = 5  # embedding, three layers, head; a frozen group costs its forward pass alone
     learning = sum(

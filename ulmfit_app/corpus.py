@@ -62,6 +62,10 @@ class Corpus:
         """The texts of one split, in the order of the source."""
         return self.table.loc[self.table["split"] == split, "text"].tolist()
 
+    def truth(self, labels: pd.Series) -> np.ndarray:
+        """The index of each one's class in `self.labels`, int [n]; -1 for what is no class."""
+        return pd.Index(self.labels).get_indexer(labels)
+
 
 @dataclass
 class _Draft:

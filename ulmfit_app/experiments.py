@@ -47,6 +47,15 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
 ULMFIT = "ULMFiT, all of it"
 
 
+def _slug(name: str) -> str:
+    """The name as part of a folder's: its letters and digits, and a dash for what stands between.
+
+    >>> _slug("full + discr, chain-thaw")
+    'full-discr-chain-thaw'
+    """
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in name).lower().split())
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of a table: a language model, how the classifier is trained, and the paper's error.
@@ -64,7 +73,7 @@ class Row:
     def folder(self) -> str:
         """The name of its trials, which rows that differ in direction alone share."""
         settings = [self.lm, *(str(value) for value in self.classifier.values())]
-        return "-".join(settings).replace(" + ", "-").replace(" ", "-")
+        return _slug("-".join(settings))
 
 
 FULL_ROW = Row(ULMFIT, {"imdb": 5.00, "trec6": 5.69})
@@ -108,8 +117,7 @@ TABLES: dict[str, list[Row]] = {
 def _language_model_trial(name: str, settings: Settings, seed: int) -> Trial:
     changed = replace(settings.lm, **LANGUAGE_MODELS[name])
     both = any(row.lm == name and row.direction != "forward" for row in _rows())
-    folder = f"lm-{name}-seed{seed}".replace(" + ", "-").replace(" ", "-")
-    return Trial(folder, replace(settings, seed=seed, lm=changed, bidirectional=both), last="lm")
+    return Trial(f"lm-{_slug(name)}-seed{seed}", replace(settings, seed=seed, lm=changed, bidirectional=both), last="lm")
 
 
 def _classifier_trial(row: Row, settings: Settings, seed: int, folder: Path) -> Trial:
@@ -230,14 +238,18 @@ def compared(name: str, rows: list[Row], right: list[np.ndarray], source: str) -
     """
     found = []
     for row, hit in zip(rows, right, strict=True):
-        hits, n = int(hit.sum()), len(hit)
-        low, high = accuracy_interval(n - hits, n)
-        line = {"table": name, "row": row.name, "paper": row.paper.get(source, np.nan), "n": n}
-        line |= {"error": 100 * (n - hits) / n, "low": 100 * low, "high": 100 * high}
+        line = {"table": name, "row": row.name, "paper": row.paper.get(source, np.nan), **_errors(hit)}
         if row.name != ULMFIT:
             line |= _against(right[-1], hit)
         found.append(line)
     return pd.DataFrame(found, columns=["table", "row", "paper", "n", "error", "low", "high", *AGAINST])
+
+
+def _errors(right: np.ndarray) -> dict[str, float]:
+    """How many texts are labelled wrongly, in %, with the 95 % interval. right: boolean [n]."""
+    n, wrong = len(right), int((~right).sum())
+    low, high = accuracy_interval(wrong, n)
+    return {"n": n, "error": 100 * wrong / n, "low": 100 * low, "high": 100 * high}
 
 
 def _against(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
@@ -295,16 +307,12 @@ MINILM = {"MiniLM, fine-tuned": fine_tuned_minilm, "SetFit on MiniLM": setfit}
 SHARED = {SEMI_SUPERVISED: {}, RANDOM_START: {"pretrained": "none"}}
 
 
-def _way_folder(way: str) -> str:
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in way).lower().split())
-
-
 def _point(way: str, n_labels: int, settings: Settings, seed: int, folder: Path) -> Trial:
     """A classifier from so many labels, or what stands in its place."""
     s = replace(settings, seed=seed, data=replace(settings.data, max_train=n_labels, max_unlabelled=0))
-    name = f"{_way_folder(way)}-{n_labels}-seed{seed}"
+    name = f"{_slug(way)}-{n_labels}-seed{seed}"
     if way in SHARED:
-        start = folder / f"lm-{_way_folder(way)}-seed{seed}" / "lm"
+        start = folder / f"lm-{_slug(way)}-seed{seed}" / "lm"
         s = replace(s, lm=replace(s.lm, pretrained=str(start.absolute()), epochs=0))
     elif way == SCRATCH:
         s = replace(s, lm=replace(s.lm, pretrained="none", epochs=0))
@@ -332,7 +340,7 @@ def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, min
         if max(at) > most:
             raise SettingError(f"--at {max(at)}: there are {most:,} labelled training texts besides the validation part.")
     lms = [
-        Trial(f"lm-{_way_folder(way)}-seed{seed}", replace(settings, seed=seed, lm=replace(settings.lm, **changes)), "lm")
+        Trial(f"lm-{_slug(way)}-seed{seed}", replace(settings, seed=seed, lm=replace(settings.lm, **changes)), "lm")
         for seed in every
         for way, changes in SHARED.items()
     ]
@@ -342,9 +350,7 @@ def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, min
 
     found, right = [], {point: _right_on_test(trials, folder) for point, trials in points.items()}
     for (way, n_labels), trials in points.items():
-        hits, n = int(right[way, n_labels].sum()), len(right[way, n_labels])
-        low, high = accuracy_interval(n - hits, n)
-        line = {"way": way, "labels": n_labels, "n": n, "error": 100 * (n - hits) / n, "low": 100 * low, "high": 100 * high}
+        line = {"way": way, "labels": n_labels, **_errors(right[way, n_labels])}
         if way != SEMI_SUPERVISED:
             line |= _against(right[SEMI_SUPERVISED, n_labels], right[way, n_labels])
         facts = [facts_of(trial, folder) for trial in trials]

@@ -171,6 +171,11 @@ MOST_EPOCHS = 10  # of a plan's last phase; the paper trains for 50, and stops e
 STEPS_AN_EPOCH, SMALLEST_BATCH, FEWEST_STEPS = 30, 16, 200
 
 
+def _most_epochs(plan: Plan) -> int:
+    last = plan.phases[-1].epochs
+    return epochs_of(plan) - last + max(last, MOST_EPOCHS)
+
+
 def batch_size_for(n_texts: int, largest: int) -> int:
     """Texts a batch: `largest`, or as few as make STEPS_AN_EPOCH steps an epoch, but no fewer than SMALLEST_BATCH.
 
@@ -188,9 +193,7 @@ def with_enough_steps(plan: Plan, n_texts: int, largest: int, passes: float = ma
     largest: the batch size where texts are many; passes: over the texts, for which there is time.
     """
     steps = math.ceil(n_texts / batch_size_for(n_texts, largest))
-    last = plan.phases[-1].epochs
-    most = epochs_of(plan) - last + max(last, MOST_EPOCHS)
-    return lasting(plan, max(epochs_of(plan), int(min(math.ceil(FEWEST_STEPS / steps), most, passes))))
+    return lasting(plan, max(epochs_of(plan), int(min(math.ceil(FEWEST_STEPS / steps), _most_epochs(plan), passes))))
 
 
 def fitted(plan: Plan, passes: float) -> Plan:
@@ -204,9 +207,7 @@ def fitted(plan: Plan, passes: float) -> Plan:
     """
     if passes < epochs_of(plan):
         return lasting(BRIEF, max(1, int(passes)))
-    last = plan.phases[-1].epochs
-    most = epochs_of(plan) - last + max(last, MOST_EPOCHS)
-    return lasting(plan, min(int(passes), most))
+    return lasting(plan, min(int(passes), _most_epochs(plan)))
 
 
 def rates_over(plan: Plan, n_groups: int, schedule: str, points: int = 100) -> list[list[float]]:

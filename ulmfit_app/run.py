@@ -353,7 +353,7 @@ class Run:
         """The tokens, to be read in a direction (forward where none is given), and the rows that they are of."""
         folder = self.stages["tokens"].folder
         rows = pd.read_csv(folder / "rows.csv", dtype={"split": str, "label": str}, keep_default_na=False)
-        rows["truth"] = rows["label"].map({label: i for i, label in enumerate(self.corpus.labels)})
+        rows["truth"] = self.corpus.truth(rows["label"])
         store = TokenStore.open(folder)
         return (store.backward() if which and which.start.direction == "backward" else store), rows
 
@@ -478,7 +478,7 @@ class Run:
         sets = {f"TF-IDF + logistic regression, the same {len(used):,} labels": (table["text"][used["row"]], truth)}
         everything = table[table["split"] == "train"]
         if len(everything) > len(used):
-            codes = everything["label"].map({label: i for i, label in enumerate(self.corpus.labels)}).to_numpy(int)
+            codes = self.corpus.truth(everything["label"])
             sets[f"TF-IDF + logistic regression, all {len(everything):,} labels"] = (everything["text"], codes)
         for name, (texts, codes) in sets.items():
             baselines[name] = tfidf_logistic_regression(

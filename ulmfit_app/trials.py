@@ -122,8 +122,7 @@ def _label_instead(trial: Trial, folder: Path) -> None:
     s = trial.settings
     corpus = load_corpus(s.data, s.seed)
     train, test = (corpus.table[corpus.table["split"] == split] for split in ("train", "test"))
-    truth = train["label"].map({label: i for i, label in enumerate(corpus.labels)}).to_numpy(int)
-    texts = test["text"].tolist()
+    texts, truth = test["text"].tolist(), corpus.truth(train["label"])
     probabilities = trial.instead(train["text"].tolist(), truth, texts, len(corpus.labels), s.seed, s.tokens.language)
     predictions = prediction_table(texts, probabilities, corpus.labels)
     predictions.insert(1, "label", test["label"].to_numpy())

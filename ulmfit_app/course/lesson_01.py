@@ -23,7 +23,7 @@ def findings_table(inspection: Inspection) -> pd.DataFrame:
 def _part(corpus: Corpus, split: str) -> tuple[list[str], np.ndarray]:
     """The texts of a split, and the index of each one's label."""
     rows = corpus.table[corpus.table["split"] == split]
-    return rows["text"].tolist(), rows["label"].map({label: i for i, label in enumerate(corpus.labels)}).to_numpy(int)
+    return rows["text"].tolist(), corpus.truth(rows["label"])
 
 
 def _row(name: str, right: np.ndarray) -> dict[str, object]:
