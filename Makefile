@@ -2,12 +2,13 @@
 #   make imdb        installs into .venv and runs ULMFiT on IMDb, to a report
 #   make test        installs into .venv and runs all tests
 #   make notebooks   installs into .venv and runs all notebooks and their solutions, whose outputs it keeps
+#   make docs        installs into .venv and writes a page of each module to build/api, from the docstrings
 PYTHON ?= python3
 VENV := .venv
 RUN ?=
 BENCH ?=
 
-.PHONY: imdb test notebooks lint bench clean
+.PHONY: imdb test notebooks docs lint bench clean
 
 imdb: $(VENV)/installed
 	$(VENV)/bin/python -m ulmfit_app.run imdb $(RUN)
@@ -18,6 +19,10 @@ test: $(VENV)/installed-test
 notebooks: $(VENV)/installed-notebooks
 	TQDM_DISABLE=1 $(VENV)/bin/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
 		notebooks/*.ipynb notebooks/solutions/*.ipynb
+
+docs: $(VENV)/installed-docs
+	$(VENV)/bin/python -W ignore::UserWarning:pdoc.doc -m pdoc --output-directory build/api ulmfit_app data_scripts
+	@echo "Open build/api/index.html"
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
@@ -41,6 +46,10 @@ $(VENV)/installed-test: setup.cfg | $(VENV)/bin/python
 
 $(VENV)/installed-notebooks: setup.cfg | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install -e '.[notebooks]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: setup.cfg | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install -e '.[docs]'
 	touch $@ $(VENV)/installed
 
 clean:

@@ -230,7 +230,7 @@ def in_memory(texts: Iterable[str], language: str, vocab: list[str], direction: 
 
 
 # --------------------------------------------------------------------------------------------------- ids to batches
-class _Batches:
+class Batches:
     """What fastai's Learner asks of a loader, plus a place to go on from: `epoch` and `start` (batches to leave out)."""
 
     def __init__(self, store: TokenStore, texts: Sequence[int], batch_size: int, seed: int, shuffle: bool) -> None:
@@ -253,7 +253,7 @@ class _Batches:
         return np.random.default_rng([self.seed, epoch])
 
 
-class LanguageModelBatches(_Batches):
+class LanguageModelBatches(Batches):
     """The texts as one stream, read in `batch_size` places at once (Merity et al. 2017).
 
     Yields (x, y): int64 [batch_size, bptt], y one token later than x; the last batch may be shorter. Each time that the
@@ -310,7 +310,7 @@ class LanguageModelBatches(_Batches):
             yield block[:, :-1], block[:, 1:]
 
 
-class ClassifierBatches(_Batches):
+class ClassifierBatches(Batches):
     """Texts of like length together, padded on the right.
 
     Yields (x, y): int64 [n, longest] padded with PAD_ID, and int64 [n]; without labels, (x,). When `shuffle`, batches and
