@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 from data_scripts.fetch import Source
-from ulmfit_app import corpus as corpus_module
-from ulmfit_app import reading
+from ulmfit_app import reading, sources
 from ulmfit_app.config import DataSettings
 from ulmfit_app.corpus import Corpus, load_corpus
 from ulmfit_app.errors import DataError, SettingError
@@ -597,7 +596,7 @@ def test_the_registry_copy_of_imdb_holds_out_whole_blocks_and_says_so(tmp_path, 
     rows = [(f"review {label} {i}", label, "imdb") for label in (0, 1) for i in range(100)]
     rows += [(f"snippet {i}", i % 2, "rotten_tomatoes") for i in range(30)]
     path = csv_file(tmp_path / "combined.csv", rows, header=("text", "label", "source"))
-    monkeypatch.setattr(corpus_module.imdb, "fetch", lambda data: Source(path, "the registry package"))
+    monkeypatch.setattr(sources.imdb, "fetch", lambda data: Source(path, "the registry package"))
     corpus = load(Path("imdb"))
     assert corpus.labels == ["neg", "pos"]
     assert sizes(corpus)["test", "neg"] == sizes(corpus)["test", "pos"] == 20

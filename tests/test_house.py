@@ -15,6 +15,7 @@ ORDER = [
     "config",
     "hardware",
     "reading",
+    "sources",
     "corpus",
     "tokenizer",
     "detokenizer",
