@@ -15,8 +15,8 @@ import pandas as pd
 
 from ulmfit_app.config import DataSettings
 from ulmfit_app.errors import DataError, SettingError
-from ulmfit_app.reading import LONE_SURROGATE, quoted, without_lone_surrogates
-from ulmfit_app.sources import Draft, read_source
+from ulmfit_app.reading import LONE_SURROGATE, TABLE_KINDS, quoted, without_lone_surrogates
+from ulmfit_app.sources import DATA_SETS, Draft, read_source
 
 SPLITS = ("train", "valid", "test", "unlabelled")
 
@@ -72,13 +72,18 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
 
 
 def _check_settings(settings: DataSettings) -> None:
-    known = settings.source in ("imdb", "trec6")
+    known = settings.source in DATA_SETS
     columns = [f"--{name}" for name in ("text", "label", "split") if getattr(settings, name) is not None]
     if columns and (known or Path(settings.source).is_dir()):
         raise SettingError(f"{' and '.join(columns)} name columns, but {settings.source} is not a table. Leave them out.")
     if settings.data is not None and not known:
         raise SettingError(
             f"--data says where imdb or trec6 lies, but the source is {settings.source}. Leave one of them out."
+        )
+    if settings.data is not None and _is_another_data_set(settings.data):
+        raise SettingError(
+            f"--data says where {settings.source} lies; {settings.data} is a data set of its own. Name it in the place of "
+            f"{settings.source}: python -m ulmfit_app.run {settings.data}"
         )
     if settings.text is not None and settings.text in (settings.label, settings.split):
         raise SettingError(f"--text {settings.text} is also given as the label or split. Name two different columns.")
@@ -95,6 +100,10 @@ def _check_settings(settings: DataSettings) -> None:
         limit = getattr(settings, name)
         if limit is not None and limit < (name != "max_unlabelled"):
             raise SettingError(f"{_flag(name)} {limit}: expected a number of texts.")
+
+
+def _is_another_data_set(data: Path) -> bool:
+    return data.suffix.lower() in TABLE_KINDS or (str(data) in DATA_SETS and not data.exists())
 
 
 def _flag(name: str) -> str:

@@ -55,11 +55,11 @@ def table_chunks(path: Path, encoding: str, chunk_rows: int) -> Iterator[pd.Data
     Raises DataError for a file that is missing, empty, without rows, of an unknown kind, wrongly encoded or broken, and
     for two columns of one name; SettingError for an encoding that does not exist.
     """
-    open_rows = _READERS.get(path.suffix.lower())
+    open_rows = TABLE_KINDS.get(path.suffix.lower())
     if not path.is_file():
         raise DataError(f"There is no file {path}. {_neighbours(path)}")
     if open_rows is None:
-        raise DataError(f"{path} is of no kind that can be read. Expected: {', '.join(_READERS)}.")
+        raise DataError(f"{path} is of no kind that can be read. Expected: {', '.join(TABLE_KINDS)}.")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty. Expected a table of texts with a line of column names.")
     columns, rows = open_rows(path, encoding)
@@ -427,7 +427,7 @@ def _neighbours(path: Path) -> str:
     return f"Did you mean {path.with_name(near[0])}?" if near else "Check the path."
 
 
-_READERS = {
+TABLE_KINDS = {
     ".csv": _csv_rows,
     ".tsv": _csv_rows,
     ".jsonl": _json_rows,

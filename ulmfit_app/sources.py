@@ -13,6 +13,7 @@ from ulmfit_app.config import DataSettings
 from ulmfit_app.errors import DataError
 from ulmfit_app.reading import quoted, read_folder, read_table, require_column, text_and_label_columns
 
+DATA_SETS = ("imdb", "trec6")  # that are known by name
 SPLIT_WORDS = {
     "train": ("train", "training"),
     "valid": ("valid", "validation", "val", "dev", "development"),
