@@ -191,7 +191,9 @@ def ablation(folder: Path, settings: Settings, seeds: int, minutes: float | None
 
     tables = []
     for name, rows in TABLES.items():
-        right = [np.concatenate([_right(row, folder / f"{row.folder}-seed{seed}") for seed in every]) for row in rows]
+        right = [
+            np.concatenate([_right(folder / f"{row.folder}-seed{seed}", row.direction) for seed in every]) for row in rows
+        ]
         tables.append(compared(name, rows, right, settings.data.source))
     table = pd.concat(tables, ignore_index=True)
     findings = [finding(part) for _, part in table.groupby("table", sort=False)]
@@ -221,11 +223,10 @@ def _planned(folder: Path, requested: dict, settings: Settings, fit: Callable[[]
     return found
 
 
-def _right(row: Row, run: Path) -> np.ndarray:
-    """Which validation texts a trial's classifier, or the mean of both, gets right: boolean [n]."""
-    names = {"forward": ["classifier"], "backward": ["classifier-backward"]}
-    folders = [run / name for name in names.get(row.direction, ["classifier", "classifier-backward"])]
-    probabilities, truth = validated(folders)
+def _right(run: Path, direction: str) -> np.ndarray:
+    """Which validation texts a run's classifier of a direction, or the mean of both, gets right: boolean [n]."""
+    names = {"forward": ["classifier"], "backward": ["classifier-backward"], "both": ["classifier", "classifier-backward"]}
+    probabilities, truth = validated([run / name for name in names[direction]])
     return probabilities.argmax(axis=1) == truth
 
 
@@ -414,7 +415,7 @@ def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int)
             "name a column that says which rows are the test: --split COLUMN"
         )
     trials = {
-        (fold, seed): Trial(
+        f"fold {fold}, seed {seed}": Trial(
             f"fold{fold}-seed{seed}",
             replace(settings, seed=seed, data=replace(settings.data, folds=n_folds, fold=fold, max_valid=None)),
             last="report",
@@ -423,28 +424,33 @@ def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int)
         for fold in range(1, n_folds + 1)
     }
     carry_out(list(trials.values()), folder, "Folds")
-    directions = ("classifier", "classifier-backward")[: 1 + settings.bidirectional]
-    found, tables = [], []
-    for (fold, seed), trial in trials.items():
-        probabilities, truth = validated([folder / trial.name / name for name in directions])
-        found.append({"what": f"fold {fold}, seed {seed}", "right": probabilities.argmax(axis=1) == truth})
-        tables.append(pd.read_csv(folder / trial.name / "report" / "predictions.csv", keep_default_na=False))
-    everything = np.concatenate([row["right"] for row in found])
-    found.append({"what": f"all {n_folds} folds", "right": everything})
-    labels = [column for column in tables[0] if column.startswith("p_")]
-    truth = pd.Index(labels).get_indexer("p_" + tables[0]["label"].astype(str))
-    each = np.array([table[labels].to_numpy(float) for table in tables])
-    for (fold, seed), probabilities in zip(trials, each, strict=True):
-        found.append({"what": f"test, model of fold {fold}, seed {seed}", "right": probabilities.argmax(axis=1) == truth})
-    found.append({"what": f"test, mean of {len(each)} models", "right": each.mean(axis=0).argmax(axis=1) == truth})
-    for row in found:
-        right = row.pop("right")
-        low, high = accuracy_interval(int(right.sum()), len(right))
-        row |= {"n": len(right), "accuracy": 100 * right.mean(), "low": 100 * low, "high": 100 * high}
-    table = pd.DataFrame(found)
+    runs = {name: folder / trial.name for name, trial in trials.items()}
+    on_folds = {name: _right(run, "both" if settings.bidirectional else "forward") for name, run in runs.items()}
+    each, truth = _on_test(list(runs.values()))
+    right = {
+        **on_folds,
+        f"all {n_folds} folds": np.concatenate(list(on_folds.values())),
+        **{f"test, model of {name}": p.argmax(axis=1) == truth for name, p in zip(runs, each, strict=True)},
+        f"test, mean of {len(each)} models": each.mean(axis=0).argmax(axis=1) == truth,
+    }
+    table = pd.DataFrame([{"what": what, **_accuracy(hit)} for what, hit in right.items()])
     with replacing(folder / "folds.csv") as draft:
         table.to_csv(draft, index=False)
     return table
+
+
+def _on_test(runs: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """The probabilities of runs for the same test texts [n_runs, n, n_classes], and the true classes [n]."""
+    tables = [pd.read_csv(run / "report" / "predictions.csv", keep_default_na=False) for run in runs]
+    labels = [column for column in tables[0] if column.startswith("p_")]
+    truth = pd.Index(labels).get_indexer("p_" + tables[0]["label"].astype(str))
+    return np.array([table[labels].to_numpy(float) for table in tables]), truth
+
+
+def _accuracy(right: np.ndarray) -> dict[str, float]:
+    """The accuracy in %, with the 95 % interval. right: boolean [n]."""
+    low, high = accuracy_interval(int(right.sum()), len(right))
+    return {"n": len(right), "accuracy": 100 * right.mean(), "low": 100 * low, "high": 100 * high}
 
 
 def folds_as_markdown(table: pd.DataFrame) -> str:

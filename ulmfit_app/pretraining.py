@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from data_scripts.documents import RULES_VERSION, documents
 from data_scripts.files import replacing, sha256_of
@@ -31,6 +32,7 @@ from ulmfit_app.training import finish, seed_everything, train
 
 log = logging.getLogger(__name__)
 
+CONFIG, CARD = "config.json", "MODEL_CARD.md"
 TOKENS_AN_EPOCH = 2_000_000  # trained on between two looks at the held-out documents, or a tenth of a small budget
 HELD_OUT = 100_000  # tokens of whole documents, or a twentieth of a small corpus
 FEWEST_STEPS = 10  # in a corpus; below it there is nothing to learn a language from
@@ -110,6 +112,33 @@ def _what_it_is(corpus: Path, sha256: str, settings: Settings, start: language_m
     }
 
 
+def _known(folder: Path, what: dict) -> dict | None:
+    """What the folder's config.json says, where there is one. Raises RunFolderError when it is of another model."""
+    path = folder / CONFIG
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if known is not None and (changed := _differences(known["what"], what)):
+        raise RunFolderError(
+            f"{folder} holds a model made with other settings: {'; '.join(changed)}. It is left as it is. Give the same "
+            "settings to go on with it, or another --name"
+        )
+    return known
+
+
+def _budget(
+    began: float, minutes: float | None, known: dict | None, corpus: Corpus, settings: Settings, start: language_model.Start
+) -> tuple[int, int]:
+    """Tokens to train on, in all and an epoch. began: when the minutes did; known: what was settled in an earlier call."""
+    if minutes is None:
+        budget = settings.lm.epochs * corpus.train_tokens
+        budget = min(budget, settings.lm.max_tokens or budget)
+    elif known is not None and known["minutes"] == minutes:
+        budget = known["budget"]
+    else:
+        budget = _measured_tokens(minutes, began, len(corpus.store.words), settings, start)
+    # The same from call to call, or a longer training could not go on from a shorter one.
+    return budget, known["tokens_an_epoch"] if known else min(TOKENS_AN_EPOCH, budget // 10, corpus.train_tokens)
+
+
 def _measured_tokens(minutes: float, began: float, vocab_size: int, settings: Settings, start: language_model.Start) -> int:
     seconds = language_model_seconds(vocab_size, start.shape, settings)
     left = minutes * 60 * (1 - VALIDATION_SHARE) - (time.monotonic() - began)
@@ -134,36 +163,16 @@ def pretrain(
     sha256 = corpus_hash(corpus_path)
     start = language_model.find_start(settings.lm.pretrained, settings.model, direction)
     what = _what_it_is(corpus_path, sha256, settings, start, direction)
-    config_path = folder / "config.json"
-    known = json.loads(config_path.read_text(encoding="utf-8")) if config_path.is_file() else None
-    if known is not None and (changed := _differences(known["what"], what)):
-        raise RunFolderError(
-            f"{folder} holds a model made with other settings: {'; '.join(changed)}. It is left as it is. Give the same "
-            "settings to go on with it, or another --name"
-        )
+    known = _known(folder, what)
     corpus = read_corpus(corpus_path, sha256, settings, direction, start.vocab or ())
     log.info(
         "Corpus: %s tokens to learn from, %s held out (%s documents); a vocabulary of %s words, %.1f %% of the held-out "
         "tokens are unknown.", f"{corpus.train_tokens:,}", f"{corpus.store.lengths()[corpus.valid].sum():,}",
         f"{len(corpus.valid):,}", f"{len(corpus.store.words):,}", 100 * corpus.unknown_share,
     )  # fmt: skip
-    if minutes is None:
-        budget = settings.lm.epochs * corpus.train_tokens
-        budget = min(budget, settings.lm.max_tokens or budget)
-    elif known is not None and known["minutes"] == minutes:
-        budget = known["budget"]
-    else:
-        budget = _measured_tokens(minutes, began, len(corpus.store.words), settings, start)
-    # The same from call to call, or a longer training could not go on from a shorter one.
-    tokens_an_epoch = known["tokens_an_epoch"] if known else min(TOKENS_AN_EPOCH, budget // 10, corpus.train_tokens)
-    with replacing(config_path) as draft:
-        facts = {
-            "what": what,
-            "minutes": minutes,
-            "budget": budget,
-            "tokens_an_epoch": tokens_an_epoch,
-            "versions": versions(),
-        }
+    budget, tokens_an_epoch = _budget(began, minutes, known, corpus, settings, start)
+    facts = {"what": what, "minutes": minutes, "budget": budget, "tokens_an_epoch": tokens_an_epoch, "versions": versions()}
+    with replacing(folder / CONFIG) as draft:
         draft.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     seed_everything(settings.seed)
@@ -191,15 +200,20 @@ def pretrain(
         "language model", start.shape, settings.tokens.language, corpus.store.words, about=about, direction=direction
     )
     save_bundle(folder, learn.model, bundle)
-    with replacing(folder / "MODEL_CARD.md") as draft:
+    _write_about(folder, bundle, settings, history)
+    finish(folder)
+    return about
+
+
+def _write_about(folder: Path, bundle: Bundle, settings: Settings, history: pd.DataFrame) -> None:
+    """What people read beside a bundle: its card, its history, and the curve of the loss."""
+    with replacing(folder / CARD) as draft:
         draft.write_text(_card(folder.name, bundle, settings), encoding="utf-8")
     with replacing(folder / "history.csv") as draft:
         history.to_csv(draft, index=False)
-    title = f"{folder.name}; an epoch is {an_epoch / 1e6:.2g} million tokens"
+    title = f"{folder.name}; an epoch is {history['tokens'].iloc[0] / 1e6:.2g} million tokens"
     with replacing(folder / "curve.png") as draft:
         save_png(training_curves_figure(history, title), draft)
-    finish(folder)
-    return about
 
 
 def _card(name: str, bundle: Bundle, settings: Settings) -> str:
@@ -234,5 +248,5 @@ def write_int8(folder: Path) -> Path:
     """The bundle in `folder` once more, in a quarter of the bytes, with its card: the folder int8 in it."""
     bundle = load_bundle(folder, "language model")
     save_bundle(folder / "int8", language_model.with_weights(bundle), bundle, in_int8=True)
-    shutil.copyfile(folder / "MODEL_CARD.md", folder / "int8" / "MODEL_CARD.md")
+    shutil.copyfile(folder / CARD, folder / "int8" / CARD)
     return folder / "int8"
