@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ulmfit_app.config import (
+    LAPTOP,
     LARGEST_DROPOUT,
     PRESETS,
     SECTIONS,
@@ -72,3 +73,18 @@ def test_a_dropout_of_everything_is_refused():
             Settings(lm=LanguageModelSettings(drop_mult=wrong))
     with pytest.raises(SettingError, match="must be a number, not nan"):
         Settings(lm=LanguageModelSettings(drop_mult=float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("source", "pretrained", "starts"),
+    [
+        ("imdb", "auto", ["en-reviews-small", "en-small"]),
+        ("reviews.csv", "auto", ["en-small", "en-small"]),
+        ("imdb", "en-small", ["en-small", "en-small"]),
+        ("imdb", "runs/other/lm", ["runs/other/lm", "runs/other/lm"]),
+    ],
+)
+def test_only_imdb_starts_from_its_own_unlabelled_reviews_unless_told_otherwise(source, pretrained, starts):
+    asked = replace(LAPTOP, data=DataSettings(source), lm=replace(LAPTOP.lm, pretrained=pretrained))
+    assert asked.starts == starts[:1]
+    assert replace(asked, bidirectional=True).starts == starts

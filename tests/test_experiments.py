@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import reviews
 from ulmfit_app import experiments, rivals, trials
 from ulmfit_app import run as pipeline
-from ulmfit_app.config import TINY, DataSettings, ModelSettings
+from ulmfit_app.config import LAPTOP, TINY, DataSettings, ModelSettings
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.evaluation.figures import ablation_figure
 from ulmfit_app.experiments import (
@@ -95,6 +95,12 @@ def test_each_row_differs_from_ulmfit_in_what_it_names_alone(csv, tmp_path):
         assert trial.classifier == full.classifier
         start = experiments._language_model_trial(row.lm, base, 42)
         assert trial.lm.pretrained == str(tmp_path / start.name / "lm") and trial.lm.epochs == 0
+
+
+def test_what_unlabelled_texts_give_is_not_in_the_start_already():
+    assert LAPTOP.starts == ["en-reviews-small"], "it has read IMDb's"
+    assert experiments._from_general_text(LAPTOP).starts == ["en-small"]
+    assert experiments._from_general_text(TINY) == TINY
 
 
 def test_rows_of_different_trials_have_folders_of_their_own():

@@ -225,7 +225,8 @@ def test_a_damaged_wt103_is_not_passed_over(saved, monkeypatch):
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_text("x")], ids=["missing", "a file"])
 def test_a_start_that_is_no_folder_is_refused(tmp_path, make):
     make(tmp_path / "typo")
-    with pytest.raises(BundleError, match="typo to start from. Expected for --pretrained: en-small, en-small-bwd, wt"):
+    expected = "typo to start from. Expected for --pretrained: en-reviews-small, en-small, en-small-bwd, wt"
+    with pytest.raises(BundleError, match=expected):
         find_start(str(tmp_path / "typo"), SHAPE)
 
 
@@ -331,17 +332,17 @@ def test_the_backward_start_is_the_folder_beside_the_forward_one(tmp_path, forwa
     for name, direction in ((forward, "forward"), (backward, "backward")):
         described = Bundle("language model", SHAPE, "en", vocab, direction=direction)
         save_bundle(tmp_path / name, build(vocab, SHAPE, 1.0), described)
-    starts = find_starts(str(tmp_path / forward), SHAPE, bidirectional=True)
+    starts = find_starts([str(tmp_path / forward)] * 2, SHAPE)
     assert [start.direction for start in starts] == ["forward", "backward"]
     for start, name in zip(starts, (forward, backward), strict=True):
         assert start.origin.startswith(f"the bundle {tmp_path / name},")
-    assert [start.direction for start in find_starts(str(tmp_path / forward), SHAPE, bidirectional=False)] == ["forward"]
+    assert [start.direction for start in find_starts([str(tmp_path / forward)], SHAPE)] == ["forward"]
 
 
 def test_the_same_files_cannot_start_both_directions(saved):
     with pytest.raises(BundleError, match="cannot read both forward and backward. Beside a forward model's folder NAME"):
-        find_starts(str(saved[0]), SHAPE, bidirectional=True)
-    assert len(find_starts("none", SHAPE, bidirectional=True)) == 2
+        find_starts([str(saved[0])] * 2, SHAPE)
+    assert len(find_starts(["none", "none"], SHAPE)) == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- the learner
@@ -467,12 +468,14 @@ def test_the_learning_rate_finder_draws_and_changes_nothing(tmp_path):
 
 
 def test_the_models_that_come_with_the_package_are_whole_small_and_strong():
-    starts = find_starts("en-small", ModelSettings(), bidirectional=True)
+    starts = find_starts(["en-small", "en-small"], ModelSettings())
     assert [start.direction for start in starts] == ["forward", "backward"] and all(start.is_strong for start in starts)
     for start, name in zip(starts, ("en-small", "en-small-bwd"), strict=True):
         assert start.origin.startswith(f"{name}, which learned from ")
         assert len(start.vocab) == len(start.weights["0.encoder.weight"])
     assert starts[0].vocab == starts[1].vocab
+    reviews = find_start("en-reviews-small", ModelSettings())
+    assert reviews.is_strong and "unlabelled reviews" in reviews.origin
     files = [path for path in language_model.MODELS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 60e6
     assert all((folder / "MODEL_CARD.md").is_file() for folder in language_model.MODELS.iterdir())

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from ulmfit_app.errors import SettingError
 
+GENERAL, REVIEWS = "en-small", "en-reviews-small"  # language models that come with the package
 Direction = Literal["forward", "backward"]  # in which a model reads a text
 Schedule = Literal["one-cycle", "slanted-triangular", "cosine", "constant"]
 PlanName = Literal["auto", "published", "weak-start", "full", "full-discr", "last", "chain-thaw", "gradual", "gradual-discr"]
@@ -64,7 +65,8 @@ class ModelSettings:
 class LanguageModelSettings:
     """Fine-tuning the language model (paper, section 3.2)."""
 
-    # wt103, none, en-small, which comes with the package, or a folder: fastai's .pth + .pkl, or a bundle of ours
+    # en-small or en-reviews-small, which come with the package; auto: the latter for imdb, else the former; wt103; none; or
+    # a folder: fastai's .pth + .pkl, or a bundle of ours
     pretrained: Annotated[str, arg(prefix_name=False)] = "wt103"
     # over everything but the validation part, after one with the encoder frozen if pretrained; 0: the start as it is, not
     # fine-tuned at all; fastai's IMDb
@@ -145,6 +147,14 @@ class Settings:
         if self.tokens.max_vocab < 100:
             raise SettingError(f"--tokens.max-vocab must be 100 or more, not {self.tokens.max_vocab}: 9 words are special.")
 
+    @property
+    def starts(self) -> list[str]:
+        """The name or folder that the language model of each direction starts from, the forward one's first."""
+        names = [self.lm.pretrained] * 2
+        if self.lm.pretrained == "auto":
+            names = [REVIEWS if self.data.source == "imdb" else GENERAL, GENERAL]
+        return names[: 1 + self.bidirectional]
+
 
 PAPER = Settings()
 
@@ -154,7 +164,7 @@ LAPTOP = replace(
     data=DataSettings(max_valid=1_000),
     tokens=TokenSettings(max_vocab=40_000),
     model=ModelSettings(emb_sz=256, n_hid=768, n_layers=3),
-    lm=LanguageModelSettings(pretrained="en-small", lr=4e-3, drop_mult=0.1, softmax="sampled", max_tokens=1_500_000),
+    lm=LanguageModelSettings(pretrained="auto", lr=4e-3, drop_mult=0.1, softmax="sampled", max_tokens=1_500_000),
     classifier=ClassifierSettings(max_tokens=7_000_000),
 )
 

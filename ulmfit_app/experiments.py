@@ -18,7 +18,7 @@ import torch
 from data_scripts.files import replacing
 from ulmfit_app import budget, language_model
 from ulmfit_app.bundle import versions
-from ulmfit_app.config import Settings, from_json, to_json
+from ulmfit_app.config import GENERAL, Settings, from_json, to_json
 from ulmfit_app.corpus import load_corpus
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
@@ -113,6 +113,12 @@ TABLES: dict[str, list[Row]] = {
 }
 
 
+def _from_general_text(settings: Settings) -> Settings:
+    """What `auto` names may have read a data set's unlabelled texts, and their worth is what some rows are about."""
+    pretrained = GENERAL if settings.lm.pretrained == "auto" else settings.lm.pretrained
+    return replace(settings, lm=replace(settings.lm, pretrained=pretrained))
+
+
 # ------------------------------------------------------------------------------------------------------------- ablations
 def _language_model_trial(name: str, settings: Settings, seed: int) -> Trial:
     changed = replace(settings.lm, **LANGUAGE_MODELS[name])
@@ -180,6 +186,7 @@ def ablation(folder: Path, settings: Settings, seeds: int, minutes: float | None
     minutes: fit the work into so many, measured on this machine. `folder` gets a run folder a trial, and ablation.csv,
     ablation.md and ablation.png. Returns the table, whose columns are those of `compared`, and a paragraph a table of it.
     """
+    settings = _from_general_text(settings)
     requested = {"settings": to_json(settings), "seeds": seeds, "minutes": minutes}
     settings = _full_recipe(_planned(folder, requested, settings, minutes and (lambda: _fit(minutes, settings, seeds))))
     every = range(settings.seed, settings.seed + seeds)
@@ -331,6 +338,7 @@ def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, min
     way, labels, n, error, low, high (95 %), against semi-supervised ULMFiT what `compared` has, and of each run minutes, and
     peak_memory_gb where the system says it.
     """
+    settings = _from_general_text(settings)
     ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
     if minilm:
         require_minilm()

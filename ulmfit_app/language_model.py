@@ -6,6 +6,7 @@ ULMFiT sections 3.1 and 3.2. The model is fastai's AWD-LSTM with tied embeddings
 import logging
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -221,11 +222,14 @@ def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "fo
     return read_fastai(folder, direction)
 
 
-def find_starts(pretrained: str, shape: ModelSettings, bidirectional: bool) -> list[Start]:
-    """`find_start` for each direction, forward first. Raises BundleError also when both would start from the same files."""
-    starts = [find_start(pretrained, shape, direction) for direction in get_args(Direction)[: 1 + bidirectional]]
-    if bidirectional and starts[0].is_pretrained and starts[0].fingerprint == starts[1].fingerprint:
-        raise BundleError(f"The files in {pretrained} cannot read both forward and backward. {BESIDE}")
+def find_starts(pretrained: Sequence[str], shape: ModelSettings) -> list[Start]:
+    """`find_start` for each name, the forward direction's first, then perhaps the backward one's.
+
+    Raises BundleError also when both would start from the same files.
+    """
+    starts = [find_start(name, shape, direction) for name, direction in zip(pretrained, get_args(Direction), strict=False)]
+    if len({start.fingerprint for start in starts if start.is_pretrained}) < sum(start.is_pretrained for start in starts):
+        raise BundleError(f"The files in {pretrained[0]} cannot read both forward and backward. {BESIDE}")
     return starts
 
 

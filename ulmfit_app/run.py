@@ -202,7 +202,7 @@ class Run:
                 f"is. Run into another folder: --out {folder}-2"
             )
         self.settings, self.minutes, self.preset = settings, minutes, preset
-        starts = language_model.find_starts(settings.lm.pretrained, settings.model, settings.bidirectional)
+        starts = language_model.find_starts(settings.starts, settings.model)
         self._choose_plans(starts)
         if minutes is not None:
             if known is not None and known["requested"] == self.requested:

@@ -25,7 +25,7 @@ OVERRIDE = "ULMFIT_PRESET"  # an environment variable, by which all notebooks ca
 
 # So few to train on that one waits for seconds, and so many to validate on that large differences show.
 _LESS = DataSettings(str(REVIEWS), valid_share=0.2, max_train=1_200)
-_REVIEWS = replace(LAPTOP, data=_LESS, lm=replace(LAPTOP.lm, epochs=1))
+_REVIEWS = replace(LAPTOP, data=_LESS, lm=replace(LAPTOP.lm, pretrained="en-small", epochs=1))
 _FEW = replace(_LESS, max_train=600, max_valid=48, max_test=48)
 _TINY = replace(_REVIEWS, data=_FEW, model=ModelSettings(48, 96, 3), lm=replace(_REVIEWS.lm, pretrained="none"))
 # "paper" is the package's own: IMDb, weights of WikiText-103, and hours of a GPU.
