@@ -14,7 +14,7 @@ imdb: $(VENV)/installed
 	$(VENV)/bin/python -m ulmfit_app.run imdb $(RUN)
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 notebooks: $(VENV)/installed-notebooks
 	TQDM_DISABLE=1 $(VENV)/bin/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \

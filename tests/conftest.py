@@ -1,6 +1,10 @@
 """Small real-looking data, models of a few thousand weights, and a cache of their own for all tests."""
 
+import os
 import random
+
+# Before torch is there to read it: files are tested side by side, a core each, and so are the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
