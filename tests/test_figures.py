@@ -291,3 +291,18 @@ def test_a_plan_is_drawn_with_what_is_frozen_left_white():
 def test_the_words_that_a_vocabulary_knows_are_counted_from_one():
     (axes,) = figures.coverage_figure({"train": np.array([0.5, 0.75, 1.0])}).axes
     assert axes.lines[0].get_xydata().tolist() == [[1, 0.5], [2, 0.75], [3, 1.0]]
+
+
+def test_perplexities_are_drawn_from_before_the_first_epoch_on():
+    (axes,) = figures.perplexities_figure({"from A": [900.0, 300.0, 120.0], "from B": [180.0, 90.0]}, "Two starts").axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 900], [1, 300], [2, 120]], [[0, 180], [1, 90]]]
+    assert axes.get_yscale() == "log"
+    assert {"from A", "from B", "Two starts"} <= set(texts_of(axes.figure))
+    assert [tick for tick in axes.get_yticks() if 100 <= tick <= 1_000] == [100, 200, 500, 1_000]
+
+
+def test_lines_are_drawn_over_the_index_of_their_table():
+    table = pd.DataFrame({"one": [0.5, 0.25], "two": [0.1, 0.3]}, pd.Index([10, 30], name="tokens"))
+    (axes,) = figures.lines_figure(table, "probability", "Two lines").axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[10, 0.5], [30, 0.25]], [[10, 0.1], [30, 0.3]]]
+    assert {"one", "two", "tokens", "probability", "Two lines"} <= set(texts_of(axes.figure))

@@ -408,6 +408,40 @@ def coverage_figure(covered: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
+def perplexities_figure(courses: dict[str, Sequence[float]], title: str) -> Figure:
+    """The perplexity of language models on the same texts after each epoch, on a logarithmic scale.
+
+    courses: name -> perplexities, the first one before any training.
+    """
+    figure, axes = _axes(7, 3.4)
+    for (name, course), colour in zip(courses.items(), sns.color_palette("colorblind", len(courses)), strict=True):
+        axes.plot(range(len(course)), course, "o-", color=colour, markersize=4, linewidth=1.6, label=name)
+    lowest, highest = (of(map(of, courses.values())) for of in (min, max))
+    axes.set(yscale="log", ylim=(lowest / 1.2, highest * 1.2), xlabel="epochs", ylabel="perplexity on validation")
+    ticks = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
+    axes.set_yticks([tick for tick in ticks if lowest / 1.2 <= tick <= highest * 1.2])
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.minorticks_off()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(axis="y", color="0.9")
+    axes.set_title(title)
+    axes.legend(frameon=False, loc="upper right")
+    return figure
+
+
+def lines_figure(lines: pd.DataFrame, ylabel: str, title: str) -> Figure:
+    """A line a column over the table's index, whose name says what it counts."""
+    figure, axes = _axes(7, 3.4)
+    for (name, line), colour in zip(lines.items(), sns.color_palette("colorblind", lines.shape[1]), strict=True):
+        axes.plot(lines.index, line, "o-", color=colour, markersize=3, linewidth=1.6, label=name)
+    axes.set(xlabel=lines.index.name, ylabel=ylabel)
+    axes.margins(x=0.02)
+    axes.grid(color="0.9")
+    axes.set_title(title)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure at 150 dots an inch, byte for byte the same for the same figure."""
     figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
