@@ -131,6 +131,15 @@ def test_the_classifiers_encoder_is_the_language_models(tmp_path):
         assert torch.equal(learn.model[0].module.state_dict()[name], value), name
 
 
+def test_a_classifier_without_dropout_learns_and_is_loaded_again(tmp_path):
+    """fastai's head has other names of weights at a dropout of 0."""
+    store = made_store([5, 9, 12, 30])
+    learn = make_learner(saved_language_model(tmp_path, store.words), store, replace(PUBLISHED, drop_mult=0.0))
+    encoder, x = learn.model[0].train(), padded(texts(5, 30))
+    assert torch.equal(encoder(x)[0], encoder(x)[0]), "the encoder drops nothing"
+    build_classifier(len(store.words), 2, SHAPE).load_state_dict(learn.model.state_dict())
+
+
 def test_an_encoder_with_another_vocabulary_of_equal_size_is_refused(tmp_path):
     store = made_store([5, 9, 12, 30])
     lm = saved_language_model(tmp_path, [*store.words[:-2], store.words[-1], store.words[-2]])

@@ -35,6 +35,8 @@ from ulmfit_app.recipes import PLANS, Plan, batch_size_for, epochs_of, fitted, l
 from ulmfit_app.tokens import PAD_ID, ClassifierBatches, TokenStore, sha256_of_strings
 from ulmfit_app.training import prepare
 
+# fastai leaves a dropout of 0 out of the head, whose layers would then be numbered otherwise than in a bundle.
+NO_DROPOUT = 1e-9
 TOKENS_AT_A_TIME = 1 << 14  # in evaluation: few enough to take little memory
 
 
@@ -181,7 +183,7 @@ def learner(
         DataLoaders(batches, check),
         AWD_LSTM,
         config=shaped(awd_lstm_clas_config, language_model.shape),
-        drop_mult=plan.drop_mult,
+        drop_mult=plan.drop_mult or NO_DROPOUT,
         pretrained=False,
         n_out=n_classes,
         loss_func=CrossEntropyLossFlat(),
