@@ -298,7 +298,7 @@ def test_perplexities_are_drawn_from_before_the_first_epoch_on():
     assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 900], [1, 300], [2, 120]], [[0, 180], [1, 90]]]
     assert axes.get_yscale() == "log"
     assert {"from A", "from B", "Two starts"} <= set(texts_of(axes.figure))
-    assert [tick for tick in axes.get_yticks() if 100 <= tick <= 1_000] == [100, 200, 500, 1_000]
+    assert [tick for tick in axes.get_yticks() if 100 <= tick <= 1_000] == [100, 200, 300, 500, 700, 1_000]
 
 
 def test_lines_are_drawn_over_the_index_of_their_table():

@@ -418,7 +418,7 @@ def perplexities_figure(courses: dict[str, Sequence[float]], title: str) -> Figu
         axes.plot(range(len(course)), course, "o-", color=colour, markersize=4, linewidth=1.6, label=name)
     lowest, highest = (of(map(of, courses.values())) for of in (min, max))
     axes.set(yscale="log", ylim=(lowest / 1.2, highest * 1.2), xlabel="epochs", ylabel="perplexity on validation")
-    ticks = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
+    ticks = [digit * 10**power for power in range(7) for digit in (1, 2, 3, 5, 7)]
     axes.set_yticks([tick for tick in ticks if lowest / 1.2 <= tick <= highest * 1.2])
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.minorticks_off()

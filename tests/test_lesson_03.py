@@ -1,0 +1,200 @@
+"""Notebook 03: what it measures is what the package computes, fastai's trap is real, checks know the usual mistakes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.text.learner import language_model_learner
+from fastai.text.models.awdlstm import AWD_LSTM
+
+from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.config import ModelSettings
+from ulmfit_app.corpus import load_corpus
+from ulmfit_app.course import PRESETS, Verdict, lesson_02, lesson_03
+from ulmfit_app.detokenizer import detokenize
+from ulmfit_app.generation import NEVER_WRITTEN, TrainedModel, generate, load, perplexity
+from ulmfit_app.language_model import build, locate, with_weights
+from ulmfit_app.sampling import SamplingSettings
+from ulmfit_app.tokenizer import BOS, SPECIALS, Tokenizer
+from ulmfit_app.tokens import LanguageModelBatches, TokenStore
+
+from .conftest import reviews
+
+SHAPE = ModelSettings(emb_sz=12, n_hid=20, n_layers=2)
+TEXTS = reviews(40)["review"].tolist()
+VOCAB = [*SPECIALS, *sorted({token for text in TEXTS for token in Tokenizer()(text)} - set(SPECIALS))]
+
+
+def says(verdict: Verdict) -> str:
+    """What a verdict that is not right says."""
+    assert not verdict.right
+    return verdict.says
+
+
+@pytest.fixture
+def trained(tmp_path) -> TrainedModel:
+    """A forward model of random weights, large enough for words to differ."""
+    torch.manual_seed(0)
+    model = build(VOCAB, SHAPE, drop_mult=1.0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    save_bundle(tmp_path, model, Bundle("language model", SHAPE, "en", VOCAB))
+    return load(tmp_path, "fp32")
+
+
+# ------------------------------------------------------------------------------------------------------ what it expects
+def test_the_probabilities_of_all_next_words_are_one_together(trained):
+    expected = lesson_03.next_word(trained, "the plot of")
+    assert expected.sum() == pytest.approx(1, abs=1e-5)
+    assert set(expected.index) == set(VOCAB)
+    assert expected.is_monotonic_decreasing
+
+
+def test_the_likeliest_next_word_is_written_where_nothing_is_left_to_chance(trained):
+    likeliest = next(word for word in lesson_03.next_word(trained, "the plot of").index if word not in NEVER_WRITTEN)
+    (written,) = generate(trained, "the plot of", SamplingSettings(words=1, temperature=0))
+    assert written == detokenize([likeliest], "en", start="the plot of")
+
+
+def test_a_text_has_by_hand_the_perplexity_that_the_package_computes(trained):
+    text = "The plot of the film."
+    steps = lesson_03.word_by_word(trained, text)
+    assert steps["token"].tolist() == Tokenizer()(text)[1:]
+    assert np.exp(steps["nats"].mean()) == pytest.approx(lesson_02.score(trained, [text], VOCAB), rel=1e-4)
+
+
+def test_what_is_expected_at_a_step_is_the_likeliest_word_behind_those_before(trained):
+    steps = lesson_03.word_by_word(trained, "a plot of the film")
+    for n, before in enumerate(["", "a", "a plot", "a plot of"]):
+        expected = lesson_03.next_word(trained, before)
+        assert steps["expected"][n] == expected.index[0]
+        assert steps["probability"][n] == pytest.approx(expected[steps["token"][n]], rel=1e-4)
+
+
+def test_with_all_tokens_before_it_a_word_is_as_likely_as_in_its_text(trained):
+    texts = ["the plot of a scene", "a dull story with music"]
+    last = [lesson_03.word_by_word(trained, text)["nats"].iloc[-1] for text in texts]
+    table = lesson_03.by_memory(trained, texts, lengths=(1, 5))
+    assert table.loc[5, "as they stand"] == pytest.approx(np.exp(np.mean(last)), rel=1e-4)
+
+
+def test_one_token_has_no_order_and_several_have(trained):
+    table = lesson_03.by_memory(trained, TEXTS, lengths=(1, 4), n=50)
+    assert table.loc[1, "shuffled"] == pytest.approx(table.loc[1, "as they stand"])
+    assert table.loc[4, "shuffled"] != pytest.approx(table.loc[4, "as they stand"])
+
+
+def test_a_memory_longer_than_every_text_is_refused(trained):
+    with pytest.raises(ValueError, match="more than 50 tokens"):
+        lesson_03.by_memory(trained, ["a short text"], lengths=(50,))
+
+
+# ------------------------------------------------------------------------------------------------------- what it learns
+@pytest.fixture(scope="module")
+def bench() -> lesson_03.Bench:
+    settings = PRESETS["tiny"]
+    return lesson_03.Bench(load_corpus(settings.data, settings.seed), settings)
+
+
+def test_a_start_is_measured_as_it_is_and_after_each_epoch(bench):
+    before, after = (bench.finetune(bench.random, epochs) for epochs in (0, 2))
+    assert len(before.course) == 1 and len(after.course) == 3
+    assert after.course[0] == before.course[0] > after.course[-1]
+
+
+def test_the_model_that_comes_back_is_the_one_that_was_measured(bench):
+    tuned = bench.finetune(bench.random, epochs=1)
+    batches = LanguageModelBatches(bench.store, bench.valid, lesson_03.ROWS, lesson_03.BPTT)
+    # bf16, where a machine has it, and other batches.
+    assert perplexity(tuned.model.model, batches).perplexity == pytest.approx(tuned.course[-1], rel=0.03)
+
+
+def test_random_weights_have_the_shape_and_the_words_of_the_start(bench):
+    assert bench.random.shape == bench.start.shape and not bench.random.is_pretrained
+    assert bench.finetune(bench.random, epochs=0).model.bundle.vocab == bench.store.words
+
+
+# --------------------------------------------------------------------------------------------------- in which direction
+def test_texts_are_scored_in_both_directions_whatever_the_model_learned(trained):
+    store = TokenStore(*_ids_of(TEXTS), VOCAB)
+    table = lesson_03.by_direction({"ours": trained}, TEXTS)
+    for way, read in (("texts read forward", store), ("texts read backward", store.backward())):
+        batches = LanguageModelBatches(read, range(len(read)), lesson_03.ROWS, lesson_03.BPTT)
+        assert table.loc["ours", way] == pytest.approx(perplexity(trained.model, batches).perplexity)
+
+
+def _ids_of(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    tokens = [[VOCAB.index(token) for token in Tokenizer()(text)] for text in texts]
+    return np.array(sum(tokens, []), np.int32), np.cumsum([0, *map(len, tokens)])
+
+
+def test_plain_fastai_takes_backward_weights_and_leaves_the_texts_forward():
+    dls = lesson_03.plain_fastai(TEXTS, VOCAB)
+    with lesson_03.weights_at_hand() as config:
+        learners = [language_model_learner(dls, AWD_LSTM, config=config, backwards=flag) for flag in (False, True)]
+    for learn, name in zip(learners, ("en-small", "en-small-bwd"), strict=True):
+        ours = with_weights(load_bundle(locate(name), "language model"))
+        torch.testing.assert_close(learn.model[0].rnns[0].weight_hh_l0_raw, ours[0].rnns[0].weight_hh_l0_raw)
+    texts = TEXTS[len(TEXTS) // 2 :][:2]
+    first = " ".join([token for text in texts for token in Tokenizer()(text)][:14])
+    seen = [lesson_03.seen_by(learn) for learn in learners]
+    assert [one["reads"] for one in seen] == [first, first]
+    assert all(one["perplexity"] > 1 for one in seen)
+
+
+def test_plain_fastai_turns_texts_where_its_data_is_told_to():
+    dls = lesson_03.plain_fastai(TEXTS, VOCAB, backwards=True)
+    x, _ = dls.valid.one_batch()
+    assert [dls.vocab[i] for i in x[0, :5]] == Tokenizer()(TEXTS[len(TEXTS) // 2])[::-1][:5]
+
+
+# -------------------------------------------------------------------------------------------------------- the exercises
+def test_a_perplexity_is_told_from_a_loss_and_from_other_means():
+    p = np.array([0.5, 0.1, 0.02, 0.3])
+    nats = -np.log(p).mean()
+    assert lesson_03.check_perplexity(np.exp(nats), p).right
+    assert lesson_03.check_perplexity(round(np.exp(nats), 2), p).right
+    assert "the loss" in says(lesson_03.check_perplexity(nats, p))
+    assert "added up" in says(lesson_03.check_perplexity(1 / p.prod(), p))
+    assert "probabilities were averaged" in says(lesson_03.check_perplexity(1 / p.mean(), p))
+    assert "1/probability" in says(lesson_03.check_perplexity((1 / p).mean(), p))
+    assert "np.exp" in says(lesson_03.check_perplexity(2**nats, p))
+    assert "not 1234" in says(lesson_03.check_perplexity(1234, p))
+    assert "three dots" in says(lesson_03.check_perplexity(..., p))
+
+
+def test_where_all_probabilities_are_alike_every_mean_is_right():
+    assert lesson_03.check_perplexity(4.0, [0.25, 0.25]).right
+
+
+def test_a_temperature_is_judged_by_the_likeliest_word():
+    expected = pd.Series([0.4, 0.3, 0.2, 0.1], ["a", "b", "c", "d"])
+    temperatures = np.linspace(0.1, 1, 2_000)
+    tops = np.array([0.4 ** (1 / t) / (expected ** (1 / t)).sum() for t in temperatures])
+    right = temperatures[np.abs(tops - 0.6).argmin()]
+    assert lesson_03.check_temperature(right, expected, 0.6).right
+    assert "1 over" in says(lesson_03.check_temperature(1 / right, expected, 0.6))
+    assert "less than wanted" in says(lesson_03.check_temperature(1.0, expected, 0.6))
+    assert "more than wanted" in says(lesson_03.check_temperature(right / 2, expected, 0.6))
+    assert "above 0" in says(lesson_03.check_temperature(0, expected, 0.6))
+    assert "three dots" in says(lesson_03.check_temperature(..., expected, 0.6))
+
+
+def test_a_text_is_turned_token_by_token_specials_and_all():
+    text = "The plot is SLOW, and sooo long!"
+    tokens = Tokenizer()(text)
+    assert lesson_03.check_turned(tokens[::-1], text).right
+    assert "forward model" in says(lesson_03.check_turned(tokens, text))
+    assert "letters" in says(lesson_03.check_turned(Tokenizer()(text[::-1]), text))
+    assert "before it was tokenized" in says(lesson_03.check_turned(Tokenizer()(" ".join(text.split()[::-1])), text))
+    assert "read" in says(lesson_03.check_turned([BOS, *tokens[:0:-1]], text))
+    assert "reads it last" in says(lesson_03.check_turned(tokens[:0:-1], text))
+    marks_kept = "! long xxrep 3 o s and , xxup slow is plot xxmaj the xxbos".split()
+    assert "marks went with their words" in says(lesson_03.check_turned(marks_kept, text))
+    assert "first 2 tokens" in says(lesson_03.check_turned([*tokens[::-1][:2], "short"], text))
+    assert "list of tokens" in says(lesson_03.check_turned(" ".join(tokens[::-1]), text))
+    assert "three dots" in says(lesson_03.check_turned(..., text))
+
+
+def test_a_text_without_marks_is_right_though_other_ways_come_to_the_same():
+    assert lesson_03.check_turned(["film", "good", "a", BOS], "a good film").right
