@@ -43,11 +43,6 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def fresh_corpus():
-    pipeline._corpus.cache_clear()
-
-
 def run(csv, out, *more):
     return cli.main(["run", str(csv), "--out", str(out), *SMALL, *more])
 
@@ -120,7 +115,6 @@ def test_finished_stages_are_not_repeated_and_changed_settings_repeat_what_depen
     table = pd.read_csv(csv)
     table.loc[0, "review"] += " changed"
     table.to_csv(csv, index=False)
-    pipeline._corpus.cache_clear()
     run(csv, out, "--lm.lr-find", "--classifier.weight-decay", "0.02")
     assert all(stages_done(out)[name] != third[name] for name in third)
 
@@ -460,7 +454,6 @@ def test_a_run_is_taken_up_again_from_another_working_directory(csv, tmp_path, m
     assert run("reviews.csv", "run") == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    pipeline._corpus.cache_clear()
     assert cli.main(["report", str(tmp_path / "run")]) == 0
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ import torch
 from data_scripts.files import replacing
 from ulmfit_app import budget, classifier, language_model
 from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
-from ulmfit_app.config import PAPER, PRESETS, DataSettings, Settings, from_json, to_json
+from ulmfit_app.config import PAPER, PRESETS, Settings, from_json, to_json
 from ulmfit_app.corpus import Corpus, load_corpus
 from ulmfit_app.duplicates import copied
 from ulmfit_app.errors import RunFolderError, UserError
@@ -72,11 +72,6 @@ def _key(*parts: Any) -> str:
 def _without_none(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     # What a plan leaves to the run was not named in it at first, and finished runs keep their keys.
     return {name: value for name, value in fields if value is not None}
-
-
-@lru_cache(1)
-def _corpus(settings: DataSettings, seed: int) -> Corpus:
-    return load_corpus(settings, seed)
 
 
 def _minutes(seconds: float) -> str:
@@ -204,12 +199,13 @@ class Run:
         self.settings, self.minutes, self.preset = settings, minutes, preset
         starts = language_model.find_starts(settings.starts, settings.model)
         self._choose_plans(starts)
+        corpus = None
         if minutes is not None:
             if known is not None and known["requested"] == self.requested:
                 self.settings = known["settings"]
             else:
-                self._fit(minutes)
-        self.corpus = _corpus(self.settings.data, self.settings.seed)
+                corpus = self._fit(minutes)
+        self.corpus = corpus or load_corpus(self.settings.data, self.settings.seed)
         most = self.settings.classifier.max_tokens
         passes = most and most / budget.labelled_tokens(self.corpus.table, self.settings)
         self._choose_plans(starts, passes, int((self.corpus.table["split"] == "train").sum()))
@@ -222,12 +218,14 @@ class Run:
         chosen = [classifier.choose_plan(self.settings.classifier, start.is_strong, *known) for start in starts]
         self.directions = [_Direction(start, *plan) for start, plan in zip(starts, chosen, strict=True)]
 
-    def _fit(self, minutes: float) -> None:
+    def _fit(self, minutes: float) -> Corpus | None:
+        """Settings for so many minutes. Returns the texts where those are the ones that were measured."""
         # A preset's own bounds are for its own time; others were asked for.
         data, presets = self.settings.data, PRESETS.get(self.preset, PAPER).data
         bounds = [name for name in ("max_train", "max_unlabelled") if getattr(data, name) == getattr(presets, name)]
         self.settings = replace(self.settings, data=replace(data, **dict.fromkeys(bounds)))
-        corpus = _corpus(self.settings.data, self.settings.seed)
+        measured = self.settings.data
+        corpus = load_corpus(measured, self.settings.seed)
         forward = self.directions[0]
         rates = budget.measure(corpus.table["text"], forward.start, self.settings)
         elapsed = time.monotonic() - self._began
@@ -237,6 +235,7 @@ class Run:
             return classifier.choose_plan(self.settings.classifier, forward.start.is_strong, passes, n_texts)[0]
 
         self.settings = budget.fit(minutes, elapsed, corpus.table, plan_for, self.settings, rates)
+        return corpus if self.settings.data == measured else None
 
     def _name_stages(self) -> None:
         s, table, split = self.settings, self.corpus.table, self.selection.split
