@@ -51,3 +51,9 @@ def made_store(lengths, n_words: int = 60, seed: int = 0) -> TokenStore:
     ids = rng.integers(len(SPECIALS), n_words, sum(lengths)).astype(np.int32)
     vocab = [*SPECIALS, *(f"w{i}" for i in range(n_words - len(SPECIALS)))]
     return TokenStore(ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), vocab)
+
+
+def says(verdict) -> str:
+    """What a verdict of the course that is not right says."""
+    assert not verdict.right
+    return verdict.says

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from data_scripts import course as data_script
+from tests.conftest import says
 from ulmfit_app.config import PAPER, DataSettings
 from ulmfit_app.corpus import Corpus, load_corpus
-from ulmfit_app.course import MESSY, OVERRIDE, PRESETS, REVIEWS, Verdict, lesson_01, lesson_02, lesson_04, setup
+from ulmfit_app.course import MESSY, OVERRIDE, PRESETS, REVIEWS, lesson_01, lesson_02, lesson_04, setup
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.inspection import inspect
@@ -19,12 +20,6 @@ from ulmfit_app.tokenizer import SPECIALS
 from ulmfit_app.tokens import TokenStore
 
 from .conftest import made_store
-
-
-def says(verdict: Verdict) -> str:
-    """What a verdict that is not right says."""
-    assert not verdict.right
-    return verdict.says
 
 
 # ------------------------------------------------------------------------------------------------------------- the frame

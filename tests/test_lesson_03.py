@@ -7,10 +7,11 @@ import torch
 from fastai.text.learner import language_model_learner
 from fastai.text.models.awdlstm import AWD_LSTM
 
+from tests.conftest import says
 from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.corpus import load_corpus
-from ulmfit_app.course import PRESETS, Verdict, lesson_02, lesson_03
+from ulmfit_app.course import PRESETS, lesson_02, lesson_03
 from ulmfit_app.detokenizer import detokenize
 from ulmfit_app.generation import NEVER_WRITTEN, TrainedModel, generate, load, perplexity
 from ulmfit_app.language_model import build, locate, with_weights
@@ -23,12 +24,6 @@ from .conftest import reviews
 SHAPE = ModelSettings(emb_sz=12, n_hid=20, n_layers=2)
 TEXTS = reviews(40)["review"].tolist()
 VOCAB = [*SPECIALS, *sorted({token for text in TEXTS for token in Tokenizer()(text)} - set(SPECIALS))]
-
-
-def says(verdict: Verdict) -> str:
-    """What a verdict that is not right says."""
-    assert not verdict.right
-    return verdict.says
 
 
 @pytest.fixture

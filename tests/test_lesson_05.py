@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import says
 from ulmfit_app.course import PRESETS, Verdict, lesson_05
 from ulmfit_app.predictor import Predictor
 from ulmfit_app.recipes import PLANS, PUBLISHED, Phase, Plan
@@ -27,12 +28,6 @@ def bench() -> lesson_05.Bench:
 @lru_cache
 def trained() -> lesson_05.Trained:
     return bench().keep(ALL)
-
-
-def says(verdict: Verdict) -> str:
-    """What a verdict that is not right says."""
-    assert not verdict.right
-    return verdict.says
 
 
 # ----------------------------------------------------------------------------------------------------------- the encoder

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import says
 from ulmfit_app.course import PRESETS, Verdict, lesson_06
 from ulmfit_app.course.lesson_05 import Trained
 from ulmfit_app.evaluation.calibration import fit_temperature, risk_coverage, threshold_for
@@ -28,12 +29,6 @@ def made(n: int, seed: int = 0, boldness: float = 2.0) -> lesson_06.Judged:
 
 def scored(of: lesson_06.Judged) -> lesson_06.Scored:
     return of.probabilities, of.truth
-
-
-def says(verdict: Verdict) -> str:
-    """What a verdict that is not right says."""
-    assert not verdict.right
-    return verdict.says
 
 
 # ----------------------------------------------------------------------------------------------------- a trained classifier

@@ -41,10 +41,7 @@ class Labels:
         self._right: dict[tuple[str, int, int], np.ndarray] = {}
 
     def _reading(self, table: pd.DataFrame, folder: Path, settings: Settings) -> Settings:
-        """The settings for a table written to a file, which says its parts: another seed leaves them as they are.
-
-        folder: a new one each time, for within a process a run knows a file again by its path alone.
-        """
+        """The settings for a table written into a folder, which says its parts: another seed leaves them as they are."""
         path = folder / "texts.csv"
         table.to_csv(path, index=False)
         return replace(settings, data=DataSettings(str(path), text="text", label="label", split="split"))
