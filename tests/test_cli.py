@@ -8,12 +8,6 @@ import pytest
 
 from tests.conftest import reviews
 from ulmfit_app import __main__ as cli
-from ulmfit_app import run as pipeline
-
-
-@pytest.fixture(autouse=True)
-def fresh_corpus():
-    pipeline._corpus.cache_clear()
 
 
 def fails(capsys, *argv):

@@ -55,7 +55,6 @@ def in_this_process(monkeypatch):
         def shutdown(self, **_):
             pass
 
-    pipeline._corpus.cache_clear()
     monkeypatch.setattr(trials, "ProcessPoolExecutor", Pool)
 
 
