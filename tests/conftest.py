@@ -2,6 +2,8 @@
 
 import os
 import random
+from concurrent.futures import Future
+from dataclasses import replace
 
 # Before torch is there to read it: files are tested side by side, a core each, and so are the commands that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ulmfit_app.config import TINY, DataSettings, ModelSettings
 from ulmfit_app.tokens import SPECIALS, TokenStore
 
 PRAISE = "great wonderful moving funny superb brilliant".split()
@@ -43,6 +46,47 @@ def csv(tmp_path):
     path = tmp_path / "reviews.csv"
     reviews(160).to_csv(path, index=False)
     return path
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """The trials of an experiment run in no processes of their own."""
+    from ulmfit_app import trials
+
+    class Pool:
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, function, *arguments):
+            job = Future()
+            try:
+                job.set_result(function(*arguments))
+            except Exception as error:
+                job.set_exception(error)
+            return job
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", Pool)
+
+
+def small_settings(csv):
+    """Of a run on the made reviews that takes seconds."""
+    small = dict(batch_size=4, bptt=20)
+    return replace(
+        TINY,
+        data=DataSettings(source=str(csv), text="review", label="sentiment"),
+        model=ModelSettings(emb_sz=12, n_hid=16, n_layers=3),
+        lm=replace(TINY.lm, **small),
+        classifier=replace(TINY.classifier, epochs=6),
+    )
 
 
 def made_store(lengths, n_words: int = 60, seed: int = 0) -> TokenStore:

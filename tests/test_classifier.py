@@ -176,8 +176,9 @@ def test_chain_thaw_lets_the_head_learn_then_each_lower_group_alone_then_all(tmp
 
 
 def test_epochs_that_were_asked_for_are_the_plans_and_fewer_than_its_phases_are_refused():
-    plan, reason = choose_plan(ClassifierSettings(epochs=9), strong_start=True, passes=2)
-    assert (plan.name, epochs_of(plan)) == ("published", 9) and "9 epochs were asked for" in reason
+    for passes, name in ((None, "published"), (2, "full-discr"), (100, "full-discr")):
+        plan, reason = choose_plan(ClassifierSettings(epochs=9), strong_start=True, passes=passes)
+        assert (plan.name, epochs_of(plan)) == (name, 9) and "9 epochs were asked for" in reason
     with pytest.raises(SettingError, match="--classifier.epochs 2: The plan 'published' has 4 phases"):
         choose_plan(ClassifierSettings(epochs=2), strong_start=True)
 
@@ -196,6 +197,13 @@ def test_the_plan_follows_the_strength_of_the_start():
     assert choose_plan(ClassifierSettings(), strong_start=True)[0].name == "published"
     assert choose_plan(ClassifierSettings(), strong_start=False)[0].name == "weak-start"
     assert choose_plan(ClassifierSettings(plan="published"), strong_start=False)[0].name == "published"
+
+
+@pytest.mark.parametrize(("passes", "name", "epochs"), [(None, "published", 5), (1.8, "brief", 1), (1e3, "full-discr", 10)])
+def test_where_time_is_bounded_a_strong_start_learns_in_all_groups_at_once_as_long_as_there_is_time(passes, name, epochs):
+    plan, reason = choose_plan(ClassifierSettings(), strong_start=True, passes=passes, n_texts=5_000)
+    assert (plan.name, epochs_of(plan)) == (name, epochs)
+    assert passes is None or f"{passes:.1f} passes over the labels: '{name}', epochs: {epochs}." in reason
 
 
 def test_the_plan_of_few_labels_is_longer_and_says_so():

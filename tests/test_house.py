@@ -42,6 +42,7 @@ ORDER = [
     "rivals",
     "trials",
     "experiments",
+    "curves",
     "course",
     "__main__",
 ]

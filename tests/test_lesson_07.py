@@ -10,8 +10,8 @@ from scipy import stats
 
 from ulmfit_app.course import PRESETS, lesson_07
 from ulmfit_app.course.lesson_07 import Labels
+from ulmfit_app.curves import SCRATCH, SEMI_SUPERVISED, TFIDF
 from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
-from ulmfit_app.experiments import SCRATCH, SEMI_SUPERVISED, TFIDF
 
 from .test_course import says
 

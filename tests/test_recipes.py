@@ -10,6 +10,7 @@ from fastai.torch_core import even_mults
 from ulmfit_app.config import PAPER
 from ulmfit_app.recipes import (
     BRIEF,
+    FULL_DISCR,
     MOST_EPOCHS,
     PLANS,
     PUBLISHED,
@@ -179,15 +180,15 @@ def test_no_epochs_are_no_phases():
 
 
 def test_a_plan_whose_epochs_fit_lasts_as_long_as_the_budget_up_to_the_most():
-    epochs = [phase.epochs for phase in PUBLISHED.phases]
-    assert fitted(PUBLISHED, 5.0) == fitted(PUBLISHED, 5.9) == PUBLISHED
-    assert [phase.epochs for phase in fitted(PUBLISHED, 8.4).phases] == [*epochs[:-1], 5]
-    assert [phase.epochs for phase in fitted(PUBLISHED, 1e6).phases] == [*epochs[:-1], MOST_EPOCHS]
+    assert fitted(FULL_DISCR, 8.0) == fitted(FULL_DISCR, 8.9) == FULL_DISCR
+    assert fitted(FULL_DISCR, 9.4) == lasting(FULL_DISCR, 9)
+    assert fitted(FULL_DISCR, 1e6) == lasting(FULL_DISCR, MOST_EPOCHS)
+    assert [phase.epochs for phase in fitted(PUBLISHED, 1e6).phases] == [1, 1, 1, MOST_EPOCHS]
 
 
 def test_a_budget_too_small_for_a_plan_reads_the_labels_in_a_brief_one():
-    for passes, epochs in ((0.2, 1), (1.9, 1), (4.9, 4)):
-        (phase,) = fitted(PUBLISHED, passes).phases
+    for passes, epochs in ((0.2, 1), (1.9, 1), (7.9, 7)):
+        (phase,) = fitted(FULL_DISCR, passes).phases
         assert (phase.epochs, phase.freeze_to, phase.lr) == (epochs, 0, BRIEF.phases[0].lr)
 
 

@@ -204,10 +204,20 @@ def test_the_vocabulary_is_fastais(empty_cache, min_freq, max_vocab):
 def test_known_words_enter_the_vocabulary_however_rare_they_are(empty_cache):
     store = TokenStore.open(tokenize(["good a good b good c good rare unknown", "elsewhere"]))
     settings = TokenSettings(min_freq=3)
-    plain, known = (make_vocab(store, [0], settings, known) for known in ((), ["rare", "elsewhere", "good"]))
+    plain, known = (make_vocab(store, [0], settings, known) for known in ((), ["rare", "good"]))
     assert "good" in plain and not {"rare", "unknown"} & set(plain)
     assert "rare" in known and not {"unknown", "elsewhere"} & set(known)
     assert [word for word in known if word != "rare"][: len(SPECIALS) + 1] == plain[: len(SPECIALS) + 1]
+
+
+@pytest.mark.parametrize(("max_vocab", "kept"), [(100, ["later", "never"]), (len(SPECIALS) + 2, ["later"])])
+def test_known_words_that_the_texts_lack_stand_behind_theirs_as_far_as_there_is_room(empty_cache, max_vocab, kept):
+    """Plain fastai reads a word that only a later text holds as unknown, although the pretrained model knows it."""
+    store = TokenStore.open(tokenize(["good"]))
+    known = [*SPECIALS, "later", "good", FAKE, "never"]
+    vocab = make_vocab(store, [0], TokenSettings(max_vocab=max_vocab, min_freq=1), known)
+    assert [word for word in vocab if word != FAKE] == [*SPECIALS, "good", *kept]
+    assert len(vocab) % 8 == 0
 
 
 def test_words_of_other_texts_do_not_enter_the_vocabulary(empty_cache):

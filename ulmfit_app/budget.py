@@ -140,7 +140,7 @@ def measure(texts: pd.Series, start: Start, settings: Settings) -> Rates:
 
     # Vocabularies grow about with the square root of a text (Heaps' law); this is generous for words seen three times.
     in_all = int(planned_tokens(texts, settings.tokens.language).sum())
-    vocab_size = min(settings.tokens.max_vocab, 1_000 + int(12 * in_all**0.5))
+    vocab_size = min(settings.tokens.max_vocab, max(1_000 + int(12 * in_all**0.5), len(start.vocab or ())))
     lm_training = language_model_seconds(vocab_size, start.shape, settings)
     precision = resolve_precision(settings.precision)
     length = max(n_tokens // len(sample), 2)

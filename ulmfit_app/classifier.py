@@ -5,7 +5,6 @@ looks at each text's own length, and the pooling sees every token of the text an
 """
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -127,26 +126,33 @@ def choose_plan(
     where they are known.
     Raises SettingError for fewer epochs than the plan has phases.
     """
-    if settings.epochs is not None:
-        plan, reason = choose_plan(replace(settings, epochs=None), strong_start)
-        try:
-            return lasting(plan, settings.epochs), f"{reason} {settings.epochs} epochs were asked for."
-        except ValueError as error:
-            raise SettingError(f"--classifier.epochs {settings.epochs}: {error}") from None
     if settings.plan != "auto":
-        return PLANS[settings.plan], f"The plan {settings.plan!r} was asked for."
-    if strong_start:
-        plan = PLANS["published"] if passes is None else fitted(PLANS["published"], passes)
-        reason = "The published plan, since the language model started from one that learned from general text."
-    else:
+        plan, reason = PLANS[settings.plan], f"The plan {settings.plan!r} was asked for."
+    elif not strong_start:
         plan = PLANS["weak-start"]
         reason = (
             "The plan for a weak start, since the language model did not start from one that learned from general text; the "
             "published rates assume an encoder that knows the language."
         )
-    if strong_start and plan != PLANS["published"]:
-        found = f"{plan.name!r}, {epochs_of(plan)} epochs"
-        reason += f" Its time reaches for {passes:.1f} passes over the labels: the plan is {found}."
+    elif passes is None:
+        plan = PLANS["published"]
+        reason = "The published plan, since the language model started from one that learned from general text."
+    else:
+        plan = PLANS["full-discr"]
+        reason = (
+            "All groups learn from the first step on, at discriminative rates: from a start that learned from general text, "
+            "that is better than gradual unfreezing where epochs are few."
+        )
+    if settings.epochs is not None:
+        try:
+            return lasting(plan, settings.epochs), f"{reason} {settings.epochs} epochs were asked for."
+        except ValueError as error:
+            raise SettingError(f"--classifier.epochs {settings.epochs}: {error}") from None
+    if settings.plan != "auto":
+        return plan, reason
+    if strong_start and passes is not None:
+        plan = fitted(plan, passes)
+        reason += f" The time reaches for {passes:.1f} passes over the labels: {plan.name!r}, epochs: {epochs_of(plan)}."
     elif n_texts is not None:
         longer = with_enough_steps(plan, n_texts, settings.batch_size, math.inf if passes is None else passes)
         if longer != plan:

@@ -100,7 +100,9 @@ class LanguageModelSettings:
 class ClassifierSettings:
     """Training the classifier on the fine-tuned encoder (paper, section 3.3)."""
 
-    plan: PlanName = "auto"  # recipes.py; auto: published on a pretrained start; from full on: those of the paper's table 7
+    # recipes.py; auto, on a pretrained start: published, or full-discr as long as there is time, where max_tokens bounds it;
+    # from full on: those of the paper's table 7
+    plan: PlanName = "auto"
     epochs: int | None = None  # in all: the plan's last phase takes what the others leave; None: the plan's own
     schedule: Schedule = "one-cycle"  # of each phase
     batch_size: int = 64  # texts; paper. Fewer where labels are few: recipes.batch_size_for

@@ -1,8 +1,7 @@
-"""The paper's comparisons by command, the ablations of its tables 4 to 7 and the label curve of its figure 3, and folds.
+"""The paper's comparisons by command: the ablations of its tables 4 to 7; and cross-validation.
 
 Howard and Ruder 2018, section 5. As there, an ablation is scored on a part of the training data that nothing was trained
-on; the test split stays unread. A label curve is scored on the test split, since nothing is chosen by it. Each run has an
-ordinary run folder, and what several of them start from is one of them.
+on; the test split stays unread. Each run has an ordinary run folder, and what several of them start from is one of them.
 """
 
 import json
@@ -21,12 +20,10 @@ from ulmfit_app.bundle import versions
 from ulmfit_app.config import GENERAL, Settings, from_json, to_json
 from ulmfit_app.corpus import load_corpus
 from ulmfit_app.errors import SettingError
-from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
-from ulmfit_app.evaluation.figures import ablation_figure, label_curve_figure, save_png
+from ulmfit_app.evaluation.figures import ablation_figure, save_png
 from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
-from ulmfit_app.rivals import fine_tuned_minilm, require_minilm, setfit
 from ulmfit_app.run import validated
-from ulmfit_app.trials import Trial, at_once, carry_out, facts_of
+from ulmfit_app.trials import Trial, at_once, carry_out
 
 SIGNIFICANT = 0.05
 AGAINST = ("difference", "difference_low", "difference_high", "p_value")  # columns
@@ -47,10 +44,10 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
 ULMFIT = "ULMFiT, all of it"
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """The name as part of a folder's: its letters and digits, and a dash for what stands between.
 
-    >>> _slug("full + discr, chain-thaw")
+    >>> slug("full + discr, chain-thaw")
     'full-discr-chain-thaw'
     """
     return "-".join("".join(letter if letter.isalnum() else " " for letter in name).lower().split())
@@ -73,7 +70,7 @@ class Row:
     def folder(self) -> str:
         """The name of its trials, which rows that differ in direction alone share."""
         settings = [self.lm, *(str(value) for value in self.classifier.values())]
-        return _slug("-".join(settings))
+        return slug("-".join(settings))
 
 
 FULL_ROW = Row(ULMFIT, {"imdb": 5.00, "trec6": 5.69})
@@ -113,7 +110,7 @@ TABLES: dict[str, list[Row]] = {
 }
 
 
-def _from_general_text(settings: Settings) -> Settings:
+def from_general_text(settings: Settings) -> Settings:
     """What `auto` names may have read a data set's unlabelled texts, and their worth is what some rows are about."""
     pretrained = GENERAL if settings.lm.pretrained == "auto" else settings.lm.pretrained
     return replace(settings, lm=replace(settings.lm, pretrained=pretrained))
@@ -123,7 +120,7 @@ def _from_general_text(settings: Settings) -> Settings:
 def _language_model_trial(name: str, settings: Settings, seed: int) -> Trial:
     changed = replace(settings.lm, **LANGUAGE_MODELS[name])
     both = any(row.lm == name and row.direction != "forward" for row in _rows())
-    return Trial(f"lm-{_slug(name)}-seed{seed}", replace(settings, seed=seed, lm=changed, bidirectional=both), last="lm")
+    return Trial(f"lm-{slug(name)}-seed{seed}", replace(settings, seed=seed, lm=changed, bidirectional=both), last="lm")
 
 
 def _classifier_trial(row: Row, settings: Settings, seed: int, folder: Path) -> Trial:
@@ -186,7 +183,7 @@ def ablation(folder: Path, settings: Settings, seeds: int, minutes: float | None
     minutes: fit the work into so many, measured on this machine. `folder` gets a run folder a trial, and ablation.csv,
     ablation.md and ablation.png. Returns the table, whose columns are those of `compared`, and a paragraph a table of it.
     """
-    settings = _from_general_text(settings)
+    settings = from_general_text(settings)
     requested = {"settings": to_json(settings), "seeds": seeds, "minutes": minutes}
     settings = _full_recipe(_planned(folder, requested, settings, minutes and (lambda: _fit(minutes, settings, seeds))))
     every = range(settings.seed, settings.seed + seeds)
@@ -199,7 +196,7 @@ def ablation(folder: Path, settings: Settings, seeds: int, minutes: float | None
     tables = []
     for name, rows in TABLES.items():
         right = [
-            np.concatenate([_right(folder / f"{row.folder}-seed{seed}", row.direction) for seed in every]) for row in rows
+            np.concatenate([hits(folder / f"{row.folder}-seed{seed}", row.direction) for seed in every]) for row in rows
         ]
         tables.append(compared(name, rows, right, settings.data.source))
     table = pd.concat(tables, ignore_index=True)
@@ -230,7 +227,7 @@ def _planned(folder: Path, requested: dict, settings: Settings, fit: Callable[[]
     return found
 
 
-def _right(run: Path, direction: str) -> np.ndarray:
+def hits(run: Path, direction: str) -> np.ndarray:
     """Which validation texts a run's classifier of a direction, or the mean of both, gets right: boolean [n]."""
     names = {"forward": ["classifier"], "backward": ["classifier-backward"], "both": ["classifier", "classifier-backward"]}
     probabilities, truth = validated([run / name for name in names[direction]])
@@ -246,21 +243,21 @@ def compared(name: str, rows: list[Row], right: list[np.ndarray], source: str) -
     """
     found = []
     for row, hit in zip(rows, right, strict=True):
-        line = {"table": name, "row": row.name, "paper": row.paper.get(source, np.nan), **_errors(hit)}
+        line = {"table": name, "row": row.name, "paper": row.paper.get(source, np.nan), **errors_of(hit)}
         if row.name != ULMFIT:
-            line |= _against(right[-1], hit)
+            line |= against(right[-1], hit)
         found.append(line)
     return pd.DataFrame(found, columns=["table", "row", "paper", "n", "error", "low", "high", *AGAINST])
 
 
-def _errors(right: np.ndarray) -> dict[str, float]:
+def errors_of(right: np.ndarray) -> dict[str, float]:
     """How many texts are labelled wrongly, in %, with the 95 % interval. right: boolean [n]."""
     n, wrong = len(right), int((~right).sum())
     low, high = accuracy_interval(wrong, n)
     return {"n": n, "error": 100 * wrong / n, "low": 100 * low, "high": 100 * high}
 
 
-def _against(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
+def against(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """How many points more another model errs on the same texts, and how sure that is."""
     found = paired_comparison(ours, other)
     values = (found["accuracy_difference"], *found["accuracy_difference_ci95"])
@@ -287,6 +284,11 @@ def finding(table: pd.DataFrame) -> str:
     return f"{ours['table']}: {' '.join(sentences)}"
 
 
+def difference_as_text(line: Any) -> str:
+    """A row's difference, its interval and its p-value."""
+    return f"{line.difference:+.1f} ({line.difference_low:+.1f} to {line.difference_high:+.1f}), p = {line.p_value:.2g}"
+
+
 def as_markdown(table: pd.DataFrame, findings: list[str]) -> str:
     """The whole table and the paragraphs, as a page to read or to paste."""
     lines = [
@@ -298,112 +300,10 @@ def as_markdown(table: pd.DataFrame, findings: list[str]) -> str:
     ]
     for line in table.itertuples():
         paper = "" if np.isnan(line.paper) else f"{line.paper:.2f}"
-        against = "" if line.row == ULMFIT else _difference(line)
+        worse_by = "" if line.row == ULMFIT else difference_as_text(line)
         error = f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
-        lines.append(f"| {line.table} | {line.row} | {error} | {paper} | {against} |")
+        lines.append(f"| {line.table} | {line.row} | {error} | {paper} | {worse_by} |")
     return "\n".join([*lines, "", *(f"{text}\n" for text in findings)])
-
-
-# ----------------------------------------------------------------------------------------------------------- label curve
-SEMI_SUPERVISED = "ULMFiT, semi-supervised"
-SUPERVISED = "ULMFiT, supervised"
-RANDOM_START = "the same without pretraining"
-SCRATCH = "classifier from scratch"
-TFIDF = "TF-IDF + logistic regression"
-MINILM = {"MiniLM, fine-tuned": fine_tuned_minilm, "SetFit on MiniLM": setfit}
-# The language models that classifiers of any number of labels start from.
-SHARED = {SEMI_SUPERVISED: {}, RANDOM_START: {"pretrained": "none"}}
-
-
-def _point(way: str, n_labels: int, settings: Settings, seed: int, folder: Path) -> Trial:
-    """A classifier from so many labels, or what stands in its place."""
-    s = replace(settings, seed=seed, data=replace(settings.data, max_train=n_labels, max_unlabelled=0))
-    name = f"{_slug(way)}-{n_labels}-seed{seed}"
-    if way in SHARED:
-        start = folder / f"lm-{_slug(way)}-seed{seed}" / "lm"
-        s = replace(s, lm=replace(s.lm, pretrained=str(start.absolute()), epochs=0))
-    elif way == SCRATCH:
-        s = replace(s, lm=replace(s.lm, pretrained="none", epochs=0))
-    elif way != SUPERVISED:
-        return Trial(name, s, instead={TFIDF: tfidf_logistic_regression, **MINILM}[way])
-    return Trial(name, s, last="report")
-
-
-def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, minilm: bool = False) -> pd.DataFrame:
-    """Test errors against the number of labels (figure 3 of the paper), with `seeds` seeds from settings.seed on.
-
-    Semi-supervised, the language model is fine-tuned on all training texts and the unlabelled ones; supervised, on the
-    labelled texts alone; each run uses the validation part besides, to keep its best epoch. minilm: MiniLM and SetFit, too.
-    `folder` gets a run folder a point and seed, and labels.csv and labels.png. Returns a row a way and number of labels:
-    way, labels, n, error, low, high (95 %), against semi-supervised ULMFiT what `compared` has, and of each run minutes, and
-    peak_memory_gb where the system says it.
-    """
-    settings = _from_general_text(settings)
-    ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
-    if minilm:
-        require_minilm()
-        ways += MINILM
-    every = range(settings.seed, settings.seed + seeds)
-    for seed in every:
-        most = (load_corpus(settings.data, seed).table["split"] == "train").sum()
-        if max(at) > most:
-            raise SettingError(f"--at {max(at)}: there are {most:,} labelled training texts besides the validation part.")
-    lms = [
-        Trial(f"lm-{_slug(way)}-seed{seed}", replace(settings, seed=seed, lm=replace(settings.lm, **changes)), "lm")
-        for seed in every
-        for way, changes in SHARED.items()
-    ]
-    carry_out(lms, folder, "Language models")
-    points = {(way, n): [_point(way, n, settings, seed, folder) for seed in every] for n in sorted(at) for way in ways}
-    carry_out([trial for trials in points.values() for trial in trials], folder, "Classifiers")
-
-    found, right = [], {point: _right_on_test(trials, folder) for point, trials in points.items()}
-    for (way, n_labels), trials in points.items():
-        line = {"way": way, "labels": n_labels, **_errors(right[way, n_labels])}
-        if way != SEMI_SUPERVISED:
-            line |= _against(right[SEMI_SUPERVISED, n_labels], right[way, n_labels])
-        facts = [facts_of(trial, folder) for trial in trials]
-        line["minutes"] = float(np.mean([fact["minutes"] for fact in facts]))
-        line["peak_memory_gb"] = max(fact["peak_memory_gb"] or np.nan for fact in facts)
-        found.append(line)
-    table = pd.DataFrame(
-        found, columns=["way", "labels", "n", "error", "low", "high", *AGAINST, "minutes", "peak_memory_gb"]
-    )
-    with replacing(folder / "labels.csv") as draft:
-        table.to_csv(draft, index=False)
-    with replacing(folder / "labels.png") as draft:
-        save_png(label_curve_figure(table), draft)
-    return table
-
-
-def _right_on_test(trials: list[Trial], folder: Path) -> np.ndarray:
-    """Which test texts are labelled rightly, boolean [n], over all seeds."""
-    tables = [
-        pd.read_csv(folder / trial.name / "report" / "predictions.csv", dtype=str, keep_default_na=False) for trial in trials
-    ]
-    return np.concatenate([(table["predicted"] == table["label"]).to_numpy() for table in tables])
-
-
-def curve_as_markdown(table: pd.DataFrame) -> str:
-    """The label curve as a page to read or to paste. table: what `label_curve` returns."""
-    lines = [
-        f"Test errors in %, with 95 % intervals, n = {table['n'].max():,} (all seeds); against semi-supervised ULMFiT: "
-        "difference in points on the same texts, its interval, and McNemar's p-value.",
-        "",
-        "| labels | way | error | against semi-supervised | minutes | memory |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for line in table.itertuples():
-        against = "" if line.way == SEMI_SUPERVISED else _difference(line)
-        memory = "" if np.isnan(line.peak_memory_gb) else f"{line.peak_memory_gb:.1f} GB"
-        error = f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
-        lines.append(f"| {line.labels:,} | {line.way} | {error} | {against} | {line.minutes:.1f} | {memory} |")
-    return "\n".join(lines) + "\n"
-
-
-def _difference(line: Any) -> str:
-    """A row's difference, its interval and its p-value."""
-    return f"{line.difference:+.1f} ({line.difference_low:+.1f} to {line.difference_high:+.1f}), p = {line.p_value:.2g}"
 
 
 # ----------------------------------------------------------------------------------------------------------------- folds
@@ -433,7 +333,7 @@ def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int)
     }
     carry_out(list(trials.values()), folder, "Folds")
     runs = {name: folder / trial.name for name, trial in trials.items()}
-    on_folds = {name: _right(run, "both" if settings.bidirectional else "forward") for name, run in runs.items()}
+    on_folds = {name: hits(run, "both" if settings.bidirectional else "forward") for name, run in runs.items()}
     each, truth = _on_test(list(runs.values()))
     right = {
         **on_folds,

@@ -202,7 +202,7 @@ def fitted(plan: Plan, passes: float) -> Plan:
     Where its epochs fit, its last phase lasts as long as the budget does, up to MOST_EPOCHS; where they do not, it is BRIEF,
     with as many epochs as fit, at least one.
 
-    >>> fitted(PUBLISHED, passes=2.7) == replace(BRIEF, phases=(replace(BRIEF.phases[0], epochs=2),))
+    >>> fitted(FULL_DISCR, passes=2.7) == replace(BRIEF, phases=(replace(BRIEF.phases[0], epochs=2),))
     True
     """
     if passes < epochs_of(plan):

@@ -182,21 +182,24 @@ def tokenize_documents(documents: Iterable[str], sha256: str, language: str = "e
 def make_vocab(store: TokenStore, texts: Iterable[int], settings: TokenSettings, known: Iterable[str] = ()) -> list[str]:
     """The vocabulary of some of a store's texts, most frequent first, as fastai's `make_vocab` orders and fills it.
 
-    known: words that have an embedding already, which need not occur `min_freq` times to be learned.
+    known: words that have an embedding already, most frequent first. They need not occur `min_freq` times to be learned, and
+    those that do not occur at all stand behind the others, as far as `max_vocab` reaches: a text that comes later may hold
+    them. fastai forgets them.
     Raises DataError when the texts have too few tokens for any vocabulary.
     """
     counts = store.counts(texts)
     ranked = np.argsort(-counts, kind="stable")[: settings.max_vocab]
-    known = set(known)
+    known = dict.fromkeys(known)
     frequent = [
         store.words[i] for i in ranked if counts[i] >= max(settings.min_freq, 1) or (counts[i] and store.words[i] in known)
     ]
-    vocab = [*SPECIALS, *(word for word in frequent if word not in SPECIALS)][: settings.max_vocab]
-    if len(vocab) == len(SPECIALS):
+    found = dict.fromkeys([*SPECIALS, *frequent])
+    if len(found) == len(SPECIALS):
         raise DataError(
             f"No token occurs {settings.min_freq} times in the training texts ({counts.sum():,} tokens in all): too little "
             "text for a vocabulary. Add texts, or lower the bound: --tokens.min-freq 1"
         )
+    vocab = [word for word in {**found, **known} if word != FAKE][: settings.max_vocab]
     return vocab + [FAKE] * (8 - len(vocab) % 8)
 
 

