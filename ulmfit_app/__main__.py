@@ -62,9 +62,8 @@ class _Settings:
     seed: int  # of weights, dropout, splits and the order of texts
     # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
     precision: Literal["auto", "fp16", "bf16", "fp32"]
-    preset: PRESET_NAMES | None = (
-        None  # tiny: seconds; laptop: 20 minutes on two cores; paper: full size. None: the machine decides
-    )
+    # tiny: seconds; laptop: 20 minutes on two cores; paper: full size. None: the machine decides
+    preset: PRESET_NAMES | None = None
 
     def settings(self) -> Settings:
         return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings) if hasattr(self, f.name)})
