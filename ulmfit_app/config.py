@@ -166,7 +166,8 @@ LAPTOP = replace(
     data=DataSettings(max_valid=1_000),
     tokens=TokenSettings(max_vocab=40_000),
     model=ModelSettings(emb_sz=256, n_hid=768, n_layers=3),
-    lm=LanguageModelSettings(pretrained="auto", lr=4e-3, drop_mult=0.1, softmax="sampled", max_tokens=1_500_000),
+    # Of a few thousand short texts, ten epochs learn by heart what three learn to expect.
+    lm=LanguageModelSettings(pretrained="auto", epochs=3, lr=4e-3, drop_mult=0.1, softmax="sampled", max_tokens=1_500_000),
     classifier=ClassifierSettings(max_tokens=7_000_000),
 )
 

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from scipy.stats import chi2
 
 from ulmfit_app.evaluation.metrics import N_BINS, accuracy_interval, calibration_scores, check_predictions
 
 LARGEST_TEMPERATURE = 100.0  # and the smallest is 1 / 100; beyond, probabilities are uniform or all 0 and 1
+SIGNIFICANT = 0.05  # p-value below which a temperature other than 1 is taken
 WANTED_ERRORS = (0.01, 0.02, 0.05, 0.1)  # shares of the answers
 N_SAMPLES = 400  # of what chance does; the 95th in 100 is then known to about one in 100
 MAX_NAMES = 5  # of classes in a sentence
@@ -49,7 +51,8 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> tuple[float, str]:
     """The temperature of the lowest log loss on these texts, which must not be those that it is then judged on.
 
-    Returns it with "", or, where log loss has no lowest point, 1 and the reason why there is none, as half a sentence.
+    Returns it with "", or 1 and the reason, as half a sentence: where log loss has no lowest point, or so few texts cannot
+    tell that temperature from 1 (likelihood-ratio test at 5 %); as noise it would do more harm than good.
     Raises ValueError when the arrays do not fit each other or hold no probabilities.
     """
     check_predictions(probabilities, truth)
@@ -66,6 +69,10 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> tuple[float
 
     end = math.log(LARGEST_TEMPERATURE)
     found = minimize_scalar(log_loss, bounds=(-end, end), method="bounded", options={"xatol": 1e-8})
+    # Where 1 is right, twice the gain in log-likelihood is distributed as chi-squared with one degree of freedom (Wilks).
+    p_value = chi2.sf(2 * len(truth) * (log_loss(0.0) - found.fun), df=1)
+    if p_value > SIGNIFICANT:
+        return 1.0, f"they cannot tell the best one, {math.exp(found.x):.3g}, from 1 (p = {p_value:.2g})"
     return math.exp(found.x), ""
 
 
