@@ -24,6 +24,7 @@ def tokenize():
         "In the 2000s, 1000 people and 100,000,000 dollars; 20001 and the 2000th.",
         "Sooo good, hmmm, the www address and waaay too long!!!",
         "One.\n\nTwo lines\nof a poem, NATO and 5 km.",
+        "It was re-published, and you're re-elected.",
         "Naïve Zoë spent 3.5 million on café chairs.",
     ],
 )

@@ -131,7 +131,8 @@ class _Line:
         if last.is_repetition and last.text[0].isalpha() and len(text) == 1:
             return text not in "ai"
         if _CLITIC.fullmatch(text):
-            return self.text[-1:].isalnum() and not following.is_repetition
+            is_prefix = text == "re" and following.text == "-"  # re-elected
+            return self.text[-1:].isalnum() and not following.is_repetition and not is_prefix
         return (last.text, text) in _HALVES
 
     def _in_case(self, word: _Word) -> str:
