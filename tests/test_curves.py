@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import reviews, small_settings
-from ulmfit_app import language_model, rivals
+from ulmfit_app import curves, language_model, rivals
 from ulmfit_app import run as pipeline
 from ulmfit_app.bundle import Bundle, save_bundle
 from ulmfit_app.curves import (
@@ -24,6 +24,7 @@ from ulmfit_app.curves import (
     starts_curve,
 )
 from ulmfit_app.errors import BundleError, SettingError
+from ulmfit_app.evaluation.figures import label_curve_figure
 from ulmfit_app.tokens import SPECIALS
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
@@ -50,6 +51,38 @@ def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_label
     assert shared["settings"]["data"]["max_train"] is None
     assert (tmp_path / "out" / "labels.png").stat().st_size > 10_000
     assert "| 20 | TF-IDF + logistic regression |" in curve_as_markdown(table)
+
+
+def test_a_test_text_that_seeds_share_counts_once_and_their_own_ones_count_each(tmp_path):
+    def written(name, texts, predicted):
+        (tmp_path / name / "report").mkdir(parents=True)
+        table = pd.DataFrame({"text": texts, "label": "a", "predicted": list(predicted)})
+        table.to_csv(tmp_path / name / "report" / "predictions.csv", index=False)
+        return curves.Trial(name, None)
+
+    shared = [written("1", ["x", "y", "y"], "aab"), written("2", ["y", "x", "y"], "bab")]
+    assert curves._right_on_test(shared, tmp_path).tolist() == [1, 0.5, 0]
+    own = [written("3", ["x"], "a"), written("4", ["z"], "b")]
+    assert curves._right_on_test(own, tmp_path).tolist() == [1, 0]
+
+
+def test_a_difference_of_means_over_seeds_has_the_interval_of_a_normal_mean():
+    generator = np.random.default_rng(0)
+    ours, other = generator.integers(0, 4, (2, 4_000)) / 3
+    found = curves._against_semi_supervised(ours, other * 0.9)
+    difference = 100 * (ours - other * 0.9)
+    error = difference.std(ddof=1) / 4_000**0.5
+    assert found["difference"] == pytest.approx(difference.mean())
+    assert found["difference_high"] == pytest.approx(difference.mean() + 1.96 * error, abs=0.01)
+    assert found["p_value"] < 0.001
+    assert curves._against_semi_supervised(ours, ours)["p_value"] == 1
+
+
+def test_errors_close_to_each_other_still_have_marks_on_their_axis():
+    table = pd.DataFrame(
+        {"way": TFIDF, "labels": [100, 500], "n": 900, "error": [14, 11], "low": [13, 11], "high": [14, 12]}
+    )
+    assert [tick.get_text() for tick in label_curve_figure(table).axes[0].get_yticklabels()] == ["11", "12", "13", "14"]
 
 
 def test_more_labels_than_there_are_and_minilm_without_its_packages_are_refused(csv, tmp_path, monkeypatch):

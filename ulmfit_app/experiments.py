@@ -251,8 +251,8 @@ def compared(name: str, rows: list[Row], right: list[np.ndarray], source: str) -
 
 
 def errors_of(right: np.ndarray) -> dict[str, float]:
-    """How many texts are labelled wrongly, in %, with the 95 % interval. right: boolean [n]."""
-    n, wrong = len(right), int((~right).sum())
+    """How many texts are labelled wrongly, in %, with the 95 % interval. right: boolean, or the share of seeds, [n]."""
+    n, wrong = len(right), float((1 - right).sum())
     low, high = accuracy_interval(wrong, n)
     return {"n": n, "error": 100 * wrong / n, "low": 100 * low, "high": 100 * high}
 

@@ -291,7 +291,10 @@ def label_curve_figure(table: pd.DataFrame) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel="labelled training texts", ylabel="test error (%), with 95% interval")
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
-    errors = [tick for tick in (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50) if table["low"].min() <= tick <= table["high"].max()]
+    for candidates in ((1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50), range(1, 100)):
+        errors = [tick for tick in candidates if table["low"].min() <= tick <= table["high"].max()]
+        if len(errors) > 2:
+            break
     axes.set_yticks(errors, [str(tick) for tick in errors])
     axes.grid(color="0.9")
     axes.legend(fontsize=9)

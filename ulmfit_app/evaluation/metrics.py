@@ -15,10 +15,11 @@ Z_95 = NormalDist().inv_cdf(0.975)
 N_BINS = 15  # of confidence; Guo et al. 2017
 
 
-def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
+def accuracy_interval(correct: float, n: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22, pp. 209-212).
 
     Unlike the textbook interval p ± 1.96 s it stays inside 0 and 1 and keeps its width at accuracies near 1.
+    correct: of n texts, where each may count in part, such as the mean over seeds.
     It covers the chance in which n texts were drawn, not the chance in which another seed would train.
     Raises ValueError unless 0 <= correct <= n and n >= 1.
 
