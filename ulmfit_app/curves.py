@@ -130,7 +130,7 @@ def curve_as_markdown(table: pd.DataFrame) -> str:
     """The label curve as a page to read or to paste. table: what `label_curve` returns."""
     lines = [
         f"Test errors in %, means over seeds, with 95 % intervals for n = {table['n'].max():,} texts; against "
-        "semi-supervised ULMFiT: difference in points on the same texts, its interval, and the p-value of a paired t-test over texts.",
+        "semi-supervised ULMFiT: difference in points on the same texts, its interval, and the p-value of a paired t-test.",
         "",
         "| labels | way | error | against semi-supervised | minutes | memory |",
         "| --- | --- | --- | --- | --- | --- |",
