@@ -55,6 +55,22 @@ def test_a_language_model_is_fine_tuned_only_when_a_way_needs_it(bench):
     without.errors(20, 2, [TFIDF])
 
 
+@pytest.mark.parametrize(("general", "asked"), [("en-small", "en-reviews-small"), ("wt103", "wt103"), ("none", "none")])
+def test_what_reads_the_unlabelled_texts_has_read_others_before_where_the_package_has_such_a_model(
+    bench, monkeypatch, general, asked
+):
+    class Made:
+        def __init__(self, folder, settings):
+            self.settings = settings
+
+        def carry_out(self, last):
+            raise StopIteration(self.settings.lm.pretrained)
+
+    monkeypatch.setattr(lesson_07, "Run", Made)
+    with pytest.raises(StopIteration, match=f"^{asked}$"):
+        _ = Labels(replace(bench._settings, lm=replace(bench._settings.lm, pretrained=general))).history
+
+
 def test_every_way_is_scored_on_the_same_texts_in_the_same_order(bench, monkeypatch):
     seen = []
     monkeypatch.setattr(lesson_07, "load_predictor", lambda folder: _Told(folder, seen))

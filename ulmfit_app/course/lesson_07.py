@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
-from ulmfit_app.config import DataSettings, Settings
+from ulmfit_app.config import GENERAL, REVIEWS, DataSettings, Settings
 from ulmfit_app.corpus import load_corpus
 from ulmfit_app.course import Verdict, judged, unanswered
 from ulmfit_app.curves import SCRATCH, SEMI_SUPERVISED, TFIDF
@@ -21,7 +21,7 @@ from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
 from ulmfit_app.run import Run, load_predictor
 from ulmfit_app.tokens import TokenStore
 
-NOT_TUNED = "ULMFiT, not fine-tuned on these texts"
+NOT_TUNED = "ULMFiT, from general text alone"
 WAYS = (SEMI_SUPERVISED, SCRATCH, TFIDF)
 SECONDS_A_LABEL = 20  # of a person who reads a short review and says what it is
 
@@ -29,8 +29,10 @@ SECONDS_A_LABEL = 20  # of a person who reads a short review and says what it is
 class Labels:
     """Texts of which only so many labels are looked at, and ways from these to a classifier.
 
-    The language model is fine-tuned once, on all texts of train without their labels. What was trained is kept, so that a
-    point that was asked for before is there at once. All ways learn from the same labels, and are scored on the same texts.
+    The language model is fine-tuned once, on all texts of train without their labels; where the settings have it start from
+    general text, `en-small`, it starts from `en-reviews-small`, which read 50,000 unlabelled reviews after that. What was
+    trained is kept, so that a point that was asked for before is there at once. All ways learn from the same labels, and are
+    scored on the same texts.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,8 +51,10 @@ class Labels:
     @cached_property
     def _language_model(self) -> Path:
         """The folder of the language model that was fine-tuned on all texts of train."""
-        folder = Path(self._folder.name)
-        Run(folder / "language-model", self._reading(self.table, folder, self._settings)).carry_out("lm")
+        folder, lm = Path(self._folder.name), self._settings.lm
+        lm = replace(lm, pretrained=REVIEWS if lm.pretrained == GENERAL else lm.pretrained)
+        settings = replace(self._settings, lm=lm)
+        Run(folder / "language-model", self._reading(self.table, folder, settings)).carry_out("lm")
         return folder / "language-model" / "lm"
 
     @property
