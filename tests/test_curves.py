@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import reviews, small_settings
-from ulmfit_app import curves, language_model, rivals
+from ulmfit_app import curves, language_model, rivals, trials
 from ulmfit_app import run as pipeline
 from ulmfit_app.bundle import Bundle, save_bundle
 from ulmfit_app.curves import (
@@ -115,7 +115,7 @@ def pretrained(folder, shape, **about):
     return folder
 
 
-def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random_weights(csv, tmp_path):
+def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random_weights(csv, tmp_path, monkeypatch):
     base = small_settings(csv)
     much, little = (
         pretrained(tmp_path / name, base.model, corpus={"name": "made"}, start=language_model.RANDOM, tokens_trained_on=n)
@@ -132,6 +132,14 @@ def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random
     assert (tmp_path / "out" / "starts.png").stat().st_size > 10_000
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "starts.csv"), table, check_dtype=False)
     assert "| little | 8.0 |" in starts_as_markdown(table)
+
+    ran = []
+    monkeypatch.setattr(trials, "_carry_out", lambda trial, folder: ran.append(trial.name))
+    starts_curve(tmp_path / "out", base, [str(much), str(little)], seeds=2)
+    assert not ran, "the same command repeats nothing"
+    pretrained(much, base.model, corpus={"name": "made"}, start=language_model.RANDOM, tokens_trained_on=40_000_000)
+    starts_curve(tmp_path / "out", base, [str(much), str(little)], seeds=2)
+    assert ran == ["much-seed42", "much-seed43"], "a model that has read on is another one"
 
 
 def test_a_start_that_does_not_say_how_much_it_read_or_is_none_or_is_named_twice_is_refused(csv, tmp_path):

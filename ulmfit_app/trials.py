@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_scripts.files import progress, replacing
+from data_scripts.files import progress, replacing, sha256_of
 from ulmfit_app.bundle import versions
 from ulmfit_app.config import Settings, to_json
 from ulmfit_app.corpus import load_corpus
@@ -77,8 +77,13 @@ def facts_of(trial: Trial, folder: Path) -> dict[str, Any]:
 
 def _made_with(trial: Trial) -> dict[str, Any]:
     what = trial.instead.__name__ if trial.instead else trial.last
+    # The model in a folder may have been trained on since, and the folder's name is the same.
+    bundle = Path(trial.settings.lm.pretrained) / "bundle.json"
+    start = sha256_of(bundle) if bundle.is_file() else None
     # Through JSON, which knows no tuples.
-    return json.loads(json.dumps({"settings": to_json(trial.settings), "what": what, "versions": versions()}))
+    return json.loads(
+        json.dumps({"settings": to_json(trial.settings), "start": start, "what": what, "versions": versions()})
+    )
 
 
 def _is_finished(trial: Trial, folder: Path) -> bool:
