@@ -117,6 +117,26 @@ def test_an_interruption_exits_with_130_and_says_how_to_go_on(tmp_path, capsys, 
     assert code == 130 and "same command goes on" in message
 
 
+def test_a_reader_that_has_read_enough_costs_no_traceback():
+    found = subprocess.Popen(
+        [sys.executable, "-u", "-m", "ulmfit_app", "run", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    found.stdout.close()
+    errors = found.stderr.read()
+    assert found.wait() == cli.BROKEN_PIPE and not errors
+
+
+def test_the_kinds_of_experiments_are_listed_when_asked_for(capsys):
+    assert cli.main(["experiment", "--help"]) == 0
+    assert capsys.readouterr().out.split() == [
+        word for kind in ("ablation", "labels", "starts", "folds")
+        for word in ("python", "-m", "ulmfit_app", "experiment", kind, "--help")
+    ]  # fmt: skip
+
+
 def test_the_module_of_the_pipeline_is_a_command(tmp_path):
     """`python -m ulmfit_app.run` reports a wrong option before it imports torch, and without a traceback."""
     found = subprocess.run(

@@ -131,7 +131,7 @@ def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random
     assert not (tmp_path / "out" / "little-seed43" / "report").exists(), "the test split is not read"
     assert (tmp_path / "out" / "starts.png").stat().st_size > 10_000
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "starts.csv"), table, check_dtype=False)
-    assert "| little | 8.0 |" in starts_as_markdown(table)
+    assert "| little | 8 |" in starts_as_markdown(table)
 
     ran = []
     monkeypatch.setattr(trials, "_carry_out", lambda trial, folder: ran.append(trial.name))
@@ -151,6 +151,14 @@ def test_a_start_that_does_not_say_how_much_it_read_or_is_none_or_is_named_twice
             starts_curve(tmp_path / "out", base, [str(model)], seeds=1)
     with pytest.raises(BundleError, match="There is no language model 'typo'"):
         starts_curve(tmp_path / "out", base, ["typo"], seeds=1)
-    twice = [pretrained(tmp_path / part / "m", base.model, start=language_model.RANDOM, **facts) for part in "ab"]
+    with pytest.raises(SettingError, match="--from: expected pretrained models of one shape, .* found: none"):
+        starts_curve(tmp_path / "out", base, [], seeds=1)
+    facts["start"] = language_model.RANDOM
+    sizes = [pretrained(tmp_path / str(n), replace(base.model, n_hid=n), **facts) for n in (16, 20)]
+    with pytest.raises(SettingError, match="of one shape, .* found: 16 12/16/3, 20 12/20/3"):
+        starts_curve(tmp_path / "out", base, [str(path) for path in sizes], seeds=1)
+    with pytest.raises(BundleError, match="--from en-small-bwd learned to read backward"):
+        starts_curve(tmp_path / "out", base, ["en-small-bwd"], seeds=1)
+    twice = [pretrained(tmp_path / part / "m", base.model, **facts) for part in "ab"]
     with pytest.raises(SettingError, match="two of these models have the same name"):
         starts_curve(tmp_path / "out", base, [str(path) for path in twice], seeds=1)

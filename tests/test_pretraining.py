@@ -121,10 +121,17 @@ def test_a_finished_model_trained_longer_goes_on_from_where_its_rate_began_to_fa
     pd.testing.assert_frame_equal(longer[: kept.sum()][columns], short[kept][columns])
     assert longer["tokens"].iloc[-1] == pytest.approx(40_000, rel=0.05)
     assert not torch.equal(*(weights_in(folder)["0.encoder.weight"] + i for i in (0, 1)))
-    before = weights_in(folder)
-    pretrain(corpus, folder, lasting(40_000))
-    after = weights_in(folder)
-    assert all(torch.equal(before[name], after[name]) for name in before), "the same again changed the model"
+
+
+def test_a_finished_model_is_neither_trained_again_nor_replaced_by_one_that_has_read_less(corpus, tmp_path):
+    facts = pretrain(corpus, tmp_path / "m", lasting(40_000))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir() if path.name != "config.json"}
+    assert pretrain(corpus, tmp_path / "m", lasting(40_000)) == facts
+    with pytest.raises(
+        RunFolderError, match=r"was trained on \d+,\d+ tokens, more than .* left as it is. Give more --lm.max"
+    ):
+        pretrain(corpus, tmp_path / "m", lasting(20_000))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_other_settings_in_the_same_folder_are_an_error_that_names_them(corpus, tmp_path):

@@ -212,8 +212,12 @@ def test_predictions_come_for_texts_and_for_files(csv, tmp_path, capsys):
     run(csv, out)
     capsys.readouterr()
     assert cli.main(["predict", str(out), "a great film", "", "ABAB" * 16_000 + "a"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
     assert len(lines) == 3 and all(line.split("\t")[0] in ("neg", "pos") for line in lines)
+    assert "Empty texts: 1. Their predictions say nothing." in said.err
+    files = ["--file", str(tmp_path / "review.csv"), "--out", str(csv)]
+    assert cli.main(["predict", str(out), *files]) == 3 and f"Did you mean {csv}?" in capsys.readouterr().err
     assert cli.main(["predict", str(out), "--file", str(csv), "--text", "review", "--out", str(tmp_path / "p.csv")]) == 0
     table = pd.read_csv(tmp_path / "p.csv")
     assert len(table) == 160 and np.allclose(table["p_neg"] + table["p_pos"], 1)

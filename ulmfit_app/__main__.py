@@ -46,7 +46,7 @@ from ulmfit_app.sampling import SamplingSettings
 # fastai decorates with torch.jit.script at import; the user can do nothing about it.
 warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
 
-INTERRUPTED = 130
+INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count signals
 PRESET_NAMES = Literal["tiny", "laptop", "paper"]
 
 
@@ -327,6 +327,9 @@ def experiment(argv: list[str]) -> None:
         "folds": FoldsArguments,
     }
     kind = argv[0] if argv else None
+    if kind in ("-h", "--help"):
+        print(*(f"python -m ulmfit_app experiment {name} --help" for name in kinds), sep="\n")
+        return
     if kind not in kinds:
         raise SettingError(f"Expected an experiment, {' or '.join(kinds)}: python -m ulmfit_app experiment ablation trec6")
     preset, arguments, settings = _settings_from(kinds[kind], argv[1:], f"python -m ulmfit_app experiment {kind}")
@@ -413,6 +416,8 @@ def predict(argv: list[str]) -> None:
         print(f"{rows:,} rows predicted in {predictor.precision}: {arguments.out}")
         return
     print(f"Precision {predictor.precision}, temperature {predictor.temperature:.3g}.", file=sys.stderr)
+    if empty := sum(not text.strip() for text in arguments.texts):
+        print(f"Empty texts: {empty}. Their predictions say nothing.", file=sys.stderr)
     for row in predictor.predict(arguments.texts).to_dict("records"):
         shares = ", ".join(f"{label} {row[f'p_{label}']:.3f}" for label in predictor.labels)
         print(f"{row['predicted']}\t{shares}\t{row['text']}")
@@ -484,6 +489,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING, force=True)
     for name in ("ulmfit_app", "data_scripts"):
         logging.getLogger(name).setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a message that cannot be printed is no reason for a traceback
     if not argv or argv[0] in ("-h", "--help"):
         print("Usage:" + __doc__.partition("\n")[2].rstrip())
         return 0 if argv else 2
@@ -494,6 +500,10 @@ def main(argv: list[str] | None = None) -> int:
         verb(argv[1:])
     except (UserError, FetchError) as error:
         return _fail(error, error.exit_code)
+    except BrokenPipeError:
+        # Whoever read what is printed has read enough, as `head` does; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return _fail(f"{what}. Nothing that was saved before is lost; mend it and run the same command again.", 7)

@@ -12,8 +12,8 @@ import pandas as pd
 from scipy.stats import ttest_rel
 
 from data_scripts.files import replacing
-from ulmfit_app.bundle import load_bundle
-from ulmfit_app.config import Settings
+from ulmfit_app.bundle import load_bundle, require_direction
+from ulmfit_app.config import ModelSettings, Settings
 from ulmfit_app.corpus import load_corpus
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
@@ -144,30 +144,40 @@ def curve_as_markdown(table: pd.DataFrame) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- tokens of pretraining
-def _learned_from(name: str) -> tuple[Path, float]:
-    """The folder of a pretrained language model, and how many million tokens it has learned from."""
+def _learned_from(name: str) -> tuple[Path, float, ModelSettings]:
+    """The folder of a pretrained language model, how many million tokens it has learned from, and its shape."""
     folder = locate(name)
-    about = load_bundle(folder, "language model").about
+    bundle = load_bundle(folder, "language model")
+    require_direction(bundle.direction, "forward", f"--from {name}")
+    about = bundle.about
     if "corpus" not in about or about["start"] != RANDOM:
         raise SettingError(
             f"--from {name}: it was not pretrained from random weights alone, so that it is not known how much it has read. "
             "Expected models of one making: python -m ulmfit_app pretrain CORPUS --name NAME --lm.max-tokens N"
         )
-    return folder, about["tokens_trained_on"] / 1e6
+    return folder, about["tokens_trained_on"] / 1e6, bundle.shape
 
 
 def starts_curve(folder: Path, settings: Settings, names: list[str], seeds: int) -> pd.DataFrame:
     """Validation errors against the tokens that the start was pretrained on, with `seeds` seeds from settings.seed on.
 
-    names: pretrained language models, as `language_model.locate` finds them; random weights are always beside them.
+    names: pretrained language models of one shape, as `language_model.locate` finds them; random weights of that shape are
+    always beside them.
     `folder` gets a run folder a start and seed, and starts.csv and starts.png. Returns a row a start, by its tokens: start,
     million_tokens, n, error, low, high (95 %), and against random weights what `compared` has.
-    Raises SettingError for a model of which it is not known how much it has read, BundleError where there is none.
+    Raises SettingError for no model, models of several shapes, or one of which it is not known how much it has read;
+    BundleError where there is none.
     """
     read = sorted((_learned_from(name) for name in names), key=lambda found: found[1])
-    starts = {RANDOM: ("none", 0.0), **{path.name: (str(path.absolute()), tokens) for path, tokens in read}}
+    if len({shape for *_, shape in read}) != 1:
+        found = ", ".join(f"{path.name} {shape.emb_sz}/{shape.n_hid}/{shape.n_layers}" for path, _, shape in read) or "none"
+        raise SettingError(
+            f"--from: expected pretrained models of one shape, for sizes are not compared here; found: {found}"
+        )
+    starts = {RANDOM: ("none", 0.0), **{path.name: (str(path.absolute()), tokens) for path, tokens, _ in read}}
     if len(starts) <= len(names):
-        raise SettingError(f"--from: two of these models have the same name: {', '.join(str(path) for path, _ in read)}")
+        raise SettingError(f"--from: two of these models have the same name: {', '.join(str(path) for path, *_ in read)}")
+    settings = replace(settings, model=read[0][2])
     every = range(settings.seed, settings.seed + seeds)
     trials = {
         name: [
@@ -207,5 +217,5 @@ def starts_as_markdown(table: pd.DataFrame) -> str:
     for line in table.itertuples():
         worse_by = "" if line.start == RANDOM else difference_as_text(line)
         error = f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
-        lines.append(f"| {line.start} | {line.million_tokens:.1f} | {error} | {worse_by} |")
+        lines.append(f"| {line.start} | {line.million_tokens:.3g} | {error} | {worse_by} |")
     return "\n".join(lines) + "\n"

@@ -274,8 +274,9 @@ def vocabulary_overlap(start: Start, words: list[str], counts: np.ndarray) -> st
     new = np.array([word not in known for word in words]) & (counts > 0)
     share_new, share_unknown = counts[new].sum() / counts.sum(), counts[UNK_ID] / counts.sum()
     return (
-        f"Vocabulary: {(counts > 0).sum():,} words, {new.sum():,} of them new to the start ({share_new:.1%} of the running "
-        f"words), which begin as the mean of the words it knows; {share_unknown:.1%} of the running words are in none."
+        f"The texts use {(counts > 0).sum():,} words of the vocabulary, {new.sum():,} of them new to the start "
+        f"({share_new:.1%} of the running words), which begin as the mean of the words it knows; of the running words "
+        f"{share_unknown:.1%} are not in the vocabulary."
     )
 
 

@@ -184,7 +184,7 @@ def predict_file(predictor: Predictor, path: Path, out: Path, text: str | None, 
     Memory does not grow with the file. `out` appears when the last row is written. Raises SettingError for an
     `out` that is a folder or the file itself, DataError for a file that cannot be read, as `reading.read_texts` says.
     """
-    if out.is_dir() or (out.exists() and out.samefile(path)):
+    if out.is_dir() or (out.exists() and path.exists() and out.samefile(path)):
         raise SettingError(
             f"The predictions cannot go to {out}, which is a folder or the file itself. Name another: --out FILE"
         )
@@ -198,5 +198,5 @@ def predict_file(predictor: Predictor, path: Path, out: Path, text: str | None, 
             rows += len(table)
             empty += int((frame[column].str.strip() == "").sum())
     if empty:
-        log.info("%d of the texts are empty: their predictions say nothing.", empty)
+        log.info("Empty texts: %d. Their predictions say nothing.", empty)
     return rows

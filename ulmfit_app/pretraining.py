@@ -80,7 +80,7 @@ def read_corpus(
         raise DataError(
             f"{path} is too small to learn a language from: {found:,} tokens in {len(store):,} documents, {left:,} without "
             f"the held-out ones. Needed are {needed:,} ({FEWEST_STEPS} steps of {settings.lm.batch_size} x "
-            f"{settings.lm.bptt}). Give more text, or try with a smaller --lm.batch-size"
+            f"{settings.lm.bptt}). Give more text, in more documents, or try with a smaller --lm.batch-size"
         )
     valid, train_documents = np.sort(order[:n_valid]), np.sort(order[n_valid:])
     vocab = make_vocab(store, train_documents, settings.tokens, known)
@@ -182,6 +182,9 @@ def pretrain(
     an_epoch = len(learn.dls.train) * learn.dls.train.batch_size * settings.lm.bptt
     rate = settings.lm.lr if start.is_pretrained else settings.lm.random_lr
     phases = pretraining_phases(max(round(budget / an_epoch), 2), rate)
+    if (finished := _finished(folder, an_epoch * sum(phase.epochs for phase in phases))) is not None:
+        log.info("Finished before, on %s tokens: nothing is repeated.", f"{finished['tokens_trained_on']:,}")
+        return finished
     history = train(
         learn, phases, folder, sha256_of_strings([json.dumps(what, sort_keys=True)]), section="lm", schedule="constant",
         weight_decay=settings.lm.weight_decay, grad_clip=settings.lm.grad_clip,
@@ -203,6 +206,22 @@ def pretrain(
     _write_about(folder, bundle, settings, history)
     finish(folder)
     return about
+
+
+def _finished(folder: Path, tokens: int) -> dict[str, Any] | None:
+    """What the folder's finished model says of itself where it was trained on so many tokens; None for fewer, or no model.
+
+    Raises RunFolderError where it was trained on more.
+    """
+    if not (folder / "bundle.json").is_file():
+        return None
+    about = load_bundle(folder, "language model").about
+    if about["tokens_trained_on"] > tokens:
+        raise RunFolderError(
+            f"The model in {folder} was trained on {about['tokens_trained_on']:,} tokens, more than {tokens:,}, which were "
+            "asked for. It is left as it is. Give more --lm.max-tokens or --minutes to train it on, or another --name"
+        )
+    return about if about["tokens_trained_on"] == tokens else None
 
 
 def _write_about(folder: Path, bundle: Bundle, settings: Settings, history: pd.DataFrame) -> None:

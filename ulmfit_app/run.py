@@ -45,7 +45,7 @@ from ulmfit_app.explanation import explain
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.predictor import BidirectionalPredictor, Predictor, prediction_table
 from ulmfit_app.recipes import Plan, language_model_phases
-from ulmfit_app.tokens import TokenStore, make_vocab, numericalize, sha256_of_strings, tokenize
+from ulmfit_app.tokens import TokenStore, make_vocab, numericalize, sha256_of_strings, tokenize, word_to_id
 from ulmfit_app.training import finish, seed_everything, train
 
 log = logging.getLogger(__name__)
@@ -346,7 +346,7 @@ class Run:
         rows = pd.DataFrame({"row": split.index, "split": split, "label": labels, "read": read})
         with replacing(folder / "rows.csv") as draft:
             rows.to_csv(draft, index=False)
-        log.info("Tokens: a vocabulary of %s words.", f"{len(vocab):,}")
+        log.info("Tokens: a vocabulary of %s words.", f"{len(word_to_id(vocab)):,}")
 
     def _texts(self, which: _Direction | None = None) -> tuple[TokenStore, pd.DataFrame]:
         """The tokens, to be read in a direction (forward where none is given), and the rows that they are of."""

@@ -72,7 +72,7 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> tuple[float
     # Where 1 is right, twice the gain in log-likelihood is distributed as chi-squared with one degree of freedom (Wilks).
     p_value = chi2.sf(2 * len(truth) * (log_loss(0.0) - found.fun), df=1)
     if p_value > SIGNIFICANT:
-        return 1.0, f"they cannot tell the best one, {math.exp(found.x):.3g}, from 1 (p = {p_value:.2g})"
+        return 1.0, f"they are no proof that any other is better (the best is {math.exp(found.x):.3g}, p = {p_value:.2g})"
     return math.exp(found.x), ""
 
 
