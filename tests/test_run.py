@@ -30,6 +30,7 @@ from ulmfit_app import run as pipeline
 from ulmfit_app.bundle import _seal, load_bundle
 from ulmfit_app.config import TINY, DataSettings, ModelSettings
 from ulmfit_app.errors import RunFolderError
+from ulmfit_app.evaluation import calibration
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.language_model import build
@@ -223,7 +224,15 @@ def test_predictions_come_for_texts_and_for_files(csv, tmp_path, capsys):
     assert len(table) == 160 and np.allclose(table["p_neg"] + table["p_pos"], 1)
 
 
-def test_the_temperature_is_fitted_on_validation_alone_and_used_by_predict_and_by_the_report(csv, tmp_path, capsys):
+@pytest.fixture
+def any_temperature(monkeypatch):
+    """Validation texts as few as here are no proof of any temperature, which would stay 1."""
+    monkeypatch.setattr(calibration, "SIGNIFICANT", 1.0)
+
+
+def test_the_temperature_is_fitted_on_validation_alone_and_used_by_predict_and_by_the_report(
+    csv, tmp_path, capsys, any_temperature
+):
     out = tmp_path / "run"
     run(csv, out)
     columns, folder = ["p_neg", "p_pos"], out / "classifier"
@@ -244,7 +253,9 @@ def test_the_temperature_is_fitted_on_validation_alone_and_used_by_predict_and_b
     assert (before.argmax(1) == predicted[columns].to_numpy().argmax(1)).all()
 
 
-def test_a_run_from_before_temperatures_stays_readable_and_its_report_brings_one_without_training(csv, tmp_path, capsys):
+def test_a_run_from_before_temperatures_stays_readable_and_its_report_brings_one_without_training(
+    csv, tmp_path, capsys, any_temperature
+):
     out = tmp_path / "run"
     run(csv, out)
     now, bundle, done = metrics(out), out / "classifier" / "bundle.json", stages_done(out)
@@ -369,7 +380,7 @@ def test_both_directions_are_measured_at_twice_the_time_of_one(csv, tmp_path, mo
         assert getattr(two, name) == 2 * getattr(one, name)
 
 
-def test_a_second_direction_is_added_to_a_finished_run_and_averaged(csv, tmp_path, capsys):
+def test_a_second_direction_is_added_to_a_finished_run_and_averaged(csv, tmp_path, capsys, any_temperature):
     out = tmp_path / "run"
     run(csv, out)
     first = stages_done(out)
