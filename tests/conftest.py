@@ -89,6 +89,15 @@ def small_settings(csv):
     )
 
 
+def course_settings(max_test: int):
+    """Of notebooks that train a classifier: few texts, on random weights that are not fine-tuned."""
+    from ulmfit_app.course import PRESETS
+
+    tiny = PRESETS["tiny"]
+    few = replace(tiny.data, max_train=120, max_valid=24, max_test=max_test)
+    return replace(tiny, data=few, lm=replace(tiny.lm, epochs=0), precision="fp32")
+
+
 def made_store(lengths, n_words: int = 60, seed: int = 0) -> TokenStore:
     """Texts of the given lengths from random words of a small vocabulary."""
     rng = np.random.default_rng(seed)

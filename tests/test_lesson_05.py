@@ -1,14 +1,13 @@
 """Notebook 05: what an encoder hands over, knows and forgets, what neighbours do to a prediction, and checked exercises."""
 
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import says
-from ulmfit_app.course import PRESETS, Verdict, lesson_05
+from tests.conftest import course_settings, says
+from ulmfit_app.course import Verdict, lesson_05
 from ulmfit_app.predictor import Predictor
 from ulmfit_app.recipes import PLANS, PUBLISHED, Phase, Plan
 
@@ -20,9 +19,7 @@ ALL = Plan("all", (Phase("all groups", 1, freeze_to=0, lr=5e-2),), 0.5)
 @lru_cache
 def bench() -> lesson_05.Bench:
     """One for all tests, on random weights that are not fine-tuned."""
-    tiny = PRESETS["tiny"]
-    few = replace(tiny.data, max_train=120, max_valid=24, max_test=24)
-    return lesson_05.Bench(replace(tiny, data=few, lm=replace(tiny.lm, epochs=0), precision="fp32"))
+    return lesson_05.Bench(course_settings(max_test=24))
 
 
 @lru_cache

@@ -1,14 +1,13 @@
 """Notebook 06: what a classifier makes of labelled texts, what its promises are worth, and checked exercises."""
 
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import says
-from ulmfit_app.course import PRESETS, Verdict, lesson_06
+from tests.conftest import course_settings, says
+from ulmfit_app.course import Verdict, lesson_06
 from ulmfit_app.course.lesson_05 import Trained
 from ulmfit_app.evaluation.calibration import fit_temperature, risk_coverage, threshold_for
 from ulmfit_app.evaluation.figures import risk_coverage_figure
@@ -34,9 +33,7 @@ def scored(of: lesson_06.Judged) -> lesson_06.Scored:
 # ----------------------------------------------------------------------------------------------------- a trained classifier
 @lru_cache
 def bench() -> lesson_06.Bench:
-    tiny = PRESETS["tiny"]
-    few = replace(tiny.data, max_train=120, max_valid=24, max_test=30)
-    return lesson_06.Bench(replace(tiny, data=few, lm=replace(tiny.lm, epochs=0), precision="fp32"))
+    return lesson_06.Bench(course_settings(max_test=30))
 
 
 @lru_cache

@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from tests.conftest import says
 from ulmfit_app.course import PRESETS, lesson_07
 from ulmfit_app.course.lesson_07 import Labels
 from ulmfit_app.curves import SCRATCH, SEMI_SUPERVISED, TFIDF
 from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
-
-from .test_course import says
 
 
 @pytest.fixture(scope="module")

@@ -407,7 +407,7 @@ def predict(argv: list[str]) -> None:
     if bool(arguments.texts) == bool(arguments.file):
         raise SettingError('Expected texts or a file: predict RUN "a text" …, or predict RUN --file reviews.csv')
 
-    from ulmfit_app.predictor import predict_file
+    from ulmfit_app.predictor import EMPTY, predict_file
     from ulmfit_app.run import load_predictor
 
     predictor = load_predictor(arguments.run, arguments.precision)
@@ -417,7 +417,7 @@ def predict(argv: list[str]) -> None:
         return
     print(f"Precision {predictor.precision}, temperature {predictor.temperature:.3g}.", file=sys.stderr)
     if empty := sum(not text.strip() for text in arguments.texts):
-        print(f"Empty texts: {empty}. Their predictions say nothing.", file=sys.stderr)
+        print(EMPTY % empty, file=sys.stderr)
     for row in predictor.predict(arguments.texts).to_dict("records"):
         shares = ", ".join(f"{label} {row[f'p_{label}']:.3f}" for label in predictor.labels)
         print(f"{row['predicted']}\t{shares}\t{row['text']}")

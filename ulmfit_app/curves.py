@@ -11,20 +11,22 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_rel
 
-from data_scripts.files import replacing
 from ulmfit_app.bundle import load_bundle, require_direction
 from ulmfit_app.config import ModelSettings, Settings
 from ulmfit_app.corpus import load_corpus
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
-from ulmfit_app.evaluation.figures import label_curve_figure, save_png, starts_figure
+from ulmfit_app.evaluation.figures import label_curve_figure, starts_figure
 from ulmfit_app.experiments import (
     AGAINST,
     against,
     difference_as_text,
+    error_as_text,
     errors_of,
     from_general_text,
     hits,
+    in_points,
+    save,
     slug,
 )
 from ulmfit_app.language_model import RANDOM, locate
@@ -97,10 +99,7 @@ def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, min
     table = pd.DataFrame(
         found, columns=["way", "labels", "n", "error", "low", "high", *AGAINST, "minutes", "peak_memory_gb"]
     )
-    with replacing(folder / "labels.csv") as draft:
-        table.to_csv(draft, index=False)
-    with replacing(folder / "labels.png") as draft:
-        save_png(label_curve_figure(table), draft)
+    save(folder, "labels", table, label_curve_figure(table))
     return table
 
 
@@ -120,10 +119,9 @@ def _right_on_test(trials: list[Trial], folder: Path) -> np.ndarray:
 def _against_semi_supervised(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """`experiments.against` for shares of seeds that are right, [n]: by the paired t-test over texts."""
     if (ours == other).all():
-        return dict(zip(AGAINST, (0.0, 0.0, 0.0, 1.0), strict=True))
+        return in_points(0.0, (0.0, 0.0), 1.0)
     found = ttest_rel(ours, other)
-    values = (ours.mean() - other.mean(), *found.confidence_interval(0.95))
-    return dict(zip(AGAINST, (*(100 * float(value) for value in values), float(found.pvalue)), strict=True))
+    return in_points(ours.mean() - other.mean(), found.confidence_interval(0.95), found.pvalue)
 
 
 def curve_as_markdown(table: pd.DataFrame) -> str:
@@ -138,7 +136,7 @@ def curve_as_markdown(table: pd.DataFrame) -> str:
     for line in table.itertuples():
         worse_by = "" if line.way == SEMI_SUPERVISED else difference_as_text(line)
         memory = "" if np.isnan(line.peak_memory_gb) else f"{line.peak_memory_gb:.1f} GB"
-        error = f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
+        error = error_as_text(line)
         lines.append(f"| {line.labels:,} | {line.way} | {error} | {worse_by} | {line.minutes:.1f} | {memory} |")
     return "\n".join(lines) + "\n"
 
@@ -198,10 +196,7 @@ def starts_curve(folder: Path, settings: Settings, names: list[str], seeds: int)
         for name, hit in right.items()
     ]
     table = pd.DataFrame(found, columns=["start", "million_tokens", "n", "error", "low", "high", *AGAINST])
-    with replacing(folder / "starts.csv") as draft:
-        table.to_csv(draft, index=False)
-    with replacing(folder / "starts.png") as draft:
-        save_png(starts_figure(table), draft)
+    save(folder, "starts", table, starts_figure(table))
     return table
 
 
@@ -216,6 +211,5 @@ def starts_as_markdown(table: pd.DataFrame) -> str:
     ]
     for line in table.itertuples():
         worse_by = "" if line.start == RANDOM else difference_as_text(line)
-        error = f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
-        lines.append(f"| {line.start} | {line.million_tokens:.3g} | {error} | {worse_by} |")
+        lines.append(f"| {line.start} | {line.million_tokens:.3g} | {error_as_text(line)} | {worse_by} |")
     return "\n".join(lines) + "\n"

@@ -5,7 +5,7 @@ on; the test split stays unread. Each run has an ordinary run folder, and what s
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from data_scripts.files import replacing
 from ulmfit_app import budget, language_model
@@ -21,11 +22,10 @@ from ulmfit_app.config import GENERAL, Settings, from_json, to_json
 from ulmfit_app.corpus import load_corpus
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.figures import ablation_figure, save_png
-from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
+from ulmfit_app.evaluation.metrics import SIGNIFICANT, accuracy_interval, paired_comparison
 from ulmfit_app.run import validated
 from ulmfit_app.trials import Trial, at_once, carry_out
 
-SIGNIFICANT = 0.05
 AGAINST = ("difference", "difference_low", "difference_high", "p_value")  # columns
 CLASSIFIER_SHARE = 0.75  # of --minutes
 SECONDS_A_TRIAL = 12  # imports, tokens, files, a temperature
@@ -201,13 +201,18 @@ def ablation(folder: Path, settings: Settings, seeds: int, minutes: float | None
         tables.append(compared(name, rows, right, settings.data.source))
     table = pd.concat(tables, ignore_index=True)
     findings = [finding(part) for _, part in table.groupby("table", sort=False)]
-    with replacing(folder / "ablation.csv") as draft:
-        table.to_csv(draft, index=False)
-    with replacing(folder / "ablation.png") as draft:
-        save_png(ablation_figure(table), draft)
+    save(folder, "ablation", table, ablation_figure(table))
     with replacing(folder / "ablation.md") as draft:
         draft.write_text(as_markdown(table, findings), encoding="utf-8")
     return table, findings
+
+
+def save(folder: Path, name: str, table: pd.DataFrame, figure: Figure) -> None:
+    """The result of an experiment, as a table and as a figure."""
+    with replacing(folder / f"{name}.csv") as draft:
+        table.to_csv(draft, index=False)
+    with replacing(folder / f"{name}.png") as draft:
+        save_png(figure, draft)
 
 
 def _planned(folder: Path, requested: dict, settings: Settings, fit: Callable[[], Settings] | None) -> Settings:
@@ -260,8 +265,12 @@ def errors_of(right: np.ndarray) -> dict[str, float]:
 def against(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """How many points more another model errs on the same texts, and how sure that is."""
     found = paired_comparison(ours, other)
-    values = (found["accuracy_difference"], *found["accuracy_difference_ci95"])
-    return dict(zip(AGAINST, (*(100 * value for value in values), found["p_value"]), strict=True))
+    return in_points(found["accuracy_difference"], found["accuracy_difference_ci95"], found["p_value"])
+
+
+def in_points(difference: float, interval: Sequence[float], p_value: float) -> dict[str, float]:
+    """A difference of accuracies and its interval as the columns AGAINST."""
+    return dict(zip(AGAINST, (*(100 * float(value) for value in (difference, *interval)), float(p_value)), strict=True))
 
 
 def finding(table: pd.DataFrame) -> str:
@@ -284,6 +293,11 @@ def finding(table: pd.DataFrame) -> str:
     return f"{ours['table']}: {' '.join(sentences)}"
 
 
+def error_as_text(line: Any) -> str:
+    """A row's error with its interval."""
+    return f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
+
+
 def difference_as_text(line: Any) -> str:
     """A row's difference, its interval and its p-value."""
     return f"{line.difference:+.1f} ({line.difference_low:+.1f} to {line.difference_high:+.1f}), p = {line.p_value:.2g}"
@@ -301,8 +315,7 @@ def as_markdown(table: pd.DataFrame, findings: list[str]) -> str:
     for line in table.itertuples():
         paper = "" if np.isnan(line.paper) else f"{line.paper:.2f}"
         worse_by = "" if line.row == ULMFIT else difference_as_text(line)
-        error = f"{line.error:.1f} ({line.low:.1f} to {line.high:.1f})"
-        lines.append(f"| {line.table} | {line.row} | {error} | {paper} | {worse_by} |")
+        lines.append(f"| {line.table} | {line.row} | {error_as_text(line)} | {paper} | {worse_by} |")
     return "\n".join([*lines, "", *(f"{text}\n" for text in findings)])
 
 

@@ -27,6 +27,8 @@ from ulmfit_app.tokens import UNK_ID, ClassifierBatches, TokenStore, word_to_id
 
 log = logging.getLogger(__name__)
 
+EMPTY = "Empty texts: %d. Their predictions say nothing."
+
 BATCH_SIZE = 128  # texts
 ROWS_AT_A_TIME = 4_096  # of a file: enough to sort by length, few enough to keep memory flat
 
@@ -198,5 +200,5 @@ def predict_file(predictor: Predictor, path: Path, out: Path, text: str | None, 
             rows += len(table)
             empty += int((frame[column].str.strip() == "").sum())
     if empty:
-        log.info("Empty texts: %d. Their predictions say nothing.", empty)
+        log.info(EMPTY, empty)
     return rows

@@ -171,10 +171,6 @@ def pretrain(
         f"{len(corpus.valid):,}", f"{len(corpus.store.words):,}", 100 * corpus.unknown_share,
     )  # fmt: skip
     budget, tokens_an_epoch = _budget(began, minutes, known, corpus, settings, start)
-    facts = {"what": what, "minutes": minutes, "budget": budget, "tokens_an_epoch": tokens_an_epoch, "versions": versions()}
-    with replacing(folder / CONFIG) as draft:
-        draft.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
     seed_everything(settings.seed)
     learn = language_model.learner(
         corpus.store, corpus.train, corpus.valid, start, settings.lm, settings.precision, settings.seed, tokens_an_epoch
@@ -185,6 +181,9 @@ def pretrain(
     if (finished := _finished(folder, an_epoch * sum(phase.epochs for phase in phases))) is not None:
         log.info("Finished before, on %s tokens: nothing is repeated.", f"{finished['tokens_trained_on']:,}")
         return finished
+    facts = {"what": what, "minutes": minutes, "budget": budget, "tokens_an_epoch": tokens_an_epoch, "versions": versions()}
+    with replacing(folder / CONFIG) as draft:
+        draft.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     history = train(
         learn, phases, folder, sha256_of_strings([json.dumps(what, sort_keys=True)]), section="lm", schedule="constant",
         weight_decay=settings.lm.weight_decay, grad_clip=settings.lm.grad_clip,

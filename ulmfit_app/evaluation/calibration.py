@@ -12,10 +12,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import chi2
 
-from ulmfit_app.evaluation.metrics import N_BINS, accuracy_interval, calibration_scores, check_predictions
+from ulmfit_app.evaluation.metrics import N_BINS, SIGNIFICANT, accuracy_interval, calibration_scores, check_predictions
 
 LARGEST_TEMPERATURE = 100.0  # and the smallest is 1 / 100; beyond, probabilities are uniform or all 0 and 1
-SIGNIFICANT = 0.05  # p-value below which a temperature other than 1 is taken
 WANTED_ERRORS = (0.01, 0.02, 0.05, 0.1)  # shares of the answers
 N_SAMPLES = 400  # of what chance does; the 95th in 100 is then known to about one in 100
 MAX_NAMES = 5  # of classes in a sentence

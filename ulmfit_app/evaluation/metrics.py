@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 
 Z_95 = NormalDist().inv_cdf(0.975)
 N_BINS = 15  # of confidence; Guo et al. 2017
+SIGNIFICANT = 0.05  # p-value below which two things count as told apart
 
 
 def accuracy_interval(correct: float, n: int) -> tuple[float, float]:

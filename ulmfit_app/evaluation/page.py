@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.evaluation.markup import MAX_NAME, class_name, cut, document, listed, page_file, picture, table, text
+from ulmfit_app.evaluation.metrics import SIGNIFICANT
 
 MODEL = "ULMFiT"
 MAX_TEXT = 300  # characters of an error's text
 N_CONFUSIONS = 15
-SIGNIFICANT = 0.05  # p-value below which two models count as told apart
 OF_THE_HEADING = ("model", "data_set", "test_name", "notes", "durations")  # facts that have a place of their own
 
 CAPTIONS = {
