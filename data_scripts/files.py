@@ -1,6 +1,7 @@
 """Whole files and honest progress: what every stage that writes or takes long has in common."""
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -8,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -38,6 +40,12 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all. Raises ValueError for NaN and infinities, which JSON has not."""
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:

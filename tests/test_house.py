@@ -38,6 +38,7 @@ ORDER = [
     "explanation",
     "budget",
     "pretraining",
+    "run_folder",
     "run",
     "rivals",
     "trials",

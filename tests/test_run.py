@@ -36,6 +36,7 @@ from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.language_model import build
 from ulmfit_app.predictor import BidirectionalPredictor, Predictor
 from ulmfit_app.recipes import WEAK_START
+from ulmfit_app.run_folder import key_of
 from ulmfit_app.tokens import SPECIALS, sha256_of_strings
 
 SMALL = [
@@ -343,11 +344,11 @@ def test_the_stage_keys_of_a_forward_run_are_those_of_a_run_that_knows_no_direct
         "drop_mult": WEAK_START.drop_mult,
         "phases": [{name: getattr(phase, name) for name in phases} for phase in WEAK_START.phases],
     }
-    tokens = pipeline._key(content, asdict(s.tokens), version("spacy"))
-    lm = pipeline._key(tokens, asdict(s.lm), job.selection.lm_epochs, f"random {s.model}", s.seed, libraries)
-    clas = pipeline._key(lm, asdict(s.classifier), plan, libraries)
+    tokens = key_of(content, asdict(s.tokens), version("spacy"))
+    lm = key_of(tokens, asdict(s.lm), job.selection.lm_epochs, f"random {s.model}", s.seed, libraries)
+    clas = key_of(lm, asdict(s.classifier), plan, libraries)
     learned = sha256_of_strings(table["text"][table["split"] == "train"])
-    report = pipeline._key(clas, learned, job.corpus.test_name, version("scikit-learn"))
+    report = key_of(clas, learned, job.corpus.test_name, version("scikit-learn"))
     expected = {"tokens": tokens, "lm": lm, "classifier": clas, "report": report}
     assert {name: stage.key for name, stage in job.stages.items()} == expected
 

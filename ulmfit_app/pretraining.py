@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from data_scripts.documents import RULES_VERSION, documents
-from data_scripts.files import replacing, sha256_of
+from data_scripts.files import replacing, sha256_of, write_json
 from ulmfit_app import language_model
 from ulmfit_app.budget import language_model_seconds
 from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, versions
@@ -182,8 +182,7 @@ def pretrain(
         log.info("Finished before, on %s tokens: nothing is repeated.", f"{finished['tokens_trained_on']:,}")
         return finished
     facts = {"what": what, "minutes": minutes, "budget": budget, "tokens_an_epoch": tokens_an_epoch, "versions": versions()}
-    with replacing(folder / CONFIG) as draft:
-        draft.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, facts)
     history = train(
         learn, phases, folder, sha256_of_strings([json.dumps(what, sort_keys=True)]), section="lm", schedule="constant",
         weight_decay=settings.lm.weight_decay, grad_clip=settings.lm.grad_clip,

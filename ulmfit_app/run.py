@@ -7,13 +7,12 @@ in its folder is not repeated; one that was interrupted goes on from its checkpo
 exactly what depends on them.
 """
 
-import json
 import logging
 import runpy
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -30,13 +29,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data_scripts.files import replacing
+from data_scripts.files import replacing, write_json
 from ulmfit_app import budget, classifier, language_model
 from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
-from ulmfit_app.config import PAPER, PRESETS, Settings, from_json, to_json
+from ulmfit_app.config import PAPER, PRESETS, Settings, to_json
 from ulmfit_app.corpus import Corpus, load_corpus
 from ulmfit_app.duplicates import copied
-from ulmfit_app.errors import RunFolderError, UserError
+from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 from ulmfit_app.evaluation.calibration import Calibration, fit_temperature, tempered
 from ulmfit_app.evaluation.metrics import accuracy_interval, check_predictions
@@ -45,28 +44,15 @@ from ulmfit_app.explanation import explain
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.predictor import BidirectionalPredictor, Predictor, prediction_table
 from ulmfit_app.recipes import Plan, language_model_phases
+from ulmfit_app.run_folder import FORMAT, STAGES, Stage, key_of, read_config, stored_config
 from ulmfit_app.tokens import TokenStore, make_vocab, numericalize, sha256_of_strings, tokenize, word_to_id
 from ulmfit_app.training import finish, seed_everything, train
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-CONFIG_PARTS = ("preset", "minutes", "requested", "settings")  # of config.json, which the next start needs
-STAGES = ("tokens", "lm", "classifier", "report")  # a backward one is called lm-backward or classifier-backward
 N_EXPLAINED = 10  # errors in the report
 EXPLAINED_TOKENS = 500  # of a text at most, so that ten take seconds
 VALIDATION = "validation.csv"  # beside a classifier: its probabilities of the validation split, at temperature 1
-
-
-# --------------------------------------------------------------------------------------------------------- small pieces
-def _write_json(path: Path, value: Any) -> None:
-    with replacing(path) as draft:
-        draft.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _key(*parts: Any) -> str:
-    """A hash of JSON-ready parts."""
-    return sha256_of_strings(json.dumps(part, sort_keys=True, default=str) for part in parts)[:32]
 
 
 def _without_none(fields: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -76,43 +62,6 @@ def _without_none(fields: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
-
-
-# ----------------------------------------------------------------------------------------------------------- run folders
-def _read_config(folder: Path) -> dict[str, Any] | None:
-    """What config.json says, with its settings as Settings; None without one."""
-    path = folder / "config.json"
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"{folder} is a file; a run needs a folder of its own. Name another: --out {folder}-run")
-    if not path.is_file():
-        return None
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if config["format"] == FORMAT:
-            requested = config["requested"]
-            # Settings that this version has and the one before had not are at their defaults, as in a command without them.
-            asked = {"settings": to_json(from_json(requested["settings"])), "minutes": requested["minutes"]}
-            found = {"settings": from_json(config["settings"]), "requested": asked}
-            return config | {name: config[name] for name in CONFIG_PARTS} | found
-    except (AttributeError, KeyError, TypeError, UserError, ValueError) as error:
-        raise RunFolderError(
-            f"{path} is damaged or was changed by hand ({type(error).__name__}: {error}). Nothing was changed. "
-            f"Put it back as it was, or run into another folder: --out {folder}-new"
-        ) from None
-    raise RunFolderError(
-        f"The run folder {folder} has format {config['format']}; this version reads and writes format {FORMAT}. "
-        f"Nothing in it was changed. Run into another folder: --out {folder}-new"
-    )
-
-
-def stored_config(folder: Path) -> dict[str, Any]:
-    """What a run folder was made with. Raises RunFolderError where there is no run, or one that cannot be read."""
-    config = _read_config(folder)
-    if config is None:
-        raise RunFolderError(
-            f"No run in {folder}: it has no config.json. Start one: python -m ulmfit_app.run imdb --out '{folder}'"
-        )
-    return config
 
 
 @dataclass(frozen=True)
@@ -128,50 +77,6 @@ class _Direction:
         return thing if self.start.direction == "forward" else f"{thing}{joint}{self.start.direction}"
 
 
-class _Stage:
-    """One stage's folder inside a run, and the key of what is to be in it."""
-
-    def __init__(self, run: Path, name: str, key: str, work: Callable[[Path], None]) -> None:
-        self.name, self.key, self.folder, self._work = name, key, run / name, work
-        self.kind = name.removesuffix("-backward")  # one of STAGES
-        self._mark = self.folder / "stage.json"
-
-    def _found(self) -> dict[str, Any]:
-        try:
-            return json.loads(self._mark.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-
-    def is_finished(self) -> bool:
-        return self._found().get("key") == self.key
-
-    def carry_out(self) -> None:
-        """Do the work, unless its result is there already."""
-        if self.is_finished():
-            log.info("Stage %s: finished before, not repeated.", self.name)
-            return
-        if self._mark.exists():
-            log.info("Stage %s: what it depends on has changed, it is repeated.", self.name)
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        self._work(self.folder)
-        # Last of all: before it, the stage counts as unfinished.
-        _write_json(self._mark, {"key": self.key, "seconds": round(time.monotonic() - began, 1)})
-
-    def require(self) -> None:
-        """Raises RunFolderError when the stage has not been finished with these settings."""
-        if not self.is_finished():
-            raise RunFolderError(
-                f"The stage {self.name!r} of {self.folder.parent} is not finished with the run's settings, which this one "
-                "starts from. Give the command again that made the run: python -m ulmfit_app.run …"
-            )
-
-    @property
-    def seconds(self) -> float:
-        return self._found()["seconds"]
-
-
 # ---------------------------------------------------------------------------------------------------------- the pipeline
 class Run:
     """A run: its folder, its settings, and its stages.
@@ -185,7 +90,7 @@ class Run:
     ) -> None:
         self._began = time.monotonic()
         self.folder = folder
-        known = stored_config(folder) if settings is None else _read_config(folder)
+        known = stored_config(folder) if settings is None else read_config(folder)
         if settings is None:
             settings, minutes, preset = known["settings"], known["minutes"], known["preset"]
             self.requested = known["requested"]
@@ -244,20 +149,20 @@ class Run:
         read = self.selection.read[rows].astype(str)
         content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows], *read])
         known = self.directions[0].start.vocab
-        tokens = _key(content, asdict(s.tokens), version("spacy"), *([sha256_of_strings(known)] if known else []))
+        tokens = key_of(content, asdict(s.tokens), version("spacy"), *([sha256_of_strings(known)] if known else []))
         libraries = [version("fastai"), version("torch"), resolve_precision(s.precision)]
         stages, classifiers = [("tokens", tokens, self.make_tokens)], []
         for d in self.directions:
             # The forward keys are those of a run in this direction alone, to which the other one can be added.
             which = [d.start.direction] if d.start.direction != "forward" else []
-            lm = _key(tokens, asdict(s.lm), self.selection.lm_epochs, d.start.fingerprint, s.seed, libraries, *which)
-            classifiers.append(_key(lm, asdict(s.classifier), asdict(d.plan, dict_factory=_without_none), libraries))
+            lm = key_of(tokens, asdict(s.lm), self.selection.lm_epochs, d.start.fingerprint, s.seed, libraries, *which)
+            classifiers.append(key_of(lm, asdict(s.classifier), asdict(d.plan, dict_factory=_without_none), libraries))
             stages.append((d.named("lm"), lm, partial(self.finetune, d)))
             stages.append((d.named("classifier"), classifiers[-1], partial(self.classify, d)))
         learned = sha256_of_strings(table["text"][table["split"] == "train"])
-        report = _key(classifiers[0], learned, self.corpus.test_name, version("scikit-learn"), *classifiers[1:])
+        report = key_of(classifiers[0], learned, self.corpus.test_name, version("scikit-learn"), *classifiers[1:])
         stages.append(("report", report, self.report))
-        self.stages = {name: _Stage(self.folder, name, key, work) for name, key, work in stages}
+        self.stages = {name: Stage(self.folder, name, key, work) for name, key, work in stages}
 
     # ---- what it is going to do
     def describe(self) -> list[str]:
@@ -294,7 +199,7 @@ class Run:
 
     def write_config(self) -> None:
         """Say in config.json everything that this run depends on."""
-        _write_json(
+        write_json(
             self.folder / "config.json",
             {
                 "format": FORMAT,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_scripts.files import progress, replacing, sha256_of
+from data_scripts.files import progress, replacing, sha256_of, write_json
 from ulmfit_app.bundle import versions
 from ulmfit_app.config import Settings, to_json
 from ulmfit_app.corpus import load_corpus
@@ -119,8 +119,7 @@ def _carry_out(trial: Trial, folder: Path) -> None:
             Run(folder, trial.settings).carry_out(trial.last)
         minutes = round((time.monotonic() - began) / 60, 2)
     facts = {"made_with": _made_with(trial), "minutes": minutes, "peak_memory_gb": _peak_memory()}
-    with replacing(folder / "trial.json") as draft:
-        draft.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / "trial.json", facts)
 
 
 def _label_instead(trial: Trial, folder: Path) -> None:
