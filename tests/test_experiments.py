@@ -22,6 +22,7 @@ from ulmfit_app.experiments import (
     compared,
     finding,
 )
+from ulmfit_app.predictions import report_predictions
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -120,23 +121,41 @@ def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_noth
     pd.testing.assert_frame_equal(again, table)
 
 
-def test_each_training_row_is_validated_on_once_and_the_models_mean_labels_the_test_split(csv, tmp_path, monkeypatch):
+@pytest.fixture
+def folded(csv, tmp_path, monkeypatch):
+    """The folder and the table of two folds and two seeds, of 112 texts to learn from and 48 to test."""
     monkeypatch.setattr(pipeline, "N_EXPLAINED", 0)
-    table = experiments.cross_validation(tmp_path / "out", small_settings(csv), n_folds=2, seeds=1).set_index("what")
-    assert table.loc["all 2 folds", "n"] == 128 == table.loc["fold 1, seed 42", "n"] + table.loc["fold 2, seed 42", "n"]
-    assert table.loc["test, mean of 2 models", "n"] == 32
-    rows = [
-        set(pd.read_csv(tmp_path / "out" / f"fold{fold}-seed42" / "classifier" / "validation.csv")["row"]) for fold in (1, 2)
-    ]
-    assert not rows[0] & rows[1]
-    predictions = [
-        pd.read_csv(tmp_path / "out" / f"fold{fold}-seed42" / "report" / "predictions.csv").set_index("text")
-        for fold in (1, 2)
-    ]
-    mean = (predictions[0]["p_pos"] + predictions[1]["p_pos"]) / 2
-    right = ((mean > 0.5) == (predictions[0]["label"] == "pos")).mean()
-    assert table.loc["test, mean of 2 models", "accuracy"] == pytest.approx(100 * right)
-    assert "| all 2 folds |" in experiments.folds_as_markdown(table.reset_index())
+    made = pd.read_csv(csv)
+    made.assign(split=np.where(np.arange(len(made)) < 112, "train", "test")).to_csv(csv, index=False)
+    settings = small_settings(csv)
+    settings = replace(settings, data=replace(settings.data, split="split"))
+    return tmp_path / "out", experiments.cross_validation(tmp_path / "out", settings, n_folds=2, seeds=2)
+
+
+def test_each_training_row_is_validated_on_once_a_seed_and_the_models_mean_labels_the_test_split(folded, csv, tmp_path):
+    folder, table = folded
+    assert "| all 2 folds |" in experiments.folds_as_markdown(table)
+    accuracy, n = table.set_index("what")["accuracy"], table.set_index("what")["n"]
+    runs = {f"fold {fold}, seed {seed}": folder / f"fold{fold}-seed{seed}" for fold in (1, 2) for seed in (42, 43)}
+    held_out = {name: pd.read_csv(run / "classifier" / "validation.csv") for name, run in runs.items()}
+    for seed in (42, 43):
+        rows = [set(held_out[f"fold {fold}, seed {seed}"]["row"]) for fold in (1, 2)]
+        assert not rows[0] & rows[1] and len(rows[0] | rows[1]) == 112
+    assert n["all 2 folds"] == 112, "a text is one text, however many seeds label it"
+    every = pd.concat(held_out.values())
+    right = (every["p_pos"] > 0.5) == (every["label"] == "pos")
+    assert accuracy["all 2 folds"] == pytest.approx(100 * right.mean())
+
+    predictions = [pd.read_csv(run / "report" / "predictions.csv").set_index("text") for run in runs.values()]
+    mean = sum(table["p_pos"] for table in predictions) / 4
+    right = (mean > 0.5) == (predictions[0]["label"] == "pos")
+    assert accuracy["test, mean of 4 models"] == pytest.approx(100 * right.mean()) and n["test, mean of 4 models"] == 48
+
+    saved = pd.read_csv(folder / "folds-predictions.csv").set_index("text").sort_index()
+    texts = pd.read_csv(csv)["review"]
+    by_text = every.assign(text=texts[every["row"]].to_numpy()).groupby("text")["p_pos"].mean()
+    np.testing.assert_allclose(saved["p_pos"], by_text)
+    assert report_predictions(folder / "folds-predictions.csv", tmp_path / "report").is_file()
 
 
 def test_seeds_with_test_splits_of_their_own_have_no_mean(csv, tmp_path):

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from data_scripts.files import replacing
+from data_scripts.files import replacing, write_json
 from ulmfit_app import budget, language_model
 from ulmfit_app.bundle import versions
 from ulmfit_app.config import GENERAL, Settings, from_json, to_json
@@ -23,10 +23,12 @@ from ulmfit_app.corpus import load_corpus
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.figures import ablation_figure, save_png
 from ulmfit_app.evaluation.metrics import SIGNIFICANT, accuracy_interval, paired_comparison
-from ulmfit_app.run import validated
+from ulmfit_app.run import VALIDATION, validated
 from ulmfit_app.trials import Trial, at_once, carry_out
 
 AGAINST = ("difference", "difference_low", "difference_high", "p_value")  # columns
+# Folders of a run whose mean is a direction's answer.
+CLASSIFIERS = {"forward": ["classifier"], "backward": ["classifier-backward"], "both": ["classifier", "classifier-backward"]}
 CLASSIFIER_SHARE = 0.75  # of --minutes
 SECONDS_A_TRIAL = 12  # imports, tokens, files, a temperature
 
@@ -226,16 +228,13 @@ def _planned(folder: Path, requested: dict, settings: Settings, fit: Callable[[]
         except (OSError, ValueError):
             known = {}
         found = from_json(known["settings"]) if known.get("requested") == requested else fit()
-    with replacing(path) as draft:
-        facts = {"requested": requested, "settings": to_json(found), "versions": versions()}
-        draft.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, {"requested": requested, "settings": to_json(found), "versions": versions()})
     return found
 
 
 def hits(run: Path, direction: str) -> np.ndarray:
     """Which validation texts a run's classifier of a direction, or the mean of both, gets right: boolean [n]."""
-    names = {"forward": ["classifier"], "backward": ["classifier-backward"], "both": ["classifier", "classifier-backward"]}
-    probabilities, truth = validated([run / name for name in names[direction]])
+    probabilities, truth = validated([run / name for name in CLASSIFIERS[direction]])
     return probabilities.argmax(axis=1) == truth
 
 
@@ -324,8 +323,9 @@ def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int)
     """Validate on each of `n_folds` folds of the training rows, for `seeds` seeds, and average all models on the test split.
 
     Each labelled row is scored by a model that did not learn from it, though its fold chose that model's best epoch.
-    `folder` gets a run folder a fold and seed, and folds.csv. Returns a row each for the folds, the models alone, and their
-    mean: what, n, accuracy, low, high (95 %).
+    `folder` gets a run folder a fold and seed, folds.csv, and folds-predictions.csv, which holds the probabilities that each
+    labelled row got from them, as predictions.report_predictions takes it. Returns a row each for the folds, the models
+    alone, and their mean: what, n, accuracy, low, high (95 %, for so many texts, however many seeds).
     Raises SettingError where seeds would be scored on different test splits, which have no mean.
     """
     every = range(settings.seed, settings.seed + seeds)
@@ -346,18 +346,38 @@ def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int)
     }
     carry_out(list(trials.values()), folder, "Folds")
     runs = {name: folder / trial.name for name, trial in trials.items()}
-    on_folds = {name: hits(run, "both" if settings.bidirectional else "forward") for name, run in runs.items()}
+    on_folds = {name: _on_fold(trial, runs[name]) for name, trial in trials.items()}
     each, truth = _on_test(list(runs.values()))
+    # Several seeds label a text several times, which does not make it several texts.
+    held_out = pd.concat(on_folds.values()).groupby(["text", "label", "copy"], sort=False).mean().reset_index()
     right = {
-        **on_folds,
-        f"all {n_folds} folds": np.concatenate(list(on_folds.values())),
+        **{name: on_fold["right"] for name, on_fold in on_folds.items()},
+        f"all {n_folds} folds": held_out["right"],
         **{f"test, model of {name}": p.argmax(axis=1) == truth for name, p in zip(runs, each, strict=True)},
         f"test, mean of {len(each)} models": each.mean(axis=0).argmax(axis=1) == truth,
     }
     table = pd.DataFrame([{"what": what, **_accuracy(hit)} for what, hit in right.items()])
+    with replacing(folder / "folds-predictions.csv") as draft:
+        held_out.drop(columns=["copy", "right"]).to_csv(draft, index=False)
     with replacing(folder / "folds.csv") as draft:
         table.to_csv(draft, index=False)
     return table
+
+
+def _on_fold(trial: Trial, run: Path) -> pd.DataFrame:
+    """What a run's classifier, or the mean of both directions, made of its fold.
+
+    Columns: text, label, copy (which one of equal texts), right (whether the label is the likeliest), and, at temperature 1,
+    a column p_LABEL for each label.
+    """
+    folders = [run / name for name in CLASSIFIERS["both" if trial.settings.bidirectional else "forward"]]
+    probabilities, truth = validated(folders)
+    table = pd.read_csv(folders[0] / VALIDATION, dtype={"label": str}, keep_default_na=False)
+    table.loc[:, [column for column in table if column.startswith("p_")]] = probabilities
+    texts = load_corpus(trial.settings.data, trial.settings.seed).table["text"]
+    table.insert(0, "text", texts[table.pop("row")].to_numpy())
+    copies = table.groupby(["text", "label"]).cumcount()
+    return table.assign(copy=copies, right=probabilities.argmax(axis=1) == truth)
 
 
 def _on_test(runs: list[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -369,8 +389,8 @@ def _on_test(runs: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _accuracy(right: np.ndarray) -> dict[str, float]:
-    """The accuracy in %, with the 95 % interval. right: boolean [n]."""
-    low, high = accuracy_interval(int(right.sum()), len(right))
+    """The accuracy in %, with the 95 % interval. right: boolean, or the share of seeds, [n]."""
+    low, high = accuracy_interval(float(right.sum()), len(right))
     return {"n": len(right), "accuracy": 100 * right.mean(), "low": 100 * low, "high": 100 * high}
 
 

@@ -249,7 +249,7 @@ def ablation_figure(table: pd.DataFrame) -> Figure:
         axes.annotate(
             name,
             (0, height),
-            (-205, 0),
+            (-222, 0),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             weight="bold",
