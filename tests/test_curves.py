@@ -12,6 +12,8 @@ from tests.conftest import reviews, small_settings
 from ulmfit_app import curves, language_model, rivals, trials
 from ulmfit_app import run as pipeline
 from ulmfit_app.bundle import Bundle, save_bundle
+from ulmfit_app.config import LAPTOP
+from ulmfit_app.corpus import load_corpus
 from ulmfit_app.curves import (
     RANDOM_START,
     SCRATCH,
@@ -51,6 +53,22 @@ def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_label
     assert shared["settings"]["data"]["max_train"] is None
     assert (tmp_path / "out" / "labels.png").stat().st_size > 10_000
     assert "| 20 | TF-IDF + logistic regression |" in curve_as_markdown(table)
+
+
+def test_only_the_semi_supervised_way_starts_from_a_model_that_has_read_unlabelled_reviews(csv, tmp_path, monkeypatch):
+    corpus, planned = load_corpus(small_settings(csv).data, 42), {}
+
+    def plan(trials, _, description):
+        planned.update({trial.name: trial.settings.starts for trial in trials})
+        if description == "Classifiers":
+            raise InterruptedError
+
+    monkeypatch.setattr(curves, "load_corpus", lambda *_: corpus)
+    monkeypatch.setattr(curves, "carry_out", plan)
+    with pytest.raises(InterruptedError):
+        label_curve(tmp_path, LAPTOP, [20], seeds=1)
+    assert LAPTOP.starts == planned["lm-ulmfit-semi-supervised-seed42"] == ["en-reviews-small"]
+    assert planned["ulmfit-supervised-20-seed42"] == ["en-small"]
 
 
 def test_a_test_text_that_seeds_share_counts_once_and_their_own_ones_count_each(tmp_path):

@@ -61,14 +61,14 @@ def _point(way: str, n_labels: int, settings: Settings, seed: int, folder: Path)
 def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, minilm: bool = False) -> pd.DataFrame:
     """Test errors against the number of labels (figure 3 of the paper), with `seeds` seeds from settings.seed on.
 
-    Semi-supervised, the language model is fine-tuned on all training texts and the unlabelled ones; supervised, on the
-    labelled texts alone; each run uses the validation part besides, to keep its best epoch. minilm: MiniLM and SetFit, too.
+    Semi-supervised, the language model is fine-tuned on all training texts and the unlabelled ones, and may start from one
+    that has read such texts, as `auto` does on IMDb. Supervised, it starts from general text, and is fine-tuned on the
+    labelled texts alone. Each run uses the validation part besides, to keep its best epoch. minilm: MiniLM and SetFit, too.
     `folder` gets a run folder a point and seed, and labels.csv and labels.png. Returns a row a way and number of labels:
     way, labels, n (texts), error (mean over seeds), low, high (95 %, for so many texts), against semi-supervised ULMFiT the
     columns of `compared`, its p-value of a paired t-test over texts, and of each run minutes, and peak_memory_gb where the
     system says it.
     """
-    settings = from_general_text(settings)
     ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
     if minilm:
         require_minilm()
@@ -84,7 +84,9 @@ def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, min
         for way, changes in SHARED.items()
     ]
     carry_out(lms, folder, "Language models")
-    points = {(way, n): [_point(way, n, settings, seed, folder) for seed in every] for n in sorted(at) for way in ways}
+    # A start that has read unlabelled texts is no start of the supervised way.
+    general = from_general_text(settings)
+    points = {(way, n): [_point(way, n, general, seed, folder) for seed in every] for n in sorted(at) for way in ways}
     carry_out([trial for trials in points.values() for trial in trials], folder, "Classifiers")
 
     found, right = [], {point: _right_on_test(trials, folder) for point, trials in points.items()}

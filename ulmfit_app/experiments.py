@@ -113,7 +113,7 @@ TABLES: dict[str, list[Row]] = {
 
 
 def from_general_text(settings: Settings) -> Settings:
-    """What `auto` names may have read a data set's unlabelled texts, and their worth is what some rows are about."""
+    """The same from general text: what `auto` names may have read a data set's unlabelled texts, whose worth is compared."""
     pretrained = GENERAL if settings.lm.pretrained == "auto" else settings.lm.pretrained
     return replace(settings, lm=replace(settings.lm, pretrained=pretrained))
 
