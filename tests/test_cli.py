@@ -30,7 +30,7 @@ def fails(capsys, *argv):
         (b"review,sentiment\n", "no rows"),
         (b"review\ngood\nbad\n", "Its columns are 'review'"),
         (b'review,sentiment\n"good,pos\nbad,neg\n', "line 2"),
-        ("review,sentiment\nschön,pos\n".encode("latin-1"), "--encoding latin-1"),
+        ("review,sentiment\nschön,pos\n".encode("latin-1"), "--encoding cp1252"),
         ("review,sentiment\ngood,pos\n".encode("utf-16"), "--encoding utf-16"),
         (b"review,sentiment\ngood,pos\nfine,pos\nwell,pos\n", "class"),
         (b"text;mood\ngood;pos\nbad;neg\n", "--text"),
@@ -137,9 +137,22 @@ def test_the_kinds_of_experiments_are_listed_when_asked_for(capsys):
     ]  # fmt: skip
 
 
-def test_starts_are_named_with_from_alone(capsys):
-    assert cli.main(["experiment", "starts", "trec6", "--preset", "laptop", "--pretrained", "wt103"]) == 2
-    assert "Starts are compared with --from, which takes several: --from wt103" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("kind", "option", "name"),
+    [
+        ("starts", ["--pretrained", "wt103"], "lm.pretrained"),
+        ("ablation", ["--classifier.plan", "full"], "classifier.plan"),
+        ("ablation", ["--lm.lr", "0.1"], "lm.lr"),
+    ],
+)
+def test_what_an_experiment_compares_cannot_be_set(capsys, kind, option, name):
+    assert cli.main(["experiment", kind, "trec6", "--preset", "laptop", *option]) == 2
+    assert f"{name} is what {kind} compares" in capsys.readouterr().err
+
+
+def test_an_empty_text_is_not_explained(tmp_path, capsys):
+    assert cli.main(["explain", str(tmp_path), " "]) == 2
+    assert "The text is empty" in capsys.readouterr().err
 
 
 def test_the_module_of_the_pipeline_is_a_command(tmp_path):

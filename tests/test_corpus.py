@@ -180,7 +180,7 @@ def test_latin_1_is_refused_with_byte_and_flag_and_then_read_with_it(tmp_path):
     path = csv_file(tmp_path / "reviews.csv", rows, encoding="latin-1")
     position = path.read_bytes().index("è".encode("latin-1"))
     message = refused(path)
-    assert f"byte {position} " in message and "--encoding latin-1" in message
+    assert f"byte {position} " in message and "--encoding cp1252" in message
     assert rows[-1][0] in load(path, encoding="latin-1").table["text"].tolist()
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_rel
 
 from tests.conftest import reviews, small_settings
 from ulmfit_app import curves, language_model, rivals, trials
@@ -27,6 +28,7 @@ from ulmfit_app.curves import (
 )
 from ulmfit_app.errors import BundleError, SettingError
 from ulmfit_app.evaluation.figures import label_curve_figure
+from ulmfit_app.experiments import against
 from ulmfit_app.tokens import SPECIALS
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
@@ -87,13 +89,14 @@ def test_a_test_text_that_seeds_share_counts_once_and_their_own_ones_count_each(
 def test_a_difference_of_means_over_seeds_has_the_interval_of_a_normal_mean():
     generator = np.random.default_rng(0)
     ours, other = generator.integers(0, 4, (2, 4_000)) / 3
-    found = curves._against_semi_supervised(ours, other * 0.9)
+    found = against(ours, other * 0.9)
     difference = 100 * (ours - other * 0.9)
     error = difference.std(ddof=1) / 4_000**0.5
     assert found["difference"] == pytest.approx(difference.mean())
     assert found["difference_high"] == pytest.approx(difference.mean() + 1.96 * error, abs=0.01)
     assert found["p_value"] < 0.001
-    assert curves._against_semi_supervised(ours, ours)["p_value"] == 1
+    assert found["p_value"] == pytest.approx(ttest_rel(ours, other * 0.9).pvalue, rel=0.05)
+    assert against(ours, ours)["p_value"] == 1 and against(ours, ours)["difference_low"] < 0
 
 
 def test_errors_close_to_each_other_still_have_marks_on_their_axis():
@@ -101,6 +104,17 @@ def test_errors_close_to_each_other_still_have_marks_on_their_axis():
         {"way": TFIDF, "labels": [100, 500], "n": 900, "error": [14, 11], "low": [13, 11], "high": [14, 12]}
     )
     assert [tick.get_text() for tick in label_curve_figure(table).axes[0].get_yticklabels()] == ["11", "12", "13", "14"]
+
+
+def test_a_way_without_errors_can_be_drawn():
+    ways = {"way": [TFIDF, SCRATCH], "labels": 100, "n": 40, "error": [0.0, 5.0], "low": [0.0, 1.4], "high": [8.8, 16.5]}
+    assert label_curve_figure(pd.DataFrame(ways)).axes[0].get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("at", [[], [1], [100, 0]])
+def test_numbers_of_labels_that_no_classifier_can_learn_from_are_refused(csv, tmp_path, at):
+    with pytest.raises(SettingError, match=f"--at {' '.join(map(str, at))}: expected numbers of labels, each 2 or more"):
+        label_curve(tmp_path, small_settings(csv), at, seeds=1)
 
 
 def test_more_labels_than_there_are_and_minilm_without_its_packages_are_refused(csv, tmp_path, monkeypatch):
@@ -143,7 +157,8 @@ def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random
     assert list(zip(table["start"], table["million_tokens"], strict=True)) == [
         ("random weights", 0), ("little", 8), ("much", 30)
     ]  # fmt: skip
-    assert set(table["n"]) == {2 * 12} and table["difference"].isna().tolist() == [True, False, False]
+    rows = [pd.read_csv(tmp_path / "out" / f"much-seed{seed}" / "classifier" / "validation.csv")["row"] for seed in (42, 43)]
+    assert set(table["n"]) == {len(set().union(*rows))} and table["difference"].isna().tolist() == [True, False, False]
     run = json.loads((tmp_path / "out" / "little-seed43" / "config.json").read_text())
     assert run["settings"]["seed"] == 43 and "8 million tokens" in run["language_model_start"]["origin"]
     assert not (tmp_path / "out" / "little-seed43" / "report").exists(), "the test split is not read"

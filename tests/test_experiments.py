@@ -1,6 +1,7 @@
 """What is compared with what, what is said of it, and runs side by side."""
 
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
@@ -12,7 +13,8 @@ from tests.conftest import small_settings
 from ulmfit_app import experiments, trials
 from ulmfit_app import run as pipeline
 from ulmfit_app.config import LAPTOP, TINY, DataSettings
-from ulmfit_app.errors import DataError, SettingError
+from ulmfit_app.corpus import load_corpus
+from ulmfit_app.errors import DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.figures import ablation_figure
 from ulmfit_app.experiments import (
     FULL_ROW,
@@ -109,7 +111,9 @@ def two_tables(monkeypatch):
 def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_nothing(csv, tmp_path, two_tables, monkeypatch):
     table, findings = experiments.ablation(tmp_path / "out", small_settings(csv), seeds=2)
     assert table["row"].tolist() == ["no fine-tuning", ULMFIT, "backward", "both", ULMFIT]
-    assert set(table["n"]) == {2 * 12}, "the validation part of 160 rows, for two seeds"
+    rows = [pd.read_csv(tmp_path / "out" / f"none-seed{seed}" / "classifier" / "validation.csv")["row"] for seed in (42, 43)]
+    different = load_corpus(small_settings(csv).data, 42).table["text"][pd.concat(rows).unique()]
+    assert [len(part) for part in rows] == [12, 12] and set(table["n"]) == {len(different)}, "each of the 160 texts once"
     assert len(findings) == 2 and (tmp_path / "out" / "ablation.png").stat().st_size > 10_000
     saved = pd.read_csv(tmp_path / "out" / "ablation.csv")
     pd.testing.assert_frame_equal(saved, table, check_dtype=False)
@@ -126,6 +130,8 @@ def folded(csv, tmp_path, monkeypatch):
     """The folder and the table of two folds and two seeds, of 112 texts to learn from and 48 to test."""
     monkeypatch.setattr(pipeline, "N_EXPLAINED", 0)
     made = pd.read_csv(csv)
+    # Labels that pandas would read as numbers.
+    made["sentiment"] = made["sentiment"].map({"neg": "01", "pos": "02"})
     made.assign(split=np.where(np.arange(len(made)) < 112, "train", "test")).to_csv(csv, index=False)
     settings = small_settings(csv)
     settings = replace(settings, data=replace(settings.data, split="split"))
@@ -137,24 +143,24 @@ def test_each_training_row_is_validated_on_once_a_seed_and_the_models_mean_label
     assert "| all 2 folds |" in experiments.folds_as_markdown(table)
     accuracy, n = table.set_index("what")["accuracy"], table.set_index("what")["n"]
     runs = {f"fold {fold}, seed {seed}": folder / f"fold{fold}-seed{seed}" for fold in (1, 2) for seed in (42, 43)}
-    held_out = {name: pd.read_csv(run / "classifier" / "validation.csv") for name, run in runs.items()}
+    held_out = {name: pd.read_csv(run / "classifier" / "validation.csv", dtype={"label": str}) for name, run in runs.items()}
     for seed in (42, 43):
         rows = [set(held_out[f"fold {fold}, seed {seed}"]["row"]) for fold in (1, 2)]
         assert not rows[0] & rows[1] and len(rows[0] | rows[1]) == 112
     assert n["all 2 folds"] == 112, "a text is one text, however many seeds label it"
     every = pd.concat(held_out.values())
-    right = (every["p_pos"] > 0.5) == (every["label"] == "pos")
+    right = (every["p_02"] > 0.5) == (every["label"] == "02")
     assert accuracy["all 2 folds"] == pytest.approx(100 * right.mean())
 
-    predictions = [pd.read_csv(run / "report" / "predictions.csv").set_index("text") for run in runs.values()]
-    mean = sum(table["p_pos"] for table in predictions) / 4
-    right = (mean > 0.5) == (predictions[0]["label"] == "pos")
+    predictions = [pd.read_csv(run / "report" / "predictions.csv", dtype={"label": str}) for run in runs.values()]
+    mean = sum(table["p_02"] for table in predictions) / 4
+    right = (mean > 0.5) == (predictions[0]["label"] == "02")
     assert accuracy["test, mean of 4 models"] == pytest.approx(100 * right.mean()) and n["test, mean of 4 models"] == 48
 
     saved = pd.read_csv(folder / "folds-predictions.csv").set_index("text").sort_index()
     texts = pd.read_csv(csv)["review"]
-    by_text = every.assign(text=texts[every["row"]].to_numpy()).groupby("text")["p_pos"].mean()
-    np.testing.assert_allclose(saved["p_pos"], by_text)
+    by_text = every.assign(text=texts[every["row"]].to_numpy()).groupby("text")["p_02"].mean()
+    np.testing.assert_allclose(saved["p_02"], by_text)
     assert report_predictions(folder / "folds-predictions.csv", tmp_path / "report").is_file()
 
 
@@ -181,6 +187,16 @@ def test_the_error_of_a_trial_is_raised_and_the_others_are_kept(csv, tmp_path):
     with pytest.raises(DataError, match=r"none\.csv"):
         trials.carry_out([good, bad], tmp_path, "Trials")
     assert trials.facts_of(good, tmp_path)["minutes"] >= 0 and not (tmp_path / "bad" / "trial.json").exists()
+
+
+def _dies(*_) -> None:
+    os._exit(9)
+
+
+def test_a_run_whose_process_is_killed_is_named(csv, tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", ProcessPoolExecutor)
+    with pytest.raises(RunFolderError, match=r"The process of the run one was ended from outside.*one/log\.txt"):
+        trials.carry_out([trials.Trial("one", small_settings(csv), instead=_dies)], tmp_path, "Trials")
 
 
 def test_trials_run_in_processes_of_their_own_and_write_what_they_say_to_a_file(csv, tmp_path, monkeypatch, capfd):

@@ -73,7 +73,7 @@ def test_settings_are_right_when_the_file_is_read_as_it_is_meant(path, german):
 
 def test_what_the_loader_refuses_is_said_in_its_words_without_the_folder(path, german):
     for wrong, said in (
-        (replace(german, encoding="utf-8"), "Add: --encoding latin-1"),
+        (replace(german, encoding="utf-8"), "Add: --encoding cp1252"),
         (replace(german, text=None, label=None), "which one holds the texts"),
         (replace(german, label="Urteile"), "Did you mean --label Urteil?"),
         (replace(german, encoding="klingon"), "There is no text encoding"),

@@ -21,6 +21,7 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,6 +48,19 @@ from ulmfit_app.sampling import SamplingSettings
 warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count signals
+# Settings that an experiment gives its runs itself.
+SET_BY_EXPERIMENTS = {
+    "ablation": (
+        "lm.lr",
+        "lm.random_lr",
+        "lm.frozen_lr",
+        "lm.decay",
+        "lm.schedule",
+        "classifier.plan",
+        "classifier.schedule",
+    ),
+    "starts": ("lm.pretrained",),
+}
 PRESET_NAMES = Literal["tiny", "laptop", "paper"]
 
 
@@ -334,8 +348,9 @@ def experiment(argv: list[str]) -> None:
     if kind not in kinds:
         raise SettingError(f"Expected an experiment, {' or '.join(kinds)}: python -m ulmfit_app experiment ablation trec6")
     preset, arguments, settings = _settings_from(kinds[kind], argv[1:], f"python -m ulmfit_app experiment {kind}")
-    if kind == "starts" and settings.lm.pretrained != PRESETS[preset].lm.pretrained:
-        raise SettingError(f"Starts are compared with --from, which takes several: --from {settings.lm.pretrained}")
+    for name in SET_BY_EXPERIMENTS.get(kind, ()):
+        if attrgetter(name)(settings) != attrgetter(name)(PRESETS[preset]):
+            raise SettingError(f"{name} is what {kind} compares, or fixes so that the rest can be compared. Leave it out.")
     out = arguments.out or Path("experiments") / f"{kind}-{Path(settings.data.source).stem}-{preset}"
 
     print("Starting …", flush=True)
@@ -428,6 +443,8 @@ def predict(argv: list[str]) -> None:
 
 def explain(argv: list[str]) -> None:
     arguments = tyro.cli(ExplainArguments, args=argv, prog="python -m ulmfit_app explain")
+    if not arguments.text.strip():
+        raise SettingError('The text is empty, and no word moved anything. Expected: explain RUN "a text"')
     if arguments.top < 1:
         raise SettingError(f"--top must be 1 or more, not {arguments.top}.")
 

@@ -207,10 +207,12 @@ def _check_enough(table: pd.DataFrame, free: pd.Series, missing: list[str]) -> N
     if len(few):
         listed = ", ".join(f"'{label[:60]}' ({count:,})" for label, count in few.head(10).items())
         more = f" and {len(few) - 10:,} more" if len(few) > 10 else ""
+        alike = n_groups.groupby(n_groups.index.str.casefold()).transform("size")
+        spelled = " Some labels differ by capitals alone." if alike[few.index].gt(1).any() else ""
         raise DataError(
             f"Too few different texts in {len(few):,} of {len(n_groups):,} classes: {listed}{more}. Expected at least "
-            f"{len(missing) + 1}, one for each of train, {', '.join(reversed(missing))}. Drop or merge these classes, "
-            f"or check which column holds the labels."
+            f"{len(missing) + 1}, one for each of train, {', '.join(reversed(missing))}.{spelled} Drop or merge these "
+            f"classes, or check which column holds the labels."
         )
 
 

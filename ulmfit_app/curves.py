@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_rel
 
 from ulmfit_app.bundle import load_bundle, require_direction
 from ulmfit_app.config import ModelSettings, Settings
@@ -21,11 +20,11 @@ from ulmfit_app.experiments import (
     AGAINST,
     against,
     difference_as_text,
+    each_text_once,
     error_as_text,
     errors_of,
     from_general_text,
-    hits,
-    in_points,
+    on_validation,
     save,
     slug,
 )
@@ -66,14 +65,17 @@ def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, min
     labelled texts alone. Each run uses the validation part besides, to keep its best epoch. minilm: MiniLM and SetFit, too.
     `folder` gets a run folder a point and seed, and labels.csv and labels.png. Returns a row a way and number of labels:
     way, labels, n (texts), error (mean over seeds), low, high (95 %, for so many texts), against semi-supervised ULMFiT the
-    columns of `compared`, its p-value of a paired t-test over texts, and of each run minutes, and peak_memory_gb where the
-    system says it.
+    columns of `compared`, and of each run minutes, and peak_memory_gb where the system says it.
     """
     ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
     if minilm:
         require_minilm()
         ways += MINILM
     every = range(settings.seed, settings.seed + seeds)
+    if not at or min(at) < 2:
+        raise SettingError(
+            f"--at {' '.join(map(str, at))}: expected numbers of labels, each 2 or more, such as --at 100 500"
+        )
     for seed in every:
         most = (load_corpus(settings.data, seed).table["split"] == "train").sum()
         if max(at) > most:
@@ -93,7 +95,7 @@ def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, min
     for (way, n_labels), trials in points.items():
         line = {"way": way, "labels": n_labels, **errors_of(right[way, n_labels])}
         if way != SEMI_SUPERVISED:
-            line |= _against_semi_supervised(right[SEMI_SUPERVISED, n_labels], right[way, n_labels])
+            line |= against(right[SEMI_SUPERVISED, n_labels], right[way, n_labels])
         facts = [facts_of(trial, folder) for trial in trials]
         line["minutes"] = float(np.mean([fact["minutes"] for fact in facts]))
         line["peak_memory_gb"] = max(fact["peak_memory_gb"] or np.nan for fact in facts)
@@ -106,31 +108,19 @@ def label_curve(folder: Path, settings: Settings, at: list[int], seeds: int, min
 
 
 def _right_on_test(trials: list[Trial], folder: Path) -> np.ndarray:
-    """The share of seeds that label a test text rightly [n], in an order that is the same for all ways.
-
-    Seeds mostly share a test split: counted once a seed, its texts would make intervals too narrow.
-    """
-    tables = []
-    for trial in trials:
-        table = pd.read_csv(folder / trial.name / "report" / "predictions.csv", dtype=str, keep_default_na=False)
-        copy = table.groupby(["text", "label"]).cumcount()
-        tables.append(table[["text", "label"]].assign(copy=copy, right=table["predicted"] == table["label"]))
-    return pd.concat(tables).groupby(["text", "label", "copy"])["right"].mean().to_numpy()
-
-
-def _against_semi_supervised(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    """`experiments.against` for shares of seeds that are right, [n]: by the paired t-test over texts."""
-    if (ours == other).all():
-        return in_points(0.0, (0.0, 0.0), 1.0)
-    found = ttest_rel(ours, other)
-    return in_points(ours.mean() - other.mean(), found.confidence_interval(0.95), found.pvalue)
+    """The share of seeds that label a test text rightly [n], in an order that is the same for all ways."""
+    tables = [
+        pd.read_csv(folder / trial.name / "report" / "predictions.csv", dtype=str, keep_default_na=False) for trial in trials
+    ]
+    known = (table[["text", "label"]].assign(right=table["predicted"] == table["label"]) for table in tables)
+    return each_text_once(known)["right"].to_numpy()
 
 
 def curve_as_markdown(table: pd.DataFrame) -> str:
     """The label curve as a page to read or to paste. table: what `label_curve` returns."""
     lines = [
         f"Test errors in %, means over seeds, with 95 % intervals for n = {table['n'].max():,} texts; against "
-        "semi-supervised ULMFiT: difference in points on the same texts, its interval, and the p-value of a paired t-test.",
+        "semi-supervised ULMFiT: difference in points on the same texts, its interval, and McNemar's p-value.",
         "",
         "| labels | way | error | against semi-supervised | minutes | memory |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -188,8 +178,11 @@ def starts_curve(folder: Path, settings: Settings, names: list[str], seeds: int)
     }
     carry_out([trial for of_start in trials.values() for trial in of_start], folder, "Starts")
     direction = "both" if settings.bidirectional else "forward"
+    texts = {seed: load_corpus(settings.data, seed).table["text"] for seed in every}
     right = {
-        name: np.concatenate([hits(folder / trial.name, direction) for trial in of_start])
+        name: each_text_once(
+            on_validation(folder / trial.name, direction, texts[trial.settings.seed]) for trial in of_start
+        )["right"].to_numpy()
         for name, of_start in trials.items()
     }
     found = [

@@ -5,7 +5,8 @@ on; the test split stays unread. Each run has an ordinary run folder, and what s
 """
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ulmfit_app.config import GENERAL, Settings, from_json, to_json
 from ulmfit_app.corpus import load_corpus
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.figures import ablation_figure, save_png
-from ulmfit_app.evaluation.metrics import SIGNIFICANT, accuracy_interval, paired_comparison
+from ulmfit_app.evaluation.metrics import SIGNIFICANT, accuracy_interval, difference_interval, paired_comparison
 from ulmfit_app.run import VALIDATION, validated
 from ulmfit_app.trials import Trial, at_once, carry_out
 
@@ -195,10 +196,14 @@ def ablation(folder: Path, settings: Settings, seeds: int, minutes: float | None
     trials = [_classifier_trial(row, settings, seed, folder) for seed in every for row in rows.values()]
     carry_out(trials, folder, "Classifiers")
 
+    texts = {seed: load_corpus(settings.data, seed).table["text"] for seed in every}
     tables = []
     for name, rows in TABLES.items():
         right = [
-            np.concatenate([hits(folder / f"{row.folder}-seed{seed}", row.direction) for seed in every]) for row in rows
+            each_text_once(on_validation(folder / f"{row.folder}-seed{seed}", row.direction, texts[seed]) for seed in every)[
+                "right"
+            ].to_numpy()
+            for row in rows
         ]
         tables.append(compared(name, rows, right, settings.data.source))
     table = pd.concat(tables, ignore_index=True)
@@ -232,18 +237,35 @@ def _planned(folder: Path, requested: dict, settings: Settings, fit: Callable[[]
     return found
 
 
-def hits(run: Path, direction: str) -> np.ndarray:
-    """Which validation texts a run's classifier of a direction, or the mean of both, gets right: boolean [n]."""
-    probabilities, truth = validated([run / name for name in CLASSIFIERS[direction]])
-    return probabilities.argmax(axis=1) == truth
+def on_validation(run: Path, direction: str, texts: pd.Series) -> pd.DataFrame:
+    """What a run's classifier of a direction, or the mean of both, made of its validation split. texts: of its corpus.
+
+    Columns: text, label, right (whether the label is the likeliest), and, at temperature 1, a column p_LABEL for each label.
+    """
+    folders = [run / name for name in CLASSIFIERS[direction]]
+    probabilities, truth = validated(folders)
+    table = pd.read_csv(folders[0] / VALIDATION, dtype={"label": str}, keep_default_na=False)
+    table.loc[:, [column for column in table if column.startswith("p_")]] = probabilities
+    table.insert(0, "text", texts[table.pop("row")].to_numpy())
+    return table.assign(right=probabilities.argmax(axis=1) == truth)
+
+
+def each_text_once(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The means, over tables, of what they say of a text and label: a row a text, in an order that follows from the texts.
+
+    tables: a seed's each, or a part of one. A text that several seeds label is one text still: counted once a seed, it
+    would make intervals too narrow. Of equal texts within a table each counts.
+    """
+    numbered = [table.assign(copy=table.groupby(["text", "label"]).cumcount()) for table in tables]
+    return pd.concat(numbered).groupby(["text", "label", "copy"]).mean().reset_index().drop(columns="copy")
 
 
 def compared(name: str, rows: list[Row], right: list[np.ndarray], source: str) -> pd.DataFrame:
     """One table of the paper with our figures: a row each, the last of them ULMFIT's, errors in %.
 
-    right: for each row, which texts were labelled rightly, boolean [n] over all seeds, the same texts for each row.
+    right: for each row, the share of seeds that labelled a text rightly [n], the same texts for each row.
     Columns: table, row, paper, n, error, low, high (its 95 % interval), and against ULMFIT on the same texts: difference in
-    points, positive where the row is worse, difference_low, difference_high and p_value (McNemar); NaN in ULMFIT's row.
+    points, positive where the row is worse, difference_low, difference_high and p_value; NaN in ULMFIT's row.
     """
     found = []
     for row, hit in zip(rows, right, strict=True):
@@ -262,14 +284,20 @@ def errors_of(right: np.ndarray) -> dict[str, float]:
 
 
 def against(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    """How many points more another model errs on the same texts, and how sure that is."""
-    found = paired_comparison(ours, other)
-    return in_points(found["accuracy_difference"], found["accuracy_difference_ci95"], found["p_value"])
+    """How many points more another model errs on the same texts, and how sure that is: the columns AGAINST.
 
-
-def in_points(difference: float, interval: Sequence[float], p_value: float) -> dict[str, float]:
-    """A difference of accuracies and its interval as the columns AGAINST."""
-    return dict(zip(AGAINST, (*(100 * float(value) for value in (difference, *interval)), float(p_value)), strict=True))
+    ours, other: which texts are labelled rightly, or by which share of seeds [n]. The p-value is McNemar's, exact where each
+    text is right or wrong. Of shares it is that of McNemar's statistic, the sum of the differences by the root of the sum of
+    their squares, which is about normal when it is chance alone whose favour each of them is in.
+    """
+    differences = ours.astype(float) - other
+    if np.isin([ours, other], (0, 1)).all():
+        p_value = paired_comparison(ours.astype(bool), other.astype(bool))["p_value"]
+    else:
+        squares = (differences**2).sum()
+        p_value = math.erfc(abs(differences.sum()) / math.sqrt(2 * squares)) if squares else 1.0
+    in_points = [100 * float(value) for value in (differences.mean(), *difference_interval(differences))]
+    return dict(zip(AGAINST, (*in_points, p_value), strict=True))
 
 
 def finding(table: pd.DataFrame) -> str:
@@ -305,7 +333,7 @@ def difference_as_text(line: Any) -> str:
 def as_markdown(table: pd.DataFrame, findings: list[str]) -> str:
     """The whole table and the paragraphs, as a page to read or to paste."""
     lines = [
-        f"Errors in %, with 95 % intervals, on n = {table['n'].max():,} texts held out of train (all seeds); against "
+        f"Errors in %, with 95 % intervals, on n = {table['n'].max():,} texts held out of train, over all seeds; against "
         "ULMFiT: difference in points on the same texts, its interval, and McNemar's p-value.",
         "",
         "| table | row | error here | paper | against ULMFiT |",
@@ -347,9 +375,8 @@ def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int)
     carry_out(list(trials.values()), folder, "Folds")
     runs = {name: folder / trial.name for name, trial in trials.items()}
     on_folds = {name: _on_fold(trial, runs[name]) for name, trial in trials.items()}
+    held_out = each_text_once(on_folds.values())
     each, truth = _on_test(list(runs.values()))
-    # Several seeds label a text several times, which does not make it several texts.
-    held_out = pd.concat(on_folds.values()).groupby(["text", "label", "copy"], sort=False).mean().reset_index()
     right = {
         **{name: on_fold["right"] for name, on_fold in on_folds.items()},
         f"all {n_folds} folds": held_out["right"],
@@ -358,33 +385,24 @@ def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int)
     }
     table = pd.DataFrame([{"what": what, **_accuracy(hit)} for what, hit in right.items()])
     with replacing(folder / "folds-predictions.csv") as draft:
-        held_out.drop(columns=["copy", "right"]).to_csv(draft, index=False)
+        held_out.drop(columns="right").to_csv(draft, index=False)
     with replacing(folder / "folds.csv") as draft:
         table.to_csv(draft, index=False)
     return table
 
 
 def _on_fold(trial: Trial, run: Path) -> pd.DataFrame:
-    """What a run's classifier, or the mean of both directions, made of its fold.
-
-    Columns: text, label, copy (which one of equal texts), right (whether the label is the likeliest), and, at temperature 1,
-    a column p_LABEL for each label.
-    """
-    folders = [run / name for name in CLASSIFIERS["both" if trial.settings.bidirectional else "forward"]]
-    probabilities, truth = validated(folders)
-    table = pd.read_csv(folders[0] / VALIDATION, dtype={"label": str}, keep_default_na=False)
-    table.loc[:, [column for column in table if column.startswith("p_")]] = probabilities
+    """`on_validation` of a run, whose validation split is its fold."""
     texts = load_corpus(trial.settings.data, trial.settings.seed).table["text"]
-    table.insert(0, "text", texts[table.pop("row")].to_numpy())
-    copies = table.groupby(["text", "label"]).cumcount()
-    return table.assign(copy=copies, right=probabilities.argmax(axis=1) == truth)
+    return on_validation(run, "both" if trial.settings.bidirectional else "forward", texts)
 
 
 def _on_test(runs: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """The probabilities of runs for the same test texts [n_runs, n, n_classes], and the true classes [n]."""
-    tables = [pd.read_csv(run / "report" / "predictions.csv", keep_default_na=False) for run in runs]
+    # Labels such as 01 and true are words.
+    tables = [pd.read_csv(run / "report" / "predictions.csv", dtype={"label": str}, keep_default_na=False) for run in runs]
     labels = [column for column in tables[0] if column.startswith("p_")]
-    truth = pd.Index(labels).get_indexer("p_" + tables[0]["label"].astype(str))
+    truth = pd.Index(labels).get_indexer("p_" + tables[0]["label"])
     return np.array([table[labels].to_numpy(float) for table in tables]), truth
 
 

@@ -88,7 +88,7 @@ def _probabilities(cells: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[
         row, column = np.argwhere(~numbers.to_numpy())[0]
         raise DataError(
             f"{path}, row {row} (counted from 0): expected a number from 0 to 1 in the column {cells.columns[column]!r}, "
-            f"found {cells.iloc[row, column]!r}. {_counted(~numbers.all(axis=1))}"
+            f"found {cells.iloc[row, column]!r}. {_counted(~numbers.all(axis=1))} Correct them, or drop these rows."
         )
     sums = values.sum(axis=1)
     wrong = (sums - 1).abs() > ROUNDING

@@ -116,7 +116,8 @@ def text_and_label_columns(
     candidates = [name for name in table.columns if name != split]
     if len(candidates) < 2:
         raise DataError(
-            f"{path} has one column, {quoted(candidates)}. Expected at least one of texts and one of labels, in a CSV "
+            f"{path} has {'one column' if split is None else f'one column besides {split!r}'}, {quoted(candidates)}. "
+            f"Expected at least one of texts and one of labels, in a CSV "
             f"separated by comma, semicolon or tab."
         )
     if len(candidates) == 2 and (text is None) != (label is None):
@@ -376,7 +377,7 @@ def _codec(encoding: str) -> str:
         "".encode(encoding)  # refuses codecs that are not of text, such as base64
     except LookupError:
         raise SettingError(
-            f"There is no text encoding '{encoding}'. Expected for instance --encoding utf-8, latin-1 or utf-16."
+            f"There is no text encoding '{encoding}'. Expected for instance --encoding utf-8, cp1252 or utf-16."
         ) from None
     return "utf-8-sig" if name == "utf-8" else name
 
@@ -400,7 +401,7 @@ def _refuse_utf16(head: bytes, path: Path, encoding: str) -> None:
 
 
 def _wrong_encoding(path: Path, encoding: str, position: int) -> str:
-    other = "latin-1" if _codec(encoding) == "utf-8-sig" else "utf-8"
+    other = "cp1252" if _codec(encoding) == "utf-8-sig" else "utf-8"
     return f"{path} is not {encoding}: byte {position} cannot be read so. Add: --encoding {other}"
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,6 +21,7 @@ from data_scripts.files import progress, replacing, sha256_of, write_json
 from ulmfit_app.bundle import versions
 from ulmfit_app.config import Settings, to_json
 from ulmfit_app.corpus import load_corpus
+from ulmfit_app.errors import RunFolderError
 from ulmfit_app.predictor import prediction_table
 from ulmfit_app.run import Run
 
@@ -96,7 +98,13 @@ def _is_finished(trial: Trial, folder: Path) -> bool:
 def _in_a_process(trial: Trial, folder: Path) -> None:
     # A process for each, because the peak of memory is known of whole processes only.
     with ProcessPoolExecutor(1, get_context("spawn"), _begin) as process:
-        process.submit(_carry_out, trial, folder).result()
+        try:
+            process.submit(_carry_out, trial, folder).result()
+        except BrokenProcessPool:
+            raise RunFolderError(
+                f"The process of the run {folder.name} was ended from outside, as the system does when memory runs out. "
+                f"What it said is in {folder / 'log.txt'}. The same command goes on with the runs that are left."
+            ) from None
 
 
 def _begin() -> None:

@@ -93,10 +93,12 @@ def confidence_figure(probabilities: np.ndarray, truth: np.ndarray) -> Figure:
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.3)
         axes.stairs(heights, edges, color=colour, linewidth=1.6, label=label)
     axes.set(xlabel="confidence (probability of the predicted class)", ylabel="share of the group")
-    axes.set(xlim=(edges[0], 1), ylim=(0, None))
+    axes.set_xlim(edges[0], 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_title(f"Confidence of right and wrong predictions, n = {len(truth):,}")
+    # The least confident bin of the wrong ones is often the highest, and the legend stands above it.
+    axes.set_ylim(0, 1.3 * axes.dataLim.y1)
     axes.legend(loc="upper left", frameon=False)
     return figure
 
@@ -275,7 +277,7 @@ def ablation_figure(table: pd.DataFrame) -> Figure:
 
 
 def label_curve_figure(table: pd.DataFrame) -> Figure:
-    """Error against the number of labels, a line a way, with 95 % intervals; both axes logarithmic.
+    """Error against the number of labels, a line a way, with 95 % intervals; both axes logarithmic unless an error is 0.
 
     table: what curves.label_curve returns.
     """
@@ -288,7 +290,9 @@ def label_curve_figure(table: pd.DataFrame) -> Figure:
         whiskers = [rows["error"] - rows["low"], rows["high"] - rows["error"]]
         axes.errorbar(labels, rows["error"], whiskers, color=colours[i], label=way, marker="o", markersize=4, linewidth=1.5)
     ticks = sorted(table["labels"].unique())
-    axes.set(xscale="log", yscale="log", xlabel="labelled training texts", ylabel="test error (%), with 95% interval")
+    # A logarithm has no place for a classifier without errors.
+    yscale = "log" if table["low"].min() > 0 else "linear"
+    axes.set(xscale="log", yscale=yscale, xlabel="labelled training texts", ylabel="test error (%), with 95% interval")
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     for candidates in ((1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50), range(1, 100)):

@@ -33,8 +33,19 @@ def accuracy_interval(correct: float, n: int) -> tuple[float, float]:
     shrink = 1 + Z_95**2 / n
     centre = (share + Z_95**2 / (2 * n)) / shrink
     half_width = Z_95 / shrink * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
-    # Rounding may put a bound 1e-17 outside.
-    return max(0.0, centre - half_width), min(1.0, centre + half_width)
+    # Rounding may put a bound 1e-17 outside, or on the other side of the share itself.
+    return min(max(0.0, centre - half_width), share), max(min(1.0, centre + half_width), share)
+
+
+def difference_interval(differences: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of paired differences [n], each from -1 to 1 (Agresti and Min 2005, Stat. Med. 24).
+
+    Of two classifiers on the same texts: right (1, or the share of seeds) less the other's. It is the interval after half a
+    text more in each cell of their table, whose differences are 0, 0, 1 and -1: it has a width where all texts agree, too.
+    """
+    n, total, squares = len(differences) + 2, float(differences.sum()), float((differences**2).sum()) + 1
+    centre, half_width = total / n, Z_95 * math.sqrt(squares - total**2 / n) / n
+    return max(centre - half_width, -1.0), min(centre + half_width, 1.0)
 
 
 def expected_calibration_error(
@@ -161,17 +172,15 @@ def paired_comparison(right: np.ndarray, other_right: np.ndarray) -> dict:
     right, other_right: boolean [n], whether each classifier is right on each text. Texts that both get right, or both
     wrong, say nothing about which is better; the p-value is that of a fair coin on the rest.
     Comparing the two accuracy intervals instead would be too cautious: it ignores that the texts are the same.
-    Returns accuracy_difference (first minus other), accuracy_difference_ci95 (Agresti and Min 2005, Stat. Med. 24, the
-    interval after half a text more in each cell), only_first_right, only_other_right (counts) and p_value.
+    Returns accuracy_difference (first minus other), accuracy_difference_ci95 (as `difference_interval` finds it),
+    only_first_right, only_other_right (counts) and p_value.
     """
     only_first = int((right & ~other_right).sum())
     only_other = int((other_right & ~right).sum())
     disagreements = only_first + only_other
-    n, first, other = len(right) + 2, only_first + 0.5, only_other + 0.5
-    centre, half_width = (first - other) / n, Z_95 * math.sqrt(first + other - (first - other) ** 2 / n) / n
     return {
         "accuracy_difference": (only_first - only_other) / len(right),
-        "accuracy_difference_ci95": [max(centre - half_width, -1.0), min(centre + half_width, 1.0)],
+        "accuracy_difference_ci95": list(difference_interval(right.astype(float) - other_right)),
         "only_first_right": only_first,
         "only_other_right": only_other,
         "p_value": float(binomtest(only_first, disagreements).pvalue) if disagreements else 1.0,
