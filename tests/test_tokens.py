@@ -169,6 +169,21 @@ def test_another_spacy_tokenizes_again(tokenized_once, monkeypatch):
         tokenize(REVIEWS)
 
 
+def test_two_runs_that_tokenize_the_same_texts_at_once_both_get_them(empty_cache, monkeypatch):
+    real, others = tokens._tokenize_chunks, []
+
+    def overtaken(texts, language):
+        with monkeypatch.context() as patch:
+            patch.setattr(tokens, "_tokenize_chunks", real)
+            others.append(tokenize(REVIEWS))
+        yield from real(texts, language)
+
+    monkeypatch.setattr(tokens, "_tokenize_chunks", overtaken)
+    folder = tokenize(REVIEWS)
+    assert others == [folder] and len(TokenStore.open(folder)) == len(REVIEWS)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name], "no drafts are left"
+
+
 def test_tokenizing_that_is_cut_short_leaves_nothing_to_be_served(empty_cache, monkeypatch):
     real = tokens._tokenize_chunks
 

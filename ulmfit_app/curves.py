@@ -198,8 +198,8 @@ def starts_curve(folder: Path, settings: Settings, names: list[str], seeds: int)
 def starts_as_markdown(table: pd.DataFrame) -> str:
     """The curve as a page to read or to paste. table: what `starts_curve` returns."""
     lines = [
-        f"Errors in %, with 95 % intervals, on n = {table['n'].max():,} texts held out of train, over all seeds; against random "
-        "weights: difference in points on the same texts, its interval, and McNemar's p-value.",
+        f"Errors in %, with 95 % intervals, on n = {table['n'].max():,} texts held out of train, over all seeds; against "
+        "random weights: difference in points on the same texts, its interval, and McNemar's p-value.",
         "",
         "| start | million tokens | error | against random weights |",
         "| --- | --- | --- | --- |",
