@@ -27,6 +27,8 @@ CONNECT_SECONDS = 5
 # One host can have eight addresses that each take CONNECT_SECONDS to fail, and a name server can be as slow.
 ANSWER_SECONDS = 10
 STALLED_SECONDS = 30
+# tarfile's own came with Python 3.10.12, 3.11.4 and 3.12, and Debian 12 has 3.11.2; what it would refuse, `_danger` does.
+FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
 class FetchError(Exception):
@@ -93,7 +95,6 @@ def download_archive(
     verify: raises FetchError for a downloaded file that is not the publisher's.
     Raises FetchError or ArchiveError; the next call then starts anew.
     """
-    _require_data_filter()
     with disk_errors():
         cache_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=cache_folder()) as workspace:
@@ -127,7 +128,6 @@ def unpack(archive: Path, name: str, origin: str, *, locate: Locate, advice: str
     Returns the folder that `locate` finds; the first 16 digits of the sha256 are added to the origin.
     Raises FetchError or ArchiveError.
     """
-    _require_data_filter()
     with disk_errors():
         sha256 = sha256_of(archive)
         folder = cache_folder() / f"{name}-{sha256}"
@@ -154,14 +154,13 @@ def extract(archive: Path, folder: Path, *, locate: Locate) -> None:
     """Extract a tar archive, compressed or not, to `folder`, which appears only when all of it is there and right.
 
     Raises ArchiveError for an archive that is truncated, altered or unsafe (entries that are links or devices, or lead
-    out of the folder), FetchError when `locate` does not find its folder or this Python cannot extract safely.
+    out of the folder), FetchError when `locate` does not find its folder.
     """
-    _require_data_filter()
     try:
         with replacing(folder) as draft:
             _extract_members(archive, draft)
             locate(draft)
-    except tarfile.FilterError as error:
+    except getattr(tarfile, "FilterError", ()) as error:
         raise ArchiveError(f"{archive} is unsafe, and nothing of it was kept: {error}.") from error
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise _damaged(archive, error) from error
@@ -247,14 +246,6 @@ def disk_errors() -> Iterator[None]:
         ) from error
 
 
-def _require_data_filter() -> None:
-    if not hasattr(tarfile, "data_filter"):
-        raise FetchError(
-            f"Python {sys.version.split()[0]} cannot extract archives safely: tarfile's data filter came with 3.10.12, "
-            "3.11.4 and 3.12. Install one of these, or extract the archive yourself and give the folder with --data."
-        )
-
-
 def _extract_members(archive: Path, draft: Path) -> None:
     draft.mkdir()
     with (
@@ -269,10 +260,13 @@ def _extract_members(archive: Path, draft: Path) -> None:
                     raise ArchiveError(
                         f"{archive} is unsafe, and nothing of it was kept: its entry '{member.name}' {reason}."
                     )
+                # What the filter does with what _danger lets through. An owner is given by root alone.
+                member.mode = 0o755 if member.isdir() else 0o644
+                member.uid, member.gid, member.uname, member.gname = 0, 0, "", ""
                 yield member
                 bar.update(compressed.tell() - bar.n)
 
-        tar.extractall(draft, members=safe_members(), filter="data")
+        tar.extractall(draft, members=safe_members(), **FILTER)
         # tarfile takes a header that it cannot read for the end, and leaves the checksum behind the end unread.
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -304,12 +304,16 @@ def test_an_altered_header_in_the_middle_of_a_plain_tar_is_found(tmp_path):
         fetch.extract(tmp_path / "archive.tar", tmp_path / "out", locate=anywhere)
 
 
-def test_a_python_without_the_data_filter_says_so_and_extracts_nothing(tmp_path, monkeypatch):
-    monkeypatch.delattr(tarfile, "data_filter")
-    (tmp_path / "archive.tar").write_bytes(tar_of(WEIGHTS))
-    with pytest.raises(FetchError, match=r"cannot extract archives safely.*3\.10\.12, 3\.11\.4 and 3\.12"):
-        fetch.extract(tmp_path / "archive.tar", tmp_path / "out", locate=anywhere)
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("filter", [fetch.FILTER, {}], ids=["this Python's", "none, as before 3.11.4"])
+def test_entries_belong_to_the_user_and_have_no_special_modes(tmp_path, monkeypatch, filter):
+    monkeypatch.setattr(fetch, "FILTER", filter)
+    with tarfile.open(tmp_path / "archive.tar", "w") as tar:
+        entry = tarfile.TarInfo("texts/run.sh")
+        entry.mode, entry.uid, entry.gid, entry.uname = 0o6777, 4242, 4242, "somebody"
+        tar.addfile(entry, io.BytesIO())
+    fetch.extract(tmp_path / "archive.tar", tmp_path / "out", locate=anywhere)
+    kept = (tmp_path / "out" / "texts" / "run.sh").stat()
+    assert kept.st_mode & 0o7777 & ~0o644 == 0 and kept.st_uid == os.getuid()
 
 
 def test_two_processes_that_extract_the_same_archive_both_succeed(tmp_path, monkeypatch):
