@@ -281,7 +281,7 @@ def label_curve_figure(table: pd.DataFrame) -> Figure:
 
     table: what curves.label_curve returns.
     """
-    figure, axes = _axes(8, 5)
+    figure, axes = _axes(9.5, 4.5)
     ways = list(table.groupby("way", sort=False))
     colours = sns.color_palette("colorblind", len(ways))
     for i, (way, rows) in enumerate(ways):
@@ -301,7 +301,8 @@ def label_curve_figure(table: pd.DataFrame) -> Figure:
             break
     axes.set_yticks(errors, [str(tick) for tick in errors])
     axes.grid(color="0.9")
-    axes.legend(fontsize=9)
+    # Within the axes it would cover the points of some way or other.
+    axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes.set_title(f"Errors with few labels and many, n = {int(table['n'].max()):,}")
     return figure
 
