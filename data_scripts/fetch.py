@@ -17,7 +17,7 @@ import pooch
 import requests
 import tyro
 
-from data_scripts.files import progress, replacing, sha256_of
+from data_scripts.files import progress, replacing, sha256_of, unless_made
 
 log = logging.getLogger(__name__)
 # pooch prints every download by a handler of its own; here the callers say what happens.
@@ -134,13 +134,10 @@ def unpack(archive: Path, name: str, origin: str, *, locate: Locate, advice: str
         if not folder.is_dir():
             log.info("Extracting %s (sha256 %s).", archive.name, sha256)
             try:
-                extract(archive, folder, locate=locate)
+                with unless_made(folder):
+                    extract(archive, folder, locate=locate)
             except FetchError as error:
                 raise type(error)(f"{error} {advice}") from error
-            except OSError:
-                # Another process may have extracted the same archive meanwhile; its folder is as good.
-                if not folder.is_dir():
-                    raise
     return _unpacked_source(folder, origin, locate)
 
 

@@ -42,6 +42,19 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
+@contextmanager
+def unless_made(folder: Path) -> Iterator[None]:
+    """Take `folder` from whoever made it first, where the block fails because another process has meanwhile.
+
+    For folders whose name follows from their content, and which appear whole: the other one is as good.
+    """
+    try:
+        yield
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, whole or not at all. Raises ValueError for NaN and infinities, which JSON has not."""
     with replacing(path) as draft:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_scripts.fetch import cache_folder
-from data_scripts.files import progress, replacing
+from data_scripts.files import progress, replacing, unless_made
 from ulmfit_app.config import Direction, TokenSettings
 from ulmfit_app.errors import DataError
 from ulmfit_app.tokenizer import FAKE, PAD_ID, RULES_VERSION, SPECIALS, UNK_ID, tokenize_chunk, without_torch
@@ -142,18 +142,13 @@ def _tokenize_chunks(texts: Iterable[str], language: str) -> Iterator[tuple[list
 
 def _write_store(folder: Path, pieces: Iterable[np.ndarray], lengths: list[np.ndarray], words: Iterable[str]) -> None:
     """`pieces` is consumed before `lengths` and `words` are read, so that it may fill them."""
-    try:
-        with replacing(folder) as draft:
-            draft.mkdir()
-            with open(draft / "ids.bin", "wb") as file:
-                for piece in pieces:
-                    file.write(piece.astype(np.int32).tobytes())
-            np.save(draft / "offsets.npy", np.concatenate([[0], *lengths]).cumsum().astype(np.int64))
-            (draft / "vocab.json").write_text(json.dumps(list(words), ensure_ascii=False), encoding="utf-8")
-    except OSError:
-        # Runs side by side make the same at the same time: the name follows from the content, and the first one's is whole.
-        if not folder.is_dir():
-            raise
+    with unless_made(folder), replacing(folder) as draft:
+        draft.mkdir()
+        with open(draft / "ids.bin", "wb") as file:
+            for piece in pieces:
+                file.write(piece.astype(np.int32).tobytes())
+        np.save(draft / "offsets.npy", np.concatenate([[0], *lengths]).cumsum().astype(np.int64))
+        (draft / "vocab.json").write_text(json.dumps(list(words), ensure_ascii=False), encoding="utf-8")
 
 
 def tokenize(texts: Sequence[str], language: str = "en") -> Path:
