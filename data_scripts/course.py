@@ -33,15 +33,24 @@ def make(table: Positional[Path], out: Positional[Path]) -> None:
     generator = random.Random(2018)
     generator.shuffle(snippets)
     _write(out / "reviews.csv", ("text", "label"), snippets[:N_REVIEWS])
-    _write(out / "messy.csv", ("text", "label", "split"), _messy(snippets[N_REVIEWS : N_REVIEWS + N_MESSY], generator))
+    _write(
+        out / "messy.csv",
+        ("text", "label", "split"),
+        _messy(snippets[N_REVIEWS : N_REVIEWS + N_MESSY], generator),
+    )
 
 
-def _messy(snippets: list[tuple[str, str]], generator: random.Random) -> list[tuple[str, str, str]]:
+def _messy(
+    snippets: list[tuple[str, str]], generator: random.Random
+) -> list[tuple[str, str, str]]:
     test = [(*snippet, "test") for snippet in snippets[:N_TEST]]
     train = [(*snippet, "train") for snippet in snippets[N_TEST:]]
     other = {"neg": "pos", "pos": "neg"}
     leaked = [(text, label, "train") for text, label, _ in test[:COPIED]]
-    nearly = [(f"{text.capitalize()} !", label, "train") for text, label, _ in test[COPIED : COPIED + NEARLY_COPIED]]
+    nearly = [
+        (f"{text.capitalize()} !", label, "train")
+        for text, label, _ in test[COPIED : COPIED + NEARLY_COPIED]
+    ]
     contradicted = [(text, other[label], split) for text, label, split in train[:CONTRADICTED]]
     for i in range(CONTRADICTED, CONTRADICTED + SPELLED):
         text, label, split = train[i]

@@ -68,14 +68,20 @@ def documents(path: Path) -> Iterator[str]:
                 characters += len(text)
                 yield text
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        reason = (
+            (getattr(error, "strerror", None) or str(error) or type(error).__name__)
+            .splitlines()[0]
+            .rstrip(":")
+        )
         # With an errno it comes from the disk; without one from gzip or bz2, which say so of bad data.
         if getattr(error, "errno", None) is None:
             reason = f"it is no tar archive, or it is truncated or altered ({reason}). {EXPECTED}"
         where = getattr(error, "filename", None) or path
         raise DocumentError(f"{where} cannot be read: {reason}. {_next_command(path)}") from error
     if not seen:
-        raise DocumentError(f"{path} holds no text, only {empty:,} documents that are empty. {_next_command('PATH')}")
+        raise DocumentError(
+            f"{path} holds no text, only {empty:,} documents that are empty. {_next_command('PATH')}"
+        )
     log.info(
         f"{path}: {len(seen):,} documents of {characters:,} characters; "
         f"dropped {repeats:,} repeats and {empty:,} that are empty or nothing but a title."
@@ -95,7 +101,9 @@ def _texts(path: Path) -> Iterator[str]:
         for part in parts:
             with open(part, "rb") as file:
                 reader = _reader(part.name)
-                for name, content in [(str(part), file)] if reader else _shards_of_archive(file, part):
+                for name, content in (
+                    [(str(part), file)] if reader else _shards_of_archive(file, part)
+                ):
                     for text in (reader or _articles)(content, name):
                         yield text
                         bar.update(before + file.tell() - bar.n)
@@ -106,13 +114,17 @@ def _files_of_corpus(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise error  # os.walk leaves out what it cannot read, without a word
 
-    paths = (Path(root, name) for root, _, names in os.walk(folder, onerror=fail) for name in names)
+    paths = (
+        Path(root, name) for root, _, names in os.walk(folder, onerror=fail) for name in names
+    )
     files = sorted(path for path in paths if path.is_file() and not path.is_symlink())
     for kind in KINDS_IN_FOLDERS:
         if found := [file for file in files if kind.fullmatch(file.name)]:
             return found
     held = ", ".join(sorted(os.listdir(folder))[:8]) or "nothing"
-    raise DocumentError(f"{folder} holds no corpus. {EXPECTED}; found {held}. {_next_command('PATH')}")
+    raise DocumentError(
+        f"{folder} holds no corpus. {EXPECTED}; found {held}. {_next_command('PATH')}"
+    )
 
 
 def _shards_of_archive(compressed: IO[bytes], path: Path) -> Iterator[tuple[str, IO[bytes]]]:
@@ -139,7 +151,11 @@ def _shards_of_archive(compressed: IO[bytes], path: Path) -> Iterator[tuple[str,
 
 def _reader(name: str) -> Callable[[IO[bytes], str], Iterator[str]] | None:
     """What takes a file and its name for people, and yields its documents; None for a file that may be an archive."""
-    return _articles if SHARD.fullmatch(name) else {".csv": _rows, ".txt": _lines}.get(PurePath(name).suffix.lower())
+    return (
+        _articles
+        if SHARD.fullmatch(name)
+        else {".csv": _rows, ".txt": _lines}.get(PurePath(name).suffix.lower())
+    )
 
 
 def _lines(file: IO[bytes], name: str) -> Iterator[str]:
@@ -179,7 +195,9 @@ def _articles(file: IO[bytes], name: str) -> Iterator[str]:
         else:
             body.append(line)
     if body is not None:
-        raise DocumentError(f"{name}: no </doc> ends the article {title!r}, so a part is missing. {_next_command('PATH')}")
+        raise DocumentError(
+            f"{name}: no </doc> ends the article {title!r}, so a part is missing. {_next_command('PATH')}"
+        )
 
 
 def _title_and_text(line: str, name: str) -> tuple[str, str]:
@@ -207,7 +225,9 @@ def _rows(file: IO[bytes], name: str) -> Iterator[str]:
     try:
         yield from wikitext.articles(_lines(file, name))
     except csv.Error as error:
-        raise DocumentError(f"{name}: {error}. Write other texts to a .txt file, one document a line.") from error
+        raise DocumentError(
+            f"{name}: {error}. Write other texts to a .txt file, one document a line."
+        ) from error
 
 
 def corpus(path: Annotated[Path, arg(metavar="PATH")], /) -> Source:

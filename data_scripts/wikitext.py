@@ -15,7 +15,14 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from data_scripts.fetch import FetchError, Source, download_archive, run_script, unpacked, verify_published
+from data_scripts.fetch import (
+    FetchError,
+    Source,
+    download_archive,
+    run_script,
+    unpacked,
+    verify_published,
+)
 
 URL = "https://s3.amazonaws.com/fast-ai-nlp"
 # Bytes, and md5 of the first MiB, as fastai publishes them in fastai/data/download_checks.py (2.8.12). The rest is held by
@@ -27,7 +34,9 @@ PUBLISHED = {
 FILES = ("train.csv", "test.csv")
 
 
-def fetch(which: Annotated[Literal[2, 103], arg(metavar="{2,103}", help="Millions of words.")], /) -> Source:
+def fetch(
+    which: Annotated[Literal[2, 103], arg(metavar="{2,103}", help="Millions of words.")], /
+) -> Source:
     """WikiText-2 or WikiText-103, from the first of: the cache, fastai's URL.
 
     which: 2 or 103, millions of words.
@@ -55,7 +64,9 @@ def articles_folder(folder: Path) -> Path:
         if all((candidate / name).is_file() for name in FILES):
             return candidate
     held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-    raise FetchError(f"This is not fastai's WikiText: expected train.csv and test.csv in a folder, found {held}.")
+    raise FetchError(
+        f"This is not fastai's WikiText: expected train.csv and test.csv in a folder, found {held}."
+    )
 
 
 def articles(lines: Iterable[str]) -> Iterator[str]:
@@ -63,7 +74,9 @@ def articles(lines: Iterable[str]) -> Iterator[str]:
 
     Raises csv.Error, which names the line, for anything else.
     """
-    csv.field_size_limit(2**31 - 1)  # the csv module's own limit, 131,072 characters, is shorter than some articles
+    csv.field_size_limit(
+        2**31 - 1
+    )  # the csv module's own limit, 131,072 characters, is shorter than some articles
     reader = csv.reader(lines, strict=True)
     try:
         for row in reader:

@@ -30,7 +30,11 @@ def fetch(direction: Literal["forward", "backward"] = "forward") -> Source:
     try:
         return download_archive(url, name, origin, locate=weights_folder)
     except FetchError as error:
-        where, option = (" beside the forward model's FOLDER", " --bidirectional") if direction == "backward" else ("", "")
+        where, option = (
+            (" beside the forward model's FOLDER", " --bidirectional")
+            if direction == "backward"
+            else ("", "")
+        )
         advice = f"Get {url} by other means, extract it{where}, and run: python -m ulmfit_app.run imdb --pretrained FOLDER"
         advice += option
         raise type(error)(f"{error} {advice}") from error
@@ -42,7 +46,9 @@ def weights_folder(folder: Path) -> Path:
         if all(len(list(candidate.glob(pattern))) == 1 for pattern in ("*.pth", "*.pkl")):
             return candidate
     held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-    raise FetchError(f"These are not fastai's weights: expected one .pth and one .pkl in a folder, found {held}.")
+    raise FetchError(
+        f"These are not fastai's weights: expected one .pth and one .pkl in a folder, found {held}."
+    )
 
 
 def _describe(folder: Path) -> str:

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from ulmfit_app.config import TINY, DataSettings, ModelSettings
-from ulmfit_app.tokens import SPECIALS, TokenStore
+from ulmfit_app.text.rules import SPECIALS
+from ulmfit_app.text.store import TokenStore
 
 PRAISE = "great wonderful moving funny superb brilliant".split()
 BLAME = "dull boring awful clumsy tedious pointless".split()
@@ -35,7 +36,10 @@ def reviews(n: int, seed: int = 0) -> pd.DataFrame:
     rows = []
     for i in range(n):
         opinion = PRAISE if i % 2 else BLAME
-        words = [rng.choice(opinion if rng.random() < 0.25 else NEUTRAL) for _ in range(rng.randint(8, 40))]
+        words = [
+            rng.choice(opinion if rng.random() < 0.25 else NEUTRAL)
+            for _ in range(rng.randint(8, 40))
+        ]
         rows.append((" ".join(words) + f" {i}.", "pos" if i % 2 else "neg"))
     return pd.DataFrame(rows, columns=["review", "sentiment"])
 
@@ -51,7 +55,7 @@ def csv(tmp_path):
 @pytest.fixture
 def in_this_process(monkeypatch):
     """The trials of an experiment run in no processes of their own."""
-    from ulmfit_app import trials
+    from ulmfit_app.experiments import trials
 
     class Pool:
         def __init__(self, *_):

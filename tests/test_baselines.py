@@ -16,7 +16,8 @@ def reviews(n: int, n_classes: int = 2, seed: int = 0) -> tuple[list[str], np.nd
     truth = np.arange(n) % n_classes
     texts = [
         " ".join(
-            [f"word{generator.integers(300)}" for _ in range(12)] + [f"sign{label}" if generator.random() < 0.9 else ""]
+            [f"word{generator.integers(300)}" for _ in range(12)]
+            + [f"sign{label}" if generator.random() < 0.9 else ""]
         )
         for label in truth
     ]
@@ -45,24 +46,35 @@ def test_tfidf_is_the_same_twice():
 
 
 def test_a_class_that_train_lacks_gets_no_probability():
-    probabilities = tfidf_logistic_regression(["good", "bad"], np.array([0, 2]), ["good"], n_classes=3, seed=0)
+    probabilities = tfidf_logistic_regression(
+        ["good", "bad"], np.array([0, 2]), ["good"], n_classes=3, seed=0
+    )
     assert probabilities[0, 1] == 0 and probabilities[0].argmax() == 0
 
 
 def test_texts_that_share_no_word_still_give_a_baseline():
     names = [f"name{index}" for index in range(1000)]
     truth = np.array([0] * 700 + [1] * 300)
-    probabilities = tfidf_logistic_regression(names, truth, ["name0", "unseen"], n_classes=2, seed=0)
+    probabilities = tfidf_logistic_regression(
+        names, truth, ["name0", "unseen"], n_classes=2, seed=0
+    )
     assert (probabilities.argmax(axis=1) == 0).all()
 
 
-CHINESE = ["这部电影太好看了，值得再看一遍", "剧情太差了，浪费时间", "演员演得好，故事也好看", "太无聊了，差评"]
+CHINESE = [
+    "这部电影太好看了，值得再看一遍",
+    "剧情太差了，浪费时间",
+    "演员演得好，故事也好看",
+    "太无聊了，差评",
+]
 
 
 def test_in_chinese_characters_say_something_about_the_class():
     # None of them stands between two commas in train.
     texts, truth = ["真好看", "真差", "故事好看", "浪费了时间"], np.array([1, 0, 1, 0])
-    probabilities = tfidf_logistic_regression(CHINESE, truth, texts, n_classes=2, seed=0, language="zh")
+    probabilities = tfidf_logistic_regression(
+        CHINESE, truth, texts, n_classes=2, seed=0, language="zh"
+    )
     assert (probabilities.argmax(axis=1) == truth).all()
 
 
@@ -71,14 +83,18 @@ def test_in_chinese_the_features_are_characters_and_pairs_of_them():
         TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32),
         LogisticRegression(C=30, max_iter=1000, random_state=0),
     ).fit(CHINESE, [1, 0, 1, 0])
-    found = tfidf_logistic_regression(CHINESE, np.array([1, 0, 1, 0]), CHINESE, n_classes=2, seed=0, language="zh")
+    found = tfidf_logistic_regression(
+        CHINESE, np.array([1, 0, 1, 0]), CHINESE, n_classes=2, seed=0, language="zh"
+    )
     assert found == pytest.approx(reference.predict_proba(CHINESE))
 
 
 def test_single_characters_emoji_and_other_scripts_are_words():
     texts = ["👍", "👎", "好", "差", "a", "b"]
     truth = np.array([1, 0] * 3)
-    assert (tfidf_logistic_regression(texts, truth, texts, n_classes=2, seed=0).argmax(axis=1) == truth).all()
+    assert (
+        tfidf_logistic_regression(texts, truth, texts, n_classes=2, seed=0).argmax(axis=1) == truth
+    ).all()
 
 
 def test_no_text_is_judged_by_what_was_learned_from_it_or_its_group():
@@ -97,10 +113,14 @@ def test_no_text_is_judged_by_what_was_learned_from_it_or_its_group():
 def test_out_of_fold_probabilities_are_those_of_scikit_learns_cross_validation():
     texts, truth = reviews(200)
     model = make_pipeline(
-        TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32),
+        TfidfVectorizer(
+            token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32
+        ),
         LogisticRegression(C=30, max_iter=1000, random_state=3),
     )
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=3)
     groups = np.arange(200) // 2
-    expected = cross_val_predict(model, texts, truth, groups=groups, cv=folds, method="predict_proba")
+    expected = cross_val_predict(
+        model, texts, truth, groups=groups, cv=folds, method="predict_proba"
+    )
     assert out_of_fold(texts, truth, 2, groups, seed=3) == pytest.approx(expected, abs=1e-6)

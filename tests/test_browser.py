@@ -43,15 +43,30 @@ document.querySelector("iframe").addEventListener("load", ({target}) => {
 
 def chromium(page: Path, *options: str) -> str:
     with tempfile.TemporaryDirectory() as profile:
-        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
-        command += ["--virtual-time-budget=5000", f"--user-data-dir={profile}", *options, page.as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        command = [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--allow-file-access-from-files",
+        ]
+        command += [
+            "--virtual-time-budget=5000",
+            f"--user-data-dir={profile}",
+            *options,
+            page.as_uri(),
+        ]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=True
+        ).stdout
 
 
 def read(folder: Path, actions: str, width: int = 1280, *options: str):
     """What the expression `actions` is worth in the report of a folder, in a frame so many pixels wide."""
     frame = folder / "frame.html"
-    frame.write_text(FRAME.replace("WIDTH", str(width)).replace("ACTIONS", actions), encoding="utf-8")
+    frame.write_text(
+        FRAME.replace("WIDTH", str(width)).replace("ACTIONS", actions), encoding="utf-8"
+    )
     dom = chromium(frame, f"--window-size={max(width, 500)},1600", "--dump-dom", *options)
     return json.loads(re.search("<pre>(.*)</pre>", dom, flags=re.DOTALL)[1])
 
@@ -60,13 +75,24 @@ def read(folder: Path, actions: str, width: int = 1280, *options: str):
 def report(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
     """A report of six classes with long Chinese and English names, and its errors in their order."""
     folder = tmp_path_factory.mktemp("report")
-    labels = ("好评", "差评", "a category with a rather long name", "d", "e_with_no_space_to_break_at_" * 3, "f")
-    predictions = table(n=400, labels=labels, text="看完这部电影 http://example.org/" + "long" * 40)
+    labels = (
+        "好评",
+        "差评",
+        "a category with a rather long name",
+        "d",
+        "e_with_no_space_to_break_at_" * 3,
+        "f",
+    )
+    predictions = table(
+        n=400, labels=labels, text="看完这部电影 http://example.org/" + "long" * 40
+    )
     predictions["source"] = np.array(["mail", "web", "telephone"])[np.arange(400) % 3]
     errors = predictions[predictions["label"] != predictions["predicted"]]
     row = int(errors["confidence"].idxmax())
     text = f'<p class="how">why</p><p style="white-space: pre-wrap"><b style="background: #1f77b4">{"x" * 300}</b></p>'
-    write_report(folder, predictions, baselines(predictions), histories(), FACTS, explanations={row: text})
+    write_report(
+        folder, predictions, baselines(predictions), histories(), FACTS, explanations={row: text}
+    )
     return folder, errors.sort_values("confidence", ascending=False, kind="stable")
 
 
@@ -77,12 +103,20 @@ def test_nothing_sticks_out_at_the_side_and_there_is_something_to_see(report, wi
     needed, there, pictures = read(folder, f"[root.scrollWidth, root.clientWidth, {drawn}]", width)
     assert needed <= there <= width and pictures == 7
     shot = folder / f"{width}.png"
-    chromium(folder / "frame.html", f"--window-size={max(width, 500)},1600", f"--screenshot={shot}", "--hide-scrollbars")
+    chromium(
+        folder / "frame.html",
+        f"--window-size={max(width, 500)},1600",
+        f"--screenshot={shot}",
+        "--hide-scrollbars",
+    )
     seen = matplotlib.image.imread(shot)[..., :3]
     assert seen.shape[:2] == (1600, max(width, 500))
     # Neither blank nor one colour: text and figures from the top to the bottom, and nothing beside the frame.
     inked = (seen < 0.9).any(axis=2)
-    assert all(part.any() for part in np.array_split(inked[:, :width], 8)) and not inked[:, width:].any()
+    assert (
+        all(part.any() for part in np.array_split(inked[:, :width], 8))
+        and not inked[:, width:].any()
+    )
 
 
 def test_the_first_errors_are_shown_and_more_on_demand(report):
@@ -95,7 +129,12 @@ def test_errors_are_filtered_by_both_classes_and_by_their_words(report):
     folder, errors = report
     kinds = errors.groupby(["label", "predicted"]).size().sort_values()
     label, predicted = kinds.index[-1]
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(c.removeprefix("p_") for c in errors if c.startswith("p_")))}
+    numbers = {
+        name: i
+        for i, name in enumerate(
+            dict.fromkeys(c.removeprefix("p_") for c in errors if c.startswith("p_"))
+        )
+    }
     by_class, by_words, none, said = read(
         folder,
         f"""[
@@ -108,7 +147,10 @@ def test_errors_are_filtered_by_both_classes_and_by_their_words(report):
     wanted = errors[(errors["label"] == label) & (errors["predicted"] == predicted)]
     assert by_class == wanted.index[:20].tolist() and 1 < len(by_class) < len(errors)
     texts = errors["text"].str.lower()
-    assert by_words == errors.index[texts.str.contains("ng 7", regex=False)].tolist()[:20] and by_words
+    assert (
+        by_words == errors.index[texts.str.contains("ng 7", regex=False)].tolist()[:20]
+        and by_words
+    )
     assert none == [] and said == "0 of 0 shown"
 
 
@@ -128,7 +170,9 @@ def test_errors_are_sorted_by_confidence_length_and_row(report):
 def test_a_script_in_a_text_never_runs_whatever_the_page_says(report, tmp_path):
     folder, _ = report
     html = (folder / "report.html").read_text("utf-8")
-    smuggled = "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
+    smuggled = (
+        "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
+    )
     (tmp_path / "report.html").write_text(html.replace("<h1>", f"{smuggled}<h1>", 1), "utf-8")
     assert read(tmp_path, "[page.title, rows().length]") == ["ULMFiT on reviews.csv", 20]
 
@@ -144,6 +188,8 @@ def test_without_the_policys_leave_all_errors_are_shown(report, tmp_path):
 
 def test_it_prints_on_pages_of_a_few_sheets(report):
     folder, _ = report
-    chromium(folder / "report.html", f"--print-to-pdf={folder / 'report.pdf'}", "--no-pdf-header-footer")
+    chromium(
+        folder / "report.html", f"--print-to-pdf={folder / 'report.pdf'}", "--no-pdf-header-footer"
+    )
     pages = len(re.findall(rb"/Type\s*/Page\b", (folder / "report.pdf").read_bytes()))
     assert 5 <= pages <= 20

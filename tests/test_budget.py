@@ -3,16 +3,18 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from ulmfit_app.budget import planned_tokens, select
 from ulmfit_app.config import LAPTOP
-from ulmfit_app.recipes import PUBLISHED, WEAK_START
+from ulmfit_app.pipeline.selection import planned_tokens, select
+from ulmfit_app.training.recipes import PUBLISHED, WEAK_START
 
 
 @pytest.fixture
 def table() -> pd.DataFrame:
     """400 texts of about 100 tokens in two classes: 150 to train on, 50 to test, 200 unlabelled."""
     splits = ["train"] * 150 + ["test"] * 50 + ["unlabelled"] * 200
-    labels = [("pos", "neg")[i % 2] if split != "unlabelled" else "" for i, split in enumerate(splits)]
+    labels = [
+        ("pos", "neg")[i % 2] if split != "unlabelled" else "" for i, split in enumerate(splits)
+    ]
     return pd.DataFrame({"text": ["x" * 445] * 400, "label": labels, "split": splits})
 
 
@@ -36,7 +38,9 @@ def test_training_texts_beyond_the_classifiers_bound_are_unlabelled_ones(table):
     counts = selection.split.value_counts()
     assert counts["train"] == 60 * 100 // planned_tokens(table["text"])[0]
     assert counts["train"] + counts["unlabelled"] == 350
-    assert table["label"][selection.split == "train"].value_counts().nunique() == 1, "the classes keep their shares"
+    assert table["label"][selection.split == "train"].value_counts().nunique() == 1, (
+        "the classes keep their shares"
+    )
 
 
 def test_texts_beyond_the_language_models_bound_are_not_read(table):
@@ -47,9 +51,13 @@ def test_texts_beyond_the_language_models_bound_are_not_read(table):
     assert not selection.read[selection.split.isin(["valid", "test", ""])].any()
 
 
-def test_the_language_model_reads_a_part_of_the_classifiers_texts_where_there_is_no_time_for_all(table):
+def test_the_language_model_reads_a_part_of_the_classifiers_texts_where_there_is_no_time_for_all(
+    table,
+):
     selection = select(table, settings(lm_tokens=5_000), WEAK_START)
-    assert (selection.split == "train").sum() == 150 and (selection.split == "unlabelled").sum() == 0
+    assert (selection.split == "train").sum() == 150 and (
+        selection.split == "unlabelled"
+    ).sum() == 0
     assert 4_000 < planned_tokens(table["text"])[selection.read].sum() <= 5_000
     assert select(table, settings(lm_tokens=1), WEAK_START).read.sum() == 1
 
@@ -66,7 +74,9 @@ def test_the_language_model_reads_test_texts_only_where_asked_to_and_the_notes_s
     asked = settings(lm_tokens=20_000, test_texts=True)
     assert asked.lm.splits == ["train", "test", "unlabelled"]
     selection = select(table, asked, WEAK_START)
-    assert "learns from the 50 texts of the test split too, not from their labels" in " ".join(selection.notes)
+    assert "learns from the 50 texts of the test split too, not from their labels" in " ".join(
+        selection.notes
+    )
     seen = planned_tokens(table["text"])[selection.read].sum()
     assert 19_000 < seen <= 20_000, "they count"
 

@@ -10,11 +10,19 @@ import torch
 
 from data_scripts import files
 from data_scripts.files import sha256_of
-from ulmfit_app.bundle import Bundle, _seal, load_bundle, load_weights, save_bundle, save_temperature, unique_tensors
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import BundleError
-from ulmfit_app.language_model import build
-from ulmfit_app.tokens import SPECIALS
+from ulmfit_app.models.awd_lstm import build
+from ulmfit_app.models.bundle import (
+    Bundle,
+    _seal,
+    load_bundle,
+    load_weights,
+    save_bundle,
+    save_temperature,
+    unique_tensors,
+)
+from ulmfit_app.text.rules import SPECIALS
 
 SHAPE = ModelSettings(emb_sz=16, n_hid=24, n_layers=2)
 VOCAB = [*SPECIALS, "film", "ünïcödé", "a\nb", "▁", "…", '"', "🙂"]
@@ -93,14 +101,23 @@ def test_a_loaded_model_has_the_saved_weights(folder):
 
 def test_tied_weights_stay_tied_and_are_stored_once(folder):
     model = loaded_model(folder)
-    names = [name for name, value in model.state_dict().items() if value.shape == (len(VOCAB), SHAPE.emb_sz)]
+    names = [
+        name
+        for name, value in model.state_dict().items()
+        if value.shape == (len(VOCAB), SHAPE.emb_sz)
+    ]
     assert len(names) > 1
     assert model[0].encoder.weight.data_ptr() == model[1].decoder.weight.data_ptr()
     assert len([name for name in names if name in unique_tensors(model)]) == 1
 
 
 def test_a_loaded_bundle_says_what_was_saved(tmp_path):
-    bundle = described(kind="classifier", language="de", labels=["très bon", "x,\ny"], about={"accuracy": 0.5, "of": ["ü"]})
+    bundle = described(
+        kind="classifier",
+        language="de",
+        labels=["très bon", "x,\ny"],
+        about={"accuracy": 0.5, "of": ["ü"]},
+    )
     save_bundle(tmp_path, made_model(), bundle)
     loaded = load_bundle(tmp_path, "classifier")
     assert loaded.weights.parent == tmp_path
@@ -113,7 +130,9 @@ def test_a_bundle_keeps_its_direction(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "value"), [("direction", "forward"), ("temperature", 1.0)])
-def test_a_bundle_from_before_directions_and_temperatures_is_forward_and_of_temperature_one(folder, name, value):
+def test_a_bundle_from_before_directions_and_temperatures_is_forward_and_of_temperature_one(
+    folder, name, value
+):
     path = folder / "bundle.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found.pop(name) == value
@@ -122,7 +141,9 @@ def test_a_bundle_from_before_directions_and_temperatures_is_forward_and_of_temp
 
 
 def test_a_temperature_is_put_into_a_bundle_and_changes_nothing_else(tmp_path):
-    bundle = described(kind="classifier", labels=["a", "b"], about={"of": ["ü"]}, direction="backward")
+    bundle = described(
+        kind="classifier", labels=["a", "b"], about={"of": ["ü"]}, direction="backward"
+    )
     save_bundle(tmp_path, made_model(), bundle)
     before = sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.glob("*-*"))
     save_temperature(tmp_path, 1.25)
@@ -167,7 +188,9 @@ def test_the_hashes_are_those_of_the_files(folder):
 # ------------------------------------------------------------------------------------------------- what is not accepted
 def test_a_permuted_vocabulary_is_refused(folder):
     path = file_of(folder, "vocab")
-    path.write_text(json.dumps([*VOCAB[:-2], VOCAB[-1], VOCAB[-2]], ensure_ascii=False), encoding="utf-8")
+    path.write_text(
+        json.dumps([*VOCAB[:-2], VOCAB[-1], VOCAB[-2]], ensure_ascii=False), encoding="utf-8"
+    )
     with pytest.raises(BundleError, match=r"vocab-.*was altered or damaged.*Train it again"):
         load_bundle(folder, KIND)
 
@@ -190,13 +213,17 @@ def test_truncated_weights_are_refused(folder):
 
 
 def test_a_model_of_another_kind_is_refused(folder):
-    with pytest.raises(BundleError, match="holds a language model, but a classifier is needed here"):
+    with pytest.raises(
+        BundleError, match="holds a language model, but a classifier is needed here"
+    ):
         load_bundle(folder, "classifier")
 
 
 def test_a_bundle_of_another_format_is_refused(folder):
     edit(folder, format=99)
-    with pytest.raises(BundleError, match="has format 99, this version reads format 1. Train the model again"):
+    with pytest.raises(
+        BundleError, match="has format 99, this version reads format 1. Train the model again"
+    ):
         load_bundle(folder, KIND)
 
 
@@ -225,7 +252,17 @@ def test_a_description_cannot_lead_out_of_its_folder(folder, name):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", '"text"', "{}", '{"format": 1}', '{"format": 1, "kind": "language model"}', "\ufffd\x00"],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '"text"',
+        "{}",
+        '{"format": 1}',
+        '{"format": 1, "kind": "language model"}',
+        "\ufffd\x00",
+    ],
 )
 def test_a_description_that_is_none_is_refused(folder, text):
     (folder / "bundle.json").write_text(text, encoding="utf-8")
@@ -258,7 +295,11 @@ def test_latin_1_in_a_description_is_refused(folder):
         load_bundle(folder, KIND)
 
 
-@pytest.mark.parametrize("shape", [ModelSettings(16, 32, 2), ModelSettings(16, 24, 3), ModelSettings(16, 24, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [ModelSettings(16, 32, 2), ModelSettings(16, 24, 3), ModelSettings(16, 24, 1)],
+    ids=str,
+)
 def test_weights_of_another_shape_are_refused(folder, shape):
     with pytest.raises(BundleError, match="does not fit the language model it is loaded for"):
         load_weights(load_bundle(folder, KIND), made_model(shape=shape))
@@ -309,7 +350,9 @@ def test_a_disk_full_at_any_rename_leaves_the_old_model(folder, monkeypatch, ren
     assert len(done) == renames
     assert load_bundle(folder, KIND).vocab == VOCAB
     assert equal(loaded_model(folder), made_model())
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")], "no drafts are left"
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")], (
+        "no drafts are left"
+    )
 
 
 @pytest.mark.parametrize("method", ["write_bytes", "write_text"])

@@ -27,7 +27,9 @@ from ulmfit_app.evaluation.calibration import (
 from ulmfit_app.evaluation.metrics import expected_calibration_error
 
 
-def drawn(n: int = 2000, n_classes: int = 4, sharpened: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def drawn(
+    n: int = 2000, n_classes: int = 4, sharpened: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities whose true classes are drawn from them, then sharpened: the right temperature is about `sharpened`."""
     generator = np.random.default_rng(seed)
     logits = 2 * generator.normal(size=(n, n_classes))
@@ -57,7 +59,9 @@ def calibrated_by_sklearn(validation, truth, probabilities):
     if "temperature" not in inspect.getsource(sklearn_calibration):
         pytest.skip("this scikit-learn has no temperature scaling")
     model = frozen.FrozenEstimator(Given(validation.shape[1]).fit(validation, truth))
-    fitted = sklearn_calibration.CalibratedClassifierCV(model, method="temperature", ensemble=False).fit(validation, truth)
+    fitted = sklearn_calibration.CalibratedClassifierCV(
+        model, method="temperature", ensemble=False
+    ).fit(validation, truth)
     return fitted.predict_proba(probabilities)
 
 
@@ -94,7 +98,9 @@ def test_at_the_temperature_confidence_is_what_is_found():
     probabilities, truth = drawn(sharpened=2)
     temperature, _ = fit_temperature(probabilities, truth)
     logits, after = np.log(probabilities), tempered(probabilities, temperature)
-    assert logits[np.arange(len(truth)), truth].mean() == pytest.approx((after * logits).sum(axis=1).mean(), abs=1e-6)
+    assert logits[np.arange(len(truth)), truth].mean() == pytest.approx(
+        (after * logits).sum(axis=1).mean(), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("n_classes", [2, 4, 50])
@@ -136,7 +142,9 @@ def test_overconfidence_is_a_temperature_above_one_and_calibrating_takes_its_err
         ([1, 0, 1, 0], "no more probable than others"),
     ],
 )
-def test_where_log_loss_has_no_lowest_point_the_temperature_stays_one_and_the_reason_is_said(truth, words):
+def test_where_log_loss_has_no_lowest_point_the_temperature_stays_one_and_the_reason_is_said(
+    truth, words
+):
     probabilities = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4], [0.2, 0.8]])
     temperature, reason = fit_temperature(probabilities, np.array(truth))
     assert temperature == 1 and words in reason
@@ -149,7 +157,9 @@ def test_a_temperature_is_left_at_one_as_often_as_the_test_promises_and_its_p_va
     assert 180 <= len(kept) <= 199, "19 of 20 where 1 is right"
 
     probabilities, truth = drawn(n=100, sharpened=1.15, seed=1)
-    best = minimize_scalar(lambda t: log_loss(truth, tempered(probabilities, t)), bounds=(0.1, 10), method="bounded")
+    best = minimize_scalar(
+        lambda t: log_loss(truth, tempered(probabilities, t)), bounds=(0.1, 10), method="bounded"
+    )
     ratio = 2 * 100 * (log_loss(truth, probabilities) - best.fun)
     _, reason = fit_temperature(probabilities, truth)
     assert f"(the best is {best.x:.3g}, p = {chi2.sf(ratio, 1):.2g})" in reason
@@ -214,7 +224,10 @@ def test_answers_from_a_threshold_on_stand_with_their_intervals():
     members = probabilities.max(axis=1) >= 0.8
     wrong = int((probabilities[members].argmax(axis=1) != truth[members]).sum())
     assert (found["n"], found["wrong"]) == (members.sum(), wrong)
-    for share, counts in (("error", (wrong, int(members.sum()))), ("coverage", (int(members.sum()), 500))):
+    for share, counts in (
+        ("error", (wrong, int(members.sum()))),
+        ("coverage", (int(members.sum()), 500)),
+    ):
         expected = binomtest(*counts).proportion_ci(method="wilson")
         assert found[share] == counts[0] / counts[1]
         assert found[f"{share}_ci95"] == pytest.approx([expected.low, expected.high], abs=1e-9)
@@ -222,13 +235,20 @@ def test_answers_from_a_threshold_on_stand_with_their_intervals():
 
 def test_no_answer_has_no_error_and_says_why():
     found = answered(np.array([[0.6, 0.4]]), np.array([0]), 0.9)
-    assert (found["n"], found["coverage"], found["error"], found["error_ci95"]) == (0, 0, None, None)
+    assert (found["n"], found["coverage"], found["error"], found["error_ci95"]) == (
+        0,
+        0,
+        None,
+        None,
+    )
     assert found["undefined"] == "no text has so high a confidence"
 
 
 # ------------------------------------------------------------------------------------------------------------- in a report
 @pytest.mark.parametrize("n", [1, 30, 400])
-def test_the_calibration_error_by_chance_is_that_of_the_binomial_where_all_confidences_are_equal(n):
+def test_the_calibration_error_by_chance_is_that_of_the_binomial_where_all_confidences_are_equal(
+    n,
+):
     outcomes = np.arange(n + 1)
     errors = np.abs(outcomes / n - 0.8)
     order = errors.argsort()
@@ -242,14 +262,21 @@ def report_of(n: int, n_validation: int, n_classes: int = 3, truth=None):
     validation, of_validation = drawn(n_validation, n_classes, sharpened=2)
     temperature, _ = fit_temperature(validation, of_validation)
     calibration = Calibration(temperature, probabilities, validation, of_validation)
-    return before_and_after(calibration, tempered(probabilities, temperature), of_test if truth is None else truth)
+    return before_and_after(
+        calibration, tempered(probabilities, temperature), of_test if truth is None else truth
+    )
 
 
 def test_before_and_after_differ_in_all_but_the_accuracy():
     found = report_of(2000, 1000)
     before, after = found["before"], found["after"]
     assert before["accuracy"] == after["accuracy"]
-    for key in ("log_loss", "brier_score", "expected_calibration_error", "expected_calibration_error_equal_mass"):
+    for key in (
+        "log_loss",
+        "brier_score",
+        "expected_calibration_error",
+        "expected_calibration_error_equal_mass",
+    ):
         assert after[key] < before[key]
     assert "temperature_undefined" not in found and found["n_validation"] == 1000
     assert [one["wanted_error"] for one in found["thresholds"]] == list(WANTED_ERRORS)
@@ -266,12 +293,18 @@ def test_what_is_undefined_is_said_and_never_nan():
         json.dumps(found, allow_nan=False)
         assert all("takes" in one["undefined"] for one in found["thresholds"])
     json.dumps(report_of(50, 500, truth=np.zeros(50, dtype=int)), allow_nan=False)
-    assert "each of them is given its class" in report_of(20, 1, n_classes=2)["temperature_undefined"]
+    assert (
+        "each of them is given its class" in report_of(20, 1, n_classes=2)["temperature_undefined"]
+    )
 
 
 def test_what_the_tested_texts_cannot_tell_is_said_in_sentences():
     labels = [f"c{index}" for index in range(9)]
     assert undefined(np.arange(50) % 9, labels) == []
     assert "calibration errors are mostly chance" in undefined(np.arange(14) % 9, labels)[0]
-    assert "All tested texts are of the class “c0”" in undefined(np.zeros(50, dtype=int), labels)[0]
-    assert "of 7 of the 9 classes (c2, c3, c4, c5, c6, …)" in undefined(np.arange(50) % 2, labels)[0]
+    assert (
+        "All tested texts are of the class “c0”" in undefined(np.zeros(50, dtype=int), labels)[0]
+    )
+    assert (
+        "of 7 of the 9 classes (c2, c3, c4, c5, c6, …)" in undefined(np.arange(50) % 2, labels)[0]
+    )

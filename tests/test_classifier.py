@@ -8,16 +8,17 @@ from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config
 from fastai.text.models.core import get_text_classifier, masked_concat_pool
 
 from tests.conftest import made_store
-from ulmfit_app import classifier
-from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
-from ulmfit_app.classifier import build_classifier, choose_plan
 from ulmfit_app.config import ClassifierSettings, ModelSettings
 from ulmfit_app.errors import BundleError, SettingError
-from ulmfit_app.hardware import MixedPrecision
-from ulmfit_app.language_model import build, shaped
-from ulmfit_app.recipes import PLANS, PUBLISHED, epochs_of
-from ulmfit_app.tokens import PAD_ID
-from ulmfit_app.training import _freeze, prepare
+from ulmfit_app.models.awd_lstm import build, shaped
+from ulmfit_app.models.awd_lstm_classifier import build_classifier
+from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.text.rules import PAD_ID
+from ulmfit_app.training import classifier
+from ulmfit_app.training.classifier import choose_plan
+from ulmfit_app.training.loop import _freeze, prepare
+from ulmfit_app.training.precision import MixedPrecision
+from ulmfit_app.training.recipes import PLANS, PUBLISHED, epochs_of
 
 SHAPE = ModelSettings(emb_sz=16, n_hid=24, n_layers=2)
 WORDS = 60
@@ -53,7 +54,9 @@ def probabilities(model, x):
 def test_a_single_text_gets_fastais_probabilities(pair):
     plain, ours = pair
     for text in texts(1, 71, 72, 73, 300):
-        assert torch.allclose(probabilities(ours, text[None]), probabilities(plain, text[None]), atol=1e-6)
+        assert torch.allclose(
+            probabilities(ours, text[None]), probabilities(plain, text[None]), atol=1e-6
+        )
 
 
 def test_a_texts_probabilities_do_not_depend_on_its_batch(pair):
@@ -68,7 +71,9 @@ def test_plain_fastais_probabilities_depend_on_the_batch(pair):
     """The defect that ours mends: fastai's own padding, texts in the order they come (fastai#3379)."""
     plain, _ = pair
     batch = texts(5, 300, 72, 71, 150, 1)
-    rows = torch.stack([pad_chunk(TensorText(text), seq_len=72, pad_len=300) for text in batch]).as_subclass(torch.Tensor)
+    rows = torch.stack(
+        [pad_chunk(TensorText(text), seq_len=72, pad_len=300) for text in batch]
+    ).as_subclass(torch.Tensor)
     together = probabilities(plain, rows)
     alone = torch.cat([probabilities(plain, text[None]) for text in batch])
     assert (together - alone).abs().max() > 0.01
@@ -116,14 +121,16 @@ def saved_language_model(folder, vocab, shape=SHAPE):
 def make_learner(lm, store, plan=PUBLISHED):
     rows, labels = np.arange(len(store)), np.arange(len(store)) % 2
     settings = ClassifierSettings(batch_size=4)
-    return classifier.learner(store, (rows, labels), (rows, labels), 2, lm, plan, settings, "fp32", seed=1)
+    return classifier.learner(
+        store, (rows, labels), (rows, labels), 2, lm, plan, settings, "fp32", seed=1
+    )
 
 
 def test_the_classifiers_encoder_is_the_language_models(tmp_path):
     store = made_store([5, 9, 12, 30])
     lm = saved_language_model(tmp_path, store.words)
     source = build(store.words, SHAPE, 1.0)
-    from ulmfit_app.bundle import load_weights
+    from ulmfit_app.models.bundle import load_weights
 
     load_weights(lm, source)
     learn = make_learner(lm, store)
@@ -134,7 +141,9 @@ def test_the_classifiers_encoder_is_the_language_models(tmp_path):
 def test_a_classifier_without_dropout_learns_and_is_loaded_again(tmp_path):
     """fastai's head has other names of weights at a dropout of 0."""
     store = made_store([5, 9, 12, 30])
-    learn = make_learner(saved_language_model(tmp_path, store.words), store, replace(PUBLISHED, drop_mult=0.0))
+    learn = make_learner(
+        saved_language_model(tmp_path, store.words), store, replace(PUBLISHED, drop_mult=0.0)
+    )
     encoder, x = learn.model[0].train(), padded(texts(5, 30))
     assert torch.equal(encoder(x)[0], encoder(x)[0]), "the encoder drops nothing"
     build_classifier(len(store.words), 2, SHAPE).load_state_dict(learn.model.state_dict())
@@ -166,12 +175,20 @@ def test_unfreezing_adds_one_group_a_phase(tmp_path):
 
 def test_chain_thaw_lets_the_head_learn_then_each_lower_group_alone_then_all(tmp_path):
     store = made_store([5, 9, 12, 30])
-    learn = make_learner(saved_language_model(tmp_path, store.words, replace(SHAPE, n_layers=3)), store)
+    learn = make_learner(
+        saved_language_model(tmp_path, store.words, replace(SHAPE, n_layers=3)), store
+    )
     learn.create_opt()
     learning = []
     for phase in PLANS["chain-thaw"].phases:
         _freeze(learn, phase)
-        learning.append([i for i, group in enumerate(learn.opt.param_lists) if any(p.requires_grad for p in group)])
+        learning.append(
+            [
+                i
+                for i, group in enumerate(learn.opt.param_lists)
+                if any(p.requires_grad for p in group)
+            ]
+        )
     assert learning == [[4], [0], [1], [2], [3], [0, 1, 2, 3, 4]]
 
 
@@ -179,7 +196,9 @@ def test_epochs_that_were_asked_for_are_the_plans_and_fewer_than_its_phases_are_
     for passes, name in ((None, "published"), (2, "full-discr"), (100, "full-discr")):
         plan, reason = choose_plan(ClassifierSettings(epochs=9), strong_start=True, passes=passes)
         assert (plan.name, epochs_of(plan)) == (name, 9) and "9 epochs were asked for" in reason
-    with pytest.raises(SettingError, match="--classifier.epochs 2: The plan 'published' has 4 phases"):
+    with pytest.raises(
+        SettingError, match="--classifier.epochs 2: The plan 'published' has 4 phases"
+    ):
         choose_plan(ClassifierSettings(epochs=2), strong_start=True)
 
 
@@ -189,30 +208,50 @@ def test_texts_in_the_other_direction_than_the_encoder_reads_are_refused(tmp_pat
     bundle = saved_language_model(tmp_path, store.words)
     if backward == "model":
         bundle = replace(bundle, direction="backward")
-    with pytest.raises(BundleError, match=r"The language model learned to read (forward|backward), but is to read"):
+    with pytest.raises(
+        BundleError, match=r"The language model learned to read (forward|backward), but is to read"
+    ):
         make_learner(bundle, store.backward() if backward == "texts" else store)
 
 
 def test_the_plan_follows_the_strength_of_the_start():
     assert choose_plan(ClassifierSettings(), strong_start=True)[0].name == "published"
     assert choose_plan(ClassifierSettings(), strong_start=False)[0].name == "weak-start"
-    assert choose_plan(ClassifierSettings(plan="published"), strong_start=False)[0].name == "published"
+    assert (
+        choose_plan(ClassifierSettings(plan="published"), strong_start=False)[0].name
+        == "published"
+    )
 
 
-@pytest.mark.parametrize(("passes", "name", "epochs"), [(None, "published", 5), (1.8, "brief", 1), (1e3, "full-discr", 10)])
-def test_where_time_is_bounded_a_strong_start_learns_in_all_groups_at_once_as_long_as_there_is_time(passes, name, epochs):
-    plan, reason = choose_plan(ClassifierSettings(), strong_start=True, passes=passes, n_texts=5_000)
+@pytest.mark.parametrize(
+    ("passes", "name", "epochs"),
+    [(None, "published", 5), (1.8, "brief", 1), (1e3, "full-discr", 10)],
+)
+def test_where_time_is_bounded_a_strong_start_learns_in_all_groups_at_once_as_long_as_there_is_time(
+    passes, name, epochs
+):
+    plan, reason = choose_plan(
+        ClassifierSettings(), strong_start=True, passes=passes, n_texts=5_000
+    )
     assert (plan.name, epochs_of(plan)) == (name, epochs)
-    assert passes is None or f"{passes:.1f} passes over the labels: '{name}', epochs: {epochs}." in reason
+    assert (
+        passes is None
+        or f"{passes:.1f} passes over the labels: '{name}', epochs: {epochs}." in reason
+    )
 
 
 def test_the_plan_of_few_labels_is_longer_and_says_so():
     plan, reason = choose_plan(ClassifierSettings(), strong_start=True, passes=None, n_texts=100)
     assert (plan.name, epochs_of(plan)) == ("published", 13) and "each is read 13 times" in reason
-    assert choose_plan(ClassifierSettings(plan="published"), strong_start=True, n_texts=100)[0] == PUBLISHED
+    assert (
+        choose_plan(ClassifierSettings(plan="published"), strong_start=True, n_texts=100)[0]
+        == PUBLISHED
+    )
 
 
-def test_mixed_precision_is_fastais_callback_on_a_gpu_and_works_on_a_cpu_too(tmp_path, monkeypatch):
+def test_mixed_precision_is_fastais_callback_on_a_gpu_and_works_on_a_cpu_too(
+    tmp_path, monkeypatch
+):
     """The CUDA branch with a mock: no GPU is needed to see which callback is added, and what it would enter."""
     store = made_store([5, 9, 12, 30])
     learn = make_learner(saved_language_model(tmp_path, store.words), store)
@@ -225,7 +264,9 @@ def test_mixed_precision_is_fastais_callback_on_a_gpu_and_works_on_a_cpu_too(tmp
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     learn = prepare(make_learner(load_bundle(tmp_path, "language model"), store), "auto")
     seen = []
-    learn.model[1].layers.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    learn.model[1].layers.register_forward_hook(
+        lambda *_: seen.append(torch.is_autocast_enabled("cpu"))
+    )
     with learn.no_logging(), learn.no_bar():
         learn.fit(1)
     assert seen

@@ -41,7 +41,17 @@ def test_a_file_that_cannot_be_used_is_told_in_one_message(tmp_path, capsys, con
     if content is not None:
         path.write_bytes(content)
     code, message = fails(
-        capsys, "run", path, "--preset", "tiny", "--text", "review", "--label", "sentiment", "--out", tmp_path / "r"
+        capsys,
+        "run",
+        path,
+        "--preset",
+        "tiny",
+        "--text",
+        "review",
+        "--label",
+        "sentiment",
+        "--out",
+        tmp_path / "r",
     )
     assert code == 3
     assert words in message
@@ -89,7 +99,15 @@ def test_predict_wants_texts_or_a_file(tmp_path, capsys):
 def test_a_pretrained_folder_that_is_not_there_is_a_model_error(tmp_path, capsys):
     reviews(60).to_csv(tmp_path / "r.csv", index=False)
     code, message = fails(
-        capsys, "run", tmp_path / "r.csv", "--preset", "tiny", "--pretrained", tmp_path / "none", "--out", tmp_path / "o"
+        capsys,
+        "run",
+        tmp_path / "r.csv",
+        "--preset",
+        "tiny",
+        "--pretrained",
+        tmp_path / "none",
+        "--out",
+        tmp_path / "o",
     )
     assert code == 4 and "wt103, none, or a folder" in message
 
@@ -97,14 +115,32 @@ def test_a_pretrained_folder_that_is_not_there_is_a_model_error(tmp_path, capsys
 def test_a_language_without_a_tokenizer_is_a_setting_error(tmp_path, capsys):
     reviews(60).to_csv(tmp_path / "r.csv", index=False)
     code, message = fails(
-        capsys, "run", tmp_path / "r.csv", "--preset", "tiny", "--tokens.language", "qq", "--out", tmp_path / "o"
+        capsys,
+        "run",
+        tmp_path / "r.csv",
+        "--preset",
+        "tiny",
+        "--tokens.language",
+        "qq",
+        "--out",
+        tmp_path / "o",
     )
     assert code == 2 and "--tokens.language" in message
 
 
 def test_an_archive_that_is_none_has_an_exit_code_of_its_own(tmp_path, capsys):
     (tmp_path / "imdb.tgz").write_bytes(b"\x1f\x8b broken")
-    code, _ = fails(capsys, "run", "imdb", "--data", tmp_path / "imdb.tgz", "--preset", "tiny", "--out", tmp_path / "o")
+    code, _ = fails(
+        capsys,
+        "run",
+        "imdb",
+        "--data",
+        tmp_path / "imdb.tgz",
+        "--preset",
+        "tiny",
+        "--out",
+        tmp_path / "o",
+    )
     assert code == 9
 
 
@@ -158,7 +194,9 @@ def test_an_empty_text_is_not_explained(tmp_path, capsys):
 def test_the_module_of_the_pipeline_is_a_command(tmp_path):
     """`python -m ulmfit_app.run` reports a wrong option before it imports torch, and without a traceback."""
     found = subprocess.run(
-        [sys.executable, "-m", "ulmfit_app.run", "imdb", "--presett", "tiny"], capture_output=True, text=True
+        [sys.executable, "-m", "ulmfit_app.run", "imdb", "--presett", "tiny"],
+        capture_output=True,
+        text=True,
     )
     assert found.returncode == 2
     assert "--preset" in found.stderr and "Traceback" not in found.stderr

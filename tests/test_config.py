@@ -26,7 +26,9 @@ def test_settings_survive_json(preset):
 
 
 def test_a_path_survives_json():
-    settings = replace(PRESETS["tiny"], data=DataSettings(source="trec6", data=Path("some/folder")), seed=7)
+    settings = replace(
+        PRESETS["tiny"], data=DataSettings(source="trec6", data=Path("some/folder")), seed=7
+    )
     again = from_json(json.loads(json.dumps(to_json(settings))))
     assert again == settings
     assert isinstance(again.data.data, Path)
@@ -60,14 +62,23 @@ def test_a_preset_cannot_be_changed(preset):
 
 def test_the_paper_preset_is_the_published_recipe():
     lm, model = PRESETS["paper"].lm, PRESETS["paper"].model
-    assert (lm.pretrained, lm.epochs, lm.frozen_lr, lm.lr, lm.weight_decay) == ("wt103", 10, 2e-2, 2e-3, 0.1)
+    assert (lm.pretrained, lm.epochs, lm.frozen_lr, lm.lr, lm.weight_decay) == (
+        "wt103",
+        10,
+        2e-2,
+        2e-3,
+        0.1,
+    )
     assert (model.emb_sz, model.n_hid, model.n_layers) == (400, 1152, 3)
 
 
 def test_a_dropout_of_everything_is_refused():
     from fastai.text.models.awdlstm import awd_lstm_lm_config
 
-    assert max(value for name, value in awd_lstm_lm_config.items() if name.endswith("_p")) == LARGEST_DROPOUT
+    assert (
+        max(value for name, value in awd_lstm_lm_config.items() if name.endswith("_p"))
+        == LARGEST_DROPOUT
+    )
     for wrong in (4.0, 6.0):
         with pytest.raises(SettingError, match="--lm.drop-mult must be less than 4"):
             Settings(lm=LanguageModelSettings(drop_mult=wrong))
@@ -84,7 +95,11 @@ def test_a_dropout_of_everything_is_refused():
         ("imdb", "runs/other/lm", ["runs/other/lm", "runs/other/lm"]),
     ],
 )
-def test_only_imdb_starts_from_its_own_unlabelled_reviews_unless_told_otherwise(source, pretrained, starts):
-    asked = replace(LAPTOP, data=DataSettings(source), lm=replace(LAPTOP.lm, pretrained=pretrained))
+def test_only_imdb_starts_from_its_own_unlabelled_reviews_unless_told_otherwise(
+    source, pretrained, starts
+):
+    asked = replace(
+        LAPTOP, data=DataSettings(source), lm=replace(LAPTOP.lm, pretrained=pretrained)
+    )
     assert asked.starts == starts[:1]
     assert replace(asked, bidirectional=True).starts == starts

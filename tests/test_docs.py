@@ -53,7 +53,9 @@ def test_no_link_between_pages_is_dead(pages):
                 continue
             target = (path.parent / unquote(to.path)).resolve() if to.path else path
             followed += 1
-            if not target.is_file() or (to.fragment and unquote(to.fragment) not in pages[target].anchors):
+            if not target.is_file() or (
+                to.fragment and unquote(to.fragment) not in pages[target].anchors
+            ):
                 dead.append((path.name, link))
     assert followed > 1_000
     assert dead == []
@@ -66,5 +68,7 @@ def test_no_link_to_a_file_or_a_heading_is_dead(path):
     headings = {re.sub(r"[^\w -]", "", line).replace(" ", "-").lower() for line in lines}
     links = [urlsplit(link) for link in re.findall(r"\]\(([^()\s]+)\)", text)]
     own = [to for to in links if not to.scheme]
-    assert [to.path for to in own if to.path and not (path.parent / unquote(to.path)).exists()] == []
+    assert [
+        to.path for to in own if to.path and not (path.parent / unquote(to.path)).exists()
+    ] == []
     assert {to.fragment for to in own if to.fragment and not to.path} <= headings

@@ -5,8 +5,8 @@ import random
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from ulmfit_app.duplicates import ALIKE, RUN, copied, near_copies, runs
-from ulmfit_app.tokens import in_memory
+from ulmfit_app.data.near_copies import ALIKE, RUN, copied, near_copies, runs
+from ulmfit_app.text.tokenizing import in_memory
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
 OPENING = "this is one of the best films that i have ever seen and"
@@ -14,7 +14,9 @@ OPENING = "this is one of the best films that i have ever seen and"
 
 def near(texts: list[str]) -> np.ndarray:
     vocab = sorted({word for text in texts for word in text.lower().split()})
-    return near_copies(in_memory(texts, "en", ["xxunk", *vocab]), np.unique(texts, return_inverse=True)[1])
+    return near_copies(
+        in_memory(texts, "en", ["xxunk", *vocab]), np.unique(texts, return_inverse=True)[1]
+    )
 
 
 def by_all_pairs(texts: list[str]) -> np.ndarray:
@@ -46,7 +48,14 @@ def test_groups_are_those_of_a_comparison_of_all_pairs():
 
 
 def test_case_punctuation_and_markup_make_no_difference():
-    one, *others = near(["A fine film, truly.", "a FINE film<br />truly!!!", "fine film truly", "A fine film, truly."])
+    one, *others = near(
+        [
+            "A fine film, truly.",
+            "a FINE film<br />truly!!!",
+            "fine film truly",
+            "A fine film, truly.",
+        ]
+    )
     assert [other == one for other in others] == [True, False, True]
 
 
@@ -64,7 +73,9 @@ def test_the_order_of_texts_does_not_matter():
     texts = [f"{OPENING} {word} {word[::-1]}" for word in WORDS[:40]] + [OPENING] * 3
     shuffled = np.random.default_rng(0).permutation(len(texts))
     found, again = near(texts), near([texts[i] for i in shuffled])
-    assert (np.equal.outer(found, found)[np.ix_(shuffled, shuffled)] == np.equal.outer(again, again)).all()
+    assert (
+        np.equal.outer(found, found)[np.ix_(shuffled, shuffled)] == np.equal.outer(again, again)
+    ).all()
 
 
 def test_equal_runs_have_equal_hashes_wherever_they_stand():

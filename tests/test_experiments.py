@@ -10,21 +10,15 @@ import pandas as pd
 import pytest
 
 from tests.conftest import small_settings
-from ulmfit_app import experiments, trials
-from ulmfit_app import run as pipeline
 from ulmfit_app.config import LAPTOP, TINY, DataSettings
-from ulmfit_app.corpus import load_corpus
+from ulmfit_app.data.corpus import load_corpus
+from ulmfit_app.data.predictions import report_predictions
 from ulmfit_app.errors import DataError, RunFolderError, SettingError
-from ulmfit_app.evaluation.figures import ablation_figure
-from ulmfit_app.experiments import (
-    FULL_ROW,
-    TABLES,
-    ULMFIT,
-    Row,
-    compared,
-    finding,
-)
-from ulmfit_app.predictions import report_predictions
+from ulmfit_app.evaluation.study_figures import ablation_figure
+from ulmfit_app.experiments import ablation, comparing, folds, trials
+from ulmfit_app.experiments.ablation import FULL_ROW, TABLES
+from ulmfit_app.experiments.comparing import ULMFIT, Row, compared, finding
+from ulmfit_app.pipeline import run as pipeline
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -40,30 +34,37 @@ def test_the_papers_last_row_is_the_same_in_each_table():
 
 
 def test_each_row_differs_from_ulmfit_in_what_it_names_alone(csv, tmp_path):
-    base = experiments._full_recipe(small_settings(csv))
-    full = experiments._classifier_trial(FULL_ROW, base, 42, tmp_path).settings
-    assert (full.classifier.plan, full.classifier.schedule) == ("gradual-discr", "slanted-triangular")
+    base = ablation._full_recipe(small_settings(csv))
+    full = ablation._classifier_trial(FULL_ROW, base, 42, tmp_path).settings
+    assert (full.classifier.plan, full.classifier.schedule) == (
+        "gradual-discr",
+        "slanted-triangular",
+    )
     for row in TABLES["Table 7, fine-tuning the classifier"][1:-1]:
-        trial = experiments._classifier_trial(row, base, 42, tmp_path).settings
+        trial = ablation._classifier_trial(row, base, 42, tmp_path).settings
         assert trial.lm == full.lm and trial.data == full.data
         assert (
-            replace(trial.classifier, **{name: getattr(full.classifier, name) for name in row.classifier}) == full.classifier
+            replace(
+                trial.classifier,
+                **{name: getattr(full.classifier, name) for name in row.classifier},
+            )
+            == full.classifier
         )
     for row in TABLES["Table 6, fine-tuning the language model"][:-1]:
-        trial = experiments._classifier_trial(row, base, 42, tmp_path).settings
+        trial = ablation._classifier_trial(row, base, 42, tmp_path).settings
         assert trial.classifier == full.classifier
-        start = experiments._language_model_trial(row.lm, base, 42)
+        start = ablation._language_model_trial(row.lm, base, 42)
         assert trial.lm.pretrained == str(tmp_path / start.name / "lm") and trial.lm.epochs == 0
 
 
 def test_what_unlabelled_texts_give_is_not_in_the_start_already():
     assert LAPTOP.starts == ["en-reviews-small"], "it has read IMDb's"
-    assert experiments.from_general_text(LAPTOP).starts == ["en-small"]
-    assert experiments.from_general_text(TINY) == TINY
+    assert comparing.from_general_text(LAPTOP).starts == ["en-small"]
+    assert comparing.from_general_text(TINY) == TINY
 
 
 def test_rows_of_different_trials_have_folders_of_their_own():
-    rows = experiments._rows()
+    rows = ablation._rows()
     assert len({(row.folder, row.direction) for row in rows}) == len(rows)
 
 
@@ -73,19 +74,30 @@ def test_a_comparison_has_the_errors_of_all_seeds_and_the_differences_to_ulmfit(
     worse, ours = table.to_dict("records")
     assert (worse["error"], ours["error"], worse["n"], worse["paper"]) == (20.0, 10.0, 200, 9.0)
     assert worse["difference"] == pytest.approx(10.0)
-    assert worse["difference_low"] < 10 < worse["difference_high"] and worse["p_value"] == pytest.approx(2 / 2**20)
+    assert worse["difference_low"] < 10 < worse["difference_high"] and worse[
+        "p_value"
+    ] == pytest.approx(2 / 2**20)
     assert np.isnan(ours["difference"])
 
 
 def test_the_finding_says_what_is_told_apart_and_what_is_otherwise_than_in_the_paper():
-    rows = [Row("worse", {"trec6": 9.0}), Row("alike", {"trec6": 8.0}), Row("better", {"trec6": 7.0}), FULL_ROW]
+    rows = [
+        Row("worse", {"trec6": 9.0}),
+        Row("alike", {"trec6": 8.0}),
+        Row("better", {"trec6": 7.0}),
+        FULL_ROW,
+    ]
     right = rows_right(60, 31, 5, 30)
     said = finding(compared("A table", rows, right, "trec6"))
     assert "ULMFiT is better than 'worse' (+15.0 points" in said
     assert "worse than 'better' (-12.5 points" in said and "not told apart from 'alike'" in said
     assert "Otherwise than in the paper: 'alike', 'better'." in said
-    assert "The paper's order holds." in finding(compared("A table", [rows[0], FULL_ROW], [right[0], right[-1]], "trec6"))
-    assert "paper" not in finding(compared("A table", [rows[0], FULL_ROW], [right[0], right[-1]], "reviews.csv"))
+    assert "The paper's order holds." in finding(
+        compared("A table", [rows[0], FULL_ROW], [right[0], right[-1]], "trec6")
+    )
+    assert "paper" not in finding(
+        compared("A table", [rows[0], FULL_ROW], [right[0], right[-1]], "reviews.csv")
+    )
 
 
 def test_the_figure_has_a_line_a_row_and_a_cross_for_each_figure_of_the_papers():
@@ -99,29 +111,45 @@ def test_the_figure_has_a_line_a_row_and_a_cross_for_each_figure_of_the_papers()
 @pytest.fixture
 def two_tables(monkeypatch):
     tables = {
-        "Table 6, fine-tuning the language model": [Row("no fine-tuning", {}, lm="none"), FULL_ROW],
-        "Section 5, direction": [Row("backward", direction="backward"), Row("both", direction="both"), FULL_ROW],
+        "Table 6, fine-tuning the language model": [
+            Row("no fine-tuning", {}, lm="none"),
+            FULL_ROW,
+        ],
+        "Section 5, direction": [
+            Row("backward", direction="backward"),
+            Row("both", direction="both"),
+            FULL_ROW,
+        ],
     }
-    monkeypatch.setattr(experiments, "TABLES", tables)
+    monkeypatch.setattr(comparing if hasattr(comparing, "TABLES") else ablation, "TABLES", tables)
     used = {"none", "full + discr + stlr"}
-    kept = {name: changes for name, changes in experiments.LANGUAGE_MODELS.items() if name in used}
-    monkeypatch.setattr(experiments, "LANGUAGE_MODELS", kept)
+    kept = {name: changes for name, changes in ablation.LANGUAGE_MODELS.items() if name in used}
+    monkeypatch.setattr(ablation, "LANGUAGE_MODELS", kept)
 
 
-def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_nothing(csv, tmp_path, two_tables, monkeypatch):
-    table, findings = experiments.ablation(tmp_path / "out", small_settings(csv), seeds=2)
+def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_nothing(
+    csv, tmp_path, two_tables, monkeypatch
+):
+    table, findings = ablation.ablation(tmp_path / "out", small_settings(csv), seeds=2)
     assert table["row"].tolist() == ["no fine-tuning", ULMFIT, "backward", "both", ULMFIT]
-    rows = [pd.read_csv(tmp_path / "out" / f"none-seed{seed}" / "classifier" / "validation.csv")["row"] for seed in (42, 43)]
+    rows = [
+        pd.read_csv(tmp_path / "out" / f"none-seed{seed}" / "classifier" / "validation.csv")["row"]
+        for seed in (42, 43)
+    ]
     different = load_corpus(small_settings(csv).data, 42).table["text"][pd.concat(rows).unique()]
-    assert [len(part) for part in rows] == [12, 12] and set(table["n"]) == {len(different)}, "each of the 160 texts once"
+    assert [len(part) for part in rows] == [12, 12] and set(table["n"]) == {len(different)}, (
+        "each of the 160 texts once"
+    )
     assert len(findings) == 2 and (tmp_path / "out" / "ablation.png").stat().st_size > 10_000
     saved = pd.read_csv(tmp_path / "out" / "ablation.csv")
     pd.testing.assert_frame_equal(saved, table, check_dtype=False)
     run = tmp_path / "out" / "full-discr-stlr-seed43"
-    assert (run / "classifier-backward" / "bundle.json").is_file() and not (run / "report").exists()
+    assert (run / "classifier-backward" / "bundle.json").is_file() and not (
+        run / "report"
+    ).exists()
     assert json.loads((run / "config.json").read_text())["settings"]["seed"] == 43
     monkeypatch.setattr(trials, "_carry_out", None)
-    again, _ = experiments.ablation(tmp_path / "out", small_settings(csv), seeds=2)
+    again, _ = ablation.ablation(tmp_path / "out", small_settings(csv), seeds=2)
     pd.testing.assert_frame_equal(again, table)
 
 
@@ -132,18 +160,29 @@ def folded(csv, tmp_path, monkeypatch):
     made = pd.read_csv(csv)
     # Labels that pandas would read as numbers.
     made["sentiment"] = made["sentiment"].map({"neg": "01", "pos": "02"})
-    made.assign(split=np.where(np.arange(len(made)) < 112, "train", "test")).to_csv(csv, index=False)
+    made.assign(split=np.where(np.arange(len(made)) < 112, "train", "test")).to_csv(
+        csv, index=False
+    )
     settings = small_settings(csv)
     settings = replace(settings, data=replace(settings.data, split="split"))
-    return tmp_path / "out", experiments.cross_validation(tmp_path / "out", settings, n_folds=2, seeds=2)
+    return tmp_path / "out", folds.cross_validation(tmp_path / "out", settings, n_folds=2, seeds=2)
 
 
-def test_each_training_row_is_validated_on_once_a_seed_and_the_models_mean_labels_the_test_split(folded, csv, tmp_path):
+def test_each_training_row_is_validated_on_once_a_seed_and_the_models_mean_labels_the_test_split(
+    folded, csv, tmp_path
+):
     folder, table = folded
-    assert "| all 2 folds |" in experiments.folds_as_markdown(table)
+    assert "| all 2 folds |" in folds.folds_as_markdown(table)
     accuracy, n = table.set_index("what")["accuracy"], table.set_index("what")["n"]
-    runs = {f"fold {fold}, seed {seed}": folder / f"fold{fold}-seed{seed}" for fold in (1, 2) for seed in (42, 43)}
-    held_out = {name: pd.read_csv(run / "classifier" / "validation.csv", dtype={"label": str}) for name, run in runs.items()}
+    runs = {
+        f"fold {fold}, seed {seed}": folder / f"fold{fold}-seed{seed}"
+        for fold in (1, 2)
+        for seed in (42, 43)
+    }
+    held_out = {
+        name: pd.read_csv(run / "classifier" / "validation.csv", dtype={"label": str})
+        for name, run in runs.items()
+    }
     for seed in (42, 43):
         rows = [set(held_out[f"fold {fold}, seed {seed}"]["row"]) for fold in (1, 2)]
         assert not rows[0] & rows[1] and len(rows[0] | rows[1]) == 112
@@ -152,10 +191,16 @@ def test_each_training_row_is_validated_on_once_a_seed_and_the_models_mean_label
     right = (every["p_02"] > 0.5) == (every["label"] == "02")
     assert accuracy["all 2 folds"] == pytest.approx(100 * right.mean())
 
-    predictions = [pd.read_csv(run / "report" / "predictions.csv", dtype={"label": str}) for run in runs.values()]
+    predictions = [
+        pd.read_csv(run / "report" / "predictions.csv", dtype={"label": str})
+        for run in runs.values()
+    ]
     mean = sum(table["p_02"] for table in predictions) / 4
     right = (mean > 0.5) == (predictions[0]["label"] == "02")
-    assert accuracy["test, mean of 4 models"] == pytest.approx(100 * right.mean()) and n["test, mean of 4 models"] == 48
+    assert (
+        accuracy["test, mean of 4 models"] == pytest.approx(100 * right.mean())
+        and n["test, mean of 4 models"] == 48
+    )
 
     saved = pd.read_csv(folder / "folds-predictions.csv").set_index("text").sort_index()
     texts = pd.read_csv(csv)["review"]
@@ -166,27 +211,34 @@ def test_each_training_row_is_validated_on_once_a_seed_and_the_models_mean_label
 
 def test_seeds_with_test_splits_of_their_own_have_no_mean(csv, tmp_path):
     with pytest.raises(SettingError, match="--seeds 2: the data has no test split of its own"):
-        experiments.cross_validation(tmp_path, small_settings(csv), n_folds=2, seeds=2)
+        folds.cross_validation(tmp_path, small_settings(csv), n_folds=2, seeds=2)
 
 
-def test_minutes_bound_the_tokens_of_each_training_and_the_same_command_keeps_them(csv, tmp_path, monkeypatch):
+def test_minutes_bound_the_tokens_of_each_training_and_the_same_command_keeps_them(
+    csv, tmp_path, monkeypatch
+):
     asked = replace(small_settings(csv), classifier=replace(TINY.classifier, epochs=None))
-    fitted = experiments._fit(5, asked, seeds=1)
-    assert 0 < fitted.lm.max_tokens < experiments._fit(10, asked, seeds=1).lm.max_tokens
+    fitted = ablation._fit(5, asked, seeds=1)
+    assert 0 < fitted.lm.max_tokens < ablation._fit(10, asked, seeds=1).lm.max_tokens
     assert 6 <= fitted.classifier.epochs <= 12
     requested = {"minutes": 5}
-    assert experiments._planned(tmp_path, requested, asked, lambda: fitted) == fitted
-    assert experiments._planned(tmp_path, requested, asked, None) == asked
+    assert ablation._planned(tmp_path, requested, asked, lambda: fitted) == fitted
+    assert ablation._planned(tmp_path, requested, asked, None) == asked
     with pytest.raises(SettingError, match="1 minutes do not reach for .* trainings here"):
-        experiments._fit(1, asked, seeds=5)
+        ablation._fit(1, asked, seeds=5)
 
 
 def test_the_error_of_a_trial_is_raised_and_the_others_are_kept(csv, tmp_path):
     good = trials.Trial("good", small_settings(csv), last="tokens")
-    bad = trials.Trial("bad", replace(good.settings, data=DataSettings(source=str(tmp_path / "none.csv"))))
+    bad = trials.Trial(
+        "bad", replace(good.settings, data=DataSettings(source=str(tmp_path / "none.csv")))
+    )
     with pytest.raises(DataError, match=r"none\.csv"):
         trials.carry_out([good, bad], tmp_path, "Trials")
-    assert trials.facts_of(good, tmp_path)["minutes"] >= 0 and not (tmp_path / "bad" / "trial.json").exists()
+    assert (
+        trials.facts_of(good, tmp_path)["minutes"] >= 0
+        and not (tmp_path / "bad" / "trial.json").exists()
+    )
 
 
 def _dies(*_) -> None:
@@ -195,11 +247,17 @@ def _dies(*_) -> None:
 
 def test_a_run_whose_process_is_killed_is_named(csv, tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "ProcessPoolExecutor", ProcessPoolExecutor)
-    with pytest.raises(RunFolderError, match=r"The process of the run one was ended from outside.*one/log\.txt"):
-        trials.carry_out([trials.Trial("one", small_settings(csv), instead=_dies)], tmp_path, "Trials")
+    with pytest.raises(
+        RunFolderError, match=r"The process of the run one was ended from outside.*one/log\.txt"
+    ):
+        trials.carry_out(
+            [trials.Trial("one", small_settings(csv), instead=_dies)], tmp_path, "Trials"
+        )
 
 
-def test_trials_run_in_processes_of_their_own_and_write_what_they_say_to_a_file(csv, tmp_path, monkeypatch, capfd):
+def test_trials_run_in_processes_of_their_own_and_write_what_they_say_to_a_file(
+    csv, tmp_path, monkeypatch, capfd
+):
     monkeypatch.setattr(trials, "ProcessPoolExecutor", ProcessPoolExecutor)
     trials.carry_out([trials.Trial("one", small_settings(csv), last="tokens")], tmp_path, "Trials")
     assert "a vocabulary of" in (tmp_path / "one" / "log.txt").read_text()

@@ -12,16 +12,18 @@ from torch.nn import functional as F
 from tests.conftest import BLAME, PRAISE, reviews
 from tests.test_predictor import saved_classifier
 from ulmfit_app import __main__ as cli
-from ulmfit_app import explanation
-from ulmfit_app import run as pipeline
-from ulmfit_app.bundle import Bundle, save_bundle
-from ulmfit_app.classifier import TOKENS_AT_A_TIME, build_classifier
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import SettingError
-from ulmfit_app.explanation import explain, words_of
-from ulmfit_app.predictor import BidirectionalPredictor, Predictor
-from ulmfit_app.tokenizer import SPECIALS, Tokenizer
-from ulmfit_app.tokens import ClassifierBatches, in_memory
+from ulmfit_app.inference import explanation
+from ulmfit_app.inference.explanation import explain, words_of
+from ulmfit_app.inference.predictor import BidirectionalPredictor, Predictor
+from ulmfit_app.models.awd_lstm_classifier import TOKENS_AT_A_TIME, build_classifier
+from ulmfit_app.models.bundle import Bundle, save_bundle
+from ulmfit_app.pipeline import run as pipeline
+from ulmfit_app.text.batches import ClassifierBatches
+from ulmfit_app.text.rules import SPECIALS
+from ulmfit_app.text.tokenizer import Tokenizer
+from ulmfit_app.text.tokenizing import in_memory
 
 TEXT = "A great film, and the plot is dull; the actor, not."
 TOKENIZE = Tokenizer()
@@ -45,13 +47,17 @@ def predictors(tmp_path):
 def trained(tmp_path_factory):
     """A classifier that has learned which words are praise and which blame."""
     table = reviews(300)
-    tokens = sorted({token for text in table["review"] for token in TOKENIZE(text)} - set(SPECIALS))
+    tokens = sorted(
+        {token for text in table["review"] for token in TOKENIZE(text)} - set(SPECIALS)
+    )
     vocab, shape = [*SPECIALS, *tokens], ModelSettings(emb_sz=24, n_hid=32, n_layers=1)
     torch.manual_seed(0)
     model = build_classifier(len(vocab), 2, shape)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     labels = (table["sentiment"] == "pos").to_numpy(int)
-    batches = ClassifierBatches(in_memory(table["review"], "en", vocab), np.arange(300), labels, 25, shuffle=True)
+    batches = ClassifierBatches(
+        in_memory(table["review"], "en", vocab), np.arange(300), labels, 25, shuffle=True
+    )
     for batches.epoch in range(10):
         for x, y in batches:
             optimizer.zero_grad()
@@ -74,7 +80,10 @@ def log_odds(predictor, texts, label):
     [
         ("It ISN'T sooo  good, is it?", ["It", "ISN'T", "sooo", "good", ",", "is", "it", "?"]),
         ("very very very bad!!!!", ["very very very", "bad", "!!!!"]),
-        ("Tom &amp; Jerry<br />(Great)", ["Tom", "&", "amp;", "Jerry", "<br />", "(", "Great", ")"]),
+        (
+            "Tom &amp; Jerry<br />(Great)",
+            ["Tom", "&", "amp;", "Jerry", "<br />", "(", "Great", ")"],
+        ),
         ("well-made 10/10, xxpad", ["well", "-", "made", "10", "/", "10", ",", "xxpad"]),
         ("a 3 @.@ 5 star <unk>", ["a", "3 @.@ 5", "star", "<unk>"]),
         ("first\nsecond", ["first", "\n", "second"]),
@@ -92,14 +101,24 @@ def test_words_are_those_that_were_typed(text, expected):
 def test_chinese_characters_are_words_of_their_own():
     text = "我買了iPhone12，很好"
     found = words_of(text, Tokenizer("zh").spans(text))
-    assert [text[word.start : word.stop] for word in found] == ["我", "買", "了", "iPhone12", "，", "很", "好"]
+    assert [text[word.start : word.stop] for word in found] == [
+        "我",
+        "買",
+        "了",
+        "iPhone12",
+        "，",
+        "很",
+        "好",
+    ]
 
 
 def test_the_tokens_of_the_words_are_all_tokens_but_the_first_in_order():
     text = "It ISN'T sooo GOOD GOOD GOOD! <br /><br />The END; xxmaj 10/10"
     tokens = TOKENIZE.spans(text)
     found = words_of(text, tokens)
-    assert [i for word in found for i in range(word.first, word.last)] == list(range(1, len(tokens)))
+    assert [i for word in found for i in range(word.first, word.last)] == list(
+        range(1, len(tokens))
+    )
     capitals = next(word for word in found if text[word.start : word.stop] == "END")
     assert [token.token for token in tokens[capitals.first : capitals.last]] == ["xxup", "end"]
 
@@ -111,11 +130,18 @@ def test_occlusion_says_what_the_text_would_be_given_without_the_word(predictors
     found = explain(predictor, TEXT, label="good")
     whole = log_odds(predictor, [TEXT], "good")
     assert math.isclose(found.probability, predictor.predict([TEXT])["p_good"][0], abs_tol=1e-6)
-    assert list(found.words["word"]) == "A great film , and the plot is dull ; the actor , not .".split()
+    assert (
+        list(found.words["word"])
+        == "A great film , and the plot is dull ; the actor , not .".split()
+    )
     for row in found.words.itertuples():
         without = TEXT[: row.start] + TEXT[row.stop :]
-        assert math.isclose(row.without, predictor.predict([without])["p_good"][0], abs_tol=1e-5), row.word
-        assert np.allclose(row.score, whole - log_odds(predictor, [without], "good"), atol=1e-4), row.word
+        assert math.isclose(
+            row.without, predictor.predict([without])["p_good"][0], abs_tol=1e-5
+        ), row.word
+        assert np.allclose(row.score, whole - log_odds(predictor, [without], "good"), atol=1e-4), (
+            row.word
+        )
 
 
 @pytest.mark.parametrize("which", ["forward", "backward", "both"])
@@ -124,13 +150,20 @@ def test_gradient_times_input_is_the_slope_by_the_size_of_the_words_embedding(pr
     predictor = predictors[which]
     found = explain(predictor, TEXT, "gradient", "good")
     assert math.isclose(found.probability, predictor.predict([TEXT])["p_good"][0], abs_tol=1e-6)
-    once = [row for row in found.words.itertuples() if row.word in ("great", "film", "plot", "dull", "actor", "and")]
+    once = [
+        row
+        for row in found.words.itertuples()
+        if row.word in ("great", "film", "plot", "dull", "actor", "and")
+    ]
     assert len(once) == 6
     members = [predictor, predictor.backward] if which == "both" else [predictor]
     step = 0.01
 
     def stretched(word, factor):
-        embeddings = [member._model[0].module.encoder.weight.data[predictor.bundle.vocab.index(word)] for member in members]
+        embeddings = [
+            member._model[0].module.encoder.weight.data[predictor.bundle.vocab.index(word)]
+            for member in members
+        ]
         for embedding in embeddings:
             embedding *= factor
         odds = log_odds(predictor, [TEXT], "good")[0]
@@ -144,7 +177,9 @@ def test_gradient_times_input_is_the_slope_by_the_size_of_the_words_embedding(pr
 
 
 @pytest.mark.parametrize("method", ["occlusion", "gradient"])
-def test_scores_for_one_of_two_labels_are_those_for_the_other_with_the_sign_changed(trained, method):
+def test_scores_for_one_of_two_labels_are_those_for_the_other_with_the_sign_changed(
+    trained, method
+):
     pos, neg = (explain(trained, TEXT, method, label) for label in ("pos", "neg"))
     assert np.allclose(pos.words["score"], -neg.words["score"], atol=1e-5)
     predicted = explain(trained, TEXT, method)
@@ -152,7 +187,9 @@ def test_scores_for_one_of_two_labels_are_those_for_the_other_with_the_sign_chan
 
 
 @pytest.mark.parametrize("method", ["occlusion", "gradient"])
-def test_deleting_the_words_that_are_named_moves_the_probability_far_more_than_deleting_others(trained, method):
+def test_deleting_the_words_that_are_named_moves_the_probability_far_more_than_deleting_others(
+    trained, method
+):
     rng = np.random.default_rng(0)
     moved = {"named": [], "random": []}
     for text in reviews(30, seed=1)["review"]:
@@ -160,7 +197,10 @@ def test_deleting_the_words_that_are_named_moves_the_probability_far_more_than_d
         chosen = {"named": found.words.loc[found.words["score"].nlargest(3).index]}
         p = trained.predict([text])[f"p_{found.label}"][0]
         drops = {name: [] for name in moved}
-        for name, rows in [*chosen.items(), *[("random", found.words.sample(3, random_state=rng)) for _ in range(5)]]:
+        for name, rows in [
+            *chosen.items(),
+            *[("random", found.words.sample(3, random_state=rng)) for _ in range(5)],
+        ]:
             left = text
             for row in rows.sort_values("start", ascending=False).itertuples():
                 left = left[: row.start] + left[row.stop :]
@@ -172,7 +212,12 @@ def test_deleting_the_words_that_are_named_moves_the_probability_far_more_than_d
 
 @pytest.mark.parametrize("method", ["occlusion", "gradient"])
 def test_praise_speaks_for_a_positive_review_and_blame_against_it(trained, method):
-    found = explain(trained, "the plot was wonderful and superb but the end dull and the actor awful", method, "pos")
+    found = explain(
+        trained,
+        "the plot was wonderful and superb but the end dull and the actor awful",
+        method,
+        "pos",
+    )
     words = found.strongest(4)
     assert {row.word for row in words.itertuples() if row.score > 0} <= set(PRAISE)
     assert {row.word for row in words.itertuples() if row.score < 0} <= set(BLAME)
@@ -204,7 +249,9 @@ def test_a_lone_surrogate_is_explained_as_the_character_that_the_predictor_puts_
 
 
 def test_gradients_of_a_text_that_is_read_in_steps_are_refused(predictors):
-    with pytest.raises(SettingError, match=f"less than {TOKENS_AT_A_TIME:,} tokens.*--method occlusion"):
+    with pytest.raises(
+        SettingError, match=f"less than {TOKENS_AT_A_TIME:,} tokens.*--method occlusion"
+    ):
         explain(predictors["forward"], "good film " * (TOKENS_AT_A_TIME // 2), "gradient")
 
 
@@ -265,12 +312,16 @@ def test_html_says_without_colour_what_speaks_for_a_label_and_how_much(trained):
     for tag, word, title in marks.marked:
         assert tag == ("b" if rows[word].score > 0 else "u")
         assert title.startswith(f"{rows[word].score:+.2f} to the log-odds of {found.label}; ")
-        assert float(re.search("; [<>]?(.*) without it$", title)[1]) == pytest.approx(rows[word].without, abs=1.1e-3)
+        assert float(re.search("; [<>]?(.*) without it$", title)[1]) == pytest.approx(
+            rows[word].without, abs=1.1e-3
+        )
 
 
 def test_a_label_is_escaped_too(tmp_path):
     labels = ['<img src=x onerror="x">', "fair", "good"]
-    found = explain(Predictor(saved_classifier(tmp_path, labels=labels), "fp32"), TEXT, label=labels[0])
+    found = explain(
+        Predictor(saved_classifier(tmp_path, labels=labels), "fp32"), TEXT, label=labels[0]
+    )
     assert "<img" not in found.html() and 'onerror="' not in found.html()
 
 
@@ -284,11 +335,18 @@ def test_the_terminal_shows_the_same_with_and_without_colour(trained):
     assert as_plain.splitlines()[-2:] == plain.splitlines()[-2:]
     assert re.sub(r"\{\+|\+\}|\[-|-\]", "", plain.splitlines()[-1]) == TEXT
     for row in found.strongest(3).itertuples():
-        line = re.search(rf"^ +{re.escape(f'{row.score:+.2f}')} +[<>]?(\S+)  {re.escape(row.word)}$", plain, re.M)
+        line = re.search(
+            rf"^ +{re.escape(f'{row.score:+.2f}')} +[<>]?(\S+)  {re.escape(row.word)}$",
+            plain,
+            re.M,
+        )
         assert float(line[1]) == pytest.approx(row.without, abs=1.1e-3)
 
 
-@pytest.mark.parametrize(("p", "shown"), [(0.99951, ">0.999"), (1, "1.000"), (1e-5, "<0.001"), (0, "0.000"), (0.5, "0.500")])
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [(0.99951, ">0.999"), (1, "1.000"), (1e-5, "<0.001"), (0, "0.000"), (0.5, "0.500")],
+)
 def test_what_is_not_quite_certain_is_not_shown_as_if_it_were(predictors, p, shown):
     found = replace(explain(predictors["forward"], TEXT, label="good"), probability=p)
     assert found.terminal().startswith(f"good {shown}: ")
@@ -303,10 +361,17 @@ def test_a_text_cannot_steer_the_terminal(predictors):
 # ----------------------------------------------------------------------------------------------------------- the command
 def test_the_command_explains_a_text_with_a_runs_classifier(trained, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(pipeline, "load_predictor", lambda folder, precision: asked.append(precision) or trained)
+    monkeypatch.setattr(
+        pipeline, "load_predictor", lambda folder, precision: asked.append(precision) or trained
+    )
     assert cli.main(["explain", "runs/x", TEXT]) == 0
     assert capsys.readouterr().out == explain(trained, TEXT).terminal() + "\n"
-    assert cli.main(["explain", "runs/x", TEXT, "--method", "gradient", "--label", "pos", "--top", "2"]) == 0
+    assert (
+        cli.main(
+            ["explain", "runs/x", TEXT, "--method", "gradient", "--label", "pos", "--top", "2"]
+        )
+        == 0
+    )
     assert capsys.readouterr().out == explain(trained, TEXT, "gradient", "pos").terminal(2) + "\n"
     assert asked == ["auto", "fp32"]
 

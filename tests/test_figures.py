@@ -11,8 +11,13 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from ulmfit_app.evaluation import figures
-from ulmfit_app.evaluation.calibration import Calibration, before_and_after, risk_coverage, tempered
+from ulmfit_app.evaluation import drawing, figures, study_figures
+from ulmfit_app.evaluation.calibration import (
+    Calibration,
+    before_and_after,
+    risk_coverage,
+    tempered,
+)
 from ulmfit_app.evaluation.metrics import calibration_bins, score
 
 
@@ -26,18 +31,28 @@ def predictions(n: int = 400, n_classes: int = 2, seed: int = 0) -> tuple[np.nda
 
 def thresholds(probabilities: np.ndarray, truth: np.ndarray) -> list[dict]:
     """Those of texts which are their own validation."""
-    return before_and_after(Calibration(1.0, *(probabilities,) * 2, truth), probabilities, truth)["thresholds"]
+    return before_and_after(Calibration(1.0, *(probabilities,) * 2, truth), probabilities, truth)[
+        "thresholds"
+    ]
 
 
 def confusion(n_classes: int) -> np.ndarray:
     probabilities, truth = predictions(n_classes=n_classes)
-    return np.array(score(probabilities, truth, [str(index) for index in range(n_classes)])["confusion_matrix"])
+    return np.array(
+        score(probabilities, truth, [str(index) for index in range(n_classes)])["confusion_matrix"]
+    )
 
 
 def history(phases: list[str]) -> pd.DataFrame:
     losses = np.linspace(1, 0.5, len(phases))
     return pd.DataFrame(
-        {"phase": phases, "train_loss": losses, "valid_loss": losses + 0.1, "accuracy": 1 - losses, "seconds": 1.0}
+        {
+            "phase": phases,
+            "train_loss": losses,
+            "valid_loss": losses + 0.1,
+            "accuracy": 1 - losses,
+            "seconds": 1.0,
+        }
     )
 
 
@@ -51,14 +66,16 @@ def texts_of(figure: Figure) -> list[str]:
 def test_every_figure_can_be_drawn_for_two_classes_and_for_two_hundred(n_classes, tmp_path):
     probabilities, truth = predictions(n_classes=n_classes)
     drawn = [
-        figures.confusion_figure(confusion(n_classes), [f"class number {index}" for index in range(n_classes)]),
+        figures.confusion_figure(
+            confusion(n_classes), [f"class number {index}" for index in range(n_classes)]
+        ),
         figures.confidence_figure(probabilities, truth),
         figures.reliability_figure(probabilities, truth),
         figures.reliability_figure(probabilities, truth, tempered(probabilities, 0.5)),
         figures.risk_coverage_figure(probabilities, truth, thresholds(probabilities, truth)),
     ]
     for index, figure in enumerate(drawn):
-        figures.save_png(figure, tmp_path / f"{index}.png")
+        drawing.save_png(figure, tmp_path / f"{index}.png")
         assert (tmp_path / f"{index}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -92,7 +109,9 @@ def test_tick_labels_are_thinned_where_classes_are_many():
 
 @pytest.mark.filterwarnings("error")
 def test_long_names_are_shortened_and_dollar_signs_are_no_formulas():
-    figure = figures.confusion_figure(np.eye(2, dtype=int), ["the beginning, a middle, the end", "$x_1$"])
+    figure = figures.confusion_figure(
+        np.eye(2, dtype=int), ["the beginning, a middle, the end", "$x_1$"]
+    )
     figure.canvas.draw()
     first, second = figure.axes[0].get_yticklabels()
     assert first.get_text() == "the beginning, … the end"
@@ -102,7 +121,9 @@ def test_long_names_are_shortened_and_dollar_signs_are_no_formulas():
 @pytest.mark.filterwarnings("error")
 def test_a_name_no_font_can_show_becomes_its_number_and_the_figure_says_so(caplog):
     caplog.set_level(logging.INFO)
-    figure = figures.confusion_figure(np.eye(2, dtype=int), ["да", "\U000f1234"])  # a private character has no glyph
+    figure = figures.confusion_figure(
+        np.eye(2, dtype=int), ["да", "\U000f1234"]
+    )  # a private character has no glyph
     figure.canvas.draw()
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["да", "class 2"]
     assert "numbered where no font has the name" in figure.axes[0].get_ylabel()
@@ -111,7 +132,9 @@ def test_a_name_no_font_can_show_becomes_its_number_and_the_figure_says_so(caplo
 
 @pytest.mark.filterwarnings("error")
 def test_a_character_our_font_lacks_is_drawn_in_another_installed_font():
-    small_capital = "\u1d15"  # in DejaVu Serif, which matplotlib brings along, and not in DejaVu Sans
+    small_capital = (
+        "\u1d15"  # in DejaVu Serif, which matplotlib brings along, and not in DejaVu Sans
+    )
     figure = figures.confusion_figure(np.eye(2, dtype=int), ["plain", small_capital])
     figure.canvas.draw()
     label = figure.axes[0].get_yticklabels()[1]
@@ -145,7 +168,7 @@ def chinese_font(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("error")
 def test_a_font_installed_since_draws_chinese_class_names(chinese_font, monkeypatch):
     labels = ["好", "差", "好\U000f1234"]
-    assert figures.undrawable(labels) == [2]
+    assert drawing.undrawable(labels) == [2]
     figure = figures.confusion_figure(np.eye(3, dtype=int), labels)
     figure.canvas.draw()
     shown = figure.axes[0].get_yticklabels()
@@ -179,7 +202,9 @@ def test_the_reliability_figure_shows_before_beside_after_and_leaves_it_out_wher
     legend = [text.get_text() for text in upper.get_legend().get_texts()]
     assert [text.split(",")[0] for text in legend[1:]] == ["after", "before"]
     alone = figures.reliability_figure(probabilities, truth, probabilities)
-    assert len(alone.axes[0].containers) == 1 and not any("before" in text for text in texts_of(alone))
+    assert len(alone.axes[0].containers) == 1 and not any(
+        "before" in text for text in texts_of(alone)
+    )
 
 
 def test_the_risk_coverage_figure_draws_each_threshold_where_it_lies_on_the_tested_texts():
@@ -189,11 +214,19 @@ def test_the_risk_coverage_figure_draws_each_threshold_where_it_lies_on_the_test
     found = thresholds(probabilities, truth)
     axes = figures.risk_coverage_figure(probabilities, truth, found).axes[0]
     curve, *marks = axes.lines
-    assert curve.get_xdata()[-1] == 1 and curve.get_ydata()[-1] == pytest.approx((truth == 1).mean())
+    assert curve.get_xdata()[-1] == 1 and curve.get_ydata()[-1] == pytest.approx(
+        (truth == 1).mean()
+    )
     assert set(curve.get_ydata()) <= set(risk_coverage(probabilities, truth)["error"])
     places = [(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in marks]
-    assert places == [(one["test"]["coverage"], one["test"]["error"]) for one in found if one["threshold"] is not None]
-    assert len(places) >= 2 and any("5% wanted: confidence 0." in text for text in texts_of(axes.figure))
+    assert places == [
+        (one["test"]["coverage"], one["test"]["error"])
+        for one in found
+        if one["threshold"] is not None
+    ]
+    assert len(places) >= 2 and any(
+        "5% wanted: confidence 0." in text for text in texts_of(axes.figure)
+    )
 
 
 @pytest.mark.filterwarnings("error")
@@ -209,7 +242,10 @@ def test_one_text_has_figures_too():
 def test_the_confidence_figure_counts_right_and_wrong_and_copes_without_errors():
     probabilities, truth = predictions()
     wrong = int((probabilities.argmax(axis=1) != truth).sum())
-    assert any(text.startswith(f"wrong: n = {wrong},") for text in texts_of(figures.confidence_figure(probabilities, truth)))
+    assert any(
+        text.startswith(f"wrong: n = {wrong},")
+        for text in texts_of(figures.confidence_figure(probabilities, truth))
+    )
     assert "wrong: none" in texts_of(figures.confidence_figure(np.eye(2), np.array([0, 1])))
 
 
@@ -229,7 +265,10 @@ def test_the_comparison_puts_the_first_model_on_top_with_its_interval():
         "guess": score(np.full((400, 2), 0.5), truth, ["a", "b"]),
     }
     axes = figures.comparison_figure(scores).axes[0]
-    assert axes.yaxis_inverted() and [label.get_text() for label in axes.get_yticklabels()] == ["ULMFiT", "guess"]
+    assert axes.yaxis_inverted() and [label.get_text() for label in axes.get_yticklabels()] == [
+        "ULMFiT",
+        "guess",
+    ]
     assert axes.lines[0].get_xdata() == pytest.approx(scores["ULMFiT"]["accuracy_ci95"])
 
 
@@ -237,25 +276,36 @@ def test_the_balance_figure_draws_the_share_of_each_class_in_each_split():
     counts = pd.DataFrame({"train": [30, 10], "valid": [3, 3], "test": [1, 4]}, index=["$a$", "b"])
     axes = figures.balance_figure(counts).axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.75, 0.25]
-    assert {line.get_label(): line.get_xdata().tolist() for line in axes.lines} == {"valid": [0.5, 0.5], "test": [0.2, 0.8]}
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["train", "valid", "test"]
+    assert {line.get_label(): line.get_xdata().tolist() for line in axes.lines} == {
+        "valid": [0.5, 0.5],
+        "test": [0.2, 0.8],
+    }
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "train",
+        "valid",
+        "test",
+    ]
 
 
 @pytest.mark.filterwarnings("error")
 def test_the_balance_figure_names_some_of_two_hundred_classes(tmp_path):
     counts = pd.DataFrame(
-        {split: range(1, 201) for split in ("train", "valid", "test")}, index=[f"class {i}" for i in range(200)]
+        {split: range(1, 201) for split in ("train", "valid", "test")},
+        index=[f"class {i}" for i in range(200)],
     )
     figure = figures.balance_figure(counts)
-    figures.save_png(figure, tmp_path / "balance.png")
-    assert len(figure.axes[0].get_yticklabels()) == 40 and "1 in 5 is named" in figure.axes[0].get_xlabel()
+    drawing.save_png(figure, tmp_path / "balance.png")
+    assert (
+        len(figure.axes[0].get_yticklabels()) == 40
+        and "1 in 5 is named" in figure.axes[0].get_xlabel()
+    )
 
 
 @pytest.mark.filterwarnings("error")
 def test_the_lengths_figure_counts_every_text_once(tmp_path):
     lengths = {"train": np.array([1, 2, 2, 3, 50, 4000]), "test": np.array([7])}
     figure = figures.lengths_figure(lengths, 1440)
-    figures.save_png(figure, tmp_path / "lengths.png")
+    drawing.save_png(figure, tmp_path / "lengths.png")
     heights = [patch.get_data().values for patch in figure.axes[0].patches]
     assert [values.sum() for values in heights] == pytest.approx([1, 1])
     assert figure.axes[0].lines[0].get_xdata() == [1440, 1440]
@@ -264,45 +314,71 @@ def test_the_lengths_figure_counts_every_text_once(tmp_path):
 def test_the_same_figure_is_the_same_file(tmp_path):
     probabilities, truth = predictions()
     for name in ("first.png", "second.png"):
-        figures.save_png(figures.confidence_figure(probabilities, truth), tmp_path / name)
+        drawing.save_png(figures.confidence_figure(probabilities, truth), tmp_path / name)
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 
 def test_a_notebook_shows_a_figure_as_a_png_without_pyplot():
-    figure = figures.schedules_figure({"rising": [0, 1], "constant": [1, 1]})
+    figure = study_figures.schedules_figure({"rising": [0, 1], "constant": [1, 1]})
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert plt.get_fignums() == []
 
 
 def test_schedules_are_drawn_from_the_start_of_a_training_to_its_end():
-    (axes,) = figures.schedules_figure({"rising": [0.0, 0.5, 1.0], "constant": [1.0, 1.0]}).axes
-    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 0], [0.5, 0.5], [1, 1]], [[0, 1], [1, 1]]]
+    (axes,) = study_figures.schedules_figure(
+        {"rising": [0.0, 0.5, 1.0], "constant": [1.0, 1.0]}
+    ).axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [
+        [[0, 0], [0.5, 0.5], [1, 1]],
+        [[0, 1], [1, 1]],
+    ]
     assert {"rising", "constant", "learning rate"} <= set(texts_of(axes.figure))
 
 
 def test_a_plan_is_drawn_with_what_is_frozen_left_white():
     rates = np.array([[0, 0, 1e-4], [0, 1e-3, 1e-3], [1e-2, 1e-2, 1e-2]])
-    figure = figures.plan_figure(rates, {"head": 1, "rest": 2}, "A plan")
+    figure = study_figures.plan_figure(rates, {"head": 1, "rest": 2}, "A plan")
     drawn = figure.axes[0].images[0].get_array()
-    assert drawn.mask.tolist() == [[True, True, False], [True, False, False], [False, False, False]]
+    assert drawn.mask.tolist() == [
+        [True, True, False],
+        [True, False, False],
+        [False, False, False],
+    ]
     assert {"head", "rest", "embeddings", "LSTM 1", "A plan"} <= set(texts_of(figure))
 
 
 def test_the_words_that_a_vocabulary_knows_are_counted_from_one():
-    (axes,) = figures.coverage_figure({"train": np.array([0.5, 0.75, 1.0])}).axes
+    (axes,) = study_figures.coverage_figure({"train": np.array([0.5, 0.75, 1.0])}).axes
     assert axes.lines[0].get_xydata().tolist() == [[1, 0.5], [2, 0.75], [3, 1.0]]
 
 
 def test_perplexities_are_drawn_from_before_the_first_epoch_on():
-    (axes,) = figures.perplexities_figure({"from A": [900.0, 300.0, 120.0], "from B": [180.0, 90.0]}, "Two starts").axes
-    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 900], [1, 300], [2, 120]], [[0, 180], [1, 90]]]
+    (axes,) = study_figures.perplexities_figure(
+        {"from A": [900.0, 300.0, 120.0], "from B": [180.0, 90.0]}, "Two starts"
+    ).axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [
+        [[0, 900], [1, 300], [2, 120]],
+        [[0, 180], [1, 90]],
+    ]
     assert axes.get_yscale() == "log"
     assert {"from A", "from B", "Two starts"} <= set(texts_of(axes.figure))
-    assert [tick for tick in axes.get_yticks() if 100 <= tick <= 1_000] == [100, 200, 300, 500, 700, 1_000]
+    assert [tick for tick in axes.get_yticks() if 100 <= tick <= 1_000] == [
+        100,
+        200,
+        300,
+        500,
+        700,
+        1_000,
+    ]
 
 
 def test_lines_are_drawn_over_the_index_of_their_table():
-    table = pd.DataFrame({"one": [0.5, 0.25], "two": [0.1, 0.3]}, pd.Index([10, 30], name="tokens"))
-    (axes,) = figures.lines_figure(table, "probability", "Two lines").axes
-    assert [line.get_xydata().tolist() for line in axes.lines] == [[[10, 0.5], [30, 0.25]], [[10, 0.1], [30, 0.3]]]
+    table = pd.DataFrame(
+        {"one": [0.5, 0.25], "two": [0.1, 0.3]}, pd.Index([10, 30], name="tokens")
+    )
+    (axes,) = study_figures.lines_figure(table, "probability", "Two lines").axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [
+        [[10, 0.5], [30, 0.25]],
+        [[10, 0.1], [30, 0.3]],
+    ]
     assert {"one", "two", "tokens", "probability", "Two lines"} <= set(texts_of(axes.figure))

@@ -10,19 +10,28 @@ from fastai.text.models.core import get_language_model
 from data_scripts.documents import DocumentError, documents
 from tests.conftest import made_store, reviews
 from ulmfit_app import __main__ as cli
-from ulmfit_app import generation, language_model
-from ulmfit_app.bundle import Bundle, save_bundle
-from ulmfit_app.config import ModelSettings
+from ulmfit_app.config import LanguageModelSettings, ModelSettings
 from ulmfit_app.errors import BundleError, DataError
-from ulmfit_app.generation import generate, load, perplexity, score_file
-from ulmfit_app.language_model import build, locate, shaped
-from ulmfit_app.sampling import SamplingSettings
-from ulmfit_app.tokenizer import BOS, FAKE, SPECIALS, TK_UP, Tokenizer
-from ulmfit_app.tokens import LanguageModelBatches, in_memory, numericalize, tokenize
+from ulmfit_app.inference import generation, perplexity
+from ulmfit_app.inference.generation import generate
+from ulmfit_app.inference.language_model import load
+from ulmfit_app.inference.perplexity import perplexity, score_file
+from ulmfit_app.inference.sampling import SamplingSettings
+from ulmfit_app.models import awd_lstm, pretrained
+from ulmfit_app.models.awd_lstm import build, shaped
+from ulmfit_app.models.bundle import Bundle, save_bundle
+from ulmfit_app.models.pretrained import locate
+from ulmfit_app.text.batches import LanguageModelBatches
+from ulmfit_app.text.rules import BOS, FAKE, SPECIALS, TK_UP
+from ulmfit_app.text.tokenizer import Tokenizer
+from ulmfit_app.text.tokenizing import in_memory, numericalize, tokenize
+from ulmfit_app.training import language_model
 
 SHAPE = ModelSettings(emb_sz=12, n_hid=20, n_layers=2)
 TOKENIZE = Tokenizer()
-WORDS = sorted({token for text in reviews(40)["review"] for token in TOKENIZE(text)} - set(SPECIALS))
+WORDS = sorted(
+    {token for text in reviews(40)["review"] for token in TOKENIZE(text)} - set(SPECIALS)
+)
 VOCAB = [*SPECIALS, *WORDS, *[FAKE] * (8 - (len(SPECIALS) + len(WORDS)) % 8)]
 PROMPT = "The plot, and GREAT actor music"
 GREEDY = SamplingSettings(words=30, temperature=0)
@@ -54,7 +63,7 @@ def plain_model(trained):
     """fastai's own model with the same weights."""
     plain = get_language_model(AWD_LSTM, len(VOCAB), config=shaped(awd_lstm_lm_config, SHAPE))
     ours = build(VOCAB, SHAPE, drop_mult=1.0)
-    language_model.load_weights(trained.bundle, ours)
+    awd_lstm.load_weights(trained.bundle, ours)
     plain.load_state_dict(ours.state_dict())
     return plain.eval()
 
@@ -91,7 +100,9 @@ def test_greedy_words_are_those_of_plain_fastai_that_reads_all_again_each_time(f
 
 def test_the_prompt_is_read_once_and_then_a_token_a_step(folder):
     trained, shapes = load(folder, "fp32"), []
-    trained.model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    trained.model.register_forward_pre_hook(
+        lambda _, inputs: shapes.append(tuple(inputs[0].shape))
+    )
     generate(trained, PROMPT, SamplingSettings(words=7, samples=3))
     assert shapes == [(1, len(TOKENIZE(PROMPT))), *[(3, 1)] * 6]
 
@@ -112,7 +123,10 @@ def test_each_sample_goes_on_from_its_own_words(folder):
 def test_words_are_drawn_as_often_as_they_are_likely(folder):
     trained, ids = load(folder, "fp32"), ids_of([BOS, "the"])
     settings = SamplingSettings(words=1, samples=40_000, seed=0, temperature=1.5)
-    drawn = np.bincount([row[0] for row in written(trained, ids, settings)], minlength=len(VOCAB)) / settings.samples
+    drawn = (
+        np.bincount([row[0] for row in written(trained, ids, settings)], minlength=len(VOCAB))
+        / settings.samples
+    )
     logits = plain_logits(plain_model(trained), ids)[-1].double()
     logits[[i for i, word in enumerate(VOCAB) if word in generation.NEVER_WRITTEN]] = -torch.inf
     expected = (logits / 1.5).softmax(-1).numpy()
@@ -122,7 +136,10 @@ def test_words_are_drawn_as_often_as_they_are_likely(folder):
 
 def test_a_seed_gives_the_same_texts_each_time_and_another_one_others(folder):
     trained = load(folder)
-    texts = [generate(trained, PROMPT, SamplingSettings(samples=2, seed=seed)) for seed in (1, 1, 2, None, None)]
+    texts = [
+        generate(trained, PROMPT, SamplingSettings(samples=2, seed=seed))
+        for seed in (1, 1, 2, None, None)
+    ]
     assert texts[0] == texts[1]
     assert len(set(map(tuple, texts))) == 4
 
@@ -137,16 +154,24 @@ def test_one_word_to_draw_from_is_greedy(folder):
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_what_no_text_holds_is_never_written(tmp_path, temperature):
-    unwanted = [i for i, word in enumerate(VOCAB) if word in ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxfake")]
+    unwanted = [
+        i
+        for i, word in enumerate(VOCAB)
+        if word in ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxfake")
+    ]
     assert len(unwanted) > 5
 
     def prefer_it(model):
         model[1].decoder.bias[unwanted] += 100
 
     trained = load(save(tmp_path, prepare=prefer_it))
-    rows = written(trained, ids_of([BOS]), SamplingSettings(words=50, samples=5, temperature=temperature))
+    rows = written(
+        trained, ids_of([BOS]), SamplingSettings(words=50, samples=5, temperature=temperature)
+    )
     assert not set(unwanted) & {token for row in rows for token in row}
-    assert "xx" not in " ".join(generate(trained, "A film", SamplingSettings(words=50, temperature=temperature)))
+    assert "xx" not in " ".join(
+        generate(trained, "A film", SamplingSettings(words=50, temperature=temperature))
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -154,7 +179,10 @@ def test_no_n_gram_comes_twice_where_that_is_asked_for(tmp_path, n):
     def be_repetitive(model):
         model[1].decoder.bias[[VOCAB.index("film"), VOCAB.index("plot")]] += 20
 
-    trained, prompt = load(save(tmp_path, prepare=be_repetitive)), ids_of([BOS, "the", "film", "the"])
+    trained, prompt = (
+        load(save(tmp_path, prepare=be_repetitive)),
+        ids_of([BOS, "the", "film", "the"]),
+    )
     free = written(trained, prompt, GREEDY)[0]
     assert len({tuple(free[i : i + n]) for i in range(31 - n)}) < 31 - n
     for settings in (
@@ -170,7 +198,9 @@ def test_no_n_gram_comes_twice_where_that_is_asked_for(tmp_path, n):
 
 def test_where_every_word_was_written_words_may_come_again(folder):
     trained = load(folder)
-    (row,) = written(trained, ids_of([BOS]), SamplingSettings(words=len(VOCAB) + 5, no_repeat_ngrams=1))
+    (row,) = written(
+        trained, ids_of([BOS]), SamplingSettings(words=len(VOCAB) + 5, no_repeat_ngrams=1)
+    )
     assert len(set(row)) == len([word for word in VOCAB if word not in generation.NEVER_WRITTEN])
 
 
@@ -185,7 +215,9 @@ def test_words_that_the_model_does_not_know_are_said(folder, caplog):
     with caplog.at_level(logging.INFO):
         generate(trained, "The zyzzyva plot", GREEDY)
         generate(trained, "The plot", GREEDY)
-    assert [record.getMessage() for record in caplog.records] == ["The model does not know, and reads as xxunk: zyzzyva"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "The model does not know, and reads as xxunk: zyzzyva"
+    ]
 
 
 def test_an_empty_prompt_starts_where_a_text_begins(folder):
@@ -218,13 +250,17 @@ def test_markers_of_case_are_written_as_capitals(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ perplexity
 def plain_nats(plain, ids):
     """Negative log-likelihoods of ids[1:], each behind all before it."""
-    return torch.nn.functional.cross_entropy(plain_logits(plain, ids[:-1]), torch.tensor(ids[1:]), reduction="none")
+    return torch.nn.functional.cross_entropy(
+        plain_logits(plain, ids[:-1]), torch.tensor(ids[1:]), reduction="none"
+    )
 
 
 @pytest.fixture
 def text_file(tmp_path):
     path = tmp_path / "text.txt"
-    path.write_text("\ufeffThe plot, the actors.\nA GREAT camera story, schön!\n" * 3, encoding="utf-8")
+    path.write_text(
+        "\ufeffThe plot, the actors.\nA GREAT camera story, schön!\n" * 3, encoding="utf-8"
+    )
     return path
 
 
@@ -253,7 +289,7 @@ def test_a_corpus_is_one_stream_of_documents_read_in_the_models_direction(tmp_pa
     trained, corpus = load(save(tmp_path / "model", direction), "fp32"), corpus_folder(tmp_path)
     step = 1 if direction == "forward" else -1
     stream = [i for text in documents(corpus) for i in ids_of(TOKENIZE(text))[::step]]
-    assert len(stream) < 2 * generation.ROW, "one row"
+    assert len(stream) < 2 * perplexity.ROW, "one row"
     nats = plain_nats(plain_model(trained), stream)
     score, n_texts = score_file(trained, corpus)
     assert score.perplexity == pytest.approx(float(nats.mean().exp()), rel=1e-4)
@@ -269,7 +305,9 @@ def test_a_long_corpus_is_read_in_several_rows(tmp_path, monkeypatch):
     n = (len(stream) - 1) // rows
     assert rows > 3
     plain = plain_model(trained)
-    nats = torch.cat([plain_nats(plain, stream[row * n : (row + 1) * n + 1]) for row in range(rows)])
+    nats = torch.cat(
+        [plain_nats(plain, stream[row * n : (row + 1) * n + 1]) for row in range(rows)]
+    )
     score, _ = score_file(trained, corpus)
     assert score.perplexity == pytest.approx(float(nats.mean().exp()), rel=1e-4)
     assert score.tokens == rows * n
@@ -277,7 +315,10 @@ def test_a_long_corpus_is_read_in_several_rows(tmp_path, monkeypatch):
 
 def test_what_is_predicted_does_not_depend_on_how_many_tokens_are_read_at_a_time(folder):
     trained, store = load(folder, "fp32"), made_store([50] * 8, n_words=len(VOCAB))
-    scores = [perplexity(trained.model, LanguageModelBatches(store, range(8), 1, bptt)) for bptt in (7, 50, 1000)]
+    scores = [
+        perplexity(trained.model, LanguageModelBatches(store, range(8), 1, bptt))
+        for bptt in (7, 50, 1000)
+    ]
     assert {score.tokens for score in scores} == {399}
     assert [score.nats for score in scores] == pytest.approx([scores[0].nats] * 3, rel=1e-5)
 
@@ -301,17 +342,22 @@ def test_a_models_own_perplexity_while_training_is_this_one():
         store,
         np.arange(6),
         np.arange(6, 8),
-        language_model.find_start("none", SHAPE),
-        language_model.LanguageModelSettings(batch_size=4, bptt=10),
+        pretrained.find_start("none", SHAPE),
+        LanguageModelSettings(batch_size=4, bptt=10),
         "fp32",
         seed=1,
     )
-    assert perplexity(learn.model, learn.dls.valid).perplexity == pytest.approx(learn.validate()[2], rel=1e-4)
+    assert perplexity(learn.model, learn.dls.valid).perplexity == pytest.approx(
+        learn.validate()[2], rel=1e-4
+    )
 
 
 def test_bf16_is_near_fp32(folder, text_file, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    exact, low = (score_file(load(folder, precision), text_file)[0].nats_a_token for precision in ("fp32", "bf16"))
+    exact, low = (
+        score_file(load(folder, precision), text_file)[0].nats_a_token
+        for precision in ("fp32", "bf16")
+    )
     assert exact != low and low == pytest.approx(exact, rel=0.02)
 
 
@@ -329,7 +375,10 @@ def test_texts_in_memory_are_those_that_the_cache_holds():
 def test_a_file_with_nothing_to_predict_is_refused(folder, tmp_path, content, tokens):
     path = tmp_path / "short.txt"
     path.write_text(content)
-    with pytest.raises(DataError, match=f"short.txt has {tokens} tokens.*needs at least two.*Give a file with text"):
+    with pytest.raises(
+        DataError,
+        match=f"short.txt has {tokens} tokens.*needs at least two.*Give a file with text",
+    ):
         score_file(load(folder), path)
     path.write_text("film")
     assert score_file(load(folder), path)[0].tokens == 1
@@ -358,7 +407,9 @@ def test_a_model_is_found_by_its_name_its_folder_and_its_runs_folder(tmp_path, m
     assert locate(str(tmp_path / "run")) == run
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")])
+@pytest.mark.parametrize(
+    "make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")]
+)
 def test_a_model_that_is_not_there_names_those_that_are(tmp_path, monkeypatch, make):
     monkeypatch.setattr(language_model, "MODELS", tmp_path / "models")
     save(tmp_path / "models" / "en-tiny")
@@ -383,8 +434,31 @@ def run(capsys, *argv):
 
 
 def test_generate_prints_a_text_a_sample(folder, capsys):
-    flags = ("--samples", 2, "--words", 8, "--seed", 3, "--top-k", 20, "--top-p", 0.9, "--min-p", 0.01)
-    code, out, _ = run(capsys, "generate", folder, "The plot", *flags, "--no-repeat-ngrams", 3, "--temperature", 0.9)
+    flags = (
+        "--samples",
+        2,
+        "--words",
+        8,
+        "--seed",
+        3,
+        "--top-k",
+        20,
+        "--top-p",
+        0.9,
+        "--min-p",
+        0.01,
+    )
+    code, out, _ = run(
+        capsys,
+        "generate",
+        folder,
+        "The plot",
+        *flags,
+        "--no-repeat-ngrams",
+        3,
+        "--temperature",
+        0.9,
+    )
     settings = SamplingSettings(8, 2, 0.9, 20, 0.9, 0.01, 3, 3)
     assert code == 0
     assert out == "\n\n".join(generate(load(folder), "The plot", settings)) + "\n"
@@ -394,13 +468,25 @@ def test_perplexity_prints_the_number_first(folder, text_file, capsys):
     code, out, _ = run(capsys, "perplexity", folder, text_file)
     score, _ = score_file(load(folder), text_file)
     assert code == 0
-    assert out.startswith(f"perplexity {score.perplexity:.2f} ({score.nats_a_token:.4f} nats a token; ")
-    assert f"; {score.tokens} tokens predicted, {100 * score.unknown_share:.2f} % of them unknown words; texts: 1;" in out
+    assert out.startswith(
+        f"perplexity {score.perplexity:.2f} ({score.nats_a_token:.4f} nats a token; "
+    )
+    assert (
+        f"; {score.tokens} tokens predicted, {100 * score.unknown_share:.2f} % of them unknown words; texts: 1;"
+        in out
+    )
 
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--temperature", -1), ("--top-p", 0), ("--min-p", 2), ("--top-k", 0), ("--samples", 0), ("--no-repeat-ngrams", 0)],
+    [
+        ("--temperature", -1),
+        ("--top-p", 0),
+        ("--min-p", 2),
+        ("--top-k", 0),
+        ("--samples", 0),
+        ("--no-repeat-ngrams", 0),
+    ],
 )
 def test_a_wrong_setting_costs_a_message_and_exit_code_2(folder, capsys, flag, value):
     code, out, err = run(capsys, "generate", folder, "The plot", flag, value)

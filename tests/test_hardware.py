@@ -6,10 +6,16 @@ from ulmfit_app.errors import SettingError
 from ulmfit_app.hardware import autocast, available_precisions, resolve_precision
 
 
-def machine(monkeypatch, cuda: bool = False, cuda_bf16: bool = True, cpu: tuple[str, ...] = ()) -> None:
+def machine(
+    monkeypatch, cuda: bool = False, cuda_bf16: bool = True, cpu: tuple[str, ...] = ()
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: cuda_bf16)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(cpu, True), raising=False)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: cuda_bf16
+    )
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: dict.fromkeys(cpu, True), raising=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,10 +47,16 @@ def test_where_torch_cannot_tell_the_processor_is_taken_to_have_fp32_only(monkey
     [
         ({}, "bf16", "CPU has no bf16; it has fp32. Use: --precision auto"),
         ({"cpu": ("amx_bf16",)}, "fp16", "CPU has no fp16; it has bf16 and fp32."),
-        ({"cuda": True, "cuda_bf16": False}, "bf16", "CUDA GPU has no bf16; it has fp16 and fp32."),
+        (
+            {"cuda": True, "cuda_bf16": False},
+            "bf16",
+            "CUDA GPU has no bf16; it has fp16 and fp32.",
+        ),
     ],
 )
-def test_a_precision_that_the_machine_does_not_have_is_refused_by_name(monkeypatch, has, asked, message):
+def test_a_precision_that_the_machine_does_not_have_is_refused_by_name(
+    monkeypatch, has, asked, message
+):
     machine(monkeypatch, **has)
     with pytest.raises(SettingError, match=message):
         resolve_precision(asked)

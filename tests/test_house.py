@@ -108,8 +108,14 @@ def test_a_file_imports_only_from_files_above_it(name):
 
 @pytest.mark.parametrize("name", [name for name in APP_FILES if room_of(name) == "evaluation"])
 def test_evaluation_imports_only_errors_settings_and_itself(name):
-    assert {room_of(module) for module in imported_from_app(name)} <= {"errors", "config", "evaluation"}
-    assert not {module.split(".")[0] for module in IMPORTS[name]} & {"torch", "fastai"}, "it never sees a Learner"
+    assert {room_of(module) for module in imported_from_app(name)} <= {
+        "errors",
+        "config",
+        "evaluation",
+    }
+    assert not {module.split(".")[0] for module in IMPORTS[name]} & {"torch", "fastai"}, (
+        "it never sees a Learner"
+    )
 
 
 def test_no_files_import_each_other_in_a_circle():
@@ -122,7 +128,11 @@ def test_no_files_import_each_other_in_a_circle():
 
 def calls(tree: ast.AST) -> list[tuple[str, int]]:
     """Names of the functions called, dotted, with their lines."""
-    return [(ast.unparse(node.func), node.lineno) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [
+        (ast.unparse(node.func), node.lineno)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    ]
 
 
 def is_main_guard(node: ast.stmt) -> bool:
@@ -131,7 +141,15 @@ def is_main_guard(node: ast.stmt) -> bool:
 
 def speaks(tree: ast.AST) -> set[str]:
     """What prints or exits in it."""
-    forbidden = {"print", "exit", "quit", "sys.exit", "os._exit", "sys.stdout.write", "sys.stderr.write"}
+    forbidden = {
+        "print",
+        "exit",
+        "quit",
+        "sys.exit",
+        "os._exit",
+        "sys.stdout.write",
+        "sys.stderr.write",
+    }
     return {name for name, _ in calls(tree)} & forbidden
 
 
@@ -140,7 +158,11 @@ def test_only_main_prints_or_exits(name):
     tree = parsed(MODULES[name])
     # A data script can be run alone: it exits under its guard, and one function of `fetch` prints for all of them.
     if name.startswith("data_scripts."):
-        tree.body = [node for node in tree.body if not is_main_guard(node) and getattr(node, "name", "") != "run_script"]
+        tree.body = [
+            node
+            for node in tree.body
+            if not is_main_guard(node) and getattr(node, "name", "") != "run_script"
+        ]
     assert speaks(tree) == set()
 
 
@@ -150,8 +172,21 @@ def test_main_does_print():
 
 
 def test_only_the_language_model_imports_pickle():
-    picklers = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-    found = {name for name, modules in IMPORTS.items() if {module.split(".")[0] for module in modules} & picklers}
+    picklers = {
+        "pickle",
+        "cPickle",
+        "_pickle",
+        "cloudpickle",
+        "dill",
+        "joblib",
+        "shelve",
+        "marshal",
+    }
+    found = {
+        name
+        for name, modules in IMPORTS.items()
+        if {module.split(".")[0] for module in modules} & picklers
+    }
     assert found == {"ulmfit_app.language_model"}
 
 
@@ -163,7 +198,15 @@ def test_nothing_is_unpickled_but_through_readers_that_run_nothing(name):
     # One function writes fastai's own format, for who asks for it by name.
     tree.body = [node for node in tree.body if getattr(node, "name", "") != "write_fastai"]
     assert not {called for called, _ in calls(tree)} & unsafe
-    loads = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"]
+    loads = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
     assert all("weights_only=True" in ast.unparse(node) for node in loads)
-    arrays = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load"]
+    arrays = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load"
+    ]
     assert not any("allow_pickle" in ast.unparse(node) for node in arrays)

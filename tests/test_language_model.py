@@ -16,21 +16,15 @@ from PIL import Image
 
 from data_scripts.fetch import FetchError, Source
 from tests.conftest import made_store
-from ulmfit_app import language_model
-from ulmfit_app.bundle import Bundle, save_bundle
 from ulmfit_app.config import LanguageModelSettings, ModelSettings
 from ulmfit_app.errors import BundleError
-from ulmfit_app.language_model import (
-    Start,
-    build,
-    find_start,
-    find_starts,
-    learner,
-    read_fastai,
-    save_lr_finder_plot,
-    shaped,
-)
-from ulmfit_app.tokens import SPECIALS, LanguageModelBatches
+from ulmfit_app.models import pretrained
+from ulmfit_app.models.awd_lstm import build, shaped
+from ulmfit_app.models.bundle import Bundle, save_bundle
+from ulmfit_app.models.pretrained import Start, find_start, find_starts, read_fastai
+from ulmfit_app.text.batches import LanguageModelBatches
+from ulmfit_app.text.rules import SPECIALS
+from ulmfit_app.training.language_model import learner, save_lr_finder_plot
 
 SHAPE = ModelSettings(emb_sz=16, n_hid=24, n_layers=2)
 SETTINGS = LanguageModelSettings(batch_size=4, bptt=10)
@@ -43,7 +37,9 @@ def plain_learner(store, drop_mult=1.0):
     batches = LanguageModelBatches(store, np.arange(len(store)), 4, 10)
     config = shaped(awd_lstm_lm_config, SHAPE)
     dls = DataLoaders(batches, batches)
-    return language_model_learner(dls, AWD_LSTM, config=config, drop_mult=drop_mult, pretrained=False)
+    return language_model_learner(
+        dls, AWD_LSTM, config=config, drop_mult=drop_mult, pretrained=False
+    )
 
 
 def save_as_fastai(folder: Path, model, vocab) -> Path:
@@ -120,11 +116,17 @@ def test_the_payload_of_these_tests_would_run(marker):
     assert marker.exists()
 
 
-@pytest.mark.parametrize("wrapped", [lambda p: p, lambda p: ["xxunk", p], lambda p: {"a": p}], ids=["bare", "list", "dict"])
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda p: p, lambda p: ["xxunk", p], lambda p: {"a": p}],
+    ids=["bare", "list", "dict"],
+)
 def test_a_vocabulary_with_a_payload_is_refused_and_nothing_runs(saved, marker, wrapped):
     folder, *_ = saved
     (folder / "lm_vocab.pkl").write_bytes(pickle.dumps(wrapped(Payload(marker))))
-    with pytest.raises(BundleError, match=r"lm_vocab.pkl was refused: it calls .*open.*nothing in it was run"):
+    with pytest.raises(
+        BundleError, match=r"lm_vocab.pkl was refused: it calls .*open.*nothing in it was run"
+    ):
         read_fastai(folder)
     assert not marker.exists()
 
@@ -143,7 +145,9 @@ def test_weights_with_a_payload_are_refused_and_nothing_runs(saved, marker, lega
 def test_a_vocabulary_that_is_no_list_of_words_is_refused(saved, vocab):
     folder, *_ = saved
     save_pickle(folder / "lm_vocab.pkl", vocab)
-    with pytest.raises(BundleError, match="holds no vocabulary. Expected fastai's format, a pickled list of words"):
+    with pytest.raises(
+        BundleError, match="holds no vocabulary. Expected fastai's format, a pickled list of words"
+    ):
         read_fastai(folder)
 
 
@@ -157,7 +161,9 @@ def test_a_file_that_is_no_pickle_is_refused(saved, name, data):
 
 
 @pytest.mark.parametrize(
-    "content", [{}, {"weight": torch.zeros(3)}, torch.zeros(3), [1, 2], {"0.encoder.weight": 1}], ids=str
+    "content",
+    [{}, {"weight": torch.zeros(3)}, torch.zeros(3), [1, 2], {"0.encoder.weight": 1}],
+    ids=str,
 )
 def test_weights_of_something_else_are_refused(saved, content):
     folder, *_ = saved
@@ -194,7 +200,9 @@ def test_none_starts_from_random_weights():
 
 def test_wt103_brings_its_shape_and_says_its_source(saved, monkeypatch):
     folder, *_ = saved
-    monkeypatch.setattr(language_model.wt103, "fetch", lambda direction: Source(folder, "fastai's wt103-fwd.tgz"))
+    monkeypatch.setattr(
+        pretrained.wt103, "fetch", lambda direction: Source(folder, "fastai's wt103-fwd.tgz")
+    )
     start = find_start("wt103", ModelSettings())
     assert (start.origin, start.shape) == ("fastai's wt103-fwd.tgz", SHAPE)
     assert start.fingerprint == read_fastai(folder).fingerprint
@@ -204,7 +212,7 @@ def test_wt103_that_cannot_be_had_is_replaced_by_random_weights_loudly(monkeypat
     def unreachable(direction):
         raise FetchError("No answer within 10 seconds.")
 
-    monkeypatch.setattr(language_model.wt103, "fetch", unreachable)
+    monkeypatch.setattr(pretrained.wt103, "fetch", unreachable)
     with caplog.at_level(logging.INFO):
         start = find_start("wt103", SHAPE)
     assert start == find_start("none", SHAPE)
@@ -217,12 +225,14 @@ def test_wt103_that_cannot_be_had_is_replaced_by_random_weights_loudly(monkeypat
 def test_a_damaged_wt103_is_not_passed_over(saved, monkeypatch):
     folder, *_ = saved
     (folder / "lm.pth").write_bytes(b"")
-    monkeypatch.setattr(language_model.wt103, "fetch", lambda direction: Source(folder, "fastai's"))
+    monkeypatch.setattr(pretrained.wt103, "fetch", lambda direction: Source(folder, "fastai's"))
     with pytest.raises(BundleError, match=r"lm.pth was refused"):
         find_start("wt103", SHAPE)
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_text("x")], ids=["missing", "a file"])
+@pytest.mark.parametrize(
+    "make", [lambda path: None, lambda path: path.write_text("x")], ids=["missing", "a file"]
+)
 def test_a_start_that_is_no_folder_is_refused(tmp_path, make):
     make(tmp_path / "typo")
     expected = "typo to start from. Expected for --pretrained: en-reviews-small, en-small, en-small-bwd, wt"
@@ -250,8 +260,12 @@ def test_a_bundle_is_a_start(tmp_path):
 
 def test_a_classifiers_bundle_is_no_start(tmp_path):
     vocab = made_store([3]).words
-    save_bundle(tmp_path, build(vocab, SHAPE, 1.0), Bundle("classifier", SHAPE, "en", vocab, ["a", "b"]))
-    with pytest.raises(BundleError, match="holds a classifier, but a language model is needed here"):
+    save_bundle(
+        tmp_path, build(vocab, SHAPE, 1.0), Bundle("classifier", SHAPE, "en", vocab, ["a", "b"])
+    )
+    with pytest.raises(
+        BundleError, match="holds a classifier, but a language model is needed here"
+    ):
         find_start(str(tmp_path), SHAPE)
 
 
@@ -262,23 +276,34 @@ def renamed(folder: Path, mark: str) -> Path:
     return folder
 
 
-def test_plain_fastais_backwards_takes_other_weights_and_leaves_the_texts_forward(saved, monkeypatch):
+def test_plain_fastais_backwards_takes_other_weights_and_leaves_the_texts_forward(
+    saved, monkeypatch
+):
     folder, *_ = saved
     asked = []
-    monkeypatch.setattr(fastais_learner, "untar_data", lambda url, **_: asked.append(url) or folder)
+    monkeypatch.setattr(
+        fastais_learner, "untar_data", lambda url, **_: asked.append(url) or folder
+    )
     store = made_store([30] * 8)
     batches = LanguageModelBatches(store, np.arange(8), 1, 10)
     dls = DataLoaders(batches, batches)
-    plain = language_model_learner(dls, AWD_LSTM, config=shaped(awd_lstm_lm_config, SHAPE), backwards=True)
+    plain = language_model_learner(
+        dls, AWD_LSTM, config=shaped(awd_lstm_lm_config, SHAPE), backwards=True
+    )
     assert asked == [URLs.WT103_BWD]
     x, _ = next(iter(plain.dls.train))
     assert x[0].tolist() == store[0][:10].tolist(), "backward weights, forward texts, and no error"
 
 
-@pytest.mark.parametrize(("start", "backward_texts"), [(BACKWARD, False), (RANDOM, True)], ids=["start", "texts"])
+@pytest.mark.parametrize(
+    ("start", "backward_texts"), [(BACKWARD, False), (RANDOM, True)], ids=["start", "texts"]
+)
 def test_a_start_and_texts_of_different_directions_are_refused(start, backward_texts):
     store = made_store([30] * 8)
-    with pytest.raises(BundleError, match="The start, random weights, learned to read (forward|backward), but is to read"):
+    with pytest.raises(
+        BundleError,
+        match="The start, random weights, learned to read (forward|backward), but is to read",
+    ):
         made_learner(store.backward() if backward_texts else store, start)
 
 
@@ -298,7 +323,9 @@ def test_random_weights_read_in_the_direction_that_is_asked_for(direction):
 def test_wt103_is_fetched_in_the_direction_that_is_asked_for(saved, monkeypatch, direction):
     folder, *_ = saved
     asked = []
-    monkeypatch.setattr(language_model.wt103, "fetch", lambda which: asked.append(which) or Source(folder, "fastai's"))
+    monkeypatch.setattr(
+        pretrained.wt103, "fetch", lambda which: asked.append(which) or Source(folder, "fastai's")
+    )
     assert find_start("wt103", SHAPE, direction).direction == direction
     assert asked == [direction]
 
@@ -312,20 +339,28 @@ def test_files_of_fastais_that_do_not_say_a_direction_take_the_one_asked_for(sav
 @pytest.mark.parametrize(("mark", "direction"), [("fwd", "backward"), ("BWD", "forward")])
 def test_files_of_fastais_named_for_the_other_direction_are_refused(saved, mark, direction):
     folder = renamed(saved[0], mark)
-    with pytest.raises(BundleError, match=rf"By its name, .*lstm_{mark}.pth learned .* to read {direction} here.*NAME-bwd"):
+    with pytest.raises(
+        BundleError,
+        match=rf"By its name, .*lstm_{mark}.pth learned .* to read {direction} here.*NAME-bwd",
+    ):
         find_start(str(folder), SHAPE, direction)
 
 
 def test_a_bundle_of_the_other_direction_is_refused(tmp_path):
     vocab = made_store([3]).words
-    save_bundle(tmp_path, build(vocab, SHAPE, 1.0), Bundle("language model", SHAPE, "en", vocab, direction="backward"))
+    save_bundle(
+        tmp_path,
+        build(vocab, SHAPE, 1.0),
+        Bundle("language model", SHAPE, "en", vocab, direction="backward"),
+    )
     with pytest.raises(BundleError, match="learned to read backward, but is to read forward here"):
         find_start(str(tmp_path), SHAPE)
     assert find_start(str(tmp_path), SHAPE, "backward").direction == "backward"
 
 
 @pytest.mark.parametrize(
-    ("forward", "backward"), [("lm", "lm-backward"), ("small", "small-bwd"), ("wt103-fwd", "wt103-bwd")]
+    ("forward", "backward"),
+    [("lm", "lm-backward"), ("small", "small-bwd"), ("wt103-fwd", "wt103-bwd")],
 )
 def test_the_backward_start_is_the_folder_beside_the_forward_one(tmp_path, forward, backward):
     vocab = made_store([3]).words
@@ -336,11 +371,16 @@ def test_the_backward_start_is_the_folder_beside_the_forward_one(tmp_path, forwa
     assert [start.direction for start in starts] == ["forward", "backward"]
     for start, name in zip(starts, (forward, backward), strict=True):
         assert start.origin.startswith(f"the bundle {tmp_path / name},")
-    assert [start.direction for start in find_starts([str(tmp_path / forward)], SHAPE)] == ["forward"]
+    assert [start.direction for start in find_starts([str(tmp_path / forward)], SHAPE)] == [
+        "forward"
+    ]
 
 
 def test_the_same_files_cannot_start_both_directions(saved):
-    with pytest.raises(BundleError, match="cannot read both forward and backward. Beside a forward model's folder NAME"):
+    with pytest.raises(
+        BundleError,
+        match="cannot read both forward and backward. Beside a forward model's folder NAME",
+    ):
         find_starts([str(saved[0])] * 2, SHAPE)
     assert len(find_starts(["none", "none"], SHAPE)) == 2
 
@@ -357,7 +397,9 @@ def test_known_words_keep_their_embedding_and_new_ones_get_the_mean(saved):
     start = read_fastai(folder)
     # The target corpus knows half of the words, in another order, and brings ten of its own.
     store = made_store([30] * 8)
-    store = replace(store, words=[*SPECIALS, *reversed(start.vocab[30:]), *(f"new{i}" for i in range(21))])
+    store = replace(
+        store, words=[*SPECIALS, *reversed(start.vocab[30:]), *(f"new{i}" for i in range(21))]
+    )
     learn = made_learner(store, start)
     embedding, bias = model[0].encoder.weight.detach(), model[1].decoder.bias.detach()
     ours, our_bias = learn.model[0].encoder.weight.detach(), learn.model[1].decoder.bias.detach()
@@ -366,7 +408,9 @@ def test_known_words_keep_their_embedding_and_new_ones_get_the_mean(saved):
     for i, word in enumerate(store.words):
         expected = embedding[known[word]] if word in known else embedding.mean(0)
         assert torch.allclose(ours[i], expected, atol=1e-7), word
-        assert torch.allclose(our_bias[i], bias[known[word]] if word in known else bias.mean(), atol=1e-7), word
+        assert torch.allclose(
+            our_bias[i], bias[known[word]] if word in known else bias.mean(), atol=1e-7
+        ), word
     fastais = match_embeds(dict(start.weights), start.vocab, store.words)
     assert torch.equal(ours, fastais["0.encoder.weight"])
     assert learn.model[1].decoder.weight is learn.model[0].encoder.weight, "they stay tied"
@@ -388,7 +432,9 @@ def test_random_weights_start_at_the_log_word_frequencies():
     store = made_store([30] * 8)
     bias = made_learner(store).model[1].decoder.bias.detach().double()
     assert float(bias.exp().sum()) == pytest.approx(1, abs=1e-6)
-    counts = np.bincount(np.concatenate([store[i] for i in range(6)]), minlength=60)  # of the training texts alone
+    counts = np.bincount(
+        np.concatenate([store[i] for i in range(6)]), minlength=60
+    )  # of the training texts alone
     assert np.allclose(bias.exp(), (counts + 1) / (counts + 1).sum(), atol=1e-7)
 
 
@@ -415,7 +461,9 @@ def test_weights_with_a_part_missing_are_refused(saved):
     folder, model, vocab = saved
     start = read_fastai(folder)
     del start.weights["0.rnns.1.module.bias_hh_l0"]
-    with pytest.raises(BundleError, match="The weights of fastai's format in fastais do not fit fastai's AWD-LSTM"):
+    with pytest.raises(
+        BundleError, match="The weights of fastai's format in fastais do not fit fastai's AWD-LSTM"
+    ):
         made_learner(made_store([30] * 8), start)
 
 
@@ -462,20 +510,24 @@ def test_the_learning_rate_finder_draws_and_changes_nothing(tmp_path):
     random_state = torch.get_rng_state()
     save_lr_finder_plot(learn, tmp_path / "lr_find.png")
     assert Image.open(tmp_path / "lr_find.png").size == (1050, 675)
-    assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in learn.model.state_dict().items()
+    )
     assert torch.equal(torch.get_rng_state(), random_state)
     assert learn.opt is None
 
 
 def test_the_models_that_come_with_the_package_are_whole_small_and_strong():
     starts = find_starts(["en-small", "en-small"], ModelSettings())
-    assert [start.direction for start in starts] == ["forward", "backward"] and all(start.is_strong for start in starts)
+    assert [start.direction for start in starts] == ["forward", "backward"] and all(
+        start.is_strong for start in starts
+    )
     for start, name in zip(starts, ("en-small", "en-small-bwd"), strict=True):
         assert start.origin.startswith(f"{name}, which learned from ")
         assert len(start.vocab) == len(start.weights["0.encoder.weight"])
     assert starts[0].vocab == starts[1].vocab
     reviews = find_start("en-reviews-small", ModelSettings())
     assert reviews.is_strong and "unlabelled reviews" in reviews.origin
-    files = [path for path in language_model.MODELS.rglob("*") if path.is_file()]
+    files = [path for path in pretrained.MODELS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 60e6
-    assert all((folder / "MODEL_CARD.md").is_file() for folder in language_model.MODELS.iterdir())
+    assert all((folder / "MODEL_CARD.md").is_file() for folder in pretrained.MODELS.iterdir())

@@ -8,22 +8,30 @@ from fastai.text.learner import language_model_learner
 from fastai.text.models.awdlstm import AWD_LSTM
 
 from tests.conftest import says
-from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.config import ModelSettings
-from ulmfit_app.corpus import load_corpus
 from ulmfit_app.course import PRESETS, lesson_02, lesson_03
-from ulmfit_app.detokenizer import detokenize
-from ulmfit_app.generation import NEVER_WRITTEN, TrainedModel, generate, load, perplexity
-from ulmfit_app.language_model import build, locate, with_weights
-from ulmfit_app.sampling import SamplingSettings
-from ulmfit_app.tokenizer import BOS, SPECIALS, Tokenizer
-from ulmfit_app.tokens import LanguageModelBatches, TokenStore
+from ulmfit_app.data.corpus import load_corpus
+from ulmfit_app.inference.generation import NEVER_WRITTEN, generate
+from ulmfit_app.inference.language_model import TrainedModel, load
+from ulmfit_app.inference.perplexity import perplexity
+from ulmfit_app.inference.sampling import SamplingSettings
+from ulmfit_app.models.awd_lstm import build, with_weights
+from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.models.pretrained import locate
+from ulmfit_app.text.batches import LanguageModelBatches
+from ulmfit_app.text.detokenizer import detokenize
+from ulmfit_app.text.rules import BOS, SPECIALS
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizer import Tokenizer
 
 from .conftest import reviews
 
 SHAPE = ModelSettings(emb_sz=12, n_hid=20, n_layers=2)
 TEXTS = reviews(40)["review"].tolist()
-VOCAB = [*SPECIALS, *sorted({token for text in TEXTS for token in Tokenizer()(text)} - set(SPECIALS))]
+VOCAB = [
+    *SPECIALS,
+    *sorted({token for text in TEXTS for token in Tokenizer()(text)} - set(SPECIALS)),
+]
 
 
 @pytest.fixture
@@ -46,7 +54,11 @@ def test_the_probabilities_of_all_next_words_are_one_together(trained):
 
 
 def test_the_likeliest_next_word_is_written_where_nothing_is_left_to_chance(trained):
-    likeliest = next(word for word in lesson_03.next_word(trained, "the plot of").index if word not in NEVER_WRITTEN)
+    likeliest = next(
+        word
+        for word in lesson_03.next_word(trained, "the plot of").index
+        if word not in NEVER_WRITTEN
+    )
     (written,) = generate(trained, "the plot of", SamplingSettings(words=1, temperature=0))
     assert written == detokenize([likeliest], "en", start="the plot of")
 
@@ -55,7 +67,9 @@ def test_a_text_has_by_hand_the_perplexity_that_the_package_computes(trained):
     text = "The plot of the film."
     steps = lesson_03.word_by_word(trained, text)
     assert steps["token"].tolist() == Tokenizer()(text)[1:]
-    assert np.exp(steps["nats"].mean()) == pytest.approx(lesson_02.score(trained, [text], VOCAB), rel=1e-4)
+    assert np.exp(steps["nats"].mean()) == pytest.approx(
+        lesson_02.score(trained, [text], VOCAB), rel=1e-4
+    )
 
 
 def test_what_is_expected_at_a_step_is_the_likeliest_word_behind_those_before(trained):
@@ -101,7 +115,9 @@ def test_the_model_that_comes_back_is_the_one_that_was_measured(bench):
     tuned = bench.finetune(bench.random, epochs=1)
     batches = LanguageModelBatches(bench.store, bench.valid, lesson_03.ROWS, lesson_03.BPTT)
     # bf16, where a machine has it, and other batches.
-    assert perplexity(tuned.model.model, batches).perplexity == pytest.approx(tuned.course[-1], rel=0.03)
+    assert perplexity(tuned.model.model, batches).perplexity == pytest.approx(
+        tuned.course[-1], rel=0.03
+    )
 
 
 def test_random_weights_have_the_shape_and_the_words_of_the_start(bench):
@@ -115,7 +131,9 @@ def test_texts_are_scored_in_both_directions_whatever_the_model_learned(trained)
     table = lesson_03.by_direction({"ours": trained}, TEXTS)
     for way, read in (("texts read forward", store), ("texts read backward", store.backward())):
         batches = LanguageModelBatches(read, range(len(read)), lesson_03.ROWS, lesson_03.BPTT)
-        assert table.loc["ours", way] == pytest.approx(perplexity(trained.model, batches).perplexity)
+        assert table.loc["ours", way] == pytest.approx(
+            perplexity(trained.model, batches).perplexity
+        )
 
 
 def _ids_of(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -126,10 +144,15 @@ def _ids_of(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 def test_plain_fastai_takes_backward_weights_and_leaves_the_texts_forward():
     dls = lesson_03.plain_fastai(TEXTS, VOCAB)
     with lesson_03.weights_at_hand() as config:
-        learners = [language_model_learner(dls, AWD_LSTM, config=config, backwards=flag) for flag in (False, True)]
+        learners = [
+            language_model_learner(dls, AWD_LSTM, config=config, backwards=flag)
+            for flag in (False, True)
+        ]
     for learn, name in zip(learners, ("en-small", "en-small-bwd"), strict=True):
         ours = with_weights(load_bundle(locate(name), "language model"))
-        torch.testing.assert_close(learn.model[0].rnns[0].weight_hh_l0_raw, ours[0].rnns[0].weight_hh_l0_raw)
+        torch.testing.assert_close(
+            learn.model[0].rnns[0].weight_hh_l0_raw, ours[0].rnns[0].weight_hh_l0_raw
+        )
     texts = TEXTS[len(TEXTS) // 2 :][:2]
     first = " ".join([token for text in texts for token in Tokenizer()(text)][:14])
     seen = [lesson_03.seen_by(learn) for learn in learners]
@@ -181,7 +204,9 @@ def test_a_text_is_turned_token_by_token_specials_and_all():
     assert lesson_03.check_turned(tokens[::-1], text).right
     assert "forward model" in says(lesson_03.check_turned(tokens, text))
     assert "letters" in says(lesson_03.check_turned(Tokenizer()(text[::-1]), text))
-    assert "before it was tokenized" in says(lesson_03.check_turned(Tokenizer()(" ".join(text.split()[::-1])), text))
+    assert "before it was tokenized" in says(
+        lesson_03.check_turned(Tokenizer()(" ".join(text.split()[::-1])), text)
+    )
     assert "read" in says(lesson_03.check_turned([BOS, *tokens[:0:-1]], text))
     assert "reads it last" in says(lesson_03.check_turned(tokens[:0:-1], text))
     marks_kept = "! long xxrep 3 o s and , xxup slow is plot xxmaj the xxbos".split()

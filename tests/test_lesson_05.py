@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import course_settings, says
 from ulmfit_app.course import Verdict, lesson_05
-from ulmfit_app.predictor import Predictor
-from ulmfit_app.recipes import PLANS, PUBLISHED, Phase, Plan
+from ulmfit_app.inference.predictor import Predictor
+from ulmfit_app.training.recipes import PLANS, PUBLISHED, Phase, Plan
 
 TEXTS = ["Great.", "A long and dull story, and then that ending!"]
 HEAD = Plan("head", (Phase("head", 1, freeze_to=-1, lr=1e-2),), 0.5)
@@ -49,10 +49,16 @@ def test_weights_are_counted_where_they_learn():
     counted = {}
     for phase in PUBLISHED.phases:
         learn.freeze_to(phase.freeze_to)
-        counted[phase.name] = [sum(p.numel() for p in group if p.requires_grad) for group in learn.opt.param_lists]
+        counted[phase.name] = [
+            sum(p.numel() for p in group if p.requires_grad) for group in learn.opt.param_lists
+        ]
     assert bench().phases(PUBLISHED).iloc[::-1].to_dict("list") == counted
-    assert bench().sizes().sum() == sum(parameter.numel() for parameter in learn.model.parameters())
-    assert (bench().phases(PLANS["chain-thaw"])["embeddings alone"] > 0).tolist() == [False] * 4 + [True]
+    assert bench().sizes().sum() == sum(
+        parameter.numel() for parameter in learn.model.parameters()
+    )
+    assert (bench().phases(PLANS["chain-thaw"])["embeddings alone"] > 0).tolist() == [
+        False
+    ] * 4 + [True]
 
 
 def test_a_frozen_encoder_forgets_nothing_and_one_that_learns_does():
@@ -77,12 +83,17 @@ def test_a_text_alone_has_the_same_probabilities_in_plain_fastai(readers):
     store = bench().ids(*TEXTS)
     plain, ours = (lesson_05.alone(reader, store) for reader in readers.values())
     assert np.allclose(plain, ours, atol=1e-6)
-    assert np.allclose(readers["plain"].probabilities(store), ours, atol=1e-6), "rows come in the order of the texts"
+    assert np.allclose(readers["plain"].probabilities(store), ours, atol=1e-6), (
+        "rows come in the order of the texts"
+    )
 
 
 def test_a_longer_neighbour_moves_plain_fastais_probabilities_and_not_ours(readers):
     store = lesson_05.some(bench().store, range(10))
-    plain, ours = (lesson_05.moved(reader, store, [72, 100]).set_index("beside") for reader in readers.values())
+    plain, ours = (
+        lesson_05.moved(reader, store, [72, 100]).set_index("beside")
+        for reader in readers.values()
+    )
     assert plain.loc[72, "largest"] < 1e-6 < 1e-3 < plain.loc[100, "largest"]
     assert ours["largest"].max() < 1e-6 and not ours["other_label"].any()
     assert (plain["n"] == 10).all() and (plain["mean"] <= plain["largest"]).all()
@@ -99,12 +110,18 @@ def test_pooled_texts_are_judged_a_third_at_a_time():
     rng = np.random.default_rng(0)
     outputs, lengths = rng.normal(size=(2, 6, 4)), np.array([3, 6])
 
-    def pooled(last: bool = True, largest: bool = True, mean: bool = True, sums: bool = False) -> np.ndarray:
+    def pooled(
+        last: bool = True, largest: bool = True, mean: bool = True, sums: bool = False
+    ) -> np.ndarray:
         """Right where it is True, over padding where it is not."""
         rows = []
         for one, n in zip(outputs, lengths, strict=True):
             means = one[:n].mean(0) if mean else one.sum(0) / n if sums else one.mean(0)
-            rows.append(np.concatenate([one[n - 1] if last else one[-1], (one[:n] if largest else one).max(0), means]))
+            rows.append(
+                np.concatenate(
+                    [one[n - 1] if last else one[-1], (one[:n] if largest else one).max(0), means]
+                )
+            )
         return np.array(rows)
 
     def check(answer: object) -> Verdict:
@@ -116,7 +133,9 @@ def test_pooled_texts_are_judged_a_third_at_a_time():
     assert "mean is taken over padding" in says(check(pooled(mean=False)))
     assert "padding is still in it" in says(check(pooled(mean=False, sums=True)))
     assert "another order" in says(check(np.roll(pooled(), 4, axis=1)))
-    assert "maximum and mean: not what" in says(check(np.concatenate([pooled()[:, :4], outputs[:, 0], outputs[:, 1]], 1)))
+    assert "maximum and mean: not what" in says(
+        check(np.concatenate([pooled()[:, :4], outputs[:, 0], outputs[:, 1]], 1))
+    )
     assert "shape (2, 12)" in says(check(pooled()[0]))
     assert "three dots" in says(check(...))
 

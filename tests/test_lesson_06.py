@@ -12,8 +12,8 @@ from ulmfit_app.course.lesson_05 import Trained
 from ulmfit_app.evaluation.calibration import fit_temperature, risk_coverage, threshold_for
 from ulmfit_app.evaluation.figures import risk_coverage_figure
 from ulmfit_app.evaluation.metrics import calibration_bins, expected_calibration_error
-from ulmfit_app.predictor import Predictor
-from ulmfit_app.recipes import Phase, Plan
+from ulmfit_app.inference.predictor import Predictor
+from ulmfit_app.training.recipes import Phase, Plan
 
 
 def made(n: int, seed: int = 0, boldness: float = 2.0) -> lesson_06.Judged:
@@ -57,8 +57,13 @@ def test_a_split_is_judged_text_by_text_and_the_history_has_its_calibration_erro
 
 def test_named_words_and_random_ones_are_deleted_from_each_text():
     texts = bench().corpus.texts("test")[:4]
-    found = lesson_06.deletions(Predictor(trained().folder, "fp32"), texts, n_words=2).set_index("deleted")
-    assert list(found.index) == ["named by occlusion", "named by gradient", "random"] and (found["n"] == 4).all()
+    found = lesson_06.deletions(Predictor(trained().folder, "fp32"), texts, n_words=2).set_index(
+        "deleted"
+    )
+    assert (
+        list(found.index) == ["named by occlusion", "named by gradient", "random"]
+        and (found["n"] == 4).all()
+    )
     # On four texts of one sentence, occlusion finds the words that count by trying each of them.
     assert found.loc["named by occlusion", "mean_fall"] > found.loc["random", "mean_fall"]
 
@@ -74,7 +79,11 @@ def test_a_threshold_keeps_less_than_it_promises_where_it_was_chosen_and_one_mor
     found = lesson_06.promises(*scored(of), error=0.1, n=60).set_index("rule")
     plain, careful = (found.loc[rule] for rule in lesson_06.RULES)
     assert plain["promised"] < 0.1 < plain["kept"]
-    assert careful["kept"] <= 0.1 and careful["broken"] < plain["broken"] and careful["answered"] < plain["answered"]
+    assert (
+        careful["kept"] <= 0.1
+        and careful["broken"] < plain["broken"]
+        and careful["answered"] < plain["answered"]
+    )
 
 
 def test_promises_on_few_texts_are_drawn_from_half_of_them():
@@ -84,7 +93,9 @@ def test_promises_on_few_texts_are_drawn_from_half_of_them():
 def test_thresholds_are_chosen_on_validation_and_drawn_on_test():
     valid, test = made(500, seed=1), made(400, seed=2)
     found = lesson_06.thresholds(scored(valid), scored(test), [0.0001, 0.1, 0.2])
-    assert [one["wanted_error"] for one in found] == [0.1, 0.2], "so little error cannot be promised"
+    assert [one["wanted_error"] for one in found] == [0.1, 0.2], (
+        "so little error cannot be promised"
+    )
     assert found[0]["threshold"] == threshold_for(0.1, risk_coverage(*scored(valid)))
     assert risk_coverage_figure(*scored(test), found)
 
@@ -101,14 +112,20 @@ def test_scores_stand_before_and_after_a_temperature():
     of = made(1_000)
     found = lesson_06.calibrated(of, fit_temperature(*scored(of))[0])
     assert found.loc["accuracy", "before"] == found.loc["accuracy", "after"]
-    assert found.loc["expected_calibration_error", "after"] < found.loc["expected_calibration_error", "before"]
+    assert (
+        found.loc["expected_calibration_error", "after"]
+        < found.loc["expected_calibration_error", "before"]
+    )
     assert (found.loc["log_loss", "after"]) < found.loc["log_loss", "before"]
 
 
 def test_parts_hold_each_text_once():
     of = made(200)
     found = lesson_06.by_part(of, of.probabilities)
-    assert found.groupby("by")["n"].sum().to_dict() == {"confidence": 200, "length in characters": 200}
+    assert found.groupby("by")["n"].sum().to_dict() == {
+        "confidence": 200,
+        "length in characters": 200,
+    }
     right = (of.probabilities.argmax(axis=1) == of.truth).sum()
     assert (found["n"] * found["accuracy"]).sum() == pytest.approx(2 * right)
 
@@ -133,7 +150,9 @@ def test_a_calibration_error_is_weighed_unsigned_and_a_mean():
 def test_signs_that_cancel_out_are_seen():
     p = np.array([0.9] * 10 + [0.6] * 10)
     truth = np.array([1] * 5 + [0] * 5 + [1] * 10)  # half right at 0.9, all right at 0.6
-    of = lesson_06.Judged(pd.Series([""] * 20), truth, ["neg", "pos"], np.stack([1 - p, p], axis=1))
+    of = lesson_06.Judged(
+        pd.Series([""] * 20), truth, ["neg", "pos"], np.stack([1 - p, p], axis=1)
+    )
     assert lesson_06.check_error(0.4, of, 5).right
     assert "cancel out" in says(lesson_06.check_error(0.0, of, 5))
 

@@ -11,8 +11,8 @@ from scipy import stats
 from tests.conftest import says
 from ulmfit_app.course import PRESETS, lesson_07
 from ulmfit_app.course.lesson_07 import Labels
-from ulmfit_app.curves import SCRATCH, SEMI_SUPERVISED, TFIDF
 from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
+from ulmfit_app.experiments.label_curve import SCRATCH, SEMI_SUPERVISED, TFIDF
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,16 @@ def test_counting_words_learns_from_the_drawn_labels_and_is_scored_on_test(bench
 
 def test_a_language_model_is_fine_tuned_only_when_a_way_needs_it(bench):
     without = planted(bench, {})
-    without._settings = replace(bench._settings, lm=replace(bench._settings.lm, pretrained="no such model"))
+    without._settings = replace(
+        bench._settings, lm=replace(bench._settings.lm, pretrained="no such model")
+    )
     without.labels = bench.labels
     without.errors(20, 2, [TFIDF])
 
 
-@pytest.mark.parametrize(("general", "asked"), [("en-small", "en-reviews-small"), ("wt103", "wt103"), ("none", "none")])
+@pytest.mark.parametrize(
+    ("general", "asked"), [("en-small", "en-reviews-small"), ("wt103", "wt103"), ("none", "none")]
+)
 def test_what_reads_the_unlabelled_texts_has_read_others_before_where_the_package_has_such_a_model(
     bench, monkeypatch, general, asked
 ):
@@ -67,14 +71,18 @@ def test_what_reads_the_unlabelled_texts_has_read_others_before_where_the_packag
 
     monkeypatch.setattr(lesson_07, "Run", Made)
     with pytest.raises(StopIteration, match=f"^{asked}$"):
-        _ = Labels(replace(bench._settings, lm=replace(bench._settings.lm, pretrained=general))).history
+        _ = Labels(
+            replace(bench._settings, lm=replace(bench._settings.lm, pretrained=general))
+        ).history
 
 
 def test_every_way_is_scored_on_the_same_texts_in_the_same_order(bench, monkeypatch):
     seen = []
     monkeypatch.setattr(lesson_07, "load_predictor", lambda folder: _Told(folder, seen))
     for way in (SEMI_SUPERVISED, SCRATCH, lesson_07.NOT_TUNED):
-        assert bench.right(way, 20).all(), "the classes of the true labels, as they stand in the table"
+        assert bench.right(way, 20).all(), (
+            "the classes of the true labels, as they stand in the table"
+        )
     first, *others = seen
     assert all(other["label"].tolist() == first["label"].tolist() for other in others)
     assert all((other["split"] == "train").sum() == 20 for other in seen)
@@ -140,7 +148,9 @@ def test_a_curve_has_the_mean_of_the_draws_and_the_interval_of_the_test_texts(pl
     wrong = [1 - plain.right(TFIDF, 50, draw).mean() for draw in range(2)]
     row = curve.iloc[0]
     assert row["error"] == pytest.approx(100 * np.mean(wrong)) and row["n"] == 150
-    assert [row["low"] / 100, row["high"] / 100] == pytest.approx(accuracy_interval(round(150 * np.mean(wrong)), 150))
+    assert [row["low"] / 100, row["high"] / 100] == pytest.approx(
+        accuracy_interval(round(150 * np.mean(wrong)), 150)
+    )
     errors = plain.errors(50, 2, [TFIDF])[TFIDF]
     assert errors.tolist() == pytest.approx([100 * one for one in wrong])
 
@@ -149,7 +159,10 @@ def test_two_ways_are_compared_text_by_text(plain):
     row = plain.against(TFIDF, SEMI_SUPERVISED, [50]).iloc[0]
     wanted = paired_comparison(plain.right(TFIDF, 50), plain.right(SEMI_SUPERVISED, 50))
     assert row["difference"] == pytest.approx(100 * wanted["accuracy_difference"])
-    assert (row["only_first"], row["only_other"]) == (wanted["only_first_right"], wanted["only_other_right"])
+    assert (row["only_first"], row["only_other"]) == (
+        wanted["only_first_right"],
+        wanted["only_other_right"],
+    )
     assert row["p_value"] == wanted["p_value"] and row["low"] < row["difference"] < row["high"]
 
 
@@ -162,9 +175,15 @@ def test_what_may_be_chosen_says_more_than_all_texts_do(plain):
     for_words = plain.told(TFIDF, SEMI_SUPERVISED, [50, 200], draws=2, size=30)
     for_ulmfit = plain.told(SEMI_SUPERVISED, TFIDF, [50, 200], draws=2, size=30)
     assert gain(for_words) > honest > gain(for_ulmfit)
-    assert for_words["way"].tolist() == for_ulmfit["way"].tolist(), "one order of lines in both figures"
-    assert (for_words["low"] == for_words["error"]).all() and (for_words["high"] == for_words["error"]).all()
-    with_intervals = plain.told(TFIDF, SEMI_SUPERVISED, [50, 200], draws=2, size=30, intervals=True)
+    assert for_words["way"].tolist() == for_ulmfit["way"].tolist(), (
+        "one order of lines in both figures"
+    )
+    assert (for_words["low"] == for_words["error"]).all() and (
+        for_words["high"] == for_words["error"]
+    ).all()
+    with_intervals = plain.told(
+        TFIDF, SEMI_SUPERVISED, [50, 200], draws=2, size=30, intervals=True
+    )
     assert with_intervals["error"].tolist() == for_words["error"].tolist()
     assert (with_intervals["low"] < with_intervals["error"]).all()
     assert gain(plain.told(TFIDF, SEMI_SUPERVISED, [50, 200], size=10_000)) == pytest.approx(
@@ -173,7 +192,9 @@ def test_what_may_be_chosen_says_more_than_all_texts_do(plain):
 
 
 def test_a_doubling_costs_the_labels_that_come_in_addition():
-    curve = pd.DataFrame({"way": [TFIDF, TFIDF, "other"], "labels": [90, 180, 90], "error": [40.0, 34.0, 1.0]})
+    curve = pd.DataFrame(
+        {"way": [TFIDF, TFIDF, "other"], "labels": [90, 180, 90], "error": [40.0, 34.0, 1.0]}
+    )
     table = lesson_07.next_doubling(curve, TFIDF)
     assert table["labels"].tolist() == [90, 180] and table["gained"].tolist()[1] == 6
     assert table["hours"].tolist() == pytest.approx([90 * lesson_07.SECONDS_A_LABEL / 3600] * 2)
@@ -220,10 +241,16 @@ def test_a_promise_is_told_from_those_of_other_lines():
     few, many = (50, 44.0), (800, 33.0)
     right = 33 * (33 / 44) ** (2 / 4)
     assert lesson_07.check_extrapolated(right, few, many, 3_200).right
-    assert "straight line" in says(lesson_07.check_extrapolated(33 - 11 * 2_400 / 750, few, many, 3_200))
-    assert "same points off" in says(lesson_07.check_extrapolated(33 - 11 * 2 / 4, few, many, 3_200))
+    assert "straight line" in says(
+        lesson_07.check_extrapolated(33 - 11 * 2_400 / 750, few, many, 3_200)
+    )
+    assert "same points off" in says(
+        lesson_07.check_extrapolated(33 - 11 * 2 / 4, few, many, 3_200)
+    )
     assert "in %" in says(lesson_07.check_extrapolated(right / 100, few, many, 3_200))
-    assert "is above the error" in says(lesson_07.check_extrapolated(44 * (33 / 44) ** (2 / 4), few, many, 3_200))
+    assert "is above the error" in says(
+        lesson_07.check_extrapolated(44 * (33 / 44) ** (2 / 4), few, many, 3_200)
+    )
     assert "not on the line" in says(lesson_07.check_extrapolated(20.0, few, many, 3_200))
 
 

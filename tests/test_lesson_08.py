@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ulmfit_app.bundle import load_bundle
 from ulmfit_app.config import DataSettings
-from ulmfit_app.corpus import load_corpus
 from ulmfit_app.course import PRESETS, lesson_08
+from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.errors import BundleError, DataError
-from ulmfit_app.run import Run
+from ulmfit_app.models.bundle import load_bundle
+from ulmfit_app.pipeline.run import Run
 
 from .test_course import says
 
@@ -36,7 +36,9 @@ def test_every_file_of_a_run_is_there_with_its_size_and_what_it_holds(run):
     files = [path for path in run.folder.rglob("*") if path.is_file()]
     assert len(table) == len([path for path in files if path.parent.name != "figures"]) + 1
     assert (table["what"] != "").all(), "WHAT lacks a file that runs leave"
-    assert table["kB"].sum() == pytest.approx(sum(path.stat().st_size for path in files) / 1e3, abs=0.1 * len(table))
+    assert table["kB"].sum() == pytest.approx(
+        sum(path.stat().st_size for path in files) / 1e3, abs=0.1 * len(table)
+    )
     stages = list(dict.fromkeys(name.split("/")[0] for name in table["file"]))
     assert stages == ["config.json", "tokens", "lm", "classifier", "report"]
 
@@ -63,12 +65,16 @@ def path(tmp_path) -> Path:
 
 @pytest.fixture
 def german(path) -> DataSettings:
-    return DataSettings(str(path), text="Rezension", label="Urteil", split="Teil", encoding="latin-1")
+    return DataSettings(
+        str(path), text="Rezension", label="Urteil", split="Teil", encoding="latin-1"
+    )
 
 
 def test_settings_are_right_when_the_file_is_read_as_it_is_meant(path, german):
     assert lesson_08.check_settings(german, path).right
-    assert lesson_08.check_settings(replace(german, encoding="cp1252"), path).right, "the same letters"
+    assert lesson_08.check_settings(replace(german, encoding="cp1252"), path).right, (
+        "the same letters"
+    )
 
 
 def test_what_the_loader_refuses_is_said_in_its_words_without_the_folder(path, german):
@@ -84,10 +90,16 @@ def test_what_the_loader_refuses_is_said_in_its_words_without_the_folder(path, g
 
 
 def test_settings_that_are_read_otherwise_are_told_from_the_right_ones(path, german):
-    assert "labels are ['1', '2', '4', '5']" in says(lesson_08.check_settings(replace(german, label="Sterne"), path))
+    assert "labels are ['1', '2', '4', '5']" in says(
+        lesson_08.check_settings(replace(german, label="Sterne"), path)
+    )
     assert "drawn by chance" in says(lesson_08.check_settings(replace(german, split=None), path))
-    assert "another encoding than cp850" in says(lesson_08.check_settings(replace(german, encoding="cp850"), path))
-    assert "Which column has the reviews" in says(lesson_08.check_settings(replace(german, text="Nr"), path))
+    assert "another encoding than cp850" in says(
+        lesson_08.check_settings(replace(german, encoding="cp850"), path)
+    )
+    assert "Which column has the reviews" in says(
+        lesson_08.check_settings(replace(german, text="Nr"), path)
+    )
     assert "expected DataSettings" in says(lesson_08.check_settings(str(path), path))
 
 
@@ -114,7 +126,9 @@ def test_films_have_several_reviews_and_are_the_same_each_time(reviews):
 def test_a_column_of_parts_is_right_when_no_film_is_parted(reviews):
     right = by_film(reviews, 0.22)
     assert lesson_08.check_split(right, reviews).right
-    assert lesson_08.check_split(right.sample(frac=1, random_state=0), reviews).right, "in any order"
+    assert lesson_08.check_split(right.sample(frac=1, random_state=0), reviews).right, (
+        "in any order"
+    )
 
 
 def test_parts_that_are_not_what_was_asked_for_are_told_apart(reviews):
@@ -122,7 +136,9 @@ def test_parts_that_are_not_what_was_asked_for_are_told_apart(reviews):
     by_chance = reviews.assign(split=np.where(np.arange(len(reviews)) % 5, "train", "test"))
     assert "draw films" in says(lesson_08.check_split(by_chance, reviews))
     assert "from 15 % to 25 %" in says(lesson_08.check_split(by_film(reviews, 0.05), reviews))
-    assert "knows no part ['held out']" in says(lesson_08.check_split(by_film(reviews, 0.2, "held out"), reviews))
+    assert "knows no part ['held out']" in says(
+        lesson_08.check_split(by_film(reviews, 0.2, "held out"), reviews)
+    )
     assert "rows are gone" in says(lesson_08.check_split(right[1:], reviews))
     assert "rows are gone" in says(lesson_08.check_split(pd.concat([right, right[:1]]), reviews))
     assert "rows are gone" in says(lesson_08.check_split(right.assign(label="pos"), reviews))
@@ -156,9 +172,15 @@ def test_each_fault_of_the_broken_file_is_met_in_turn():
 
 def test_a_file_is_not_mended_by_losing_or_changing_a_review():
     whole = mended(QUOTED, CLOSED, SPELLED)
-    assert "do not delete" in says(lesson_08.check_mended(whole.replace("Go and see it.,pos\n", "")))
-    assert "do not delete" in says(lesson_08.check_mended(mended(("cast, wasted", "cast wasted"), CLOSED, SPELLED)))
-    assert "not what was meant" in says(lesson_08.check_mended(mended(QUOTED, CLOSED, ("pso", "neg"))))
+    assert "do not delete" in says(
+        lesson_08.check_mended(whole.replace("Go and see it.,pos\n", ""))
+    )
+    assert "do not delete" in says(
+        lesson_08.check_mended(mended(("cast, wasted", "cast wasted"), CLOSED, SPELLED))
+    )
+    assert "not what was meant" in says(
+        lesson_08.check_mended(mended(QUOTED, CLOSED, ("pso", "neg")))
+    )
     assert "1 more reviews" in says(lesson_08.check_mended(whole + "Nothing new.,neg\n"))
     assert "a string" in says(lesson_08.check_mended(["line"]))
 
@@ -189,7 +211,10 @@ def test_plain_fastai_serves_old_tokens_of_a_corrected_text(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_the_line_that_plain_fastai_reads_tables_with_cuts_texts_at_a_letter(tmp_path):
     path = tmp_path / "lines.csv"
-    path.write_text("text\nA masterpiece from start to end.\nToo long by far.\nI want my money back.\n", encoding="utf-8")
+    path.write_text(
+        "text\nA masterpiece from start to end.\nToo long by far.\nI want my money back.\n",
+        encoding="utf-8",
+    )
     assert pd.read_csv(path, header="infer", delimiter=None).columns.tolist() != ["text"]
     with pytest.raises(DataError, match="has one column, 'text'"):
         load_corpus(DataSettings(str(path)), 42)

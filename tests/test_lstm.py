@@ -2,7 +2,15 @@ import pytest
 import torch
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 
-from ulmfit_app.lstm import _LSTM, EvenLSTM, WeightDroppedLSTM, _kept, _LowWeights, _packed_product, mend
+from ulmfit_app.models.lstm import (
+    _LSTM,
+    EvenLSTM,
+    WeightDroppedLSTM,
+    _kept,
+    _LowWeights,
+    _packed_product,
+    mend,
+)
 
 BATCH, STEPS = 6, 11
 
@@ -16,7 +24,10 @@ def relative_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
 def test_in_bf16_outputs_and_gradients_agree_with_torchs_lstm_in_fp32(n_in, n_hid):
     torch.manual_seed(0)
     lstm = torch.nn.LSTM(n_in, n_hid)
-    x, direction = torch.randn(STEPS, BATCH, n_in, requires_grad=True), torch.randn(STEPS, BATCH, n_hid)
+    x, direction = (
+        torch.randn(STEPS, BATCH, n_in, requires_grad=True),
+        torch.randn(STEPS, BATCH, n_hid),
+    )
     h0, c0 = torch.randn(2, BATCH, n_hid)
     expected, (h, c) = lstm(x, (h0[None], c0[None]))
     weights = [lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0]
@@ -37,7 +48,11 @@ def test_in_bf16_outputs_and_gradients_agree_with_torchs_lstm_in_fp32(n_in, n_hi
 
 def encoder(drop_mult: float = 0.0) -> AWD_LSTM:
     config = {**awd_lstm_lm_config, "emb_sz": 12, "n_hid": 20, "n_layers": 2}
-    dropouts = {k: v * drop_mult for k, v in config.items() if k in ("hidden_p", "input_p", "embed_p", "weight_p")}
+    dropouts = {
+        k: v * drop_mult
+        for k, v in config.items()
+        if k in ("hidden_p", "input_p", "embed_p", "weight_p")
+    }
     torch.manual_seed(0)
     model = AWD_LSTM(50, 12, 20, 2, **dropouts)
     mend(model)
@@ -71,7 +86,9 @@ def test_the_hidden_state_goes_on_from_batch_to_batch_in_bf16():
         model.reset()
         parts = torch.cat([model(words[:, :5]), model(words[:, 5:])], 1)
     assert relative_error(parts, whole.float()) < 0.02
-    assert model.hidden[0][1].dtype == torch.float32, "a cell state in bf16 would lose what it adds up"
+    assert model.hidden[0][1].dtype == torch.float32, (
+        "a cell state in bf16 would lose what it adds up"
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -141,7 +158,11 @@ def test_added_rows_change_no_result(rows):
 
 
 def test_without_packed_products_the_results_are_the_same(monkeypatch):
-    weight, x, y = torch.randn(24, 8).bfloat16(), torch.randn(5, 8).bfloat16(), torch.randn(5, 24).bfloat16()
+    weight, x, y = (
+        torch.randn(24, 8).bfloat16(),
+        torch.randn(5, 8).bfloat16(),
+        torch.randn(5, 24).bfloat16(),
+    )
     packed = _packed_product(weight)(x, y)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     torch.testing.assert_close(packed, _packed_product(weight)(x, y), rtol=0.02, atol=0.02)

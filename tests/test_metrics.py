@@ -20,7 +20,9 @@ from ulmfit_app.evaluation.metrics import (
 )
 
 
-def softmax_predictions(n: int = 2000, n_classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def softmax_predictions(
+    n: int = 2000, n_classes: int = 5, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Overconfident probabilities that are right more often than chance, and the truth."""
     generator = np.random.default_rng(seed)
     truth = generator.integers(n_classes, size=n)
@@ -49,10 +51,17 @@ def test_all_scores_agree_with_scikit_learn(n_classes):
     predicted = probabilities.argmax(axis=1)
     found = score(probabilities, truth, labels)
     expected = sklearn_metrics.classification_report(
-        truth, predicted, labels=range(n_classes), target_names=labels, output_dict=True, zero_division=np.nan
+        truth,
+        predicted,
+        labels=range(n_classes),
+        target_names=labels,
+        output_dict=True,
+        zero_division=np.nan,
     )
     assert found["n"] == len(truth)
-    assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted), abs=1e-6)
+    assert found["accuracy"] == pytest.approx(
+        sklearn_metrics.accuracy_score(truth, predicted), abs=1e-6
+    )
     assert found["log_loss"] == pytest.approx(
         sklearn_metrics.log_loss(truth, probabilities, labels=range(n_classes)), abs=1e-6
     )
@@ -81,12 +90,20 @@ def test_the_calibration_error_agrees_with_torchmetrics(n_classes, n_bins):
     probabilities, truth = softmax_predictions(n_classes=n_classes)
     expected, largest = (
         classification.multiclass_calibration_error(
-            torch.tensor(probabilities), torch.tensor(truth), num_classes=n_classes, n_bins=n_bins, norm=norm
+            torch.tensor(probabilities),
+            torch.tensor(truth),
+            num_classes=n_classes,
+            n_bins=n_bins,
+            norm=norm,
         ).item()
         for norm in ("l1", "max")
     )
-    assert expected_calibration_error(probabilities, truth, n_bins) == pytest.approx(expected, abs=1e-6)
-    assert maximum_calibration_error(probabilities, truth, n_bins)[0] == pytest.approx(largest, abs=1e-6)
+    assert expected_calibration_error(probabilities, truth, n_bins) == pytest.approx(
+        expected, abs=1e-6
+    )
+    assert maximum_calibration_error(probabilities, truth, n_bins)[0] == pytest.approx(
+        largest, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("n_classes", [2, 5, 200])
@@ -99,16 +116,26 @@ def test_bins_of_equal_mass_are_those_of_scikit_learns_calibration_curve(n_class
     assert bins["accuracy"].to_numpy() == pytest.approx(accuracy, abs=1e-12)
     assert bins["confidence"].to_numpy() == pytest.approx(mean, abs=1e-12)
     distances = np.abs(accuracy - mean)
-    assert expected_calibration_error(probabilities, truth, equal_mass=True) == pytest.approx(distances.mean(), abs=1e-6)
-    assert maximum_calibration_error(probabilities, truth, equal_mass=True) == (pytest.approx(distances.max()), 133)
+    assert expected_calibration_error(probabilities, truth, equal_mass=True) == pytest.approx(
+        distances.mean(), abs=1e-6
+    )
+    assert maximum_calibration_error(probabilities, truth, equal_mass=True) == (
+        pytest.approx(distances.max()),
+        133,
+    )
 
 
 @pytest.mark.parametrize("equal_mass", [False, True])
 def test_equal_confidences_share_a_bin_and_one_text_is_a_bin(equal_mass):
     probabilities = np.tile([0.75, 0.25], (5, 1))
-    bins = calibration_bins(probabilities, np.array([0, 0, 0, 1, 1]), equal_mass=equal_mass).query("n > 0")
+    bins = calibration_bins(probabilities, np.array([0, 0, 0, 1, 1]), equal_mass=equal_mass).query(
+        "n > 0"
+    )
     assert bins["n"].tolist() == [5] and bins["accuracy"].tolist() == [0.6]
-    assert maximum_calibration_error(probabilities[:1], np.array([1]), equal_mass=equal_mass) == (0.75, 1)
+    assert maximum_calibration_error(probabilities[:1], np.array([1]), equal_mass=equal_mass) == (
+        0.75,
+        1,
+    )
 
 
 def test_the_largest_calibration_error_stands_with_the_n_of_its_bin():
@@ -124,14 +151,18 @@ def test_the_brier_score_agrees_with_scikit_learn(n_classes):
     brier = sklearn_metrics.brier_score_loss
     summed = sum(brier(truth == index, probabilities[:, index]) for index in range(n_classes))
     assert found == pytest.approx(summed / 2 if n_classes == 2 else summed, abs=1e-6)
-    if "scale_by_half" in inspect.signature(brier).parameters:  # a scikit-learn that knows more than two classes
+    if (
+        "scale_by_half" in inspect.signature(brier).parameters
+    ):  # a scikit-learn that knows more than two classes
         given = probabilities[:, 1] if n_classes == 2 else probabilities
         assert found == pytest.approx(brier(truth, given, labels=range(n_classes)), abs=1e-6)
 
 
 @pytest.mark.parametrize(("truth", "expected"), [([0, 0], 0), ([1, 1], 1)])
 def test_the_brier_score_of_two_classes_is_from_zero_to_one(truth, expected):
-    assert score(np.array([[1.0, 0.0]] * 2), np.array(truth), ["a", "b"])["brier_score"] == expected
+    assert (
+        score(np.array([[1.0, 0.0]] * 2), np.array(truth), ["a", "b"])["brier_score"] == expected
+    )
 
 
 def test_a_model_that_is_as_often_right_as_it_says_has_no_calibration_error():
@@ -145,15 +176,21 @@ def test_calibration_bins_hold_every_text_once_and_leave_empty_bins_open():
     bins = calibration_bins(probabilities, truth, n_bins=10)
     assert bins["n"].sum() == len(truth)
     empty = bins[bins["upper"] <= 0.5]  # two classes: the most probable one has at least a half
-    assert (empty["n"] == 0).all() and empty[["confidence", "accuracy", "low", "high"]].isna().all(axis=None)
+    assert (empty["n"] == 0).all() and empty[["confidence", "accuracy", "low", "high"]].isna().all(
+        axis=None
+    )
     filled = bins[bins["n"] > 0]
     assert ((filled["low"] <= filled["accuracy"]) & (filled["accuracy"] <= filled["high"])).all()
-    assert ((filled["lower"] < filled["confidence"]) & (filled["confidence"] <= filled["upper"])).all()
+    assert (
+        (filled["lower"] < filled["confidence"]) & (filled["confidence"] <= filled["upper"])
+    ).all()
 
 
 def test_a_confidence_of_one_belongs_to_the_last_bin():
     # Single-precision softmax can sum to a little more than 1.
-    bins = calibration_bins(np.array([[1.0, 0.0], [np.float32(1.0000001), 0.0]]), np.array([0, 0]), n_bins=10)
+    bins = calibration_bins(
+        np.array([[1.0, 0.0], [np.float32(1.0000001), 0.0]]), np.array([0, 0]), n_bins=10
+    )
     assert bins["n"].tolist() == [0] * 9 + [2]
 
 
@@ -168,7 +205,10 @@ def test_an_undefined_score_is_none_beside_its_reason_and_never_nan():
         "support": 1,
         "undefined": "precision: no text was predicted as this class",
     }
-    assert found["per_class"]["absent"]["f1"] is None and found["per_class"]["absent"]["recall_ci95"] is None
+    assert (
+        found["per_class"]["absent"]["f1"] is None
+        and found["per_class"]["absent"]["recall_ci95"] is None
+    )
     assert found["per_class"]["absent"]["undefined"].endswith("recall: no text is of this class")
     assert found["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
     json.dumps(found, allow_nan=False)
@@ -182,7 +222,10 @@ def test_a_true_class_given_no_probability_costs_a_finite_log_loss():
 def test_single_precision_probabilities_give_the_same_scores():
     probabilities, truth = softmax_predictions()
     labels = list("abcde")
-    exact, single = score(probabilities, truth, labels), score(probabilities.astype(np.float32), truth, labels)
+    exact, single = (
+        score(probabilities, truth, labels),
+        score(probabilities.astype(np.float32), truth, labels),
+    )
     for key in ("accuracy", "log_loss", "macro_f1"):
         assert single[key] == pytest.approx(exact[key], abs=1e-6)
 

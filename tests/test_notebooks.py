@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 import ulmfit_app
 from ulmfit_app import __main__ as verbs
 from ulmfit_app.course import OVERRIDE
-from ulmfit_app.tokenizer import FAKE, SPECIALS
+from ulmfit_app.text.rules import FAKE, SPECIALS
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -28,8 +28,12 @@ LONGEST_CELL = 8  # lines
 LARGEST = 300_000  # bytes of a notebook with its outputs
 OTHERS = {"save_encoder", "isin"}  # what the text of notebooks names of other packages
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-each_file = pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+each_file = pytest.mark.parametrize(
+    "path", NOTEBOOKS + SOLUTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+each_page = pytest.mark.parametrize(
+    "path", PAGES, ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -56,7 +60,9 @@ def shown(cell: nbformat.NotebookNode) -> str:
     texts = []
     for output in cell.outputs:
         texts += [output.get("text", ""), *output.get("traceback", [])]
-        texts += [value for kind, value in output.get("data", {}).items() if kind.startswith("text/")]
+        texts += [
+            value for kind, value in output.get("data", {}).items() if kind.startswith("text/")
+        ]
     return "\n".join(texts).strip()
 
 
@@ -71,17 +77,27 @@ def noise(cells: list[nbformat.NotebookNode]) -> list[str]:
 def test_a_notebook_runs_anywhere_and_its_solutions_are_right(path, tmp_path, monkeypatch):
     monkeypatch.setenv(OVERRIDE, "tiny")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("TQDM_DISABLE", "1")  # as make notebooks does: a slow machine would say how far it is
+    monkeypatch.setenv(
+        "TQDM_DISABLE", "1"
+    )  # as make notebooks does: a slow machine would say how far it is
     notebook, solution = read(path), read(path.parent / "solutions" / path.name)
     n = len(notebook.cells)
     # In one kernel, since importing takes longer than running; but no name of the notebook is left to the solution.
     drawn_by = nbformat.v4.new_code_cell("import matplotlib\nmatplotlib.get_backend()")
     notebook.cells += [nbformat.v4.new_code_cell("%reset -f"), *solution.cells, drawn_by]
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    cells = [[cell for cell in part if cell.cell_type == "code"] for part in (notebook.cells[:n], notebook.cells[n:])]
+    NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    cells = [
+        [cell for cell in part if cell.cell_type == "code"]
+        for part in (notebook.cells[:n], notebook.cells[n:])
+    ]
     assert noise(cells[0] + cells[1]) == []
     assert "inline" in shown(drawn_by), "what readers draw with pyplot would not be shown"
-    verdicts = [[shown(cell) for cell in part if f"{lesson_of(path)}.check_" in cell.source] for part in cells]
+    verdicts = [
+        [shown(cell) for cell in part if f"{lesson_of(path)}.check_" in cell.source]
+        for part in cells
+    ]
     assert [verdict.split(":")[0] for verdict in verdicts[0]] == ["Not yet"] * 3
     assert [verdict.split(":")[0] for verdict in verdicts[1]] == ["Right"] * 3, verdicts[1]
 
@@ -90,7 +106,9 @@ def test_a_notebook_runs_anywhere_and_its_solutions_are_right(path, tmp_path, mo
 @each_file
 def test_stored_outputs_are_those_of_one_run_from_top_to_bottom(path):
     cells = code_of(path)
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "Run: make notebooks"
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), (
+        "Run: make notebooks"
+    )
     assert noise(cells) == []
 
 
@@ -98,14 +116,20 @@ def test_stored_outputs_are_those_of_one_run_from_top_to_bottom(path):
 def test_stored_outputs_are_small_and_name_no_machine(path):
     assert path.stat().st_size < LARGEST
     found = re.findall(
-        r"\S*(?:/home/|/root/|/tmp/|/Users/|/work/|site-packages|[A-Z]:\\)\S*", "\n".join(map(shown, code_of(path)))
+        r"\S*(?:/home/|/root/|/tmp/|/Users/|/work/|site-packages|[A-Z]:\\)\S*",
+        "\n".join(map(shown, code_of(path))),
     )
     assert found == []
 
 
 @each_file
 def test_stored_figures_are_png(path):
-    pictures = [o.data["image/png"] for cell in code_of(path) for o in cell.outputs if "image/png" in o.get("data", {})]
+    pictures = [
+        o.data["image/png"]
+        for cell in code_of(path)
+        for o in cell.outputs
+        if "image/png" in o.get("data", {})
+    ]
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
     assert "<Figure" not in "".join(shown(cell) for cell in code_of(path) if not pictures)
 
@@ -117,13 +141,17 @@ def test_cells_are_short_and_define_no_function(path):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         assert len(lines) <= LONGEST_CELL, cell.source
         defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-        assert not any(isinstance(node, defined) for node in ast.walk(ast.parse(cell.source))), cell.source
+        assert not any(isinstance(node, defined) for node in ast.walk(ast.parse(cell.source))), (
+            cell.source
+        )
 
 
 @each_file
 def test_the_first_cell_has_the_one_name_that_scales(path):
     first = code_of(path)[0].source.splitlines()
-    assert first[0] == "from ulmfit_app.course import setup", "what it silences is imported behind it"
+    assert first[0] == "from ulmfit_app.course import setup", (
+        "what it silences is imported behind it"
+    )
     assert first[2].startswith('PRESET = "laptop"')
     assert first[3] == "settings = setup(PRESET)"
 
@@ -131,7 +159,11 @@ def test_the_first_cell_has_the_one_name_that_scales(path):
 @each_notebook
 def test_a_section_asks_answers_and_says_what_to_notice_and_to_try(path):
     cells = read(path).cells
-    asking = [i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and cell.source.split("\n")[0].endswith("?")]
+    asking = [
+        i
+        for i, cell in enumerate(cells)
+        if cell.cell_type == "markdown" and cell.source.split("\n")[0].endswith("?")
+    ]
     asking = [i for i in asking if not cells[i].source.startswith("## Exercise")]
     assert len(asking) >= 6
     for i in asking:
@@ -141,8 +173,14 @@ def test_a_section_asks_answers_and_says_what_to_notice_and_to_try(path):
         assert re.search(r"[Ss]ections? \d", text), f"{question}: which section of the paper?"
         sentences = re.split(r"(?<=[.?!])\s+(?=[A-Z`])", text.strip())
         assert 2 <= len(sentences) <= 4, (question, sentences)
-        assert cells[i + 1].cell_type == "code" and cells[i + 1].outputs, f"{question}: nothing to see"
-        starts = [line.split(":")[0] for line in cells[i + 2].source.split("\n") if re.match(r"(Notice|Try): \S", line)]
+        assert cells[i + 1].cell_type == "code" and cells[i + 1].outputs, (
+            f"{question}: nothing to see"
+        )
+        starts = [
+            line.split(":")[0]
+            for line in cells[i + 2].source.split("\n")
+            if re.match(r"(Notice|Try): \S", line)
+        ]
         assert starts == ["Notice", "Try"], question
 
 
@@ -154,7 +192,9 @@ def test_a_notebook_ends_with_questions_and_three_exercises_that_a_cell_checks(p
     exercises = [cells[i : i + 2] for i in range(start + 1, len(cells), 2)]
     for number, (task, answer) in enumerate(exercises, start=1):
         assert task.source.startswith(f"## Exercise {number}: ")
-        assert re.search(r"^\w+ = \.\.\.", answer.source, re.MULTILINE), "three dots stand for the answer"
+        assert re.search(r"^\w+ = \.\.\.", answer.source, re.MULTILINE), (
+            "three dots stand for the answer"
+        )
         assert f"\n{lesson_of(path)}.check_" in answer.source
     assert len(exercises) == 3
     assert find_spec(f"ulmfit_app.course.{lesson_of(path)}")
@@ -194,7 +234,11 @@ def words_of(line: str) -> list[str]:
 def modules_run(path: Path) -> list[tuple[str, list[str]]]:
     """The module and the words behind it, of each `python -m` in a page."""
     lines = [words_of(line) for line in snippets(path)]
-    found = [line[line.index("-m") + 1 :] for line in lines if "-m" in line and "python" in line[line.index("-m") - 1]]
+    found = [
+        line[line.index("-m") + 1 :]
+        for line in lines
+        if "-m" in line and "python" in line[line.index("-m") - 1]
+    ]
     return [(words[0], words[1:]) for words in found if words]
 
 
@@ -228,15 +272,27 @@ def test_commands_have_the_verbs_and_options_that_pages_say(path):
 def test_options_named_in_the_text_exist(path):
     known = frozenset().union(*(options(verb) for verb in verbs.VERBS if verb != "experiment"))
     known |= frozenset().union(*(options("experiment", kind) for kind in kinds_of_experiment()))
-    scripts = {word for module, words in modules_run(path) if "ulmfit_app" not in module for word in words}
-    named = {words[0] for words in map(words_of, snippets(path)) if words and re.match(r"--[a-z]", words[0])}
+    scripts = {
+        word for module, words in modules_run(path) if "ulmfit_app" not in module for word in words
+    }
+    named = {
+        words[0]
+        for words in map(words_of, snippets(path))
+        if words and re.match(r"--[a-z]", words[0])
+    }
     assert {name.partition("=")[0] for name in named} <= known | scripts
 
 
 @each_page
 def test_targets_of_make_exist(path):
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    named = [words[1] for words in map(words_of, snippets(path)) if len(words) > 1 and words[0] == "make"]
+    targets = re.findall(
+        r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    named = [
+        words[1]
+        for words in map(words_of, snippets(path))
+        if len(words) > 1 and words[0] == "make"
+    ]
     assert set(named) <= set(targets)
 
 
@@ -265,7 +321,9 @@ def names_in(code: str) -> set[str]:
     names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return names | {part for node in imports for alias in node.names for part in alias.name.split(".")}
+    return names | {
+        part for node in imports for alias in node.names for part in alias.name.split(".")
+    }
 
 
 @each_file
@@ -273,14 +331,18 @@ def test_names_in_the_text_of_a_notebook_exist(path):
     """A word alone may be a label or a token; what looks like code is held."""
     code = "\n".join(cell.source for cell in code_of(path))
     known = defined() | names_in(code) | set(re.findall(r"\w+", code)) | {OVERRIDE}
-    looks_like_code = [one for one in snippets(path) if re.search(r"[_.(\[=]", one) and not one.endswith(".csv")]
+    looks_like_code = [
+        one for one in snippets(path) if re.search(r"[_.(\[=]", one) and not one.endswith(".csv")
+    ]
     known |= {name for one in snippets(path) if " import " in one for name in names_in(one)}
     unknown = {name for one in looks_like_code for name in names_in(one) if name not in known}
     assert unknown <= OTHERS, unknown
 
 
 def test_modules_that_the_readme_names_exist():
-    named = set(re.findall(r"\b(?:ulmfit_app|data_scripts)(?:\.\w+)+", prose_of(ROOT / "README.md")))
+    named = set(
+        re.findall(r"\b(?:ulmfit_app|data_scripts)(?:\.\w+)+", prose_of(ROOT / "README.md"))
+    )
     assert {name for name in named if not find_spec(name)} == set()
     files = {one for one in snippets(ROOT / "README.md") if re.fullmatch(r"\w+\.py", one)}
     assert files <= {path.name for path in Path(ulmfit_app.__file__).parent.rglob("*.py")}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from fastai.optimizer import Adam
 
-from ulmfit_app.optimizer import FusedAdam
+from ulmfit_app.training.optimizer import FusedAdam
 
 
 def groups():

@@ -9,8 +9,8 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from tests.test_report import Page, table
 from ulmfit_app import __main__ as cli
+from ulmfit_app.data.predictions import read_predictions
 from ulmfit_app.errors import DataError
-from ulmfit_app.predictions import read_predictions
 
 GOOD = "text,label,p_neg,p_pos\nfine,pos,0.2,0.8\ndull,neg,0.9,0.1\nfair,neg,0.4,0.6\n"
 
@@ -31,18 +31,36 @@ def test_a_file_of_predictions_gives_the_whole_report_with_scikit_learns_numbers
     columns = ["p_neg", "p_so so", "p_1"]
     named = dict(zip(["neg", "so so", "1"], range(3), strict=True))
     truth = predictions["label"].map(named)
-    assert metrics["model"]["accuracy"] == accuracy_score(predictions["label"], predictions["predicted"])
+    assert metrics["model"]["accuracy"] == accuracy_score(
+        predictions["label"], predictions["predicted"]
+    )
     expected = f1_score(predictions["label"], predictions["predicted"], average="macro")
     assert metrics["model"]["macro_f1"] == pytest.approx(expected, abs=1e-6)
-    assert metrics["model"]["log_loss"] == pytest.approx(log_loss(truth, predictions[columns].to_numpy()), abs=1e-6)
+    assert metrics["model"]["log_loss"] == pytest.approx(
+        log_loss(truth, predictions[columns].to_numpy()), abs=1e-6
+    )
     assert [part["part"] for part in metrics["slices"][-1]["parts"]] == ["mail", "web"]
-    assert "The model on mine.csv" in page and "ULMFiT" not in page and "the commonest class of these texts" in page
+    assert (
+        "The model on mine.csv" in page
+        and "ULMFiT" not in page
+        and "the commonest class of these texts" in page
+    )
     figures = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
-    assert figures == {"accuracy", "confusion_matrix", "confidence", "reliability", "risk_coverage"}
+    assert figures == {
+        "accuracy",
+        "confusion_matrix",
+        "confidence",
+        "reliability",
+        "risk_coverage",
+    }
 
 
 def test_columns_of_other_names_are_named(tmp_path):
-    predictions = table().rename(columns={"text": "review", "label": "mood"}).assign(label=["web", "mail"] * 150)
+    predictions = (
+        table()
+        .rename(columns={"text": "review", "label": "mood"})
+        .assign(label=["web", "mail"] * 150)
+    )
     metrics, _ = report(tmp_path, predictions, "--text", "review", "--label", "mood")
     assert metrics["model"]["n"] == 300
     assert metrics["slices"][-1]["by"] == "column label"
@@ -50,14 +68,20 @@ def test_columns_of_other_names_are_named(tmp_path):
 
 def test_chinese_texts_and_labels_are_read_and_shown(tmp_path):
     metrics, page = report(tmp_path, table(labels=("好评", "差评"), text="这部电影"))
-    assert list(metrics["model"]["per_class"]) == ["好评", "差评"] and "这部电影" in page and "labelled 差评" in page
+    assert (
+        list(metrics["model"]["per_class"]) == ["好评", "差评"]
+        and "这部电影" in page
+        and "labelled 差评" in page
+    )
 
 
 def test_rounded_probabilities_are_divided_by_their_sum_and_it_is_said(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("text,label,p_a,p_b,p_c\nx,a,0.33,0.33,0.33\ny,b,0.25,0.5,0.25\n")
     found, notes = read_predictions(path)
-    assert found[["p_a", "p_b", "p_c"]].to_numpy() == pytest.approx(np.array([[1 / 3] * 3, [0.25, 0.5, 0.25]]))
+    assert found[["p_a", "p_b", "p_c"]].to_numpy() == pytest.approx(
+        np.array([[1 / 3] * 3, [0.25, 0.5, 0.25]])
+    )
     assert notes[0].startswith("The probabilities of 1 rows sum to nearly 1")
 
 
@@ -129,7 +153,10 @@ def test_labels_are_matched_whatever_spaces_stand_around_them(tmp_path):
 
 def test_the_numbers_are_those_of_the_files_columns_in_their_order(tmp_path):
     path = tmp_path / "mine.jsonl"
-    rows = [{"text": "a", "label": 1, "p_1": 0.75, "p_0": 0.25}, {"text": "b", "label": 0, "p_1": 0.5, "p_0": 0.5}]
+    rows = [
+        {"text": "a", "label": 1, "p_1": 0.75, "p_0": 0.25},
+        {"text": "b", "label": 0, "p_1": 0.5, "p_0": 0.5},
+    ]
     path.write_text("\n".join(map(json.dumps, rows)))
     found, _ = read_predictions(path)
     expected = pd.DataFrame({"p_1": [0.75, 0.5], "p_0": [0.25, 0.5]})

@@ -7,13 +7,14 @@ import torch
 from scipy.special import softmax
 
 from tests.conftest import reviews
-from ulmfit_app.bundle import Bundle, save_bundle
-from ulmfit_app.classifier import build_classifier
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import BundleError, DataError, SettingError
-from ulmfit_app.predictor import BidirectionalPredictor, Predictor, predict_file
-from ulmfit_app.tokenizer import Tokenizer
-from ulmfit_app.tokens import SPECIALS, TokenStore
+from ulmfit_app.inference.predictor import BidirectionalPredictor, Predictor, predict_file
+from ulmfit_app.models.awd_lstm_classifier import build_classifier
+from ulmfit_app.models.bundle import Bundle, save_bundle
+from ulmfit_app.text.rules import SPECIALS
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizer import Tokenizer
 
 SHAPE = ModelSettings(emb_sz=12, n_hid=16, n_layers=2)
 DIRECTIONS = ("forward", "backward")
@@ -31,7 +32,9 @@ TEXTS = [
 def saved_classifier(folder, seed=0, **changes):
     """A classifier of random weights, large enough for texts to differ."""
     tokenize = Tokenizer()
-    words = sorted({token for text in reviews(40)["review"] for token in tokenize(text)} - set(SPECIALS))
+    words = sorted(
+        {token for text in reviews(40)["review"] for token in tokenize(text)} - set(SPECIALS)
+    )
     vocab = [*SPECIALS, *words]
     torch.manual_seed(seed)
     model = build_classifier(len(vocab), 3, SHAPE)
@@ -68,7 +71,9 @@ def test_probabilities_sum_to_one_and_keep_the_order_of_the_texts(bundle):
 def test_a_lower_precision_is_near_fp32(bundle, monkeypatch, precision, largest):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     columns = ["p_bad", "p_fair", "p_good"]
-    exact, low = (Predictor(bundle, p).predict(TEXTS)[columns].to_numpy() for p in ("fp32", precision))
+    exact, low = (
+        Predictor(bundle, p).predict(TEXTS)[columns].to_numpy() for p in ("fp32", precision)
+    )
     assert 0 < np.abs(low - exact).max() < largest
 
 
@@ -91,7 +96,9 @@ def test_a_torch_without_int8_kernels_says_so(bundle, monkeypatch):
         raise RuntimeError("Didn't find engine for operation quantized::linear_prepack")
 
     monkeypatch.setattr(torch.ao.quantization, "quantize_dynamic", missing)
-    with pytest.raises(SettingError, match="has no int8 LSTM here.*linear_prepack.*--precision auto"):
+    with pytest.raises(
+        SettingError, match="has no int8 LSTM here.*linear_prepack.*--precision auto"
+    ):
         Predictor(bundle, "int8")
 
 
@@ -108,30 +115,44 @@ def test_a_backward_classifier_reads_each_text_from_its_end(tmp_path, bundle):
     forward = Predictor(bundle, "fp32")
     store = forward.store(["great film dull"])
     turned = TokenStore(store.ids[::-1], store.offsets, store.words)
-    assert np.allclose(backward.probabilities(backward.store(["great film dull"])), forward.probabilities(turned))
+    assert np.allclose(
+        backward.probabilities(backward.store(["great film dull"])), forward.probabilities(turned)
+    )
     assert not np.allclose(forward.probabilities(store), forward.probabilities(turned), atol=1e-3)
 
 
 def test_a_store_in_the_other_direction_is_refused(bundle, backward):
     store = Predictor(bundle).store(TEXTS)
-    with pytest.raises(BundleError, match=r"in .*backward learned to read backward, but is to read forward here"):
+    with pytest.raises(
+        BundleError, match=r"in .*backward learned to read backward, but is to read forward here"
+    ):
         Predictor(backward).probabilities(store)
     with pytest.raises(BundleError, match="learned to read forward, but is to read backward here"):
         Predictor(bundle).probabilities(store.backward())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_both_directions_together_give_the_mean_of_their_probabilities(bundle, backward, precision):
+def test_both_directions_together_give_the_mean_of_their_probabilities(
+    bundle, backward, precision
+):
     columns = ["p_bad", "p_fair", "p_good"]
-    alone = [Predictor(folder, precision).predict(TEXTS)[columns].to_numpy() for folder in (bundle, backward)]
+    alone = [
+        Predictor(folder, precision).predict(TEXTS)[columns].to_numpy()
+        for folder in (bundle, backward)
+    ]
     assert not np.allclose(*alone, atol=0.01)
     both = BidirectionalPredictor(bundle, backward, precision)
     together = both.predict(TEXTS)
     assert np.allclose(together[columns], (alone[0] + alone[1]) / 2, rtol=0, atol=1e-12)
-    assert list(together["predicted"]) == [both.labels[i] for i in together[columns].to_numpy().argmax(1)]
+    assert list(together["predicted"]) == [
+        both.labels[i] for i in together[columns].to_numpy().argmax(1)
+    ]
     each = both.each(both.store(TEXTS))
     assert list(each) == ["forward", "backward"]
-    assert all(np.allclose(one, other, rtol=0, atol=1e-12) for one, other in zip(each.values(), alone, strict=True))
+    assert all(
+        np.allclose(one, other, rtol=0, atol=1e-12)
+        for one, other in zip(each.values(), alone, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +164,9 @@ def test_both_directions_together_give_the_mean_of_their_probabilities(bundle, b
     ],
     ids=str,
 )
-def test_two_classifiers_that_do_not_belong_together_are_not_averaged(bundle, tmp_path, other, words):
+def test_two_classifiers_that_do_not_belong_together_are_not_averaged(
+    bundle, tmp_path, other, words
+):
     second = saved_classifier(tmp_path / "other", **{"direction": "backward", **other})
     with pytest.raises(BundleError, match=words):
         BidirectionalPredictor(bundle, second)
@@ -151,8 +174,12 @@ def test_two_classifiers_that_do_not_belong_together_are_not_averaged(bundle, tm
 
 def test_two_vocabularies_of_one_length_are_not_averaged(bundle, tmp_path):
     vocab = Predictor(bundle).bundle.vocab
-    second = saved_classifier(tmp_path / "other", direction="backward", vocab=[*vocab[:-2], vocab[-1], vocab[-2]])
-    with pytest.raises(BundleError, match="differ in vocab.*one run: its command with --bidirectional"):
+    second = saved_classifier(
+        tmp_path / "other", direction="backward", vocab=[*vocab[:-2], vocab[-1], vocab[-2]]
+    )
+    with pytest.raises(
+        BundleError, match="differ in vocab.*one run: its command with --bidirectional"
+    ):
         BidirectionalPredictor(bundle, second)
 
 
@@ -188,7 +215,10 @@ def test_a_classifiers_logits_are_divided_by_its_temperature(bundle, tmp_path, p
 
 
 def test_the_mean_of_two_directions_has_a_temperature_of_its_own(tmp_path):
-    folders = [saved_classifier(tmp_path / d, seed, direction=d, temperature=9.0) for seed, d in enumerate(DIRECTIONS)]
+    folders = [
+        saved_classifier(tmp_path / d, seed, direction=d, temperature=9.0)
+        for seed, d in enumerate(DIRECTIONS)
+    ]
     both = BidirectionalPredictor(*folders, temperature=0.5)
     mean = np.mean(list(both.each(both.store(TEXTS)).values()), axis=0)
     found = both.probabilities(both.store(TEXTS))
@@ -201,9 +231,21 @@ def test_a_file_is_predicted_row_by_row_with_its_own_columns(bundle, tmp_path, m
     table = reviews(50)
     table.insert(0, "id", range(50))
     table.to_csv(tmp_path / "in.csv", index=False)
-    assert predict_file(Predictor(bundle), tmp_path / "in.csv", tmp_path / "out.csv", "review", "utf-8") == 50
+    assert (
+        predict_file(
+            Predictor(bundle), tmp_path / "in.csv", tmp_path / "out.csv", "review", "utf-8"
+        )
+        == 50
+    )
     out = pd.read_csv(tmp_path / "out.csv")
-    assert list(out.columns) == [*table.columns, "predicted", "confidence", "p_bad", "p_fair", "p_good"]
+    assert list(out.columns) == [
+        *table.columns,
+        "predicted",
+        "confidence",
+        "p_bad",
+        "p_fair",
+        "p_good",
+    ]
     assert list(out["id"]) == list(range(50))
     direct = Predictor(bundle).predict(table["review"].tolist())
     assert np.allclose(out["p_good"], direct["p_good"], atol=1e-6)
@@ -212,7 +254,9 @@ def test_a_file_is_predicted_row_by_row_with_its_own_columns(bundle, tmp_path, m
 def test_a_file_that_breaks_off_leaves_no_predictions(bundle, tmp_path):
     (tmp_path / "in.csv").write_text('review,id\n"good",1\n"never closed,2\n')
     with pytest.raises(DataError, match="line 3"):
-        predict_file(Predictor(bundle), tmp_path / "in.csv", tmp_path / "out.csv", "review", "utf-8")
+        predict_file(
+            Predictor(bundle), tmp_path / "in.csv", tmp_path / "out.csv", "review", "utf-8"
+        )
     assert not (tmp_path / "out.csv").exists()
 
 

@@ -8,26 +8,38 @@ import torch
 from fastai.text.all import AWD_LSTM, DataLoaders, awd_lstm_lm_config, language_model_learner
 
 from tests.conftest import BLAME, NEUTRAL, PRAISE
-from ulmfit_app import pretraining, training
-from ulmfit_app.bundle import load_bundle, load_weights, unique_tensors
 from ulmfit_app.config import LanguageModelSettings, ModelSettings, Settings, TokenSettings
 from ulmfit_app.errors import DataError, RunFolderError
-from ulmfit_app.language_model import build, find_start, shaped, write_fastai
-from ulmfit_app.pretraining import corpus_hash, pretrain, read_corpus, write_int8
-from ulmfit_app.tokenizer import FAKE
+from ulmfit_app.models.awd_lstm import build, shaped
+from ulmfit_app.models.bundle import load_bundle, load_weights, unique_tensors
+from ulmfit_app.models.pretrained import find_start, write_fastai
+from ulmfit_app.pipeline import pretraining
+from ulmfit_app.pipeline.pretraining import corpus_hash, pretrain, read_corpus, write_int8
+from ulmfit_app.text.rules import FAKE
+from ulmfit_app.training import loop
 
 SHAPE = ModelSettings(emb_sz=8, n_hid=12, n_layers=2)
 LM = LanguageModelSettings(
-    pretrained="none", epochs=50, batch_size=4, bptt=10, drop_mult=0.0, softmax="sampled", max_tokens=20_000
+    pretrained="none",
+    epochs=50,
+    batch_size=4,
+    bptt=10,
+    drop_mult=0.0,
+    softmax="sampled",
+    max_tokens=20_000,
 )
-SETTINGS = Settings(tokens=TokenSettings(max_vocab=100, min_freq=1), model=SHAPE, lm=LM, precision="fp32")
+SETTINGS = Settings(
+    tokens=TokenSettings(max_vocab=100, min_freq=1), model=SHAPE, lm=LM, precision="fp32"
+)
 
 
 @pytest.fixture
 def corpus(tmp_path):
     """300 made documents of about 5,000 tokens, one a line."""
     rng = random.Random(0)
-    lines = [f"{' '.join(rng.choices(PRAISE + BLAME + NEUTRAL, k=12))} {i % 7} ." for i in range(300)]
+    lines = [
+        f"{' '.join(rng.choices(PRAISE + BLAME + NEUTRAL, k=12))} {i % 7} ." for i in range(300)
+    ]
     path = tmp_path / "corpus.txt"
     path.write_text("\n".join(dict.fromkeys(lines)))
     return path
@@ -45,7 +57,11 @@ def weights_in(folder):
 
 
 def test_a_pretrained_model_beats_a_random_one_and_says_what_it_was_made_from(corpus, tmp_path):
-    facts = pretrain(corpus, tmp_path / "m", replace(SETTINGS, lm=replace(LM, random_lr=2e-2, max_tokens=60_000)))
+    facts = pretrain(
+        corpus,
+        tmp_path / "m",
+        replace(SETTINGS, lm=replace(LM, random_lr=2e-2, max_tokens=60_000)),
+    )
     bundle = load_bundle(tmp_path / "m", "language model")
     # Uniform over the words of the corpus.
     assert facts["perplexity"] < 0.95 * len(PRAISE + BLAME + NEUTRAL)
@@ -64,13 +80,20 @@ def test_the_int8_copy_of_a_model_writes_and_reads_as_the_whole_one(corpus, tmp_
     assert (small / "MODEL_CARD.md").read_text() == (tmp_path / "m" / "MODEL_CARD.md").read_text()
     whole, loaded = weights_in(tmp_path / "m"), weights_in(small)
     for name, value in whole.items():
-        torch.testing.assert_close(loaded[name], value, rtol=0, atol=float(value.abs().max()) / 254 * 1.001)
+        torch.testing.assert_close(
+            loaded[name], value, rtol=0, atol=float(value.abs().max()) / 254 * 1.001
+        )
 
 
 def test_the_model_card_says_corpus_tokens_perplexity_and_direction(corpus, tmp_path):
     facts = pretrain(corpus, tmp_path / "m", SETTINGS, "backward")
     card = (tmp_path / "m" / "MODEL_CARD.md").read_text()
-    for fact in ("corpus.txt", f"{facts['tokens_trained_on']:,} tokens", f"{facts['perplexity']:.1f} on", "reads backward"):
+    for fact in (
+        "corpus.txt",
+        f"{facts['tokens_trained_on']:,} tokens",
+        f"{facts['perplexity']:.1f} on",
+        "reads backward",
+    ):
         assert fact in card
 
 
@@ -79,7 +102,9 @@ def test_held_out_documents_are_whole_and_never_trained_on(corpus):
     assert not set(read.train) & set(read.valid)
     assert sorted({*read.train, *read.valid}) == list(range(len(read.store)))
     assert 0 < read.store.lengths()[read.valid].sum() < 0.1 * read.train_tokens
-    unknown = sum((read.store[i] == 0).sum() for i in read.valid) / sum(len(read.store[i]) for i in read.valid)
+    unknown = sum((read.store[i] == 0).sum() for i in read.valid) / sum(
+        len(read.store[i]) for i in read.valid
+    )
     assert read.unknown_share == pytest.approx(unknown)
 
 
@@ -88,8 +113,8 @@ def test_pretraining_killed_anywhere_ends_with_the_same_weights(corpus, tmp_path
         pass
 
     pretrain(corpus, tmp_path / "whole", SETTINGS)
-    whole, real = weights_in(tmp_path / "whole"), training._Run.after_batch
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    whole, real = weights_in(tmp_path / "whole"), loop._Run.after_batch
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)
     # Within a phase, and around the ends of the first and the second.
     for at in (3, 50, 51, 400, 401):
         steps = 0
@@ -102,7 +127,7 @@ def test_pretraining_killed_anywhere_ends_with_the_same_weights(corpus, tmp_path
                 raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(training._Run, "after_batch", counted)
+            patch.setattr(loop._Run, "after_batch", counted)
             with pytest.raises(Killed):
                 pretrain(corpus, tmp_path / f"{at}", SETTINGS)
         pretrain(corpus, tmp_path / f"{at}", SETTINGS)
@@ -110,7 +135,9 @@ def test_pretraining_killed_anywhere_ends_with_the_same_weights(corpus, tmp_path
             assert torch.equal(value, whole[name]), (at, name)
 
 
-def test_a_finished_model_trained_longer_goes_on_from_where_its_rate_began_to_fall(corpus, tmp_path):
+def test_a_finished_model_trained_longer_goes_on_from_where_its_rate_began_to_fall(
+    corpus, tmp_path
+):
     folder = tmp_path / "m"
     pretrain(corpus, folder, lasting(20_000))
     short = pd.read_csv(folder / "history.csv")
@@ -123,12 +150,15 @@ def test_a_finished_model_trained_longer_goes_on_from_where_its_rate_began_to_fa
     assert not torch.equal(*(weights_in(folder)["0.encoder.weight"] + i for i in (0, 1)))
 
 
-def test_a_finished_model_is_neither_trained_again_nor_replaced_by_one_that_has_read_less(corpus, tmp_path):
+def test_a_finished_model_is_neither_trained_again_nor_replaced_by_one_that_has_read_less(
+    corpus, tmp_path
+):
     facts = pretrain(corpus, tmp_path / "m", lasting(40_000))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()}
     assert pretrain(corpus, tmp_path / "m", lasting(40_000)) == facts
     with pytest.raises(
-        RunFolderError, match=r"was trained on \d+,\d+ tokens, more than .* left as it is. Give more --lm.max"
+        RunFolderError,
+        match=r"was trained on \d+,\d+ tokens, more than .* left as it is. Give more --lm.max",
     ):
         pretrain(corpus, tmp_path / "m", lasting(20_000))
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -161,7 +191,12 @@ def test_plain_fastai_loads_what_was_written_in_its_format(corpus, tmp_path):
     dls.vocab = bundle.vocab
     config = shaped(awd_lstm_lm_config, SHAPE)
     learn = language_model_learner(
-        dls, AWD_LSTM, config=config, path=tmp_path, model_dir="m", pretrained_fnames=["mine", "mine"]
+        dls,
+        AWD_LSTM,
+        config=config,
+        path=tmp_path,
+        model_dir="m",
+        pretrained_fnames=["mine", "mine"],
     )
     ours = build(bundle.vocab, SHAPE, 0.0)
     load_weights(bundle, ours)
@@ -172,20 +207,26 @@ def test_plain_fastai_loads_what_was_written_in_its_format(corpus, tmp_path):
         expected = plain(ids)[0]
     # fastai looks up every word by its name, and the filling words at the end of a vocabulary share one.
     real = bundle.vocab.index(FAKE)
-    torch.testing.assert_close((logits.hidden @ logits.weight.t() + logits.bias)[..., :real], expected[..., :real])
+    torch.testing.assert_close(
+        (logits.hidden @ logits.weight.t() + logits.bias)[..., :real], expected[..., :real]
+    )
     # And back again.
     (tmp_path / "back").mkdir()
     for file in files:
         file.rename(tmp_path / "back" / file.name)
     start = find_start(str(tmp_path / "back"), SHAPE)
     assert start.vocab == bundle.vocab
-    torch.testing.assert_close(start.weights["0.encoder.weight"], weights_in(tmp_path / "m")["0.encoder.weight"])
+    torch.testing.assert_close(
+        start.weights["0.encoder.weight"], weights_in(tmp_path / "m")["0.encoder.weight"]
+    )
 
 
 def test_a_backward_model_learns_texts_from_their_ends(corpus, tmp_path):
     pretrain(corpus, tmp_path / "m", SETTINGS, "backward")
     assert load_bundle(tmp_path / "m", "language model").direction == "backward"
-    forward, backward = (read_corpus(corpus, "hash", SETTINGS, d).store for d in ("forward", "backward"))
+    forward, backward = (
+        read_corpus(corpus, "hash", SETTINGS, d).store for d in ("forward", "backward")
+    )
     assert (backward[0] == forward[0][::-1]).all()
 
 

@@ -8,7 +8,7 @@ from fastai.text.learner import TextLearner
 from fastai.torch_core import even_mults
 
 from ulmfit_app.config import PAPER
-from ulmfit_app.recipes import (
+from ulmfit_app.training.recipes import (
     BRIEF,
     FULL_DISCR,
     MOST_EPOCHS,
@@ -37,18 +37,24 @@ def default(function, name):
 
 
 def test_one_cycle_is_fastais_with_its_defaults():
-    div, div_final, pct_start = (default(Learner.fit_one_cycle, name) for name in ("div", "div_final", "pct_start"))
+    div, div_final, pct_start = (
+        default(Learner.fit_one_cycle, name) for name in ("div", "div_final", "pct_start")
+    )
     assert (div, div_final, pct_start) == (25, 1e5, 0.25)
     for peak in (2e-2, 2e-3):
         fastais = combined_cos(pct_start, peak / div, peak, peak / div_final)
         expected = [float(fastais(p)) for p in POSITIONS]
         # fastai computes in single precision.
-        assert [one_cycle(p, peak) for p in POSITIONS] == pytest.approx(expected, rel=1e-6, abs=1e-7 * peak)
+        assert [one_cycle(p, peak) for p in POSITIONS] == pytest.approx(
+            expected, rel=1e-6, abs=1e-7 * peak
+        )
 
 
 def test_one_cycles_momentum_is_that_of_fastais_text_learners():
     fastais = combined_cos(0.25, *default(TextLearner.__init__, "moms"))
-    assert [one_cycle_momentum(p) for p in POSITIONS] == pytest.approx([float(fastais(p)) for p in POSITIONS], rel=1e-6)
+    assert [one_cycle_momentum(p) for p in POSITIONS] == pytest.approx(
+        [float(fastais(p)) for p in POSITIONS], rel=1e-6
+    )
 
 
 def equation_3(t, total, peak, cut_frac=0.1, ratio=32):
@@ -69,12 +75,16 @@ def test_slanted_triangular_is_equation_3_to_an_iteration_where_the_cut_is_round
     total, peak = 1237, 0.01
     step = peak / math.floor(total * 0.1)
     for t in range(total + 1):
-        assert slanted_triangular(t / total, peak) == pytest.approx(equation_3(t, total, peak), abs=step)
+        assert slanted_triangular(t / total, peak) == pytest.approx(
+            equation_3(t, total, peak), abs=step
+        )
 
 
 def test_slanted_triangular_takes_another_cut_and_ratio():
     ours = [slanted_triangular(t / 100, 1.0, cut_frac=0.25, ratio=10) for t in range(101)]
-    assert ours == pytest.approx([equation_3(t, 100, 1.0, cut_frac=0.25, ratio=10) for t in range(101)])
+    assert ours == pytest.approx(
+        [equation_3(t, 100, 1.0, cut_frac=0.25, ratio=10) for t in range(101)]
+    )
     assert max(ours) == ours[25] == 1
 
 
@@ -87,12 +97,16 @@ def test_momentum_beside_slanted_triangular_rates_is_the_papers():
 def test_each_group_learns_2_6_times_slower_than_the_one_above():
     rates = discriminative_rates(0.01, 5)
     assert rates[-1] == 0.01
-    assert [high / low for low, high in zip(rates, rates[1:], strict=False)] == pytest.approx([2.6] * 4)
+    assert [high / low for low, high in zip(rates, rates[1:], strict=False)] == pytest.approx(
+        [2.6] * 4
+    )
 
 
 def test_discriminative_rates_are_those_that_fastai_makes_of_the_published_slice():
     for top in (1e-2, 5e-3, 1e-3):
-        assert discriminative_rates(top, 5) == pytest.approx(list(even_mults(top / 2.6**4, top, 5)), rel=1e-9)
+        assert discriminative_rates(top, 5) == pytest.approx(
+            list(even_mults(top / 2.6**4, top, 5)), rel=1e-9
+        )
 
 
 def test_without_decay_all_groups_learn_alike():
@@ -113,7 +127,9 @@ def test_the_published_plan_is_what_the_authors_published():
     assert [phase.lr for phase in phases] == [2e-2, 1e-2, 5e-3, 1e-3]
     for phase in phases[1:]:
         fastais = even_mults(phase.lr / 2.6**4, phase.lr, 5)
-        assert discriminative_rates(phase.lr, 5, phase.decay) == pytest.approx(list(fastais), rel=1e-9)
+        assert discriminative_rates(phase.lr, 5, phase.decay) == pytest.approx(
+            list(fastais), rel=1e-9
+        )
     assert PUBLISHED.drop_mult == 0.5
 
 
@@ -123,9 +139,16 @@ def test_a_plan_is_found_by_its_name():
 
 
 def test_a_pretrained_language_model_starts_with_an_epoch_for_the_embeddings_alone():
-    frozen, everything = language_model_phases(1 + PAPER.lm.epochs, PAPER.lm.lr, PAPER.lm.frozen_lr)
+    frozen, everything = language_model_phases(
+        1 + PAPER.lm.epochs, PAPER.lm.lr, PAPER.lm.frozen_lr
+    )
     assert (frozen.epochs, frozen.freeze_to, frozen.lr, frozen.decay) == (1, -1, 2e-2, 1)
-    assert (everything.epochs, everything.freeze_to, everything.lr, everything.decay) == (10, 0, 2e-3, 1)
+    assert (everything.epochs, everything.freeze_to, everything.lr, everything.decay) == (
+        10,
+        0,
+        2e-3,
+        1,
+    )
 
 
 def test_a_single_epoch_is_not_spent_on_the_embeddings_alone():
@@ -140,7 +163,9 @@ def test_random_weights_are_never_frozen():
 
 def test_cosine_annealing_falls_from_its_peak_as_in_loshchilov_and_hutter():
     rate, _ = SCHEDULES["cosine"]
-    assert [rate(p, 0.01) for p in POSITIONS] == pytest.approx([0.005 * (1 + math.cos(math.pi * p)) for p in POSITIONS])
+    assert [rate(p, 0.01) for p in POSITIONS] == pytest.approx(
+        [0.005 * (1 + math.cos(math.pi * p)) for p in POSITIONS]
+    )
 
 
 def test_table_7s_rates_are_the_papers():
@@ -200,7 +225,10 @@ def test_the_rates_over_a_plan_peak_where_a_phase_lets_a_group_learn(plan):
     for phase in plan.phases:
         # As fastai's freeze_to counts, and training freezes from above.
         learning = list(range(5))[phase.freeze_to : phase.freeze_from]
-        expected = [peak if i in learning else 0 for i, peak in enumerate(discriminative_rates(phase.lr, 5, phase.decay))]
+        expected = [
+            peak if i in learning else 0
+            for i, peak in enumerate(discriminative_rates(phase.lr, 5, phase.decay))
+        ]
         assert [of_group[done] for of_group in rates] == expected
         done += 2 * phase.epochs
 

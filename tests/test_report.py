@@ -26,7 +26,9 @@ FACTS = {
 }
 
 
-def table(n: int = 300, labels: tuple[str, ...] = ("neg", "pos"), seed: int = 0, text: str = "a text") -> pd.DataFrame:
+def table(
+    n: int = 300, labels: tuple[str, ...] = ("neg", "pos"), seed: int = 0, text: str = "a text"
+) -> pd.DataFrame:
     """Predictions as the pipeline hands them over."""
     generator = np.random.default_rng(seed)
     truth = np.r_[np.arange(len(labels)), generator.integers(len(labels), size=n - len(labels))]
@@ -101,22 +103,36 @@ def test_the_report_is_whole_and_says_what_it_measured(tmp_path):
         "figures/training_classifier.png",
     }
     assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == metrics
-    assert metrics["model"]["accuracy"] == accuracy_score(predictions["label"], predictions["predicted"])
+    assert metrics["model"]["accuracy"] == accuracy_score(
+        predictions["label"], predictions["predicted"]
+    )
     expected = log_loss(predictions["label"], predictions[["p_neg", "p_pos"]].to_numpy())
     assert metrics["model"]["log_loss"] == pytest.approx(expected, abs=1e-6)
-    assert {"accuracy", "accuracy_ci95", "n", "model_against_it"} <= set(metrics["baselines"]["majority class"])
+    assert {"accuracy", "accuracy_ci95", "n", "model_against_it"} <= set(
+        metrics["baselines"]["majority class"]
+    )
     page = Page((tmp_path / "report.html").read_text("utf-8")).text
     assert f"{metrics['model']['accuracy']:.1%}" in page and "n = 300 texts, 2 classes" in page
-    assert "ULMFiT on reviews.csv" in page and "a tenth, held out" in page and FACTS["notes"][0] in page
+    assert (
+        "ULMFiT on reviews.csv" in page
+        and "a tenth, held out" in page
+        and FACTS["notes"][0] in page
+    )
 
 
 def test_both_directions_are_reported_with_their_intervals_below_their_mean(tmp_path):
     predictions = table()
     mean = predictions[["p_neg", "p_pos"]].to_numpy()
     # As far from the mean to one side as to the other, and within 0 and 1.
-    off = np.random.default_rng(1).uniform(-1, 1, len(mean))[:, None] * mean.min(axis=1, keepdims=True) * [1, -1]
+    off = (
+        np.random.default_rng(1).uniform(-1, 1, len(mean))[:, None]
+        * mean.min(axis=1, keepdims=True)
+        * [1, -1]
+    )
     directions = {"forward": mean + off, "backward": mean - off}
-    metrics = write_report(tmp_path, predictions, baselines(predictions), histories(), FACTS, directions)
+    metrics = write_report(
+        tmp_path, predictions, baselines(predictions), histories(), FACTS, directions
+    )
     assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == metrics
     truth = (predictions["label"] == "pos").to_numpy(int)
     assert metrics["model"]["accuracy"] == accuracy_score(truth, mean.argmax(axis=1))
@@ -135,7 +151,9 @@ def test_a_run_in_one_direction_does_not_speak_of_directions(tmp_path):
     assert "alone has" not in Page((tmp_path / "report.html").read_text("utf-8")).text
 
 
-def calibrated(n: int, n_validation: int, labels: tuple[str, ...] = ("neg", "pos")) -> tuple[pd.DataFrame, Calibration]:
+def calibrated(
+    n: int, n_validation: int, labels: tuple[str, ...] = ("neg", "pos")
+) -> tuple[pd.DataFrame, Calibration]:
     """Predictions of a model that was too sure of itself, calibrated on other texts, and how."""
     columns = [f"p_{label}" for label in labels]
     predictions, validation = table(n, labels), table(n_validation, labels, seed=1)
@@ -148,10 +166,15 @@ def calibrated(n: int, n_validation: int, labels: tuple[str, ...] = ("neg", "pos
 
 def test_the_report_shows_before_and_after_calibration_and_what_thresholds_give(tmp_path):
     predictions, calibration = calibrated(2000, 1000)
-    metrics = write_report(tmp_path, predictions, baselines(predictions), histories(), FACTS, calibration=calibration)
+    metrics = write_report(
+        tmp_path, predictions, baselines(predictions), histories(), FACTS, calibration=calibration
+    )
     assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == metrics
     found, columns = metrics["calibration"], ["p_neg", "p_pos"]
-    for when, probabilities in (("before", calibration.before), ("after", predictions[columns].to_numpy())):
+    for when, probabilities in (
+        ("before", calibration.before),
+        ("after", predictions[columns].to_numpy()),
+    ):
         expected = log_loss(predictions["label"], probabilities)
         assert found[when]["log_loss"] == pytest.approx(expected, abs=1e-6)
         assert found[when]["accuracy"] == metrics["model"]["accuracy"]
@@ -162,7 +185,9 @@ def test_the_report_shows_before_and_after_calibration_and_what_thresholds_give(
     assert f"the temperature, {calibration.temperature:.3g};" in page and "(n = 1,000)" in page
     sure = found["thresholds"][-1]
     (low, high), error = sure["test"]["error_ci95"], sure["test"]["error"]
-    assert f"10%{sure['threshold']:.5g}" in page and f"{error:.1%} ({low:.1%} to {high:.1%})" in page
+    assert (
+        f"10%{sure['threshold']:.5g}" in page and f"{error:.1%} ({low:.1%} to {high:.1%})" in page
+    )
 
 
 def test_predictions_that_nothing_is_known_of_but_themselves_have_no_thresholds(tmp_path):
@@ -176,7 +201,9 @@ def test_what_calibration_cannot_tell_is_said_beside_its_numbers(tmp_path, n, n_
     labels = ("a", "b", SCRIPT)
     predictions, calibration = calibrated(n, n_validation, labels)
     predictions["label"] = "a"
-    metrics = write_report(tmp_path, predictions, baselines(predictions), {}, {}, calibration=calibration)
+    metrics = write_report(
+        tmp_path, predictions, baselines(predictions), {}, {}, calibration=calibration
+    )
     json.dumps(metrics, allow_nan=False)
     page = Page((tmp_path / "report.html").read_text("utf-8")).text
     assert "All tested texts are of the class “a”" in page
@@ -204,13 +231,19 @@ def test_metrics_hold_no_nan_even_where_classes_are_missing_and_facts_are_infini
     assert not re.search(r"\b(NaN|Infinity)\b", (tmp_path / "metrics.json").read_text("utf-8"))
     assert metrics["model"]["per_class"]["never"]["recall"] is None
     assert metrics["facts"]["language_model"]["perplexity"] == "not a finite number (inf)"
-    assert re.search(r"never +- +- +- +0\n", (tmp_path / "classification_report.txt").read_text("utf-8"))
+    assert re.search(
+        r"never +- +- +- +0\n", (tmp_path / "classification_report.txt").read_text("utf-8")
+    )
 
 
 def test_every_text_label_and_fact_is_shown_and_never_run(tmp_path):
     predictions = table(labels=(SCRIPT, "<b>bold</b>"), text=SCRIPT)
     write_report(
-        tmp_path, predictions, {SCRIPT: np.full((300, 2), 0.5)}, {SCRIPT: histories()["classifier"]}, {SCRIPT: SCRIPT}
+        tmp_path,
+        predictions,
+        {SCRIPT: np.full((300, 2), 0.5)},
+        {SCRIPT: histories()["classifier"]},
+        {SCRIPT: SCRIPT},
     )
     html = (tmp_path / "report.html").read_text("utf-8")
     page = Page(html)
@@ -223,8 +256,15 @@ def test_every_text_label_and_fact_is_shown_and_never_run(tmp_path):
 def test_the_page_loads_nothing_and_is_small(tmp_path):
     write(tmp_path, table(text="see https://example.org/picture.png"))
     html = (tmp_path / "report.html").read_text("utf-8")
-    loading = [value for _, attributes in Page(html).tags for key, value in attributes.items() if key in ("src", "href")]
-    assert len(loading) == 7 and all(value.startswith("data:image/png;base64,") for value in loading)
+    loading = [
+        value
+        for _, attributes in Page(html).tags
+        for key, value in attributes.items()
+        if key in ("src", "href")
+    ]
+    assert len(loading) == 7 and all(
+        value.startswith("data:image/png;base64,") for value in loading
+    )
     assert "url(" not in html and "@import" not in html and "default-src 'none'" in html
     assert len(html) < 3_000_000
 
@@ -234,8 +274,15 @@ def test_the_policy_allows_the_pages_own_script_and_no_other(tmp_path):
     html = (tmp_path / "report.html").read_text("utf-8")
     (script,) = re.findall("<script>(.*?)</script>", html, flags=re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    (policy,) = (attrs["content"] for _, attrs in Page(html).tags if attrs.get("http-equiv") == "Content-Security-Policy")
-    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    (policy,) = (
+        attrs["content"]
+        for _, attrs in Page(html).tags
+        if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert (
+        policy
+        == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
     assert not re.search(r"\son\w+=", re.sub("<script>.*?</script>", "", html, flags=re.DOTALL))
 
 
@@ -265,13 +312,19 @@ def test_an_explanation_stands_in_place_of_its_text(tmp_path):
     wrong = predictions.index[predictions["label"] != predictions["predicted"]]
     explanations = {int(row): f"<p>because of <b>{row}</b></p>" for row in wrong[:3]}
     for folder, given in (("plain", None), ("explained", explanations)):
-        write_report(tmp_path / folder, predictions, baselines(predictions), {}, {}, explanations=given)
-    plain, explained = ((tmp_path / folder / "report.html").read_text("utf-8") for folder in ("plain", "explained"))
+        write_report(
+            tmp_path / folder, predictions, baselines(predictions), {}, {}, explanations=given
+        )
+    plain, explained = (
+        (tmp_path / folder / "report.html").read_text("utf-8") for folder in ("plain", "explained")
+    )
     assert "are marked" not in plain and "In 3 of the surest, the words" in explained
     for row in wrong:
         assert (f"because of <b>{row}</b>" in explained) == (row in explanations)
         assert (f'<p dir="auto">a text {row}</p>' in explained) == (row not in explanations)
-    first, second = ((tmp_path / folder / "metrics.json").read_bytes() for folder in ("plain", "explained"))
+    first, second = (
+        (tmp_path / folder / "metrics.json").read_bytes() for folder in ("plain", "explained")
+    )
     assert first == second
 
 
@@ -282,16 +335,25 @@ def test_columns_that_say_more_of_a_text_are_sliced_by_on_the_page(tmp_path):
     low, high = part["accuracy_ci95"]
     page = Page((tmp_path / "report.html").read_text("utf-8")).text
     assert by == "copy_in_train" and part["n"] == 200
-    assert "By copy in train" in page and f"no200{part['accuracy']:.1%}{low:.1%} to {high:.1%}" in page
+    assert (
+        "By copy in train" in page
+        and f"no200{part['accuracy']:.1%}{low:.1%} to {high:.1%}" in page
+    )
 
 
 def test_class_names_that_no_font_has_are_told_in_one_sentence_of_the_page_alone(tmp_path):
     metrics = write(tmp_path, table(labels=("a", "\U000f1234")))
     page = Page((tmp_path / "report.html").read_text("utf-8")).text
-    assert "No font on this machine can draw the names of 1 of the 2 classes: figures show their numbers" in page
+    assert (
+        "No font on this machine can draw the names of 1 of the 2 classes: figures show their numbers"
+        in page
+    )
     assert "font" not in json.dumps(metrics)
     write(tmp_path, table())
-    assert "font" not in Page((tmp_path / "report.html").read_text("utf-8").partition("</style>")[2]).text
+    assert (
+        "font"
+        not in Page((tmp_path / "report.html").read_text("utf-8").partition("</style>")[2]).text
+    )
 
 
 def test_two_hundred_classes_fit_into_three_megabytes(tmp_path):
@@ -315,8 +377,16 @@ def test_worst_errors_are_the_most_confident_ones_with_their_whole_texts(tmp_pat
 
 
 def test_a_model_without_errors_and_a_run_without_histories_still_get_a_report(tmp_path):
-    predictions = pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"], "p_x": [0.9, 0.2], "p_y": [0.1, 0.8]})
-    write_report(tmp_path, predictions, baselines(predictions), {"language model": histories()["classifier"].head(0)}, {})
+    predictions = pd.DataFrame(
+        {"text": ["a", "b"], "label": ["x", "y"], "p_x": [0.9, 0.2], "p_y": [0.1, 0.8]}
+    )
+    write_report(
+        tmp_path,
+        predictions,
+        baselines(predictions),
+        {"language model": histories()["classifier"].head(0)},
+        {},
+    )
     page = Page((tmp_path / "report.html").read_text("utf-8")).text
     assert "None: all 2 texts were given their class." in page and "Training" not in page
     assert len(pd.read_csv(tmp_path / "worst_errors.csv")) == 0
@@ -344,7 +414,12 @@ def test_a_label_without_probabilities_is_refused(tmp_path):
     [
         (1000, 900, 800, "ULMFiT beats the baseline “words” by 10.0 points"),
         (1000, 800, 900, "ULMFiT is beaten by the baseline “words” by 10.0 points"),
-        (50, 40, 39, "ULMFiT is 2.0 points above the baseline “words”, too little to tell from chance on these texts"),
+        (
+            50,
+            40,
+            39,
+            "ULMFiT is 2.0 points above the baseline “words”, too little to tell from chance on these texts",
+        ),
         (
             50,
             39,
@@ -357,7 +432,8 @@ def test_a_label_without_probabilities_is_refused(tmp_path):
 def test_the_verdict_says_whether_a_baseline_is_beaten(n, model_right, baseline_right, expected):
     truth = np.zeros(n, dtype=int)
     right_first = [
-        np.where(np.arange(n)[:, None] < right, [0.9, 0.1], [0.1, 0.9]) for right in (model_right, baseline_right)
+        np.where(np.arange(n)[:, None] < right, [0.9, 0.1], [0.1, 0.9])
+        for right in (model_right, baseline_right)
     ]
     found = verdict(compare(right_first[0], {"words": right_first[1]}, truth, ["a", "b"]), "words")
     assert found.startswith(expected)

@@ -25,19 +25,21 @@ import torch
 from data_scripts import wt103
 from tests.conftest import reviews
 from ulmfit_app import __main__ as cli
-from ulmfit_app import budget, language_model
-from ulmfit_app import run as pipeline
-from ulmfit_app.bundle import _seal, load_bundle
 from ulmfit_app.config import TINY, DataSettings, ModelSettings
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation import calibration
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
+from ulmfit_app.files import sha256_of_strings
 from ulmfit_app.hardware import resolve_precision
-from ulmfit_app.language_model import build
-from ulmfit_app.predictor import BidirectionalPredictor, Predictor
-from ulmfit_app.recipes import WEAK_START
+from ulmfit_app.inference.predictor import BidirectionalPredictor, Predictor
+from ulmfit_app.models import awd_lstm, pretrained
+from ulmfit_app.models.awd_lstm import build
+from ulmfit_app.models.bundle import _seal, load_bundle
+from ulmfit_app.pipeline import budget
+from ulmfit_app.pipeline import run as pipeline
 from ulmfit_app.run_folder import key_of
-from ulmfit_app.tokens import SPECIALS, sha256_of_strings
+from ulmfit_app.text.rules import SPECIALS
+from ulmfit_app.training.recipes import WEAK_START
 
 SMALL = [
     "--preset", "tiny", "--text", "review", "--label", "sentiment",
@@ -64,16 +66,34 @@ def test_a_run_ends_with_a_report_and_says_its_accuracy_with_interval_and_n(csv,
     low, high = found["model"]["accuracy_ci95"]
     assert low <= found["model"]["accuracy"] <= high
     assert found["model"]["n"] == 32
-    assert any("TF-IDF" in name for name in found["baselines"]) and "majority class" in found["baselines"]
+    assert (
+        any("TF-IDF" in name for name in found["baselines"])
+        and "majority class" in found["baselines"]
+    )
     said = capsys.readouterr().out
-    assert "Estimate:" in said and "32 texts, with its 95 % interval" in said and "from random weights" in said
-    for file in ("report.html", "worst_errors.csv", "classification_report.txt", "predictions.csv"):
+    assert (
+        "Estimate:" in said
+        and "32 texts, with its 95 % interval" in said
+        and "from random weights" in said
+    )
+    for file in (
+        "report.html",
+        "worst_errors.csv",
+        "classification_report.txt",
+        "predictions.csv",
+    ):
         assert (out / "report" / file).stat().st_size
     config = json.loads((out / "config.json").read_text())
-    assert config["settings"]["seed"] == 42 and config["versions"]["torch"] and len(config["stage_keys"]) == 4
+    assert (
+        config["settings"]["seed"] == 42
+        and config["versions"]["torch"]
+        and len(config["stage_keys"]) == 4
+    )
 
 
-def test_the_report_counts_tested_texts_that_are_in_train_and_explains_the_surest_errors(csv, tmp_path):
+def test_the_report_counts_tested_texts_that_are_in_train_and_explains_the_surest_errors(
+    csv, tmp_path
+):
     table = pd.read_csv(csv).assign(split=["train", "train", "train", "valid", "test"] * 32)
     texts = table["review"].copy()
     # Of the tested texts 4 and 9 one is a training text word for word, the other but for capitals.
@@ -100,7 +120,9 @@ def test_the_same_seed_gives_the_same_metrics_file_and_another_seed_another(csv,
     assert metrics(tmp_path / "a") != metrics(tmp_path / "c")
 
 
-def test_finished_stages_are_not_repeated_and_changed_settings_repeat_what_depends_on_them(csv, tmp_path):
+def test_finished_stages_are_not_repeated_and_changed_settings_repeat_what_depends_on_them(
+    csv, tmp_path
+):
     out = tmp_path / "run"
     run(csv, out)
     first = stages_done(out)
@@ -111,7 +133,11 @@ def test_finished_stages_are_not_repeated_and_changed_settings_repeat_what_depen
     assert {name for name in first if first[name] != second[name]} == {"classifier", "report"}
     run(csv, out, "--lm.lr-find", "--classifier.weight-decay", "0.02")
     third = stages_done(out)
-    assert {name for name in first if second[name] != third[name]} == {"lm", "classifier", "report"}
+    assert {name for name in first if second[name] != third[name]} == {
+        "lm",
+        "classifier",
+        "report",
+    }
     assert (out / "lm" / "lr_find.png").stat().st_size > 5_000
     assert not Path("models").exists(), "fastai's scratch folder"
     table = pd.read_csv(csv)
@@ -124,21 +150,36 @@ def test_finished_stages_are_not_repeated_and_changed_settings_repeat_what_depen
 def test_a_run_killed_at_random_moments_ends_with_the_same_metrics(csv, tmp_path, monkeypatch):
     run(csv, tmp_path / "whole")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    command = [sys.executable, "-m", "ulmfit_app", "run", str(csv), "--out", str(tmp_path / "killed"), *SMALL]
+    command = [
+        sys.executable,
+        "-m",
+        "ulmfit_app",
+        "run",
+        str(csv),
+        "--out",
+        str(tmp_path / "killed"),
+        *SMALL,
+    ]
     rng = random.Random(0)
     for _ in range(3):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         # Kill after the process has got past its imports and has begun to leave files.
         seen = set((tmp_path / "killed").rglob("*"))
-        while time.monotonic() < deadline and process.poll() is None and set((tmp_path / "killed").rglob("*")) == seen:
+        while (
+            time.monotonic() < deadline
+            and process.poll() is None
+            and set((tmp_path / "killed").rglob("*")) == seen
+        ):
             time.sleep(0.01)
         time.sleep(rng.random())
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
-    assert not [path for path in (tmp_path / "killed").rglob("*.safetensors") if "checkpoint" in path.name]
+    assert not [
+        path for path in (tmp_path / "killed").rglob("*.safetensors") if "checkpoint" in path.name
+    ]
 
 
 def test_one_stage_can_be_carried_out_again(csv, tmp_path):
@@ -187,8 +228,11 @@ def test_minutes_that_reach_for_nothing_are_refused(csv, tmp_path, capsys):
 def test_a_full_disk_keeps_the_model_that_was_there(csv, tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     run(csv, out)
-    before = cli.main(["predict", str(out), "a great film"]), capsys.readouterr().out.splitlines()[-1]
-    from ulmfit_app import bundle
+    before = (
+        cli.main(["predict", str(out), "a great film"]),
+        capsys.readouterr().out.splitlines()[-1],
+    )
+    from ulmfit_app.models import bundle
 
     def full(self, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
@@ -198,7 +242,10 @@ def test_a_full_disk_keeps_the_model_that_was_there(csv, tmp_path, capsys, monke
         assert cli.main(["classify", str(out)]) == 7
     assert "No space left" in capsys.readouterr().err
     assert run(csv, out) == 0
-    assert (cli.main(["predict", str(out), "a great film"]), capsys.readouterr().out.splitlines()[-1]) == before
+    assert (
+        cli.main(["predict", str(out), "a great film"]),
+        capsys.readouterr().out.splitlines()[-1],
+    ) == before
 
 
 def test_a_diverging_run_stops_with_its_own_exit_code_and_leaves_no_model(csv, tmp_path, capsys):
@@ -219,8 +266,25 @@ def test_predictions_come_for_texts_and_for_files(csv, tmp_path, capsys):
     assert len(lines) == 3 and all(line.split("\t")[0] in ("neg", "pos") for line in lines)
     assert "Empty texts: 1. Their predictions say nothing." in said.err
     files = ["--file", str(tmp_path / "review.csv"), "--out", str(csv)]
-    assert cli.main(["predict", str(out), *files]) == 3 and f"Did you mean {csv}?" in capsys.readouterr().err
-    assert cli.main(["predict", str(out), "--file", str(csv), "--text", "review", "--out", str(tmp_path / "p.csv")]) == 0
+    assert (
+        cli.main(["predict", str(out), *files]) == 3
+        and f"Did you mean {csv}?" in capsys.readouterr().err
+    )
+    assert (
+        cli.main(
+            [
+                "predict",
+                str(out),
+                "--file",
+                str(csv),
+                "--text",
+                "review",
+                "--out",
+                str(tmp_path / "p.csv"),
+            ]
+        )
+        == 0
+    )
     table = pd.read_csv(tmp_path / "p.csv")
     assert len(table) == 160 and np.allclose(table["p_neg"] + table["p_pos"], 1)
 
@@ -240,10 +304,16 @@ def test_the_temperature_is_fitted_on_validation_alone_and_used_by_predict_and_b
     rows = pd.read_csv(out / "tokens" / "rows.csv")
     validated = pd.read_csv(folder / pipeline.VALIDATION)
     assert validated["row"].tolist() == rows["row"][rows["split"] == "valid"].tolist()
-    temperature, _ = fit_temperature(validated[columns].to_numpy(), (validated["label"] == "pos").to_numpy(int))
-    assert temperature != 1 and load_bundle(folder, "classifier").temperature == pytest.approx(temperature)
+    temperature, _ = fit_temperature(
+        validated[columns].to_numpy(), (validated["label"] == "pos").to_numpy(int)
+    )
+    assert temperature != 1 and load_bundle(folder, "classifier").temperature == pytest.approx(
+        temperature
+    )
     found = json.loads(metrics(out))["calibration"]
-    assert found["temperature"] == pytest.approx(temperature) and found["n_validation"] == len(validated)
+    assert found["temperature"] == pytest.approx(temperature) and found["n_validation"] == len(
+        validated
+    )
     assert found["before"]["accuracy"] == found["after"]["accuracy"]
     predictions = pd.read_csv(out / "report" / "predictions.csv")
     predictor = Predictor(folder)
@@ -268,20 +338,35 @@ def test_a_run_from_before_temperatures_stays_readable_and_its_report_brings_one
     assert cli.main(["predict", str(out), "a great film"]) == 0
     assert load_bundle(bundle.parent, "classifier").temperature == 1
     assert cli.main(["report", str(out)]) == 0
-    assert metrics(out) == now and load_bundle(bundle.parent, "classifier").temperature == temperature
+    assert (
+        metrics(out) == now and load_bundle(bundle.parent, "classifier").temperature == temperature
+    )
     assert stages_done(out)["classifier"] == done["classifier"]
 
 
-def test_damaged_probabilities_of_the_validation_split_are_told_with_the_command_that_writes_them(tmp_path):
+def test_damaged_probabilities_of_the_validation_split_are_told_with_the_command_that_writes_them(
+    tmp_path,
+):
     path = tmp_path / "run" / "classifier" / pipeline.VALIDATION
     path.parent.mkdir(parents=True)
-    for content in ("", "row,label\n1,neg\n", "row,label,p_neg,p_pos\n1,neg,0.9,0.9\n", "row,label,p_neg\n1,pos,1\n", "\0"):
+    for content in (
+        "",
+        "row,label\n1,neg\n",
+        "row,label,p_neg,p_pos\n1,neg,0.9,0.9\n",
+        "row,label,p_neg\n1,pos,1\n",
+        "\0",
+    ):
         path.write_text(content)
-        with pytest.raises(RunFolderError, match="validation.csv: damaged.*Delete .*: python -m ulmfit_app report .*run$"):
+        with pytest.raises(
+            RunFolderError,
+            match="validation.csv: damaged.*Delete .*: python -m ulmfit_app report .*run$",
+        ):
             pipeline.validated([path.parent])
 
 
-def test_starts_in_wt103s_format_come_over_http_and_are_trained_as_strong_ones(csv, tmp_path, monkeypatch, capsys):
+def test_starts_in_wt103s_format_come_over_http_and_are_trained_as_strong_ones(
+    csv, tmp_path, monkeypatch, capsys
+):
     vocab = [*SPECIALS, *"the film a plot great dull of and".split()]
     (tmp_path / "itos_wt103.pkl").write_bytes(pickle.dumps(vocab))
     for mark in ("fwd", "bwd"):
@@ -300,34 +385,49 @@ def test_starts_in_wt103s_format_come_over_http_and_are_trained_as_strong_ones(c
     assert "AWD-LSTM 12/16/3" in said and "wt103-fwd.tgz" in said and "wt103-bwd.tgz" in said
     for ending, beginning in (("", "Classifier: "), ("-backward", "Classifier, backward: ")):
         assert f"{beginning}All groups learn from the first step on" in said
-        assert list(pd.read_csv(tmp_path / "run" / f"lm{ending}" / "history.csv")["phase"]) == ["embeddings", "all groups"]
-        assert set(pd.read_csv(tmp_path / "run" / f"classifier{ending}" / "history.csv")["phase"]) == {"all groups"}
+        assert list(pd.read_csv(tmp_path / "run" / f"lm{ending}" / "history.csv")["phase"]) == [
+            "embeddings",
+            "all groups",
+        ]
+        assert set(
+            pd.read_csv(tmp_path / "run" / f"classifier{ending}" / "history.csv")["phase"]
+        ) == {"all groups"}
 
 
 def test_another_runs_language_model_is_a_start(csv, tmp_path, capsys):
     run(csv, tmp_path / "first")
     assert run(csv, tmp_path / "second", "--pretrained", str(tmp_path / "first" / "lm")) == 0
     said = capsys.readouterr().out
-    assert f"from the bundle {tmp_path / 'first' / 'lm'}, which started from random weights" in said
-    assert "The plan for a weak start" in said.rpartition("which started")[2], "one small epoch is no strong start"
+    assert (
+        f"from the bundle {tmp_path / 'first' / 'lm'}, which started from random weights" in said
+    )
+    assert "The plan for a weak start" in said.rpartition("which started")[2], (
+        "one small epoch is no strong start"
+    )
 
 
 def test_without_epochs_the_language_model_is_the_start_as_it_is(csv, tmp_path, capsys):
     run(csv, tmp_path / "first")
     start = ["--pretrained", str(tmp_path / "first" / "lm"), "--lm.epochs", "0"]
     assert run(csv, tmp_path / "second", *start) == 0
-    first, second = (load_bundle(tmp_path / name / "lm", "language model") for name in ("first", "second"))
+    first, second = (
+        load_bundle(tmp_path / name / "lm", "language model") for name in ("first", "second")
+    )
     known = np.isin(second.vocab, first.vocab)
-    layers = [language_model.with_weights(bundle)[0].rnns[0].state_dict() for bundle in (first, second)]
+    layers = [awd_lstm.with_weights(bundle)[0].rnns[0].state_dict() for bundle in (first, second)]
     assert known.all() and layers[0].keys() == layers[1].keys()
     assert all(torch.equal(tensor, layers[1][name]) for name, tensor in layers[0].items())
     facts = json.loads(metrics(tmp_path / "second"))["facts"]["language_model"]
-    assert facts["epochs"] == 0 and facts["validation_perplexity"] == pytest.approx(first.about["perplexity"], rel=1e-3)
+    assert facts["epochs"] == 0 and facts["validation_perplexity"] == pytest.approx(
+        first.about["perplexity"], rel=1e-3
+    )
 
 
 def small_settings(csv, **changes):
     data = DataSettings(source=str(csv), text="review", label="sentiment")
-    return replace(TINY, data=data, model=ModelSettings(emb_sz=12, n_hid=16, n_layers=2), **changes)
+    return replace(
+        TINY, data=data, model=ModelSettings(emb_sz=12, n_hid=16, n_layers=2), **changes
+    )
 
 
 def test_the_stage_keys_of_a_forward_run_are_those_of_a_run_that_knows_no_direction(csv, tmp_path):
@@ -345,7 +445,9 @@ def test_the_stage_keys_of_a_forward_run_are_those_of_a_run_that_knows_no_direct
         "phases": [{name: getattr(phase, name) for name in phases} for phase in WEAK_START.phases],
     }
     tokens = key_of(content, asdict(s.tokens), version("spacy"))
-    lm = key_of(tokens, asdict(s.lm), job.selection.lm_epochs, f"random {s.model}", s.seed, libraries)
+    lm = key_of(
+        tokens, asdict(s.lm), job.selection.lm_epochs, f"random {s.model}", s.seed, libraries
+    )
     clas = key_of(lm, asdict(s.classifier), plan, libraries)
     learned = sha256_of_strings(table["text"][table["split"] == "train"])
     report = key_of(clas, learned, job.corpus.test_name, version("scikit-learn"))
@@ -354,13 +456,27 @@ def test_the_stage_keys_of_a_forward_run_are_those_of_a_run_that_knows_no_direct
 
 
 def test_the_second_direction_changes_the_key_of_the_report_alone(csv, tmp_path):
-    one, two = (pipeline.Run(tmp_path / "run", small_settings(csv, bidirectional=both)) for both in (False, True))
-    assert list(two.stages) == ["tokens", "lm", "classifier", "lm-backward", "classifier-backward", "report"]
-    assert {name for name in one.stages if one.stages[name].key != two.stages[name].key} == {"report"}
+    one, two = (
+        pipeline.Run(tmp_path / "run", small_settings(csv, bidirectional=both))
+        for both in (False, True)
+    )
+    assert list(two.stages) == [
+        "tokens",
+        "lm",
+        "classifier",
+        "lm-backward",
+        "classifier-backward",
+        "report",
+    ]
+    assert {name for name in one.stages if one.stages[name].key != two.stages[name].key} == {
+        "report"
+    }
     assert len({stage.key for stage in two.stages.values()}) == 6
 
 
-def test_a_run_from_before_there_was_a_second_direction_keeps_its_plan_in_minutes(csv, tmp_path, monkeypatch):
+def test_a_run_from_before_there_was_a_second_direction_keeps_its_plan_in_minutes(
+    csv, tmp_path, monkeypatch
+):
     rates = budget.Rates(1e-6, 1e-6, 1e-6, 1e-6, 1e-6)
     monkeypatch.setattr(budget, "measure", lambda *_: rates)
     pipeline.Run(tmp_path, small_settings(csv), minutes=5).write_config()
@@ -368,26 +484,36 @@ def test_a_run_from_before_there_was_a_second_direction_keeps_its_plan_in_minute
     for settings in (config["settings"], config["requested"]["settings"]):
         del settings["bidirectional"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(budget, "measure", lambda *_: pytest.fail("the machine was measured again"))
+    monkeypatch.setattr(
+        budget, "measure", lambda *_: pytest.fail("the machine was measured again")
+    )
     again = pipeline.Run(tmp_path, small_settings(csv), minutes=5)
     assert again.settings.lm.max_tokens == config["settings"]["lm"]["max_tokens"]
 
 
 def test_both_directions_are_measured_at_twice_the_time_of_one(csv, tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "_seconds", lambda step, repeats=2: 1.0)
-    texts, start = reviews(40)["review"], language_model.find_start("none", small_settings(csv).model)
-    one, two = (budget.measure(texts, start, small_settings(csv, bidirectional=both)) for both in (False, True))
+    texts, start = reviews(40)["review"], pretrained.find_start("none", small_settings(csv).model)
+    one, two = (
+        budget.measure(texts, start, small_settings(csv, bidirectional=both))
+        for both in (False, True)
+    )
     for name in ("lm_training", "classifier_training", "encoding"):
         assert getattr(two, name) == 2 * getattr(one, name)
 
 
-def test_a_second_direction_is_added_to_a_finished_run_and_averaged(csv, tmp_path, capsys, any_temperature):
+def test_a_second_direction_is_added_to_a_finished_run_and_averaged(
+    csv, tmp_path, capsys, any_temperature
+):
     out = tmp_path / "run"
     run(csv, out)
     first = stages_done(out)
     assert run(csv, out, "--bidirectional") == 0
     said = capsys.readouterr().out
-    assert "Language model, backward, all groups, epoch 1" in said and "ULMFiT, backward alone" in said
+    assert (
+        "Language model, backward, all groups, epoch 1" in said
+        and "ULMFiT, backward alone" in said
+    )
     second = stages_done(out)
     assert {name for name in first if first[name] != second[name]} == {"report"}
     found = json.loads(metrics(out))
@@ -399,13 +525,17 @@ def test_a_second_direction_is_added_to_a_finished_run_and_averaged(csv, tmp_pat
     folders = [out / "classifier", out / "classifier-backward"]
     predictors = [Predictor(folder) for folder in folders]
     assert [predictor.bundle.direction for predictor in predictors] == ["forward", "backward"]
-    alone = [predictor.predict(predictions["text"])[columns].to_numpy() for predictor in predictors]
+    alone = [
+        predictor.predict(predictions["text"])[columns].to_numpy() for predictor in predictors
+    ]
     assert not np.allclose(*alone, atol=1e-6)
     both = BidirectionalPredictor(*folders)
     mean = np.mean(list(both.each(both.store(predictions["text"])).values()), axis=0)
     validated = [pd.read_csv(folder / pipeline.VALIDATION) for folder in folders]
     truth = (validated[0]["label"] == "pos").to_numpy(int)
-    temperature, _ = fit_temperature(np.mean([table[columns].to_numpy() for table in validated], 0), truth)
+    temperature, _ = fit_temperature(
+        np.mean([table[columns].to_numpy() for table in validated], 0), truth
+    )
     assert found["calibration"]["temperature"] == pytest.approx(temperature)
     assert temperature not in [predictor.temperature for predictor in predictors]
     assert np.allclose(predictions[columns], tempered(mean, temperature), atol=1e-6)
@@ -414,7 +544,21 @@ def test_a_second_direction_is_added_to_a_finished_run_and_averaged(csv, tmp_pat
         named = np.array(["neg", "pos"])[probabilities.argmax(1)]
         assert direction["accuracy"] == (predictions["label"] == named).mean()
 
-    assert cli.main(["predict", str(out), "--file", str(csv), "--text", "review", "--out", str(tmp_path / "p.csv")]) == 0
+    assert (
+        cli.main(
+            [
+                "predict",
+                str(out),
+                "--file",
+                str(csv),
+                "--text",
+                "review",
+                "--out",
+                str(tmp_path / "p.csv"),
+            ]
+        )
+        == 0
+    )
     again = pipeline.load_predictor(out).predict(pd.read_csv(csv)["review"])
     assert np.allclose(pd.read_csv(tmp_path / "p.csv")[columns], again[columns], atol=1e-6)
 
@@ -447,7 +591,9 @@ def test_another_data_set_is_not_trained_over_a_run(csv, tmp_path, capsys):
     assert stages_done(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("change", [{"settings": {}}, {"settings": {"lm": {"bogus": 1}}}, {"requested": None}, "cut"])
+@pytest.mark.parametrize(
+    "change", [{"settings": {}}, {"settings": {"lm": {"bogus": 1}}}, {"requested": None}, "cut"]
+)
 def test_a_config_that_was_changed_by_hand_is_refused(csv, tmp_path, capsys, change):
     out = tmp_path / "run"
     run(csv, out)
@@ -483,15 +629,27 @@ def test_predictions_never_replace_the_file_they_are_of(csv, tmp_path, capsys):
     run(csv, out)
     before = csv.read_bytes()
     for target in (csv, tmp_path):
-        assert cli.main(["predict", str(out), "--file", str(csv), "--text", "review", "--out", str(target)]) == 2
+        assert (
+            cli.main(
+                ["predict", str(out), "--file", str(csv), "--text", "review", "--out", str(target)]
+            )
+            == 2
+        )
     assert csv.read_bytes() == before
 
 
 def test_two_hundred_classes_and_labels_as_numbers(tmp_path):
     rng = random.Random(1)
-    rows = [(f"word{c} and {rng.choice('abcdef')} again word{c} {i}", c) for c in range(200) for i in range(5)]
+    rows = [
+        (f"word{c} and {rng.choice('abcdef')} again word{c} {i}", c)
+        for c in range(200)
+        for i in range(5)
+    ]
     pd.DataFrame(rows, columns=["review", "sentiment"]).to_csv(tmp_path / "many.csv", index=False)
-    assert run(tmp_path / "many.csv", tmp_path / "run", "--max-train", "600", "--max-valid", "200") == 0
+    assert (
+        run(tmp_path / "many.csv", tmp_path / "run", "--max-train", "600", "--max-valid", "200")
+        == 0
+    )
     found = json.loads(metrics(tmp_path / "run"))
     assert list(found["model"]["per_class"])[:3] == ["0", "1", "2"]
     assert len(found["model"]["per_class"]) == 200
@@ -503,9 +661,11 @@ def test_where_time_bounds_the_labels_a_strong_start_reads_each_once(csv, tmp_pa
     plans = []
     for tokens in (2_000, 40_000, None):
         classifier = replace(settings.classifier, epochs=None, max_tokens=tokens)
-        run = pipeline.Run(tmp_path / str(tokens), replace(settings, lm=lm, classifier=classifier))
-        plans.append((run.directions[0].plan.name, sum(p.epochs for p in run.directions[0].plan.phases)))
-        assert run.directions[0].plan.name in run.directions[0].plan_reason
+        job = pipeline.Run(tmp_path / str(tokens), replace(settings, lm=lm, classifier=classifier))
+        plans.append(
+            (job.directions[0].plan.name, sum(p.epochs for p in job.directions[0].plan.phases))
+        )
+        assert job.directions[0].plan.name in job.directions[0].plan_reason
     assert plans[0] == ("brief", 1)
     assert plans[1][0] == "full-discr" and plans[1][1] >= 8
     assert plans[2] == ("published", 13), "few labels"

@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from ulmfit_app.errors import SettingError
-from ulmfit_app.sampling import FORBIDDEN, NGrams, SamplingSettings, at_temperature, filtered, min_p, top_k, top_p
+from ulmfit_app.inference.sampling import (
+    FORBIDDEN,
+    NGrams,
+    SamplingSettings,
+    at_temperature,
+    filtered,
+    min_p,
+    top_k,
+    top_p,
+)
 
 LOGITS = torch.randn(5, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2
 
@@ -60,7 +69,12 @@ def test_top_p_leaves_the_fewest_likeliest_words_that_reach_p(p):
 
 def test_top_p_leaves_as_many_as_the_paper_says_where_it_can_be_counted():
     logits = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log()
-    assert [left(top_p(logits, p)) for p in (0.4, 0.6, 0.8, 0.95)] == [[{1}], [{1, 3}], [{1, 2, 3}], [{0, 1, 2, 3}]]
+    assert [left(top_p(logits, p)) for p in (0.4, 0.6, 0.8, 0.95)] == [
+        [{1}],
+        [{1, 3}],
+        [{1, 2, 3}],
+        [{0, 1, 2, 3}],
+    ]
 
 
 @pytest.mark.parametrize("p", [0.0, 0.05, 0.5, 1.0])
@@ -107,7 +121,9 @@ def test_what_would_complete_an_n_gram_again_is_found_by_looking_at_all_of_them(
     for length in range(5, len(ids)):
         text = ids[:length]
         held = {tuple(text[i : i + n]) for i in range(length - n + 1)}
-        assert ngrams.completing() == {word for word in range(4) if (*text[length - n + 1 :], word) in held}
+        assert ngrams.completing() == {
+            word for word in range(4) if (*text[length - n + 1 :], word) in held
+        }
         ngrams.add(ids[length])
 
 

@@ -9,10 +9,10 @@ from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 from fastai.text.models.core import get_language_model
 from torch.nn import functional as F
 
-from ulmfit_app import softmax
 from ulmfit_app.config import ModelSettings
-from ulmfit_app.language_model import build
-from ulmfit_app.softmax import SIZES_APART, Logits, Sampler, VocabularyHead, cross_entropy
+from ulmfit_app.models import softmax
+from ulmfit_app.models.awd_lstm import build
+from ulmfit_app.models.softmax import SIZES_APART, Logits, Sampler, VocabularyHead, cross_entropy
 
 WORDS, EMB = 1_000, 16
 
@@ -27,7 +27,10 @@ def in_pieces(monkeypatch):
 def inputs(dtype=torch.float64):
     torch.manual_seed(0)
     hidden = (2 * torch.randn(5, 21, EMB)).to(dtype).requires_grad_()
-    weight, bias = torch.randn(WORDS, EMB).to(dtype).requires_grad_(), torch.randn(WORDS).to(dtype).requires_grad_()
+    weight, bias = (
+        torch.randn(WORDS, EMB).to(dtype).requires_grad_(),
+        torch.randn(WORDS).to(dtype).requires_grad_(),
+    )
     return (hidden, weight, bias), torch.randint(0, WORDS, (5, 21))
 
 
@@ -41,7 +44,11 @@ def test_loss_and_gradients_are_those_of_the_whole_softmax():
     expected = whole(*tensors, targets)
     loss = Logits(*tensors).cross_entropy(targets)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
-    for ours, theirs in zip(torch.autograd.grad(3 * loss, tensors), torch.autograd.grad(3 * expected, tensors), strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(3 * loss, tensors),
+        torch.autograd.grad(3 * expected, tensors),
+        strict=True,
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)
 
 
@@ -52,7 +59,9 @@ def test_in_bf16_loss_and_gradients_are_near_those_of_the_whole_softmax():
     with torch.autocast("cpu", torch.bfloat16):
         loss = Logits(*low).cross_entropy(targets)
     assert loss.item() == pytest.approx(expected.item(), rel=0.01)
-    for ours, theirs in zip(torch.autograd.grad(loss, low), torch.autograd.grad(expected, tensors), strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(loss, low), torch.autograd.grad(expected, tensors), strict=True
+    ):
         assert ours.dtype == torch.float32
         assert ((ours - theirs).norm() / theirs.norm()).item() < 0.03
 
@@ -61,7 +70,9 @@ def test_without_gradients_the_loss_is_the_same_and_the_likeliest_words_are_know
     tensors, targets = inputs()
     with torch.no_grad():
         logits = Logits(*tensors)
-        torch.testing.assert_close(logits.cross_entropy(targets), whole(*tensors, targets), rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            logits.cross_entropy(targets), whole(*tensors, targets), rtol=1e-12, atol=0
+        )
     likeliest = F.linear(*tensors).argmax(-1)
     assert torch.equal(logits.argmax(dim=-1), likeliest)
     assert torch.equal(Logits(*tensors).argmax(dim=-1), likeliest), "without a loss before it"
@@ -105,13 +116,18 @@ def test_the_sampled_softmax_finds_the_targets_among_its_words():
     (_, weight, bias), targets = inputs()
     w, b, places = Sampler(COUNTS, draws=50).choose(weight, bias, targets.flatten())
     assert torch.equal(w[places], weight[targets.flatten()])
-    assert torch.equal(b[places], bias[targets.flatten()]), "the true word is always there, so it is not corrected"
+    assert torch.equal(b[places], bias[targets.flatten()]), (
+        "the true word is always there, so it is not corrected"
+    )
     assert b.isfinite().sum() < WORDS
 
 
 def test_a_sampled_softmax_has_few_sizes_for_which_code_is_compiled_and_kept():
     (_, weight, bias), targets = inputs()
-    sizes = {len(Sampler(COUNTS, draws=n).choose(weight, bias, targets.flatten())[0]) for n in range(10, 90)}
+    sizes = {
+        len(Sampler(COUNTS, draws=n).choose(weight, bias, targets.flatten())[0])
+        for n in range(10, 90)
+    }
     assert sizes == {SIZES_APART}
 
 
@@ -122,7 +138,11 @@ def test_with_every_word_drawn_the_sampled_softmax_is_the_full_one():
 
 
 def test_the_sampled_softmax_is_for_training_only():
-    model = build([str(i) for i in range(WORDS)], ModelSettings(emb_sz=EMB, n_hid=20, n_layers=2), drop_mult=0.0)
+    model = build(
+        [str(i) for i in range(WORDS)],
+        ModelSettings(emb_sz=EMB, n_hid=20, n_layers=2),
+        drop_mult=0.0,
+    )
     model[1].sampler = Sampler(COUNTS, draws=20)
     x = torch.randint(0, WORDS, (3, 7))
     model.train()
@@ -140,7 +160,9 @@ def test_in_a_learner_metrics_and_regularisation_are_those_of_fastais_head():
         device, bs, dataset = torch.device("cpu"), 4, range(12)
 
     torch.manual_seed(1)
-    data = Batches((torch.randint(0, 200, (4, 9)), torch.randint(0, 200, (4, 9))) for _ in range(3))
+    data = Batches(
+        (torch.randint(0, 200, (4, 9)), torch.randint(0, 200, (4, 9))) for _ in range(3)
+    )
     config = {**awd_lstm_lm_config, "emb_sz": 12, "n_hid": 16, "n_layers": 2}
     results = []
     for ours in (False, True):

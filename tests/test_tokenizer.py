@@ -16,22 +16,20 @@ from fastai.text import core as fastai
 
 from data_scripts import imdb
 from data_scripts.fetch import cache_folder
-from ulmfit_app import tokenizer as module
 from ulmfit_app.errors import SettingError
-from ulmfit_app.tokenizer import (
+from ulmfit_app.languages import UNSPACED
+from ulmfit_app.text.rules import (
     FAKE,
     LONGEST_WORD,
     PAD_ID,
     SPECIALS,
     UNK_ID,
-    UNSPACED,
-    Tokenizer,
     mark_case,
     mark_repeated_characters,
     mark_repeated_words,
     repair_html,
-    tokenize_chunk,
 )
+from ulmfit_app.text.tokenizer import Tokenizer, tokenize_chunk
 
 # Where the machine keeps what it fetched; while a test runs, the cache is the tests' own.
 MACHINES_CACHE = cache_folder()
@@ -90,7 +88,10 @@ def random_strings(n: int, seed: int) -> list[str]:
 
 
 def fastais_tokens(texts) -> list[list[str]]:
-    return [list(text) for text in fastai.tokenize_texts(list(texts), n_workers=0, tok=fastai.WordTokenizer())]
+    return [
+        list(text)
+        for text in fastai.tokenize_texts(list(texts), n_workers=0, tok=fastai.WordTokenizer())
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,9 @@ def tokenizer():
 
 
 # ------------------------------------------------------------------------------------------------- the tokens and rules
-@pytest.mark.parametrize("texts", [REVIEWS, NASTY, random_strings(300, seed=1)], ids=["reviews", "nasty", "random"])
+@pytest.mark.parametrize(
+    "texts", [REVIEWS, NASTY, random_strings(300, seed=1)], ids=["reviews", "nasty", "random"]
+)
 def test_tokens_are_exactly_fastais(tokenizer, texts):
     for text, expected in zip(texts, fastais_tokens(texts), strict=True):
         assert tokenizer(text) == expected, text
@@ -112,7 +115,9 @@ def real_reviews(n: int) -> list[str]:
             return [row["text"] for row in itertools.islice(csv.DictReader(file), n)]
     for folder in MACHINES_CACHE.glob("imdb-*"):
         with os.scandir(imdb.reviews_folder(folder) / "train" / "neg") as files:
-            return [Path(file.path).read_text(encoding="utf-8") for file in itertools.islice(files, n)]
+            return [
+                Path(file.path).read_text(encoding="utf-8") for file in itertools.islice(files, n)
+            ]
     return []
 
 
@@ -184,7 +189,9 @@ def test_a_kelvin_sign_does_not_make_a_special(tokenizer):
     assert "xxunk" in fastais_tokens(["good xxun\u212a film"])[0]
 
 
-@pytest.mark.parametrize("typed", ["xxpad", "XXPAD", "(xxpad)", "xx&#112;ad", "xx&#x1;pad", "xxbos", "xxfake"])
+@pytest.mark.parametrize(
+    "typed", ["xxpad", "XXPAD", "(xxpad)", "xx&#112;ad", "xx&#x1;pad", "xxbos", "xxfake"]
+)
 def test_plain_fastai_takes_a_typed_special_for_one(typed):
     """The defect that ours mends; else the tests above would say nothing."""
     special = typed if typed in ("xxbos", "xxfake") else "xxpad"
@@ -212,7 +219,12 @@ def apart(text: str) -> str:
 def whole(text: str, language: str = "en") -> list[str]:
     """The definition of the tokens: every rule and spaCy see all of the text."""
     text = text.encode("utf-8", "replace").decode("utf-8")
-    rules = [repair_html, fastai.replace_rep, *([apart] if language == "zh" else []), fastai.replace_wrep]
+    rules = [
+        repair_html,
+        fastai.replace_rep,
+        *([apart] if language == "zh" else []),
+        fastai.replace_wrep,
+    ]
     for rule in [*rules, fastai.spec_add_spaces, fastai.rm_useless_spaces, mark_case]:
         text = rule(text)
     text = re.sub(rf"(\S{{{LONGEST_WORD}}})(?=\S)", r"\1 ", f"xxbos {text.strip()}")
@@ -241,8 +253,31 @@ ACROSS_WORDS = [
 def random_words(words: list[str], n: int, seed: int) -> list[str]:
     """Strings of words with whitespace, punctuation or nothing between them."""
     rng = random.Random(seed)
-    gaps = [" ", " ", " ", "", "", "\n", " \n", "\n ", "  ", "\xa0", "\t", ".", ",", ")", "(", "'", "/", "-", '"']
-    return ["".join(rng.choice(words) + rng.choice(gaps) for _ in range(rng.randint(0, 12))) for _ in range(n)]
+    gaps = [
+        " ",
+        " ",
+        " ",
+        "",
+        "",
+        "\n",
+        " \n",
+        "\n ",
+        "  ",
+        "\xa0",
+        "\t",
+        ".",
+        ",",
+        ")",
+        "(",
+        "'",
+        "/",
+        "-",
+        '"',
+    ]
+    return [
+        "".join(rng.choice(words) + rng.choice(gaps) for _ in range(rng.randint(0, 12)))
+        for _ in range(n)
+    ]
 
 
 WORDS = " ".join([*NASTY, *ACROSS_WORDS, "xx maj MAJ unk &#32; &#10; &nbsp; <br />"]).split(" ")
@@ -270,9 +305,18 @@ def test_words_are_tokenized_as_they_are_within_the_whole_text(tokenizer, texts)
 
 
 SENTENCES = {
-    "de": ["Der FILM ist z.B. sehr, sehr, sehr gut:) Straße/STRASSE u.s.w.", "Ich find's toll – „Kino“ am 3. Mai!"],
-    "fr": ["L'acteur n'est pas là aujourd'hui, qu'il dit.\nJ.-C. et M. Dupont, c'est-à-dire…", "Rendez-vous à 20 °C. :)"],
-    "tr": ["İstanbul'da IŞIK çok çok çok güzel. Dr. Ali 3. filmi", "T.C. Ankara'nın\n \nDİYARBAKIR"],
+    "de": [
+        "Der FILM ist z.B. sehr, sehr, sehr gut:) Straße/STRASSE u.s.w.",
+        "Ich find's toll – „Kino“ am 3. Mai!",
+    ],
+    "fr": [
+        "L'acteur n'est pas là aujourd'hui, qu'il dit.\nJ.-C. et M. Dupont, c'est-à-dire…",
+        "Rendez-vous à 20 °C. :)",
+    ],
+    "tr": [
+        "İstanbul'da IŞIK çok çok çok güzel. Dr. Ali 3. filmi",
+        "T.C. Ankara'nın\n \nDİYARBAKIR",
+    ],
     "ru": [
         "ОТЛИЧНЫЙ фильм и т.д. и\nт.д. И Т.Д. и др. (и т.п.) в т.ч. 2003 г.",
         "см. также д-р ист. наук",
@@ -294,7 +338,9 @@ SENTENCES = {
 def test_so_they_are_in_other_languages(language):
     tokenizer = Tokenizer(language)
     cases = [*whole_spacy(language).rules]
-    for text in itertools.chain(*map(forms, [*SENTENCES[language], *ACROSS_WORDS, *random_words(cases, 100, seed=8)])):
+    for text in itertools.chain(
+        *map(forms, [*SENTENCES[language], *ACROSS_WORDS, *random_words(cases, 100, seed=8)])
+    ):
         assert tokenizer(text) == whole(text, language), text
 
 
@@ -310,14 +356,24 @@ def test_tokens_of_nothing_but_chinese_are_spacys():
 
 def test_tokens_without_chinese_are_the_same_in_chinese():
     tokenizer = Tokenizer("zh")
-    for text in [text for text in [*NASTY, *ACROSS_WORDS] if not re.search(f"[{UNSPACED}]", html.unescape(text))]:
+    for text in [
+        text
+        for text in [*NASTY, *ACROSS_WORDS]
+        if not re.search(f"[{UNSPACED}]", html.unescape(text))
+    ]:
         assert tokenizer(text) == whole(text, "xx"), text
 
 
 @pytest.mark.parametrize("special", [*SPECIALS, FAKE])
 def test_a_special_typed_in_chinese_never_becomes_one(special):
     rest = special[2:]
-    for typed in (f"我{special}你", f"我 {special}。", f"《{special}》", f"我xx&#{ord(rest[0])};{rest[1:]}", f"xx我{rest}"):
+    for typed in (
+        f"我{special}你",
+        f"我 {special}。",
+        f"《{special}》",
+        f"我xx&#{ord(rest[0])};{rest[1:]}",
+        f"xx我{rest}",
+    ):
         assert special not in Tokenizer("zh")(typed)[1:], typed
 
 
@@ -332,10 +388,18 @@ def test_a_long_chinese_text_without_a_space_is_tokenized_into_its_characters():
 
 
 def test_a_language_with_a_tokenizer_of_its_own_keeps_that_ones_words(monkeypatch):
-    words = {"": [], "ผมรักแมว": ["ผม", "รัก", "แมว"]}  # of anything but the language's own script it knows nothing
+    words = {
+        "": [],
+        "ผมรักแมว": ["ผม", "รัก", "แมว"],
+    }  # of anything but the language's own script it knows nothing
     monkeypatch.setitem(sys.modules, "pythainlp", ModuleType("pythainlp"))
-    monkeypatch.setitem(sys.modules, "pythainlp.tokenize", SimpleNamespace(word_tokenize=words.__getitem__))
-    assert Tokenizer("th")("ผมรักแมวXXMAJ 12 GOOD") == "xxbos ผม รัก แมว xxup xx xxup maj 12 xxup good".split()
+    monkeypatch.setitem(
+        sys.modules, "pythainlp.tokenize", SimpleNamespace(word_tokenize=words.__getitem__)
+    )
+    assert (
+        Tokenizer("th")("ผมรักแมวXXMAJ 12 GOOD")
+        == "xxbos ผม รัก แมว xxup xx xxup maj 12 xxup good".split()
+    )
 
 
 def test_spacy_joins_a_special_case_or_not_by_the_words_beside_it():
@@ -346,13 +410,13 @@ def test_spacy_joins_a_special_case_or_not_by_the_words_beside_it():
 
 
 def test_few_words_are_remembered_and_none_of_them_long(monkeypatch):
-    monkeypatch.setattr(module, "REMEMBERED", 50)
+    monkeypatch.setattr("ulmfit_app.text.tokenizer.REMEMBERED", 50)
     tokenizer = Tokenizer()
     for text in [*NASTY, *ACROSS_WORDS]:
         assert tokenizer(text) == whole(text), text
         assert len(tokenizer._known) <= 50 + len(text)
     tokenizer("ab" * 64_000)
-    assert max(map(len, tokenizer._known)) <= module.LONGEST_REMEMBERED
+    assert max(map(len, tokenizer._known)) <= tokenizer.LONGEST_REMEMBERED
 
 
 def test_texts_together_are_tokenized_as_one_by_one(tokenizer):
@@ -364,12 +428,14 @@ def test_texts_together_are_tokenized_as_one_by_one(tokenizer):
 def test_spacy_starts_anew_before_it_holds_too_many_words(monkeypatch):
     texts = random_words(WORDS, 40, seed=9)
     known = Tokenizer().known_words()
-    monkeypatch.setattr(module, "KNOWN_TO_SPACY", known + 20)
+    monkeypatch.setattr(tokenizer, "KNOWN_TO_SPACY", known + 20)
     for i in range(0, 40, 4):
         words, ids, lengths = tokenize_chunk("en", texts[i : i + 4])
-        assert [words[i] for i in ids] == [token for text in texts[i : i + 4] for token in whole(text)]
+        assert [words[i] for i in ids] == [
+            token for text in texts[i : i + 4] for token in whole(text)
+        ]
         assert sum(lengths) == len(ids)
-    assert module._tokenizer("en").known_words() < known + 200
+    assert tokenizer._tokenizer("en").known_words() < known + 200
 
 
 def test_a_worker_process_imports_only_what_it_needs():
@@ -380,27 +446,45 @@ def test_a_worker_process_imports_only_what_it_needs():
         "tokenize_chunk('en', ['good film'])\n"
         "print(sys.modules['torch'], *{'fastai', 'pandas', 'matplotlib', 'tyro'} & set(sys.modules))\n"
     )
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "None\n"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout
+        == "None\n"
+    )
 
 
 # ------------------------------------------------------------------------------------------- where the tokens came from
 @pytest.mark.parametrize("language", ["en", *SENTENCES])
 def test_spans_are_of_the_same_tokens_and_follow_each_other(language):
     tokenizer = Tokenizer(language)
-    made = [*random_words(WORDS, 300, seed=11), *random_strings(300, seed=12)] if language == "en" else SENTENCES[language]
+    made = (
+        [*random_words(WORDS, 300, seed=11), *random_strings(300, seed=12)]
+        if language == "en"
+        else SENTENCES[language]
+    )
     for text in [*NASTY, *ACROSS_WORDS, *made]:
         spans = tokenizer.spans(text)
         assert [span.token for span in spans] == tokenizer(text), text
         assert all(0 <= span.start <= span.stop <= len(text) for span in spans), text
-        assert all(one.start <= other.start and one.stop <= other.stop for one, other in itertools.pairwise(spans)), text
+        assert all(
+            one.start <= other.start and one.stop <= other.stop
+            for one, other in itertools.pairwise(spans)
+        ), text
 
 
 def test_a_token_that_no_rule_changed_is_found_where_it_stands(tokenizer):
     for text in REVIEWS:
-        typed = [(span.token, text[span.start : span.stop]) for span in tokenizer.spans(text) if span.start < span.stop]
-        changed = [(token, part) for token, part in typed if token != part.lower() and not part.isspace()]
+        typed = [
+            (span.token, text[span.start : span.stop])
+            for span in tokenizer.spans(text)
+            if span.start < span.stop
+        ]
+        changed = [
+            (token, part) for token, part in typed if token != part.lower() and not part.isspace()
+        ]
         # Escaped HTML, repetitions, line breaks, numbers of WikiText and the like.
-        assert all(re.search(r"[&;#\\<@]|\.\.\.|(.+?)\s*\1\s*\1", part) for _, part in changed), changed
+        assert all(re.search(r"[&;#\\<@]|\.\.\.|(.+?)\s*\1\s*\1", part) for _, part in changed), (
+            changed
+        )
 
 
 @pytest.mark.parametrize(
@@ -415,7 +499,9 @@ def test_a_token_that_no_rule_changed_is_found_where_it_stands(tokenizer):
     ],
 )  # fmt: skip
 def test_spans_hold_what_was_typed(tokenizer, text, expected):
-    assert [(span.token, text[span.start : span.stop]) for span in tokenizer.spans(text)[1:]] == expected
+    assert [
+        (span.token, text[span.start : span.stop]) for span in tokenizer.spans(text)[1:]
+    ] == expected
 
 
 # ------------------------------------------------------------------------------------------------------- hostile texts
@@ -439,7 +525,9 @@ def test_a_word_of_the_longest_length_is_not_cut(tokenizer):
     # No three in a row, which would be marked as repeated.
     word = "".join(key for key, _ in itertools.groupby(word))[:LONGEST_WORD]
     assert len(word) == LONGEST_WORD
-    assert tokenizer(f"a {word} b") == ["xxbos", "a", word, "b"] == fastais_tokens([f"a {word} b"])[0]
+    assert (
+        tokenizer(f"a {word} b") == ["xxbos", "a", word, "b"] == fastais_tokens([f"a {word} b"])[0]
+    )
     assert tokenizer(f"a {word}z b") == ["xxbos", "a", word, "z", "b"]
 
 
@@ -456,7 +544,9 @@ def test_a_lone_surrogate_becomes_a_question_mark(tokenizer):
 
 
 def test_a_language_that_spacy_does_not_have_is_refused():
-    with pytest.raises(SettingError, match="cannot tokenize the language 'qq'.*--tokens.language en"):
+    with pytest.raises(
+        SettingError, match="cannot tokenize the language 'qq'.*--tokens.language en"
+    ):
         Tokenizer("qq")
 
 
@@ -469,9 +559,13 @@ def test_a_language_that_spacy_does_not_have_is_refused():
         ("vi", "pyvi", "pypi.python.org/pypi/pyvi"),
     ],
 )
-def test_a_language_whose_package_is_missing_is_refused_by_the_packages_name(monkeypatch, language, package, named):
+def test_a_language_whose_package_is_missing_is_refused_by_the_packages_name(
+    monkeypatch, language, package, named
+):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SettingError, match=f"'{language}'.*{re.escape(named)}.*--tokens.language en"):
+    with pytest.raises(
+        SettingError, match=f"'{language}'.*{re.escape(named)}.*--tokens.language en"
+    ):
         Tokenizer(language)
 
 

@@ -13,19 +13,15 @@ from fastai.text.data import make_vocab as fastais_make_vocab
 
 from tests.conftest import made_store
 from tests.test_tokenizer import REVIEWS, random_strings
-from ulmfit_app import tokens
 from ulmfit_app.config import TokenSettings
 from ulmfit_app.errors import DataError, SettingError
-from ulmfit_app.tokenizer import FAKE, PAD_ID, SPECIALS, UNK_ID, Tokenizer
-from ulmfit_app.tokens import (
-    ClassifierBatches,
-    LanguageModelBatches,
-    TokenStore,
-    make_vocab,
-    numericalize,
-    tokenize,
-    word_to_id,
-)
+from ulmfit_app.text import tokenizing
+from ulmfit_app.text.batches import ClassifierBatches, LanguageModelBatches
+from ulmfit_app.text.rules import FAKE, PAD_ID, SPECIALS, UNK_ID
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizer import Tokenizer
+from ulmfit_app.text.tokenizing import numericalize, tokenize
+from ulmfit_app.text.vocabulary import make_vocab, word_to_id
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +31,7 @@ def tokenizer():
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokens, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(tokenizing, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -53,7 +49,9 @@ def test_a_store_gives_back_the_tokens(tokenizer, empty_cache):
     assert store.ids.dtype == np.int32
     assert store.offsets.dtype == np.int64
     assert isinstance(store.ids, np.memmap)
-    assert store.words == list(dict.fromkeys(itertools.chain(*expected))), "words stand in order of appearance"
+    assert store.words == list(dict.fromkeys(itertools.chain(*expected))), (
+        "words stand in order of appearance"
+    )
 
 
 def test_counts_are_those_of_the_texts_asked_for(empty_cache):
@@ -68,7 +66,9 @@ def test_a_backward_store_gives_each_text_whole_and_reversed_as_fastai_does(empt
     backward = forward.backward()
     assert (forward.direction, backward.direction) == ("forward", "backward")
     for i in range(len(forward)):
-        assert backward[i].tolist() == reverse_text(torch.from_numpy(np.array(forward[i]))).tolist()
+        assert (
+            backward[i].tolist() == reverse_text(torch.from_numpy(np.array(forward[i]))).tolist()
+        )
         assert words_of(backward, i)[-1] == "xxbos"
     assert np.array_equal(backward.lengths(), forward.lengths())
     assert np.array_equal(backward.counts([1, 3, 3]), forward.counts([1, 3, 3]))
@@ -91,12 +91,12 @@ def test_a_lone_surrogate_is_stored_as_a_question_mark(empty_cache):
 
 def test_worker_processes_give_what_one_process_gives(tmp_path, monkeypatch):
     texts = [*REVIEWS, *random_strings(20, seed=3)]
-    monkeypatch.setattr(tokens, "CHUNK", 200)
+    monkeypatch.setattr(tokenizing, "CHUNK", 200)
     stores = []
     for name, little in (("alone", 1_000_000), ("shared", 0)):
-        monkeypatch.setattr(tokens, "LITTLE_TEXT", little)
+        monkeypatch.setattr(tokenizing, "LITTLE_TEXT", little)
         monkeypatch.setattr(os, "cpu_count", lambda: 2)
-        monkeypatch.setattr(tokens, "cache_folder", lambda name=name: tmp_path / name)
+        monkeypatch.setattr(tokenizing, "cache_folder", lambda name=name: tmp_path / name)
         stores.append(TokenStore.open(tokenize(texts)))
     alone, shared = stores
     assert np.array_equal(alone.ids, shared.ids)
@@ -105,7 +105,7 @@ def test_worker_processes_give_what_one_process_gives(tmp_path, monkeypatch):
 
 
 def test_worker_processes_refuse_a_language_as_one_process_does(empty_cache, monkeypatch):
-    monkeypatch.setattr(tokens, "LITTLE_TEXT", 0)
+    monkeypatch.setattr(tokenizing, "LITTLE_TEXT", 0)
     with pytest.raises(SettingError, match="cannot tokenize the language 'qq'"):
         tokenize(REVIEWS, "qq")
 
@@ -116,10 +116,13 @@ def test_worker_processes_do_not_run_the_main_module(tmp_path):
     script.write_text(
         "print('main')\n"
         "from ulmfit_app import tokens\n"
-        "tokens.LITTLE_TEXT = 0\n"
-        "print(len(tokens.TokenStore.open(tokens.tokenize(['good film']))))\n"
+        "store.LITTLE_TEXT = 0\n"
+        "print(len(store.TokenStore.open(store.tokenize(['good film']))))\n"
     )
-    assert subprocess.run([sys.executable, script], capture_output=True, text=True).stdout == "main\n1\n"
+    assert (
+        subprocess.run([sys.executable, script], capture_output=True, text=True).stdout
+        == "main\n1\n"
+    )
 
 
 class TokenizedAgain(Exception):
@@ -134,7 +137,7 @@ def tokenized_once(empty_cache, monkeypatch):
     def refuse(*_):
         raise TokenizedAgain
 
-    monkeypatch.setattr(tokens, "_tokenize_chunks", refuse)
+    monkeypatch.setattr(tokenizing, "_tokenize_chunks", refuse)
     return folder
 
 
@@ -144,7 +147,12 @@ def test_the_same_texts_are_served_from_the_cache(tokenized_once):
 
 @pytest.mark.parametrize(
     "texts",
-    [[*REVIEWS[:-1], "another"], REVIEWS[:-1], REVIEWS[::-1], [REVIEWS[0] + REVIEWS[1], "", *REVIEWS[2:]]],
+    [
+        [*REVIEWS[:-1], "another"],
+        REVIEWS[:-1],
+        REVIEWS[::-1],
+        [REVIEWS[0] + REVIEWS[1], "", *REVIEWS[2:]],
+    ],
     ids=["one changed", "one less", "another order", "another cut between texts"],
 )
 def test_changed_texts_are_tokenized_again(tokenized_once, texts):
@@ -158,42 +166,42 @@ def test_another_language_is_tokenized_again(tokenized_once):
 
 
 def test_changed_rules_tokenize_again(tokenized_once, monkeypatch):
-    monkeypatch.setattr(tokens, "RULES_VERSION", tokens.RULES_VERSION + 1)
+    monkeypatch.setattr(tokenizing, "RULES_VERSION", tokenizing.RULES_VERSION + 1)
     with pytest.raises(TokenizedAgain):
         tokenize(REVIEWS)
 
 
 def test_another_spacy_tokenizes_again(tokenized_once, monkeypatch):
-    monkeypatch.setattr(tokens, "version", lambda _: "0.0")
+    monkeypatch.setattr(tokenizing, "version", lambda _: "0.0")
     with pytest.raises(TokenizedAgain):
         tokenize(REVIEWS)
 
 
 def test_two_runs_that_tokenize_the_same_texts_at_once_both_get_them(empty_cache, monkeypatch):
-    real, others = tokens._tokenize_chunks, []
+    real, others = tokenizing._tokenize_chunks, []
 
     def overtaken(texts, language):
         with monkeypatch.context() as patch:
-            patch.setattr(tokens, "_tokenize_chunks", real)
+            patch.setattr(tokenizing, "_tokenize_chunks", real)
             others.append(tokenize(REVIEWS))
         yield from real(texts, language)
 
-    monkeypatch.setattr(tokens, "_tokenize_chunks", overtaken)
+    monkeypatch.setattr(tokenizing, "_tokenize_chunks", overtaken)
     folder = tokenize(REVIEWS)
     assert others == [folder] and len(TokenStore.open(folder)) == len(REVIEWS)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name], "no drafts are left"
 
 
 def test_tokenizing_that_is_cut_short_leaves_nothing_to_be_served(empty_cache, monkeypatch):
-    real = tokens._tokenize_chunks
+    real = tokenizing._tokenize_chunks
 
     def cut_short(texts, language):
         yield from itertools.islice(real(texts, language), 1)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tokens, "_tokenize_chunks", cut_short)
-        patch.setattr(tokens, "CHUNK", 300)
+        patch.setattr(tokenizing, "_tokenize_chunks", cut_short)
+        patch.setattr(tokenizing, "CHUNK", 300)
         with pytest.raises(OSError, match="No space left"):
             tokenize(REVIEWS)
     assert not any(path.is_file() for path in empty_cache.rglob("*"))
@@ -210,7 +218,9 @@ def test_the_vocabulary_is_fastais(empty_cache, min_freq, max_vocab):
     store = TokenStore.open(tokenize(CORPUS))
     count = Counter(itertools.chain(*(words_of(store, i) for i in range(len(store)))))
     expected = fastais_make_vocab(count, min_freq=min_freq, max_vocab=max_vocab)
-    found = make_vocab(store, range(len(store)), TokenSettings(max_vocab=max_vocab, min_freq=min_freq))
+    found = make_vocab(
+        store, range(len(store)), TokenSettings(max_vocab=max_vocab, min_freq=min_freq)
+    )
     assert found == expected
     assert len(found) % 8 == 0
     assert found[-1] == FAKE
@@ -222,11 +232,17 @@ def test_known_words_enter_the_vocabulary_however_rare_they_are(empty_cache):
     plain, known = (make_vocab(store, [0], settings, known) for known in ((), ["rare", "good"]))
     assert "good" in plain and not {"rare", "unknown"} & set(plain)
     assert "rare" in known and not {"unknown", "elsewhere"} & set(known)
-    assert [word for word in known if word != "rare"][: len(SPECIALS) + 1] == plain[: len(SPECIALS) + 1]
+    assert [word for word in known if word != "rare"][: len(SPECIALS) + 1] == plain[
+        : len(SPECIALS) + 1
+    ]
 
 
-@pytest.mark.parametrize(("max_vocab", "kept"), [(100, ["later", "never"]), (len(SPECIALS) + 2, ["later"])])
-def test_known_words_that_the_texts_lack_stand_behind_theirs_as_far_as_there_is_room(empty_cache, max_vocab, kept):
+@pytest.mark.parametrize(
+    ("max_vocab", "kept"), [(100, ["later", "never"]), (len(SPECIALS) + 2, ["later"])]
+)
+def test_known_words_that_the_texts_lack_stand_behind_theirs_as_far_as_there_is_room(
+    empty_cache, max_vocab, kept
+):
     """Plain fastai reads a word that only a later text holds as unknown, although the pretrained model knows it."""
     store = TokenStore.open(tokenize(["good"]))
     known = [*SPECIALS, "later", "good", FAKE, "never"]
@@ -244,7 +260,10 @@ def test_words_of_other_texts_do_not_enter_the_vocabulary(empty_cache):
 
 def test_too_little_text_for_a_vocabulary_is_refused(empty_cache):
     store = TokenStore.open(tokenize(["good film"]))
-    with pytest.raises(DataError, match=r"No token occurs 3 times in the training texts \(3 tokens.*--tokens.min-freq 1"):
+    with pytest.raises(
+        DataError,
+        match=r"No token occurs 3 times in the training texts \(3 tokens.*--tokens.min-freq 1",
+    ):
         make_vocab(store, [0], TokenSettings(min_freq=3))
 
 
@@ -273,7 +292,9 @@ def test_another_vocabulary_of_equal_size_has_other_ids(empty_cache):
     one, two = [*SPECIALS, "good", "film"], [*SPECIALS, "film", "good"]
     assert list(TokenStore.open(numericalize(folder, one))[0]) == [2, 9, 10]
     assert list(TokenStore.open(numericalize(folder, two))[0]) == [2, 10, 9]
-    assert numericalize(folder, one) == numericalize(folder, list(one)) != numericalize(folder, two)
+    assert (
+        numericalize(folder, one) == numericalize(folder, list(one)) != numericalize(folder, two)
+    )
 
 
 # ------------------------------------------------------------------------------------------- language-model batches
@@ -298,7 +319,9 @@ def read_all(batches):
 def test_language_model_batches_are_fastais(batch_size, bptt):
     store = made_store([7, 1, 30, 12, 55, 3, 3, 90, 21])
     texts = [torch.from_numpy(store[i].astype(np.int64)) for i in range(len(store))]
-    fastais = LMDataLoader(texts, bs=batch_size, seq_len=bptt, shuffle=False, device=torch.device("cpu"))
+    fastais = LMDataLoader(
+        texts, bs=batch_size, seq_len=bptt, shuffle=False, device=torch.device("cpu")
+    )
     ours = LanguageModelBatches(store, np.arange(len(store)), batch_size, bptt)
     expected = read_all(fastais)
     assert read_all(ours) == expected
@@ -309,15 +332,23 @@ def test_backward_language_model_batches_are_fastais_of_reversed_texts():
     store = made_store([7, 1, 30, 12, 55, 3, 3, 90, 21])
     texts = [reverse_text(torch.from_numpy(store[i].astype(np.int64))) for i in range(len(store))]
     fastais = LMDataLoader(texts, bs=4, seq_len=10, shuffle=False, device=torch.device("cpu"))
-    assert read_all(LanguageModelBatches(store.backward(), np.arange(len(store)), 4, 10)) == read_all(fastais)
+    assert read_all(
+        LanguageModelBatches(store.backward(), np.arange(len(store)), 4, 10)
+    ) == read_all(fastais)
 
 
 def test_backward_texts_come_in_the_order_of_the_forward_epoch():
     store = counted_store([7, 1, 30, 12, 55, 3, 3, 90, 21])
     streams = []
     for one in (store, store.backward()):
-        batches = list(LanguageModelBatches(one, np.arange(len(one)), batch_size=1, bptt=10, seed=3, shuffle=True))
-        streams.append([*torch.cat([x for x, _ in batches], dim=1)[0].tolist(), int(batches[-1][1][0, -1])])
+        batches = list(
+            LanguageModelBatches(
+                one, np.arange(len(one)), batch_size=1, bptt=10, seed=3, shuffle=True
+            )
+        )
+        streams.append(
+            [*torch.cat([x for x, _ in batches], dim=1)[0].tolist(), int(batches[-1][1][0, -1])]
+        )
     texts = [set(store[i].tolist()) for i in range(len(store))]
     text_of = {token: i for i, tokens in enumerate(texts) for token in tokens}
     orders = [list(dict.fromkeys(text_of[token] for token in stream)) for stream in streams]
@@ -358,7 +389,9 @@ def test_a_shuffled_epoch_reads_whole_texts_once():
 def test_epochs_of_so_many_tokens_go_on_where_the_one_before_ended(shuffle):
     store = made_store([30, 7, 50, 12, 61, 41])
     whole = LanguageModelBatches(store, range(6), 1, 10, seed=1, shuffle=shuffle)
-    parts = LanguageModelBatches(store, range(6), 1, 10, seed=1, shuffle=shuffle, tokens_an_epoch=50)
+    parts = LanguageModelBatches(
+        store, range(6), 1, 10, seed=1, shuffle=shuffle, tokens_an_epoch=50
+    )
     # 201 tokens have 200 successors.
     assert len(whole) == 20 and len(parts) == 5
     read = []
@@ -368,11 +401,13 @@ def test_epochs_of_so_many_tokens_go_on_where_the_one_before_ended(shuffle):
     again = []
     for parts.epoch in range(4, 8):
         again += [x for x, _ in parts]
-    assert torch.equal(torch.cat(read, 1), torch.cat(again, 1)) != shuffle, "each time all was read, another order"
+    assert torch.equal(torch.cat(read, 1), torch.cat(again, 1)) != shuffle, (
+        "each time all was read, another order"
+    )
 
 
 def test_counts_are_of_the_texts_asked_for(monkeypatch):
-    monkeypatch.setattr(tokens, "COUNTED_AT_A_TIME", 2)
+    monkeypatch.setattr("ulmfit_app.text.store.COUNTED_AT_A_TIME", 2)
     store = made_store([30, 0, 50, 12, 61, 41])
     some = [4, 1, 0, 5, 2]
     expected = Counter(int(i) for text in some for i in store[text])
@@ -459,8 +494,13 @@ def test_as_many_batches_come_as_are_announced(n, shuffle):
 @pytest.mark.parametrize("n", [5, 9, 13, 401])
 def test_training_has_no_batch_of_one_row(n):
     """Batch normalisation cannot train on it."""
-    assert min(len(y) for _, y in classifier_batches(random_lengths(n, longest=20), shuffle=True)) > 1
-    assert max(len(y) for _, y in classifier_batches(random_lengths(n, longest=20), shuffle=True)) == 5
+    assert (
+        min(len(y) for _, y in classifier_batches(random_lengths(n, longest=20), shuffle=True)) > 1
+    )
+    assert (
+        max(len(y) for _, y in classifier_batches(random_lengths(n, longest=20), shuffle=True))
+        == 5
+    )
 
 
 def test_order_says_which_text_a_row_is():

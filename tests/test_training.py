@@ -9,17 +9,20 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import made_store
-from ulmfit_app import classifier, language_model, training
-from ulmfit_app.bundle import Bundle, load_bundle, save_bundle, unique_tensors
 from ulmfit_app.config import ClassifierSettings, LanguageModelSettings, ModelSettings
 from ulmfit_app.errors import Diverged
-from ulmfit_app.language_model import Start, build
-from ulmfit_app.optimizer import FusedAdam
-from ulmfit_app.recipes import Phase, Plan, language_model_phases
-from ulmfit_app.training import seed_everything, train
+from ulmfit_app.models.awd_lstm import build
+from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, unique_tensors
+from ulmfit_app.models.pretrained import Start
+from ulmfit_app.training import checkpoints, classifier, language_model, loop
+from ulmfit_app.training.loop import seed_everything, train
+from ulmfit_app.training.optimizer import FusedAdam
+from ulmfit_app.training.recipes import Phase, Plan, language_model_phases
 
 SHAPE = ModelSettings(emb_sz=12, n_hid=16, n_layers=2)
-PLAN = Plan("short", (Phase("head", 1, -1, 1e-2), Phase("all groups", 2, 0, 5e-3, 1.3)), drop_mult=0.5)
+PLAN = Plan(
+    "short", (Phase("head", 1, -1, 1e-2), Phase("all groups", 2, 0, 5e-3, 1.3)), drop_mult=0.5
+)
 
 
 def lm_learner(precision="fp32", **settings):
@@ -27,7 +30,9 @@ def lm_learner(precision="fp32", **settings):
     seed_everything(3)
     settings = LanguageModelSettings(batch_size=4, bptt=10, **settings)
     start = Start("random weights", "random", SHAPE)
-    return language_model.learner(store, np.arange(16), np.arange(16, 20), start, settings, precision, seed=3)
+    return language_model.learner(
+        store, np.arange(16), np.arange(16, 20), start, settings, precision, seed=3
+    )
 
 
 def train_lm(folder, key="k", phases=None, precision="fp32", softmax="exact", **settings):
@@ -41,11 +46,17 @@ def train_classifier(folder, key="k", plan=PLAN, precision="fp32", **settings):
     store = made_store([random.Random(i).randint(2, 40) for i in range(30)])
     labels = np.arange(30) % 2
     seed_everything(3)
-    save_bundle(folder / "lm", build(store.words, SHAPE, 1.0), Bundle("language model", SHAPE, "en", store.words))
+    save_bundle(
+        folder / "lm",
+        build(store.words, SHAPE, 1.0),
+        Bundle("language model", SHAPE, "en", store.words),
+    )
     lm = load_bundle(folder / "lm", "language model")
     parts = (np.arange(24), labels[:24]), (np.arange(24, 30), labels[24:])
     seed_everything(3)
-    learn = classifier.learner(store, *parts, 2, lm, plan, ClassifierSettings(batch_size=5), precision, seed=3)
+    learn = classifier.learner(
+        store, *parts, 2, lm, plan, ClassifierSettings(batch_size=5), precision, seed=3
+    )
     options = {"schedule": "slanted-triangular", "weight_decay": 0.01, "grad_clip": 0.5} | settings
     return learn, train(learn, plan.phases, folder, key, section="classifier", **options)
 
@@ -57,7 +68,7 @@ class Killed(BaseException):
 def interrupted(job, folder, monkeypatch, at: int):
     """Run a training that is killed right after its step number `at`, then again to its end."""
     steps = 0
-    real = training._Run.after_batch
+    real = loop._Run.after_batch
 
     def counted(self):
         nonlocal steps
@@ -68,7 +79,7 @@ def interrupted(job, folder, monkeypatch, at: int):
                 raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "after_batch", counted)
+        patch.setattr(loop._Run, "after_batch", counted)
         with pytest.raises(Killed):
             job(folder)
     return job(folder)
@@ -76,7 +87,7 @@ def interrupted(job, folder, monkeypatch, at: int):
 
 @pytest.mark.parametrize("job", [train_lm, train_classifier])
 def test_a_training_killed_anywhere_ends_with_the_same_weights(job, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)  # after every step
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)  # after every step
     whole, history = job(tmp_path / "whole")
     for at in (1, 4, 7, 12, 15, 19, 25):
         if at >= (history.shape[0] - 1) * 5:
@@ -84,24 +95,30 @@ def test_a_training_killed_anywhere_ends_with_the_same_weights(job, tmp_path, mo
         resumed, again = interrupted(job, tmp_path / str(at), monkeypatch, at)
         for name, value in unique_tensors(whole.model).items():
             assert torch.equal(value, unique_tensors(resumed.model)[name]), (at, name)
-        pd.testing.assert_frame_equal(history.drop(columns="seconds"), again.drop(columns="seconds"))
+        pd.testing.assert_frame_equal(
+            history.drop(columns="seconds"), again.drop(columns="seconds")
+        )
 
 
-@pytest.mark.parametrize("job", [partial(train_lm, softmax="sampled"), train_classifier], ids=["lm", "classifier"])
+@pytest.mark.parametrize(
+    "job", [partial(train_lm, softmax="sampled"), train_classifier], ids=["lm", "classifier"]
+)
 def test_in_bf16_too_a_killed_training_ends_with_the_same_weights(job, tmp_path, monkeypatch):
     # Any CPU multiplies bf16, if slowly.
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)
     whole, history = job(tmp_path / "whole", precision="bf16")
     assert history["valid_loss"].notna().all()
     for at in (2, 9, 13):
-        resumed, _ = interrupted(partial(job, precision="bf16"), tmp_path / str(at), monkeypatch, at)
+        resumed, _ = interrupted(
+            partial(job, precision="bf16"), tmp_path / str(at), monkeypatch, at
+        )
         for name, value in unique_tensors(whole.model).items():
             assert torch.equal(value, unique_tensors(resumed.model)[name]), (at, name)
 
 
 def test_a_training_killed_between_checkpoints_ends_with_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 1e9)  # at the end of an epoch only
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 1e9)  # at the end of an epoch only
     whole, _ = train_lm(tmp_path / "whole")
     resumed, _ = interrupted(train_lm, tmp_path / "killed", monkeypatch, at=20)
     for name, value in unique_tensors(whole.model).items():
@@ -109,7 +126,7 @@ def test_a_training_killed_between_checkpoints_ends_with_the_same_weights(tmp_pa
 
 
 def test_a_checkpoint_of_another_training_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)
     fresh, _ = train_lm(tmp_path / "fresh", key="b")
     train_lm(tmp_path / "used", key="a")
     other, _ = train_lm(tmp_path / "used", key="b")
@@ -118,21 +135,25 @@ def test_a_checkpoint_of_another_training_is_not_used(tmp_path, monkeypatch):
 
 
 def test_the_best_validation_epoch_is_kept(tmp_path):
-    learn, history = train_lm(tmp_path, phases=(Phase("some", 1, 0, 1e-2), Phase("far too high", 2, 0, 3.0)))
+    learn, history = train_lm(
+        tmp_path, phases=(Phase("some", 1, 0, 1e-2), Phase("far too high", 2, 0, 3.0))
+    )
     loss = learn.validate()[0]
     assert loss == pytest.approx(history["valid_loss"].min(), rel=1e-5)
-    assert history["valid_loss"].idxmin() < 2, "the rate must be too high for the test to say anything"
+    assert history["valid_loss"].idxmin() < 2, (
+        "the rate must be too high for the test to say anything"
+    )
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training_and_saves_nothing(tmp_path, monkeypatch):
-    real = training._Run.before_train
+    real = loop._Run.before_train
 
     def poisoned(self):
         real(self)
         with torch.no_grad():
             self.model[1].decoder.bias.fill_(float("nan"))
 
-    monkeypatch.setattr(training._Run, "before_train", poisoned)
+    monkeypatch.setattr(loop._Run, "before_train", poisoned)
     with pytest.raises(Diverged, match="became nan in epoch 1.*--lm.grad-clip"):
         train_lm(tmp_path)
     assert not (tmp_path / "best.safetensors").exists()
@@ -149,10 +170,23 @@ def test_a_phase_out_of_patience_ends_early(tmp_path):
 def test_without_phases_a_training_leaves_the_weights_and_says_how_they_do(tmp_path):
     learn = lm_learner()
     before = {name: tensor.clone() for name, tensor in unique_tensors(learn.model).items()}
-    history = train(learn, (), tmp_path, "k", section="lm", schedule="one-cycle", weight_decay=0.1, grad_clip=None)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in unique_tensors(learn.model).items())
+    history = train(
+        learn,
+        (),
+        tmp_path,
+        "k",
+        section="lm",
+        schedule="one-cycle",
+        weight_decay=0.1,
+        grad_clip=None,
+    )
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in unique_tensors(learn.model).items()
+    )
     (row,) = history.to_dict("records")
-    assert row["phase"] == "not trained" and row["perplexity"] == pytest.approx(np.exp(row["valid_loss"]), rel=1e-4)
+    assert row["phase"] == "not trained" and row["perplexity"] == pytest.approx(
+        np.exp(row["valid_loss"]), rel=1e-4
+    )
     assert len(pd.read_csv(tmp_path / "history.csv")) == 1
 
 
@@ -160,7 +194,9 @@ def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path, monkeypatch):
     norms, step = [], FusedAdam.step
 
     def watched(self, *args):
-        norms.append(torch.stack([p.grad.norm() for p, *_ in self.all_params(with_grad=True)]).norm().item())
+        norms.append(
+            torch.stack([p.grad.norm() for p, *_ in self.all_params(with_grad=True)]).norm().item()
+        )
         return step(self, *args)
 
     monkeypatch.setattr(FusedAdam, "step", watched)
@@ -180,6 +216,6 @@ def test_checkpoints_are_safetensors_with_json_facts(tmp_path):
     tensors = load_file(tmp_path / "checkpoint.safetensors")
     assert {"rng.cpu", "hidden.0.h"} <= set(tensors)
     assert any(name.startswith("opt.") and name.endswith(".sqr_avg") for name in tensors)
-    facts = training._Checkpoints(tmp_path, "k").facts()
+    facts = checkpoints._Checkpoints(tmp_path, "k").facts()
     assert json.dumps(facts)
-    assert training._Checkpoints(tmp_path, "another").facts() is None
+    assert checkpoints._Checkpoints(tmp_path, "another").facts() is None

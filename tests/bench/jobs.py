@@ -60,18 +60,26 @@ def _ids(vocab: int = VOCAB) -> tuple[torch.Tensor, torch.Tensor]:
 def plain_language_model(texts: pd.DataFrame) -> Unit:
     x, y = _ids()
     model = get_language_model(AWD_LSTM, VOCAB, config=awd_lstm_lm_config)
-    learn = Learner(DataLoaders([(x, y)], [(x, y)]), model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_lm_split)
+    learn = Learner(
+        DataLoaders([(x, y)], [(x, y)]),
+        model,
+        loss_func=CrossEntropyLossFlat(),
+        splitter=awd_lstm_lm_split,
+    )
     learn.create_opt()
     model.train()
-    return lambda: _step(learn.opt, model, x, lambda out: F.cross_entropy(out.flatten(0, 1), y.flatten())) or x.numel()
+    return lambda: (
+        _step(learn.opt, model, x, lambda out: F.cross_entropy(out.flatten(0, 1), y.flatten()))
+        or x.numel()
+    )
 
 
 def our_language_model(texts: pd.DataFrame, softmax: str = "exact", vocab: int = VOCAB) -> Unit:
     from ulmfit_app.config import ModelSettings
     from ulmfit_app.hardware import resolve_precision
-    from ulmfit_app.language_model import build
-    from ulmfit_app.optimizer import FusedAdam
-    from ulmfit_app.softmax import Sampler
+    from ulmfit_app.models.awd_lstm import build
+    from ulmfit_app.models.softmax import Sampler
+    from ulmfit_app.training.optimizer import FusedAdam
 
     x, y = _ids(vocab)
     model = build([str(i) for i in range(vocab)], ModelSettings(*SHAPE), drop_mult=1.0).train()
@@ -79,7 +87,9 @@ def our_language_model(texts: pd.DataFrame, softmax: str = "exact", vocab: int =
         model[1].sampler = Sampler(np.full(vocab, 100))
     opt = FusedAdam(awd_lstm_lm_split(model), lr=1e-3)
     precision = resolve_precision("auto")
-    return lambda: _step(opt, model, x, lambda logits: logits.cross_entropy(y), precision) or x.numel()
+    return lambda: (
+        _step(opt, model, x, lambda logits: logits.cross_entropy(y), precision) or x.numel()
+    )
 
 
 def our_sampled_language_model(texts: pd.DataFrame) -> Unit:
@@ -110,21 +120,27 @@ def plain_classifier(texts: pd.DataFrame) -> Unit:
 
 
 def _plain_classifier_learner(texts: pd.DataFrame) -> Learner:
-    dls = TextDataLoaders.from_df(texts, text_col="text", label_col="label", valid_pct=0.1, seed=0, bs=BATCH)
-    return text_classifier_learner(dls, AWD_LSTM, config=awd_lstm_clas_config, pretrained=False, drop_mult=0.5)
+    dls = TextDataLoaders.from_df(
+        texts, text_col="text", label_col="label", valid_pct=0.1, seed=0, bs=BATCH
+    )
+    return text_classifier_learner(
+        dls, AWD_LSTM, config=awd_lstm_clas_config, pretrained=False, drop_mult=0.5
+    )
 
 
 def our_classifier(texts: pd.DataFrame) -> Unit:
-    from ulmfit_app.classifier import _mend
     from ulmfit_app.hardware import resolve_precision
-    from ulmfit_app.optimizer import FusedAdam
-    from ulmfit_app.tokens import ClassifierBatches
+    from ulmfit_app.models.awd_lstm_classifier import _mend
+    from ulmfit_app.text.batches import ClassifierBatches
+    from ulmfit_app.training.optimizer import FusedAdam
 
     texts = texts[:TRAIN]
     store = _store(texts["text"].tolist())
     labels = texts["label"].astype("category").cat.codes.to_numpy(np.int64)
     batches = ClassifierBatches(store, np.arange(TRAIN), labels, BATCH, seed=0, shuffle=True)
-    model = get_text_classifier(AWD_LSTM, len(store.words), 2, BPTT, config=awd_lstm_clas_config, drop_mult=0.5)
+    model = get_text_classifier(
+        AWD_LSTM, len(store.words), 2, BPTT, config=awd_lstm_clas_config, drop_mult=0.5
+    )
     model = _mend(model, grad_tokens=20 * BPTT).train()
     opt = FusedAdam(awd_lstm_clas_split(model), lr=1e-3)
     return _train_on(iter(cycle(list(batches))), opt, model, resolve_precision("auto"))
@@ -132,7 +148,9 @@ def our_classifier(texts: pd.DataFrame) -> Unit:
 
 def _store(texts: list[str]):
     from ulmfit_app.config import TokenSettings
-    from ulmfit_app.tokens import TokenStore, make_vocab, numericalize, tokenize
+    from ulmfit_app.text.store import TokenStore
+    from ulmfit_app.text.tokenizing import numericalize, tokenize
+    from ulmfit_app.text.vocabulary import make_vocab
 
     tokenized = tokenize(texts)
     vocab = make_vocab(TokenStore.open(tokenized), range(len(texts)), TokenSettings())
@@ -142,7 +160,7 @@ def _store(texts: list[str]):
 # ----------------------------------------------------------------------------------------------------------- prediction
 def _of_200_tokens(texts: pd.DataFrame) -> str:
     """The first review's words, until there are 200 tokens of it."""
-    from ulmfit_app.tokenizer import Tokenizer
+    from ulmfit_app.text.tokenizer import Tokenizer
 
     tokenizer, words = Tokenizer(), " ".join(texts["text"][:5]).split()
     upto = next(n for n in range(100, len(words)) if len(tokenizer(" ".join(words[:n]))) >= 200)
@@ -178,16 +196,18 @@ def plain_predictions(texts: pd.DataFrame) -> Unit:
 
 def our_predictor(texts: pd.DataFrame, precision: str = "auto"):
     """A classifier of random weights: how long it takes does not depend on what it has learned."""
-    from ulmfit_app.bundle import Bundle, save_bundle
-    from ulmfit_app.classifier import build_classifier
     from ulmfit_app.config import ModelSettings
-    from ulmfit_app.predictor import Predictor
+    from ulmfit_app.inference.predictor import Predictor
+    from ulmfit_app.models.awd_lstm_classifier import build_classifier
+    from ulmfit_app.models.bundle import Bundle, save_bundle
 
     vocab = _store(texts["text"][:600].tolist()).words
     shape = ModelSettings(*SHAPE)
     with tempfile.TemporaryDirectory() as folder:
         save_bundle(
-            Path(folder), build_classifier(len(vocab), 2, shape), Bundle("classifier", shape, "en", vocab, ["0", "1"])
+            Path(folder),
+            build_classifier(len(vocab), 2, shape),
+            Bundle("classifier", shape, "en", vocab, ["0", "1"]),
         )
         return Predictor(Path(folder), precision)
 
@@ -221,7 +241,8 @@ def plain_tokens(texts: pd.DataFrame) -> Unit:
 def our_tokens(texts: pd.DataFrame, reviews: int = REVIEWS) -> Unit:
     import os
 
-    from ulmfit_app.tokens import TokenStore, tokenize
+    from ulmfit_app.text.store import TokenStore
+    from ulmfit_app.text.tokenizing import tokenize
 
     many = texts["text"][:reviews].tolist()
 

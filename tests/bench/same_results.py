@@ -31,15 +31,25 @@ from fastai.text.all import (
 )
 
 from tests.bench.compare import OUT, machine
-from ulmfit_app import classifier, language_model
-from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
-from ulmfit_app.config import ClassifierSettings, DataSettings, LanguageModelSettings, ModelSettings, TokenSettings
-from ulmfit_app.corpus import load_corpus
+from ulmfit_app.config import (
+    ClassifierSettings,
+    DataSettings,
+    LanguageModelSettings,
+    ModelSettings,
+    TokenSettings,
+)
+from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.evaluation.metrics import accuracy_interval
-from ulmfit_app.language_model import Start, build, shaped
-from ulmfit_app.recipes import WEAK_START
-from ulmfit_app.tokens import LanguageModelBatches, TokenStore, make_vocab, numericalize, tokenize
-from ulmfit_app.training import seed_everything
+from ulmfit_app.models.awd_lstm import build, shaped
+from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.models.pretrained import Start
+from ulmfit_app.text.batches import LanguageModelBatches
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizing import numericalize, tokenize
+from ulmfit_app.text.vocabulary import make_vocab
+from ulmfit_app.training import classifier, language_model
+from ulmfit_app.training.loop import seed_everything
+from ulmfit_app.training.recipes import WEAK_START
 
 SEEDS = (1, 2, 3)
 STEPS, LM_SHAPE = 500, ModelSettings(emb_sz=200, n_hid=400, n_layers=3)
@@ -60,36 +70,51 @@ def _table(name: str, data: str) -> pd.DataFrame:
 
 def _store(texts: list[str], training: int, max_vocab: int) -> TokenStore:
     tokenized = tokenize(texts)
-    vocab = make_vocab(TokenStore.open(tokenized), range(training), TokenSettings(max_vocab=max_vocab))
+    vocab = make_vocab(
+        TokenStore.open(tokenized), range(training), TokenSettings(max_vocab=max_vocab)
+    )
     return TokenStore.open(numericalize(tokenized, vocab))
 
 
 def _validation_loss(model: torch.nn.Module, batches: LanguageModelBatches) -> float:
     """Exact, in fp32, whichever side trained it."""
-    plain = get_language_model(AWD_LSTM, len(batches.vocab), config=shaped(awd_lstm_lm_config, LM_SHAPE))
+    plain = get_language_model(
+        AWD_LSTM, len(batches.vocab), config=shaped(awd_lstm_lm_config, LM_SHAPE)
+    )
     plain.load_state_dict(model.state_dict(), strict=False)
     plain.eval()
     plain.reset()
     total = n = 0
     with torch.no_grad():
         for x, y in batches:
-            total += torch.nn.functional.cross_entropy(plain(x)[0].flatten(0, 1), y.flatten(), reduction="sum").item()
+            total += torch.nn.functional.cross_entropy(
+                plain(x)[0].flatten(0, 1), y.flatten(), reduction="sum"
+            ).item()
             n += y.numel()
     return total / n
 
 
 def language_model_loss(side: str, seed: int, data: str) -> dict:
     """Validation loss, nats a token, after 500 steps."""
-    texts = _table("imdb", data).query("split == 'train'")["text"].sample(4_000, random_state=seed).tolist()
+    texts = (
+        _table("imdb", data)
+        .query("split == 'train'")["text"]
+        .sample(4_000, random_state=seed)
+        .tolist()
+    )
     store = _store(texts, 3_800, 10_000)
     settings = LanguageModelSettings(batch_size=8)
     start = Start("random weights", "random", LM_SHAPE)
     seed_everything(seed)
     seen = np.arange(np.searchsorted(store.offsets, STEPS * settings.batch_size * settings.bptt))
-    learn = language_model.learner(store, seen, np.arange(3_800, 4_000), start, settings, "auto", seed)
+    learn = language_model.learner(
+        store, seen, np.arange(3_800, 4_000), start, settings, "auto", seed
+    )
     train, check = learn.dls.train, learn.dls.valid
     if side == "plain":
-        model = get_language_model(AWD_LSTM, len(store.words), config=shaped(awd_lstm_lm_config, LM_SHAPE))
+        model = get_language_model(
+            AWD_LSTM, len(store.words), config=shaped(awd_lstm_lm_config, LM_SHAPE)
+        )
         model.load_state_dict(learn.model.state_dict(), strict=False)
         learn = Learner(
             DataLoaders(train, check),
@@ -113,7 +138,9 @@ def classifier_accuracy(side: str, seed: int, data: str, name: str) -> dict:
     seed_everything(seed)
     if side == "plain":
         both = pd.concat([train, test]).assign(is_valid=[False] * n_train + [True] * n_test)
-        dls = TextDataLoaders.from_df(both, text_col="text", label_col="label", valid_col="is_valid", bs=BATCH, seed=seed)
+        dls = TextDataLoaders.from_df(
+            both, text_col="text", label_col="label", valid_col="is_valid", bs=BATCH, seed=seed
+        )
         config = shaped(awd_lstm_clas_config, CLASSIFIER_SHAPE)
         learn = text_classifier_learner(
             dls, AWD_LSTM, config=config, pretrained=False, drop_mult=DROP_MULT, metrics=accuracy
@@ -124,12 +151,16 @@ def classifier_accuracy(side: str, seed: int, data: str, name: str) -> dict:
         truth = np.array([labels.index(label) for label in (*train["label"], *test["label"])])
         with tempfile.TemporaryDirectory() as folder:
             model = build(store.words, CLASSIFIER_SHAPE, 1.0)
-            save_bundle(Path(folder), model, Bundle("language model", CLASSIFIER_SHAPE, "en", store.words))
+            save_bundle(
+                Path(folder), model, Bundle("language model", CLASSIFIER_SHAPE, "en", store.words)
+            )
             lm = load_bundle(Path(folder), "language model")
             first, rest = np.arange(n_train), np.arange(n_train, n_train + n_test)
             settings = ClassifierSettings(batch_size=BATCH)
             parts = (first, truth[:n_train]), (rest, truth[n_train:])
-            learn = classifier.learner(store, *parts, len(labels), lm, WEAK_START, settings, "auto", seed)
+            learn = classifier.learner(
+                store, *parts, len(labels), lm, WEAK_START, settings, "auto", seed
+            )
         callbacks = [_InOrder()]
     learn.unfreeze()
     with learn.no_bar(), learn.no_logging(), learn.no_mbar():
@@ -146,7 +177,9 @@ def _show(job: str) -> None:
         results = json.loads(path.read_text())["results"]
         if job == "lm":
             losses = [r["valid_loss"] for r in results]
-            print(f"{path.stem}: validation loss {np.mean(losses):.4f} ({', '.join(f'{x:.4f}' for x in losses)})")
+            print(
+                f"{path.stem}: validation loss {np.mean(losses):.4f} ({', '.join(f'{x:.4f}' for x in losses)})"
+            )
             continue
         right, n = sum(r["right"] for r in results), sum(r["n"] for r in results)
         low, high = accuracy_interval(right, n)
@@ -157,7 +190,9 @@ def _show(job: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("job", choices=["lm", "imdb", "trec6"])
     parser.add_argument("side", nargs="?", choices=["plain", "ours"])
     parser.add_argument("--data", default="", help="IMDb or TREC, where they are not in the cache")

@@ -21,5 +21,7 @@ def test_a_stored_ratio_is_the_median_of_at_least_five_pairs(job):
 
 
 def test_the_figure_is_drawn_from_the_stored_results(tmp_path):
-    draw([json.loads((OUT / f"{job}.json").read_text()) for job in LABELS], tmp_path / "compare.png")
+    draw(
+        [json.loads((OUT / f"{job}.json").read_text()) for job in LABELS], tmp_path / "compare.png"
+    )
     assert (tmp_path / "compare.png").stat().st_size > 10_000

@@ -21,13 +21,17 @@ warnings.filterwarnings("ignore", "IProgress not found")
 
 DATA = Path(__file__).parent / "data"  # its README.md says where they are from
 REVIEWS, MESSY = DATA / "reviews.csv", DATA / "messy.csv"
-OVERRIDE = "ULMFIT_PRESET"  # an environment variable, by which all notebooks can be run at another size
+OVERRIDE = (
+    "ULMFIT_PRESET"  # an environment variable, by which all notebooks can be run at another size
+)
 
 # So few to train on that one waits for seconds, and so many to validate on that large differences show.
 _LESS = DataSettings(str(REVIEWS), valid_share=0.2, max_train=1_200)
 _REVIEWS = replace(LAPTOP, data=_LESS, lm=replace(LAPTOP.lm, pretrained="en-small", epochs=1))
 _FEW = replace(_LESS, max_train=600, max_valid=48, max_test=48)
-_TINY = replace(_REVIEWS, data=_FEW, model=ModelSettings(48, 96, 3), lm=replace(_REVIEWS.lm, pretrained="none"))
+_TINY = replace(
+    _REVIEWS, data=_FEW, model=ModelSettings(48, 96, 3), lm=replace(_REVIEWS.lm, pretrained="none")
+)
 # "paper" is the package's own: IMDb, weights of WikiText-103, and hours of a GPU.
 PRESETS = {"tiny": _TINY, "laptop": _REVIEWS, "paper": PAPER}
 
@@ -40,7 +44,9 @@ def setup(preset: str) -> Settings:
     """
     preset = os.environ.get(OVERRIDE, preset)
     if preset not in PRESETS:
-        raise SettingError(f"There is no preset {preset!r}. Expected one of: {', '.join(PRESETS)}.")
+        raise SettingError(
+            f"There is no preset {preset!r}. Expected one of: {', '.join(PRESETS)}."
+        )
     pd.set_option("display.max_colwidth", 140, "display.precision", 4)
     return PRESETS[preset]
 
@@ -64,11 +70,15 @@ def judged(wrong: dict[str, bool], right: str) -> Verdict:
     >>> judged({"that is odd; count again.": False}, "an even number.")
     Right: an even number.
     """
-    return next((Verdict(False, says) for says, holds in wrong.items() if holds), Verdict(True, right))
+    return next(
+        (Verdict(False, says) for says, holds in wrong.items() if holds), Verdict(True, right)
+    )
 
 
 def unanswered(answer: Any) -> Verdict | None:
     """The verdict while an exercise's three dots still stand in the place of an answer, else None."""
     return (
-        Verdict(False, "put your answer in the place of the three dots, and run the cell again.") if answer is ... else None
+        Verdict(False, "put your answer in the place of the three dots, and run the cell again.")
+        if answer is ...
+        else None
     )

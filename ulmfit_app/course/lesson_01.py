@@ -5,19 +5,25 @@ from types import EllipsisType
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.corpus import Corpus, overlaps
 from ulmfit_app.course import Verdict, judged, unanswered
-from ulmfit_app.duplicates import copied
+from ulmfit_app.data.corpus import Corpus, overlaps
+from ulmfit_app.data.inspection import Inspection
+from ulmfit_app.data.near_copies import copied
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 from ulmfit_app.evaluation.metrics import accuracy_interval
-from ulmfit_app.inspection import Inspection
-from ulmfit_app.tokens import TokenStore, tokenize
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizing import tokenize
 
 
 def findings_table(inspection: Inspection) -> pd.DataFrame:
     """What was looked for and what was found, a row a check, trouble first."""
-    rows = [(one.name, "trouble" if one.trouble else "in order", one.found) for one in inspection.findings]
-    return pd.DataFrame(rows, columns=["check", "verdict", "found"]).sort_values("verdict", ascending=False, kind="stable")
+    rows = [
+        (one.name, "trouble" if one.trouble else "in order", one.found)
+        for one in inspection.findings
+    ]
+    return pd.DataFrame(rows, columns=["check", "verdict", "found"]).sort_values(
+        "verdict", ascending=False, kind="stable"
+    )
 
 
 def _part(corpus: Corpus, split: str) -> tuple[list[str], np.ndarray]:
@@ -40,9 +46,13 @@ def baselines(corpus: Corpus, split: str, seed: int = 0) -> pd.DataFrame:
     n_classes = len(corpus.labels)
     scored = {
         "the commonest class": majority(truth, len(other_truth), n_classes),
-        "TF-IDF + logistic regression": tfidf_logistic_regression(texts, truth, other_texts, n_classes, seed),
+        "TF-IDF + logistic regression": tfidf_logistic_regression(
+            texts, truth, other_texts, n_classes, seed
+        ),
     }
-    return pd.DataFrame([_row(name, p.argmax(axis=1) == other_truth) for name, p in scored.items()])
+    return pd.DataFrame(
+        [_row(name, p.argmax(axis=1) == other_truth) for name, p in scored.items()]
+    )
 
 
 def by_copy_in_train(corpus: Corpus, seed: int = 0) -> pd.DataFrame:
@@ -51,15 +61,28 @@ def by_copy_in_train(corpus: Corpus, seed: int = 0) -> pd.DataFrame:
     Columns what, n, accuracy, low, high.
     """
     (texts, truth), (test_texts, test_truth) = _part(corpus, "train"), _part(corpus, "test")
-    right = tfidf_logistic_regression(texts, truth, test_texts, len(corpus.labels), seed).argmax(axis=1) == test_truth
+    right = (
+        tfidf_logistic_regression(texts, truth, test_texts, len(corpus.labels), seed).argmax(
+            axis=1
+        )
+        == test_truth
+    )
     everything = corpus.table["text"].tolist()
     of, among = (corpus.table["split"].to_numpy() == split for split in ("test", "train"))
     copies = copied(TokenStore.open(tokenize(everything)), everything, of, among)
-    groups = {"the whole test split": copies != "", "no copy in train": copies == "no", "a copy in train": copies != "no"}
-    return pd.DataFrame([_row(name, right[group]) for name, group in groups.items() if group.any()])
+    groups = {
+        "the whole test split": copies != "",
+        "no copy in train": copies == "no",
+        "a copy in train": copies != "no",
+    }
+    return pd.DataFrame(
+        [_row(name, right[group]) for name, group in groups.items() if group.any()]
+    )
 
 
-def candidates(corpus: Corpus, n: int, n_train: int = 100, n_chosen_on: int = 100, seed: int = 0) -> pd.DataFrame:
+def candidates(
+    corpus: Corpus, n: int, n_train: int = 100, n_chosen_on: int = 100, seed: int = 0
+) -> pd.DataFrame:
     """Classifiers that differ by chance alone, each scored on a few test texts, and on the rest of the split.
 
     Each is TF-IDF with logistic regression from n_train other texts of train. n_chosen_on: the few, at most half the split.
@@ -72,7 +95,9 @@ def candidates(corpus: Corpus, n: int, n_train: int = 100, n_chosen_on: int = 10
     for _ in range(n):
         chosen = generator.permutation(len(texts))[:n_train]
         known = [texts[i] for i in chosen]
-        guesses = tfidf_logistic_regression(known, truth[chosen], test_texts, len(corpus.labels), seed).argmax(axis=1)
+        guesses = tfidf_logistic_regression(
+            known, truth[chosen], test_texts, len(corpus.labels), seed
+        ).argmax(axis=1)
         right = guesses == test_truth
         rows.append({"on_few": right[:few].mean(), "on_rest": right[few:].mean()})
     return pd.DataFrame(rows)
@@ -81,7 +106,11 @@ def candidates(corpus: Corpus, n: int, n_train: int = 100, n_chosen_on: int = 10
 # ----------------------------------------------------------------------------------------------------------- the exercises
 def check_leaked(answer: int | EllipsisType, corpus: Corpus) -> Verdict:
     """Exercise 1: how many texts of test stand in train, word for word."""
-    shared = next(mask for split, earlier, mask in overlaps(corpus.table) if (split, earlier) == ("test", "train"))
+    shared = next(
+        mask
+        for split, earlier, mask in overlaps(corpus.table)
+        if (split, earlier) == ("test", "train")
+    )
     train, test = (set(corpus.texts(split)) for split in ("train", "test"))
     return unanswered(answer) or judged(
         {
@@ -92,7 +121,8 @@ def check_leaked(answer: int | EllipsisType, corpus: Corpus) -> Verdict:
                 answer == corpus.table["text"].duplicated().sum() != shared.sum()
             ),
             f"{answer} is not the number of rows of test whose text is also the text of a row of train. "
-            'The method isin of a column may help: test["text"].isin(train["text"]).': answer != shared.sum(),
+            'The method isin of a column may help: test["text"].isin(train["text"]).': answer
+            != shared.sum(),
         },
         f"{answer} of {len(shared)} test texts, and {len(train & test)} different ones, can be answered by memory.",
     )
@@ -102,24 +132,42 @@ def check_cleaned(answer: pd.DataFrame | EllipsisType, corpus: Corpus) -> Verdic
     """Exercise 2: the table without what spoils it: two labels, no contradiction in train, no text of test in train."""
     if verdict := unanswered(answer):
         return verdict
-    if not isinstance(answer, pd.DataFrame) or not {"text", "label", "split"} <= set(answer.columns):
-        return Verdict(False, "expected a table with the columns text, label and split, as corpus.table has them.")
+    if not isinstance(answer, pd.DataFrame) or not {"text", "label", "split"} <= set(
+        answer.columns
+    ):
+        return Verdict(
+            False,
+            "expected a table with the columns text, label and split, as corpus.table has them.",
+        )
     lost = len(corpus.texts("test")) - (answer["split"] == "test").sum()
-    leaks = {f"{split} in {other}": int(shared.sum()) for split, other, shared in overlaps(answer) if shared.any()}
+    leaks = {
+        f"{split} in {other}": int(shared.sum())
+        for split, other, shared in overlaps(answer)
+        if shared.any()
+    }
     train = answer[answer["split"] == "train"]
     contradicted = train.groupby("text")["label"].nunique().gt(1).sum()
     spellings = set(answer["label"]) - set(corpus.table["label"].str.lower())
-    gone = set(corpus.texts("train")) - set(corpus.texts("test")) - set(corpus.texts("valid")) - set(train["text"])
-    own = corpus.table[corpus.table["split"] == "train"].assign(label=corpus.table["label"].str.lower())
+    gone = (
+        set(corpus.texts("train"))
+        - set(corpus.texts("test"))
+        - set(corpus.texts("valid"))
+        - set(train["text"])
+    )
+    own = corpus.table[corpus.table["split"] == "train"].assign(
+        label=corpus.table["label"].str.lower()
+    )
     sure = own.groupby("text")["label"].transform("nunique").eq(1)
     return judged(
         {
-            f"{lost} rows of test are gone. The test split stays as it is: drop the copies from train.": lost > 0,
+            f"{lost} rows of test are gone. The test split stays as it is: drop the copies from train.": lost
+            > 0,
             f"there are still labels that differ by case alone, or new ones: {sorted(set(answer['label']))}.": bool(
                 spellings or (answer["label"] != answer["label"].str.lower()).any()
             ),
             f"texts still stand in two parts ({leaks}).": bool(leaks),
-            f"{contradicted} texts of train still have two labels. Of such a text no row can be trusted.": contradicted > 0,
+            f"{contradicted} texts of train still have two labels. Of such a text no row can be trusted.": contradicted
+            > 0,
             "more is gone than had to go: some texts of train were neither copies of held-out ones nor contradictory.": bool(
                 gone & set(own["text"][sure])
             ),
@@ -139,7 +187,10 @@ def check_enough(answer: int | EllipsisType, accuracy: float, width: float) -> V
 
     return judged(
         {
-            f"with {answer:,} texts the interval is {wide(answer):.1%} wide, more than {width:.0%}.": wide(answer) > width,
+            f"with {answer:,} texts the interval is {wide(answer):.1%} wide, more than {width:.0%}.": wide(
+                answer
+            )
+            > width,
             f"with {answer:,} texts the interval is {wide(answer):.1%} wide. That is enough; but how few would do?": (
                 wide(0.9 * answer) <= width
             ),

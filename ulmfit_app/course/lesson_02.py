@@ -7,12 +7,16 @@ import numpy as np
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 from fastai.text.models.core import SequentialRNN, get_language_model
 
-from ulmfit_app.bundle import Bundle
 from ulmfit_app.course import Verdict, judged, unanswered
-from ulmfit_app.generation import TrainedModel, perplexity
-from ulmfit_app.language_model import shaped
-from ulmfit_app.tokenizer import FAKE, SPECIALS, Tokenizer
-from ulmfit_app.tokens import LanguageModelBatches, TokenStore, in_memory
+from ulmfit_app.inference.language_model import TrainedModel
+from ulmfit_app.inference.perplexity import perplexity
+from ulmfit_app.models.awd_lstm import shaped
+from ulmfit_app.models.bundle import Bundle
+from ulmfit_app.text.batches import LanguageModelBatches
+from ulmfit_app.text.rules import FAKE, SPECIALS
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizer import Tokenizer
+from ulmfit_app.text.tokenizing import in_memory
 
 ROWS, BPTT = 16, 72
 
@@ -41,12 +45,16 @@ def shuffled(vocab: Sequence[str], seed: int = 0) -> list[str]:
 def score(trained: TrainedModel, texts: Sequence[str], vocab: Sequence[str]) -> float:
     """The perplexity of a language model on texts whose words were numbered by `vocab`, whatever the model's own is."""
     store = in_memory(texts, trained.bundle.language, list(vocab))
-    return perplexity(trained.model, LanguageModelBatches(store, np.arange(len(store)), ROWS, BPTT)).perplexity
+    return perplexity(
+        trained.model, LanguageModelBatches(store, np.arange(len(store)), ROWS, BPTT)
+    ).perplexity
 
 
 def plain_fastai(bundle: Bundle) -> SequentialRNN:
     """fastai's own language model of a bundle's size, with random weights: it is never told a vocabulary."""
-    return get_language_model(AWD_LSTM, len(bundle.vocab), config=shaped(awd_lstm_lm_config, bundle.shape))
+    return get_language_model(
+        AWD_LSTM, len(bundle.vocab), config=shaped(awd_lstm_lm_config, bundle.shape)
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- the exercises
@@ -55,49 +63,68 @@ def check_text(answer: str | EllipsisType, target: Sequence[str]) -> Verdict:
     if verdict := unanswered(answer):
         return verdict
     tokens = Tokenizer()(answer)
-    same = next((i for i, (a, b) in enumerate(zip(tokens, target, strict=False)) if a != b), min(len(tokens), len(target)))
-    got, wanted = (part[same] if same < len(part) else "nothing more" for part in (tokens, list(target)))
+    same = next(
+        (i for i, (a, b) in enumerate(zip(tokens, target, strict=False)) if a != b),
+        min(len(tokens), len(target)),
+    )
+    got, wanted = (
+        part[same] if same < len(part) else "nothing more" for part in (tokens, list(target))
+    )
     return judged(
         {
             "the specials are what the tokenizer adds; a text that holds them as words gets them broken up.": any(
                 special in answer for special in SPECIALS
             ),
-            f"the first {same} tokens are right; then comes {got!r} where {wanted!r} should.": tokens != list(target),
+            f"the first {same} tokens are right; then comes {got!r} where {wanted!r} should.": tokens
+            != list(target),
         },
         f"{answer!r} has these {len(target)} tokens.",
     )
 
 
 def check_size(
-    answer: int | EllipsisType, store: TokenStore, learned: np.ndarray, read: np.ndarray, share: float
+    answer: int | EllipsisType,
+    store: TokenStore,
+    learned: np.ndarray,
+    read: np.ndarray,
+    share: float,
 ) -> Verdict:
     """Exercise 2: the fewest words, commonest first, that know at least `share` of the tokens read."""
     if verdict := unanswered(answer):
         return verdict
     known, known_learned = coverage(store, learned, read), coverage(store, learned, learned)
     if not 1 <= answer <= len(known):
-        return Verdict(False, f"expected a number of words between 1 and {len(known):,}, the words of the first texts.")
+        return Verdict(
+            False,
+            f"expected a number of words between 1 and {len(known):,}, the words of the first texts.",
+        )
     own = int(np.argmax(known_learned >= share)) + 1
     reached, before = known[answer - 1], known[answer - 2] if answer > 1 else 0.0
     return judged(
         {
             f"{answer:,} words know {share:.0%} of the texts that they were counted in, but {reached:.1%} of the "
             "others, which are what a model is going to meet.": answer == own and reached < share,
-            f"{answer:,} words know {reached:.1%} of the tokens, less than {share:.0%}.": reached < share,
-            f"{answer:,} words are enough; but {answer - 1:,} are, too. How few will do?": before >= share,
+            f"{answer:,} words know {reached:.1%} of the tokens, less than {share:.0%}.": reached
+            < share,
+            f"{answer:,} words are enough; but {answer - 1:,} are, too. How few will do?": before
+            >= share,
         },
         f"{answer:,} words know {reached:.2%} of the tokens, and one less would not reach {share:.0%}. "
         f"On their own texts {own:,} would.",
     )
 
 
-def check_order(answer: Sequence[int] | EllipsisType, vocab: Sequence[str], other: Sequence[str]) -> Verdict:
+def check_order(
+    answer: Sequence[int] | EllipsisType, vocab: Sequence[str], other: Sequence[str]
+) -> Verdict:
     """Exercise 3: the rows of an embedding of `vocab` in the order in which `other` needs them."""
     if verdict := unanswered(answer):
         return verdict
     answer = np.asarray(answer)
     if answer.shape != (len(other),) or not np.array_equal(np.sort(answer), np.arange(len(vocab))):
-        return Verdict(False, f"expected each row from 0 to {len(vocab) - 1:,} once: {len(vocab):,} numbers.")
+        return Verdict(
+            False, f"expected each row from 0 to {len(vocab) - 1:,} once: {len(vocab):,} numbers."
+        )
     # Words that fill up the end are all alike.
     right = [vocab[i] for i in answer] == list(other)
     first = next((i for i, row in enumerate(answer) if vocab[row] != other[i]), 0)

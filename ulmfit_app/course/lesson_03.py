@@ -23,17 +23,24 @@ from fastai.text.data import TextBlock
 from fastai.text.models.awdlstm import awd_lstm_lm_config
 from torch.nn import functional as F
 
-from ulmfit_app.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.config import Settings
-from ulmfit_app.corpus import Corpus
 from ulmfit_app.course import Verdict, judged, unanswered
-from ulmfit_app.generation import TrainedModel, load, perplexity
-from ulmfit_app.language_model import MARKS, Start, find_start, learner, locate, shaped, write_fastai
-from ulmfit_app.recipes import language_model_phases
-from ulmfit_app.sampling import at_temperature
-from ulmfit_app.tokenizer import BOS, SPECIALS, TK_REP, TK_WREP, Tokenizer
-from ulmfit_app.tokens import LanguageModelBatches, TokenStore, in_memory, make_vocab, numericalize, tokenize
-from ulmfit_app.training import seed_everything, train
+from ulmfit_app.data.corpus import Corpus
+from ulmfit_app.inference.language_model import TrainedModel, load
+from ulmfit_app.inference.perplexity import perplexity
+from ulmfit_app.inference.sampling import at_temperature
+from ulmfit_app.models.awd_lstm import shaped
+from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.models.pretrained import MARKS, Start, find_start, locate, write_fastai
+from ulmfit_app.text.batches import LanguageModelBatches
+from ulmfit_app.text.rules import BOS, SPECIALS, TK_REP, TK_WREP
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizer import Tokenizer
+from ulmfit_app.text.tokenizing import in_memory, numericalize, tokenize
+from ulmfit_app.text.vocabulary import make_vocab
+from ulmfit_app.training.language_model import learner
+from ulmfit_app.training.loop import seed_everything, train
+from ulmfit_app.training.recipes import language_model_phases
 
 ROWS, BPTT = 16, 72  # of what is scored
 STEPS_AN_EPOCH = 30  # at least, where texts are few: with 64 places side by side, a thousand reviews would make six
@@ -57,7 +64,9 @@ def _ids(trained: TrainedModel, text: str) -> np.ndarray:
 def next_word(trained: TrainedModel, begun: str) -> pd.Series:
     """How probable each word of a forward model's vocabulary is behind the beginning of a text, the likeliest first."""
     ids = _ids(trained, begun)
-    expected = pd.Series(_probabilities(trained, ids[None], last=1)[0, 0], trained.bundle.vocab, name="probability")
+    expected = pd.Series(
+        _probabilities(trained, ids[None], last=1)[0, 0], trained.bundle.vocab, name="probability"
+    )
     return expected.rename_axis("next word").sort_values(ascending=False, kind="stable")
 
 
@@ -75,7 +84,11 @@ def word_by_word(trained: TrainedModel, text: str) -> pd.DataFrame:
 
 
 def by_memory(
-    trained: TrainedModel, texts: Sequence[str], lengths: Sequence[int], n: int = 400, seed: int = 0
+    trained: TrainedModel,
+    texts: Sequence[str],
+    lengths: Sequence[int],
+    n: int = 400,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """The perplexity of tokens when a forward model sees so many of those before them, and nothing else; a row a length.
 
@@ -83,7 +96,11 @@ def by_memory(
     their text. Columns: as they stand, and the same ones in any order. Raises ValueError when all texts are too short.
     """
     store, most = in_memory(texts, trained.bundle.language, trained.bundle.vocab), max(lengths)
-    stretches = [store[i][end - most : end + 1] for i in range(len(store)) for end in range(most, len(store[i]))]
+    stretches = [
+        store[i][end - most : end + 1]
+        for i in range(len(store))
+        for end in range(most, len(store[i]))
+    ]
     if not stretches:
         raise ValueError(f"No text has more than {most} tokens.")
     generator = np.random.default_rng(seed)
@@ -97,7 +114,10 @@ def by_memory(
     rows = {}
     for length in lengths:
         seen = before[:, -length:]
-        rows[length] = {"as they stand": score(seen), "shuffled": score(generator.permuted(seen, axis=1))}
+        rows[length] = {
+            "as they stand": score(seen),
+            "shuffled": score(generator.permuted(seen, axis=1)),
+        }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("tokens that it sees")
 
 
@@ -125,7 +145,9 @@ class Bench:
         tokenized = tokenize(corpus.table["text"].tolist(), settings.tokens.language)
         split = corpus.table["split"].to_numpy()
         self.train, self.valid = (np.flatnonzero(split == name) for name in ("train", "valid"))
-        vocab = make_vocab(TokenStore.open(tokenized), self.train, settings.tokens, self.start.vocab or ())
+        vocab = make_vocab(
+            TokenStore.open(tokenized), self.train, settings.tokens, self.start.vocab or ()
+        )
         self.store = TokenStore.open(numericalize(tokenized, vocab))
         self._folder = TemporaryDirectory()
 
@@ -146,10 +168,18 @@ class Bench:
         lm = replace(s.lm, batch_size=places)
         learn = learner(self.store, self.train, self.valid, start, lm, s.precision, s.seed)
         rate = lm.lr if start.is_pretrained else lm.random_lr
-        how = dict(section="lm", schedule=lm.schedule, weight_decay=lm.weight_decay, grad_clip=lm.grad_clip)
+        how = dict(
+            section="lm",
+            schedule=lm.schedule,
+            weight_decay=lm.weight_decay,
+            grad_clip=lm.grad_clip,
+        )
         with TemporaryDirectory(dir=self._folder.name) as name:
             folder, course = Path(name), []
-            for phases in ((), language_model_phases(epochs, rate, frozen_lr=None, decay=lm.decay))[: 1 + (epochs > 0)]:
+            for phases in (
+                (),
+                language_model_phases(epochs, rate, frozen_lr=None, decay=lm.decay),
+            )[: 1 + (epochs > 0)]:
                 course += train(learn, phases, folder, "", **how)["perplexity"].tolist()
             bundle = Bundle("language model", start.shape, s.tokens.language, self.store.words)
             save_bundle(folder, learn.model, bundle)
@@ -163,14 +193,24 @@ def by_direction(models: Mapping[str, TrainedModel], texts: Sequence[str]) -> pd
     for name, trained in models.items():
         store = in_memory(texts, trained.bundle.language, trained.bundle.vocab)
         read = {"texts read forward": store, "texts read backward": store.backward()}
-        batches = {way: LanguageModelBatches(of, range(len(of)), ROWS, BPTT) for way, of in read.items()}
+        batches = {
+            way: LanguageModelBatches(of, range(len(of)), ROWS, BPTT) for way, of in read.items()
+        }
         rows[name] = {way: perplexity(trained.model, of).perplexity for way, of in batches.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
 
-def plain_fastai(texts: Sequence[str], vocab: Sequence[str], backwards: bool = False) -> DataLoaders:
+def plain_fastai(
+    texts: Sequence[str], vocab: Sequence[str], backwards: bool = False
+) -> DataLoaders:
     """fastai's own batches of texts for a language model, in memory; the last half of the texts are its validation part."""
-    block = TextBlock(FastaiTokenizer(WordTokenizer()), list(vocab), is_lm=True, seq_len=BPTT, backwards=backwards)
+    block = TextBlock(
+        FastaiTokenizer(WordTokenizer()),
+        list(vocab),
+        is_lm=True,
+        seq_len=BPTT,
+        backwards=backwards,
+    )
     last_half = IndexSplitter(range(len(texts) // 2, len(texts)))
     return DataBlock((block,), splitter=last_half).dataloaders(list(texts), bs=ROWS)
 
@@ -200,7 +240,10 @@ def seen_by(learn: Learner, n_tokens: int = 14) -> dict[str, object]:
     x, _ = learn.dls.valid.one_batch()
     with learn.no_bar(), learn.no_logging():
         loss = learn.validate()[0]
-    return {"reads": " ".join(learn.dls.vocab[i] for i in x[0, :n_tokens]), "perplexity": float(np.exp(loss))}
+    return {
+        "reads": " ".join(learn.dls.vocab[i] for i in x[0, :n_tokens]),
+        "perplexity": float(np.exp(loss)),
+    }
 
 
 # ----------------------------------------------------------------------------------------------------------- the exercises
@@ -213,11 +256,15 @@ def check_perplexity(answer: float | EllipsisType, probabilities: Sequence[float
     right = np.exp(nats)
 
     def is_instead(value: float) -> bool:
-        return bool(np.isclose(answer, value, rtol=2e-3) and not np.isclose(answer, right, rtol=2e-3))
+        return bool(
+            np.isclose(answer, value, rtol=2e-3) and not np.isclose(answer, right, rtol=2e-3)
+        )
 
     return judged(
         {
-            "this is the mean of the nats, which is the loss. Perplexity is e to the power of it.": is_instead(nats),
+            "this is the mean of the nats, which is the loss. Perplexity is e to the power of it.": is_instead(
+                nats
+            ),
             "this is the perplexity of the whole text in one. The nats are to be averaged, not added up.": (
                 is_instead(np.exp(nats * len(p)))
             ),
@@ -226,7 +273,9 @@ def check_perplexity(answer: float | EllipsisType, probabilities: Sequence[float
             "here 1/probability was averaged, so that the rarest word counts for nearly all. Average the logarithms.": (
                 is_instead((1 / p).mean())
             ),
-            "the logarithms are to base e, and so is the power: np.exp, not 2 ** …": is_instead(2**nats),
+            "the logarithms are to base e, and so is the power: np.exp, not 2 ** …": is_instead(
+                2**nats
+            ),
             f"it is not {answer:.4g}. Average minus the logarithms of the probabilities, then take e to that power.": (
                 not np.isclose(answer, right, rtol=2e-3)
             ),
@@ -242,7 +291,9 @@ def check_temperature(answer: float | EllipsisType, expected: pd.Series, wanted:
     if not answer > 0:
         return Verdict(False, "expected a temperature above 0.")
     logits = torch.tensor(np.log(expected.to_numpy(np.float64).clip(1e-300)))
-    here, turned = (float(at_temperature(logits, t).softmax(-1).max()) for t in (answer, 1 / answer))
+    here, turned = (
+        float(at_temperature(logits, t).softmax(-1).max()) for t in (answer, 1 / answer)
+    )
     way = "more than wanted. A higher temperature evens the words out." if here > wanted else (
         "less than wanted. A lower temperature favours the likeliest."
     )  # fmt: skip
@@ -251,7 +302,10 @@ def check_temperature(answer: float | EllipsisType, expected: pd.Series, wanted:
             "this is 1 over the temperature. Logits are divided by it, so below 1 the likeliest gains.": (
                 abs(turned - wanted) <= 0.005 < abs(here - wanted)
             ),
-            f"at a temperature of {answer:.3g} the likeliest word has {here:.1%}, {way}": abs(here - wanted) > 0.005,
+            f"at a temperature of {answer:.3g} the likeliest word has {here:.1%}, {way}": abs(
+                here - wanted
+            )
+            > 0.005,
         },
         f"at a temperature of {answer:.3g}, {expected.index[0]!r} has {here:.1%} instead of {expected.iloc[0]:.1%}.",
     )

@@ -21,15 +21,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from ulmfit_app import classifier, language_model
-from ulmfit_app.bundle import Bundle, load_bundle, load_weights, save_bundle
 from ulmfit_app.config import Settings
 from ulmfit_app.course import Verdict, judged, lesson_04, unanswered
 from ulmfit_app.evaluation.metrics import accuracy_interval
-from ulmfit_app.generation import perplexity
-from ulmfit_app.recipes import PUBLISHED, Plan, rates_over
-from ulmfit_app.tokens import PAD_ID, ClassifierBatches, LanguageModelBatches, TokenStore, in_memory
-from ulmfit_app.training import seed_everything, train
+from ulmfit_app.inference.perplexity import perplexity
+from ulmfit_app.models import awd_lstm, pretrained
+from ulmfit_app.models.bundle import Bundle, load_bundle, load_weights, save_bundle
+from ulmfit_app.text.batches import ClassifierBatches, LanguageModelBatches
+from ulmfit_app.text.rules import PAD_ID
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizing import in_memory
+from ulmfit_app.training import classifier, language_model
+from ulmfit_app.training.loop import seed_everything, train
+from ulmfit_app.training.recipes import PUBLISHED, Plan, rates_over
 
 BPTT = 72  # tokens a step, fastai's
 ROWS = 16  # in which a language model is scored
@@ -80,7 +84,9 @@ class Bench(lesson_04.Bench):
         self.settings, self.corpus = settings, self._run.corpus
         folder = self._run.stages["tokens"].folder
         self.store = TokenStore.open(folder)
-        self.rows = pd.read_csv(folder / "rows.csv", dtype={"split": str, "label": str}, keep_default_na=False)
+        self.rows = pd.read_csv(
+            folder / "rows.csv", dtype={"split": str, "label": str}, keep_default_na=False
+        )
 
     @cached_property
     def language_model(self) -> Bundle:
@@ -138,12 +144,17 @@ class Bench(lesson_04.Bench):
             head.fit(encoded(model, self.store, known), known_truth)
             right = head.predict(encoded(model, self.store, new)) == truth
             low, high = accuracy_interval(int(right.sum()), len(right))
-            rows.append({"what": name, "n": len(right), "accuracy": right.mean(), "low": low, "high": high})
+            rows.append(
+                {"what": name, "n": len(right), "accuracy": right.mean(), "low": low, "high": high}
+            )
         return pd.DataFrame(rows)
 
     def _encoders(self) -> dict[str, SequentialRNN]:
         s, start = self.settings, self._run.directions[0].start
-        starts = {"encoder of random weights": language_model.find_start("none", start.shape), "before fine-tuning": start}
+        starts = {
+            "encoder of random weights": pretrained.find_start("none", start.shape),
+            "before fine-tuning": start,
+        }
         splits = [self.part(split)[0] for split in ("train", "valid")]
         models = {}
         for name, one in starts.items():
@@ -167,12 +178,15 @@ class Bench(lesson_04.Bench):
         sizes = self.sizes()
         learns = np.array(rates_over(plan, len(sizes), "constant", points=1))[::-1] > 0
         firsts = np.cumsum([0, *(phase.epochs for phase in plan.phases[:-1])])
-        columns = {phase.name: sizes * learns[:, first] for phase, first in zip(plan.phases, firsts, strict=True)}
+        columns = {
+            phase.name: sizes * learns[:, first]
+            for phase, first in zip(plan.phases, firsts, strict=True)
+        }
         return pd.DataFrame(columns)
 
     def perplexity(self) -> float:
         """Of the fine-tuned language model, on the validation texts."""
-        return perplexity(language_model.with_weights(self.language_model), self._batches()).perplexity
+        return perplexity(awd_lstm.with_weights(self.language_model), self._batches()).perplexity
 
     def keep(self, plan: Plan) -> Trained:
         """Train a classifier by a plan, and keep it. Raises Diverged when the loss is not finite."""
@@ -183,7 +197,11 @@ class Bench(lesson_04.Bench):
             learn, plan.phases, folder, plan.name, section="classifier", schedule=s.schedule, weight_decay=s.weight_decay,
             grad_clip=s.grad_clip,
         )  # fmt: skip
-        save_bundle(folder, learn.model, Bundle("classifier", lm.shape, lm.language, lm.vocab, self.corpus.labels))
+        save_bundle(
+            folder,
+            learn.model,
+            Bundle("classifier", lm.shape, lm.language, lm.vocab, self.corpus.labels),
+        )
         return Trained(history, folder)
 
     def _learner(self, plan: Plan) -> Learner:
@@ -191,20 +209,31 @@ class Bench(lesson_04.Bench):
         seed_everything(s.seed)
         parts = self.part("train"), self.part("valid")
         return classifier.learner(
-            self.store, *parts, len(labels), self.language_model, plan, s.classifier, s.precision, s.seed
+            self.store,
+            *parts,
+            len(labels),
+            self.language_model,
+            plan,
+            s.classifier,
+            s.precision,
+            s.seed,
         )
 
     def _watched(self) -> Metric:
-        model = language_model.with_weights(self.language_model)
+        model = awd_lstm.with_weights(self.language_model)
         return _Kept(model.to(default_device()), self._batches())
 
     def _batches(self) -> LanguageModelBatches:
         return LanguageModelBatches(self.store, self.part("valid")[0], ROWS, BPTT)
 
 
-def encoded(model: SequentialRNN, store: TokenStore, texts: np.ndarray | None = None) -> np.ndarray:
+def encoded(
+    model: SequentialRNN, store: TokenStore, texts: np.ndarray | None = None
+) -> np.ndarray:
     """What a classifier's encoder hands to its head, without dropout: [n_texts, 3 * emb_sz], of all texts or those named."""
-    batches = ClassifierBatches(store, np.arange(len(store)) if texts is None else texts, None, AT_A_TIME)
+    batches = ClassifierBatches(
+        store, np.arange(len(store)) if texts is None else texts, None, AT_A_TIME
+    )
     encoder = model.eval()[0]
     with torch.no_grad():
         found = np.concatenate([_array(encoder(_like(encoder, x))[0]) for (x,) in batches])
@@ -234,15 +263,21 @@ class PlainFastai:
 
     def __init__(self, folder: Path) -> None:
         bundle = load_bundle(folder, "classifier")
-        config = language_model.shaped(awd_lstm_clas_config, bundle.shape)
-        self._model = get_text_classifier(AWD_LSTM, len(bundle.vocab), len(bundle.labels), BPTT, config=config).eval()
+        config = awd_lstm.shaped(awd_lstm_clas_config, bundle.shape)
+        self._model = get_text_classifier(
+            AWD_LSTM, len(bundle.vocab), len(bundle.labels), BPTT, config=config
+        ).eval()
         load_weights(bundle, self._model)
 
     @torch.no_grad()
     def probabilities(self, store: TokenStore) -> np.ndarray:
         """Probabilities of each label for the texts of a store, [n_texts, n_labels], rows in their order."""
-        texts = [(TensorText(torch.from_numpy(store[i].astype(np.int64))),) for i in range(len(store))]
-        batches = SortedDL(texts, bs=AT_A_TIME, before_batch=Pad_Chunk(pad_idx=PAD_ID, seq_len=BPTT), device="cpu")
+        texts = [
+            (TensorText(torch.from_numpy(store[i].astype(np.int64))),) for i in range(len(store))
+        ]
+        batches = SortedDL(
+            texts, bs=AT_A_TIME, before_batch=Pad_Chunk(pad_idx=PAD_ID, seq_len=BPTT), device="cpu"
+        )
         found = [self._model(x.as_subclass(Tensor))[0].softmax(1) for (x,) in batches]
         return torch.cat(found).double().numpy()[np.argsort(batches.get_idxs(), kind="stable")]
 
@@ -259,7 +294,9 @@ def together(reader: Reader, store: TokenStore, tokens: int) -> np.ndarray:
     """
     parts = [range(len(store))[i : i + AT_A_TIME - 1] for i in range(0, len(store), AT_A_TIME - 1)]
     neighbour = np.resize(store.ids, tokens)
-    return np.concatenate([reader.probabilities(some(store, part, neighbour))[: len(part)] for part in parts])
+    return np.concatenate(
+        [reader.probabilities(some(store, part, neighbour))[: len(part)] for part in parts]
+    )
 
 
 def beside(readers: dict[str, Reader], text: TokenStore, lengths: Iterable[int]) -> pd.DataFrame:
@@ -268,7 +305,10 @@ def beside(readers: dict[str, Reader], text: TokenStore, lengths: Iterable[int])
     A row a length, in tokens; a column a reader.
     """
     lengths = pd.Index(lengths, name="tokens of the text beside it")
-    found = {name: [together(reader, text, n)[0, -1] for n in lengths] for name, reader in readers.items()}
+    found = {
+        name: [together(reader, text, n)[0, -1] for n in lengths]
+        for name, reader in readers.items()
+    }
     return pd.DataFrame(found, lengths)
 
 
@@ -294,7 +334,9 @@ def some(store: TokenStore, texts: Iterable[int], *more: np.ndarray) -> TokenSto
 
 
 # ----------------------------------------------------------------------------------------------------------- the exercises
-def check_pooled(answer: np.ndarray | EllipsisType, wanted: np.ndarray, outputs: np.ndarray, lengths: np.ndarray) -> Verdict:
+def check_pooled(
+    answer: np.ndarray | EllipsisType, wanted: np.ndarray, outputs: np.ndarray, lengths: np.ndarray
+) -> Verdict:
     """Exercise 1: texts of different lengths, pooled by hand.
 
     wanted: what the encoder hands over [n, 3 * units]; outputs [n, longest, units], lengths [n]: what Bench.batch returns.
@@ -303,22 +345,33 @@ def check_pooled(answer: np.ndarray | EllipsisType, wanted: np.ndarray, outputs:
         return verdict
     answer = np.asarray(answer, float)
     if answer.shape != wanted.shape:
-        return Verdict(False, f"expected the shape {wanted.shape}, a row a text, and found {answer.shape}.")
+        return Verdict(
+            False, f"expected the shape {wanted.shape}, a row a text, and found {answer.shape}."
+        )
 
     def same(a: np.ndarray, b: np.ndarray) -> bool:
         return np.allclose(a, b, atol=1e-3)
 
     (last, largest, mean), of = np.split(answer, 3, axis=1), np.split(wanted, 3, axis=1)
-    thirds = {"last state": same(last, of[0]), "maximum": same(largest, of[1]), "mean": same(mean, of[2])}
+    thirds = {
+        "last state": same(last, of[0]),
+        "maximum": same(largest, of[1]),
+        "mean": same(mean, of[2]),
+    }
     wrong = [name for name, right in thirds.items() if not right]
     swapped = all(any(same(one, other) for other in of) for one in (last, largest, mean))
     return judged(
         {
-            "all three are there, in another order than the paper's: last state, maximum, mean.": bool(wrong) and swapped,
+            "all three are there, in another order than the paper's: last state, maximum, mean.": bool(
+                wrong
+            )
+            and swapped,
             "the last state is that of the last column, where the shorter text has padding. Its own last token stands at "
             "its length - 1.": not thirds["last state"] and same(last, outputs[:, -1]),
-            "the maximum is taken over padding, too.": not thirds["maximum"] and same(largest, outputs.max(axis=1)),
-            "the mean is taken over padding, too.": not thirds["mean"] and same(mean, outputs.mean(axis=1)),
+            "the maximum is taken over padding, too.": not thirds["maximum"]
+            and same(largest, outputs.max(axis=1)),
+            "the mean is taken over padding, too.": not thirds["mean"]
+            and same(mean, outputs.mean(axis=1)),
             "the sum is divided by the text's own length, but padding is still in it.": (
                 not thirds["mean"] and same(mean, outputs.sum(axis=1) / lengths[:, None])
             ),
@@ -328,7 +381,9 @@ def check_pooled(answer: np.ndarray | EllipsisType, wanted: np.ndarray, outputs:
     )
 
 
-def check_share(answer: float | EllipsisType, phases: pd.DataFrame, sizes: pd.Series, phase: str) -> Verdict:
+def check_share(
+    answer: float | EllipsisType, phases: pd.DataFrame, sizes: pd.Series, phase: str
+) -> Verdict:
     """Exercise 2: which share of all weights learns in a phase. phases, sizes: as Bench gives them."""
     if verdict := unanswered(answer):
         return verdict
@@ -337,7 +392,9 @@ def check_share(answer: float | EllipsisType, phases: pd.DataFrame, sizes: pd.Se
     return judged(
         {
             "expected a share, between 0 and 1.": not 0 <= answer <= 1,
-            "this is the share that is frozen.": abs(answer - (1 - right)) < 5e-4 <= abs(answer - right),
+            "this is the share that is frozen.": abs(answer - (1 - right))
+            < 5e-4
+            <= abs(answer - right),
             "this is the group that is new in this phase; those of the phases before go on learning.": (
                 abs(answer - lowest) < 5e-4 <= abs(answer - right)
             ),
@@ -356,15 +413,23 @@ def check_start(answer: int | EllipsisType, tokens: int, longest: int) -> Verdic
     """Exercise 3: in which column a text of so many tokens begins when `Pad_Chunk` pads it to `longest`."""
     if verdict := unanswered(answer):
         return verdict
-    padded = pad_chunk(TensorText(torch.full((tokens,), PAD_ID + 1)), pad_idx=PAD_ID, seq_len=BPTT, pad_len=longest)
+    padded = pad_chunk(
+        TensorText(torch.full((tokens,), PAD_ID + 1)),
+        pad_idx=PAD_ID,
+        seq_len=BPTT,
+        pad_len=longest,
+    )
     start = int((padded != PAD_ID).int().argmax())
     return judged(
         {
-            "then all padding would stand behind the text, as it does in this package.": answer == 0 != start,
+            "then all padding would stand behind the text, as it does in this package.": answer
+            == 0
+            != start,
             "then all padding would stand before the text. fastai puts whole chunks before it, and the rest behind.": (
                 answer == longest - tokens != start
             ),
-            f"a chunk has {BPTT} tokens, and {answer} is not a multiple of it.": answer % BPTT != 0,
+            f"a chunk has {BPTT} tokens, and {answer} is not a multiple of it.": answer % BPTT
+            != 0,
             f"whole chunks of {BPTT} are put before the text, as many as there is padding for, and {answer} is not so "
             "many.": answer != start,
         },

@@ -25,11 +25,13 @@ from ulmfit_app.evaluation.metrics import (
     expected_calibration_error,
 )
 from ulmfit_app.evaluation.slices import slices
-from ulmfit_app.explanation import Method, explain
-from ulmfit_app.predictor import Predictor, prediction_table
+from ulmfit_app.inference.explanation import Method, explain
+from ulmfit_app.inference.predictor import Predictor, prediction_table
 
 N_DRAWS = 200  # of texts to choose a threshold on
-Scored = tuple[np.ndarray, np.ndarray]  # probabilities [n, n_labels], and truth [n], the index of each text's label
+Scored = tuple[
+    np.ndarray, np.ndarray
+]  # probabilities [n, n_labels], and truth [n], the index of each text's label
 
 
 # ---------------------------------------------------------------------------------------------------- what is to be judged
@@ -68,7 +70,9 @@ class _CalibrationError(Metric):
 
     @property
     def value(self) -> float:
-        return expected_calibration_error(torch.cat(self._probabilities).numpy(), torch.cat(self._truth).numpy())
+        return expected_calibration_error(
+            torch.cat(self._probabilities).numpy(), torch.cat(self._truth).numpy()
+        )
 
 
 class Bench(lesson_05.Bench):
@@ -99,7 +103,12 @@ RULES: dict[str, Callable[[float, pd.DataFrame], float | None]] = {
 
 
 def promises(
-    probabilities: np.ndarray, truth: np.ndarray, error: float, n: int, rules: Sequence[str] = tuple(RULES), seed: int = 0
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    error: float,
+    n: int,
+    rules: Sequence[str] = tuple(RULES),
+    seed: int = 0,
 ) -> pd.DataFrame:
     """What a threshold on the confidence promises on the texts that chose it, and what it keeps on others.
 
@@ -118,15 +127,28 @@ def promises(
             if threshold is None:
                 found.append((np.nan, 0.0, 0.0))
             else:
-                promised, kept = (answered(probabilities[part], truth[part], threshold) for part in (chosen, others))
+                promised, kept = (
+                    answered(probabilities[part], truth[part], threshold)
+                    for part in (chosen, others)
+                )
                 found.append((promised["error"], kept["error"] or 0.0, kept["coverage"]))
         of = pd.DataFrame(found, columns=["promised", "kept", "answered"])
-        means = {"promised": of["promised"].mean(), "kept": of["kept"].mean(), "broken": (of["kept"] > error).mean()}
-        rows.append({"rule": name} | means | {"answered": of["answered"].mean(), "none": of["promised"].isna().mean()})
+        means = {
+            "promised": of["promised"].mean(),
+            "kept": of["kept"].mean(),
+            "broken": (of["kept"] > error).mean(),
+        }
+        rows.append(
+            {"rule": name}
+            | means
+            | {"answered": of["answered"].mean(), "none": of["promised"].isna().mean()}
+        )
     return pd.DataFrame(rows)
 
 
-def deletions(predictor: Predictor, texts: Sequence[str], n_words: int, seed: int = 0) -> pd.DataFrame:
+def deletions(
+    predictor: Predictor, texts: Sequence[str], n_words: int, seed: int = 0
+) -> pd.DataFrame:
     """How far the probability of the predicted label falls when words are deleted from each text.
 
     The words: the n_words that speak most for the label, by either method, and as many drawn at random. predictor: in fp32.
@@ -136,18 +158,28 @@ def deletions(predictor: Predictor, texts: Sequence[str], n_words: int, seed: in
     generator = np.random.default_rng(seed)
     before = predictor.probabilities(predictor.store(texts))
     label, each = before.argmax(axis=1), np.arange(len(texts))
-    methods: dict[str, Method | None] = {"named by occlusion": "occlusion", "named by gradient": "gradient", "random": None}
+    methods: dict[str, Method | None] = {
+        "named by occlusion": "occlusion",
+        "named by gradient": "gradient",
+        "random": None,
+    }
     rows = []
     for name, method in methods.items():
         shorter = []
         for text in texts:
             words = explain(predictor, text, method or "gradient").words
-            order = generator.permutation(len(words)) if method is None else np.argsort(-words["score"], kind="stable")
+            order = (
+                generator.permutation(len(words))
+                if method is None
+                else np.argsort(-words["score"], kind="stable")
+            )
             shorter.append(_without(text, words.iloc[order[:n_words]]))
         after = predictor.probabilities(predictor.store(shorter))
         fall = before[each, label] - after[each, label]
         other = int((after.argmax(axis=1) != label).sum())
-        rows.append({"deleted": name, "n": len(texts), "mean_fall": fall.mean(), "other_label": other})
+        rows.append(
+            {"deleted": name, "n": len(texts), "mean_fall": fall.mean(), "other_label": other}
+        )
     return pd.DataFrame(rows)
 
 
@@ -171,13 +203,22 @@ def accuracies(of: Judged, sizes: Sequence[int]) -> pd.DataFrame:
 def calibrated(test: Judged, temperature: float) -> pd.DataFrame:
     """Scores at temperature 1 and at another one, a column each: accuracy, log loss, Brier score, calibration error."""
     columns = {}
-    for name, probabilities in {"before": test.probabilities, "after": tempered(test.probabilities, temperature)}.items():
-        scores = {"accuracy": (probabilities.argmax(axis=1) == test.truth).mean()} | calibration_scores(
-            probabilities, test.truth
-        )
+    for name, probabilities in {
+        "before": test.probabilities,
+        "after": tempered(test.probabilities, temperature),
+    }.items():
+        scores = {
+            "accuracy": (probabilities.argmax(axis=1) == test.truth).mean()
+        } | calibration_scores(probabilities, test.truth)
         scores["of it by chance, at most"] = calibration_error_by_chance(probabilities)
         columns[name] = scores
-    kept = ["accuracy", "log_loss", "brier_score", "expected_calibration_error", "of it by chance, at most"]
+    kept = [
+        "accuracy",
+        "log_loss",
+        "brier_score",
+        "expected_calibration_error",
+        "of it by chance, at most",
+    ]
     return pd.DataFrame(columns).loc[kept]
 
 
@@ -186,7 +227,11 @@ def thresholds(valid: Scored, test: Scored, errors: Sequence[float]) -> list[dic
     gives on test: as figures.risk_coverage_figure takes them."""
     curve = risk_coverage(*valid)
     found = [{"wanted_error": error, "threshold": threshold_for(error, curve)} for error in errors]
-    return [one | {"test": answered(*test, one["threshold"])} for one in found if one["threshold"] is not None]
+    return [
+        one | {"test": answered(*test, one["threshold"])}
+        for one in found
+        if one["threshold"] is not None
+    ]
 
 
 def by_part(test: Judged, probabilities: np.ndarray) -> pd.DataFrame:
@@ -214,13 +259,22 @@ def check_error(answer: float | EllipsisType, of: Judged, n_bins: int) -> Verdic
 
     return judged(
         {
-            "this is the mean over bins as if each had as many texts. Weigh each by its n.": found(distance.abs().mean()),
+            "this is the mean over bins as if each had as many texts. Weigh each by its n.": found(
+                distance.abs().mean()
+            ),
             "overconfident bins and underconfident ones cancel out here. Take each distance without its sign.": (
                 found(abs((distance * bins["n"]).sum() / bins["n"].sum()))
             ),
-            "this is the largest distance of all bins. Asked is the mean.": found(distance.abs().max()),
-            "this is a sum over texts. Divide by their number.": found((distance.abs() * bins["n"]).sum()),
-            f"{answer:.4g} is not the mean of |confidence - accuracy| over bins, weighed by n.": abs(answer - right) >= 1e-4,
+            "this is the largest distance of all bins. Asked is the mean.": found(
+                distance.abs().max()
+            ),
+            "this is a sum over texts. Divide by their number.": found(
+                (distance.abs() * bins["n"]).sum()
+            ),
+            f"{answer:.4g} is not the mean of |confidence - accuracy| over bins, weighed by n.": abs(
+                answer - right
+            )
+            >= 1e-4,
         },
         f"{right:.1%}: so far is the confidence from the accuracy, on average over {len(of.truth):,} texts.",
     )
@@ -238,15 +292,24 @@ def check_temperature(answer: float | EllipsisType, valid: Judged, test: Judged)
     return judged(
         {
             "a temperature is above 0.": answer <= 0,
-            "this one was fitted on the texts that it is to be judged on. Which other split has labels?": found(of_test),
-            "this is what logits would be multiplied by. They are divided by the temperature.": found(1 / right),
-            f"{answer:.3g} does not give the lowest log loss on validation.": abs(answer / right - 1) >= 5e-3,
+            "this one was fitted on the texts that it is to be judged on. Which other split has labels?": found(
+                of_test
+            ),
+            "this is what logits would be multiplied by. They are divided by the temperature.": found(
+                1 / right
+            ),
+            f"{answer:.3g} does not give the lowest log loss on validation.": abs(
+                answer / right - 1
+            )
+            >= 5e-3,
         },
         f"logits divided by {right:.3g} have the lowest log loss on validation, and test has not been looked at.",
     )
 
 
-def check_threshold(answer: float | EllipsisType | None, valid: Scored, test: Scored, error: float) -> Verdict:
+def check_threshold(
+    answer: float | EllipsisType | None, valid: Scored, test: Scored, error: float
+) -> Verdict:
     """Exercise 3: from which confidence on to answer, so that a share of `error` of the answers is wrong.
 
     The answer may be None: that there is no such confidence.

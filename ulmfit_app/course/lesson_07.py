@@ -13,13 +13,13 @@ import pandas as pd
 from scipy.stats import t as student_t
 
 from ulmfit_app.config import GENERAL, REVIEWS, DataSettings, Settings
-from ulmfit_app.corpus import load_corpus
 from ulmfit_app.course import Verdict, judged, unanswered
-from ulmfit_app.curves import SCRATCH, SEMI_SUPERVISED, TFIDF
+from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
-from ulmfit_app.run import Run, load_predictor
-from ulmfit_app.tokens import TokenStore
+from ulmfit_app.experiments.label_curve import SCRATCH, SEMI_SUPERVISED, TFIDF
+from ulmfit_app.pipeline.run import Run, load_predictor
+from ulmfit_app.text.store import TokenStore
 
 NOT_TUNED = "ULMFiT, from general text alone"
 WAYS = (SEMI_SUPERVISED, SCRATCH, TFIDF)
@@ -46,7 +46,9 @@ class Labels:
         """The settings for a table written into a folder, which says its parts: another seed leaves them as they are."""
         path = folder / "texts.csv"
         table.to_csv(path, index=False)
-        return replace(settings, data=DataSettings(str(path), text="text", label="label", split="split"))
+        return replace(
+            settings, data=DataSettings(str(path), text="text", label="label", split="split")
+        )
 
     @cached_property
     def _language_model(self) -> Path:
@@ -72,7 +74,11 @@ class Labels:
         if n_labels >= len(train):
             return train.to_numpy()
         labels, seed = self.table.loc[train, "label"], self._settings.seed + draw
-        return np.sort(train_test_split(train.to_numpy(), train_size=n_labels, stratify=labels, random_state=seed)[0])
+        return np.sort(
+            train_test_split(
+                train.to_numpy(), train_size=n_labels, stratify=labels, random_state=seed
+            )[0]
+        )
 
     def right(self, way: str, n_labels: int, draw: int = 0) -> np.ndarray:
         """Which test texts a classifier from so many labels gets right, boolean [n_test], in the order of the table.
@@ -86,30 +92,46 @@ class Labels:
         return self._right[point]
 
     def _tfidf(self, _: str, n_labels: int, draw: int) -> np.ndarray:
-        known, test = self.table.loc[self.drawn(n_labels, draw)], self.table[self.table["split"] == "test"]
+        known, test = (
+            self.table.loc[self.drawn(n_labels, draw)],
+            self.table[self.table["split"] == "test"],
+        )
         index = pd.Index(self.labels)
         probabilities = tfidf_logistic_regression(
-            known["text"].tolist(), index.get_indexer(known["label"]), test["text"].tolist(), len(index), draw
+            known["text"].tolist(),
+            index.get_indexer(known["label"]),
+            test["text"].tolist(),
+            len(index),
+            draw,
         )
         return probabilities.argmax(axis=1) == index.get_indexer(test["label"])
 
     def _ulmfit(self, way: str, n_labels: int, draw: int) -> np.ndarray:
-        start = {SCRATCH: "none", NOT_TUNED: self._settings.lm.pretrained}.get(way) or str(self._language_model)
+        start = {SCRATCH: "none", NOT_TUNED: self._settings.lm.pretrained}.get(way) or str(
+            self._language_model
+        )
         lm = replace(self._settings.lm, pretrained=start, epochs=0)
-        hidden = (self.table["split"] == "train") & ~self.table.index.isin(self.drawn(n_labels, draw))
+        hidden = (self.table["split"] == "train") & ~self.table.index.isin(
+            self.drawn(n_labels, draw)
+        )
         # Unlabelled and not left out: a classifier that reads only the words of fifty texts would not know the others'.
         table = self.table.assign(
-            split=self.table["split"].mask(hidden, "unlabelled"), label=self.table["label"].mask(hidden, "")
+            split=self.table["split"].mask(hidden, "unlabelled"),
+            label=self.table["label"].mask(hidden, ""),
         )
         settings = replace(self._settings, lm=lm, seed=self._settings.seed + draw)
         with TemporaryDirectory(dir=self._folder.name) as folder:
             run = Run(Path(folder) / "run", self._reading(table, Path(folder), settings))
             run.carry_out("classifier")
-            rows = pd.read_csv(run.folder / "tokens" / "rows.csv", dtype=str, keep_default_na=False)
+            rows = pd.read_csv(
+                run.folder / "tokens" / "rows.csv", dtype=str, keep_default_na=False
+            )
             test = np.flatnonzero(rows["split"] == "test")
             predictor = load_predictor(run.folder)
             probabilities = predictor.probabilities(TokenStore.open(run.folder / "tokens"), test)
-        return probabilities.argmax(axis=1) == pd.Index(self.labels).get_indexer(rows["label"][test])
+        return probabilities.argmax(axis=1) == pd.Index(self.labels).get_indexer(
+            rows["label"][test]
+        )
 
     def curve(self, at: Sequence[int], draws: int = 1, ways: Sequence[str] = WAYS) -> pd.DataFrame:
         """Test errors in % against the number of labels, the mean of several draws, with 95 % intervals.
@@ -120,15 +142,25 @@ class Labels:
         rows = []
         for way in ways:
             for n_labels in at:
-                wrong = np.mean([~self.right(way, n_labels, draw) for draw in range(draws)], axis=0)
+                wrong = np.mean(
+                    [~self.right(way, n_labels, draw) for draw in range(draws)], axis=0
+                )
                 low, high = accuracy_interval(round(wrong.sum()), len(wrong))
-                row = {"way": way, "labels": n_labels, "n": len(wrong), "error": 100 * wrong.mean()}
+                row = {
+                    "way": way,
+                    "labels": n_labels,
+                    "n": len(wrong),
+                    "error": 100 * wrong.mean(),
+                }
                 rows.append(row | {"low": 100 * low, "high": 100 * high})
         return pd.DataFrame(rows)
 
     def errors(self, n_labels: int, draws: int, ways: Sequence[str] = WAYS) -> pd.DataFrame:
         """Test errors in % of classifiers from so many labels, a row a draw of them, a column a way."""
-        found = {way: [100 * (1 - self.right(way, n_labels, draw).mean()) for draw in range(draws)] for way in ways}
+        found = {
+            way: [100 * (1 - self.right(way, n_labels, draw).mean()) for draw in range(draws)]
+            for way in ways
+        }
         return pd.DataFrame(found).rename_axis("draw")
 
     def against(self, way: str, other: str, at: Sequence[int], draw: int = 0) -> pd.DataFrame:
@@ -139,15 +171,30 @@ class Labels:
         """
         rows = []
         for n_labels in at:
-            found = paired_comparison(self.right(way, n_labels, draw), self.right(other, n_labels, draw))
+            found = paired_comparison(
+                self.right(way, n_labels, draw), self.right(other, n_labels, draw)
+            )
             low, high = (100 * bound for bound in found["accuracy_difference_ci95"])
-            only = {"only_first": found["only_first_right"], "only_other": found["only_other_right"]}
-            row = {"labels": n_labels} | only | {"difference": 100 * found["accuracy_difference"], "low": low, "high": high}
+            only = {
+                "only_first": found["only_first_right"],
+                "only_other": found["only_other_right"],
+            }
+            row = (
+                {"labels": n_labels}
+                | only
+                | {"difference": 100 * found["accuracy_difference"], "low": low, "high": high}
+            )
             rows.append(row | {"p_value": found["p_value"]})
         return pd.DataFrame(rows)
 
     def told(
-        self, favoured: str, other: str, at: Sequence[int], draws: int = 1, size: int = 100, intervals: bool = False
+        self,
+        favoured: str,
+        other: str,
+        at: Sequence[int],
+        draws: int = 1,
+        size: int = 100,
+        intervals: bool = False,
     ) -> pd.DataFrame:
         """What can be told of two ways by who may choose: one draw, and `size` neighbouring test texts, no intervals.
 
@@ -157,12 +204,18 @@ class Labels:
         n_test = int((self.table["split"] == "test").sum())
         size = min(size, n_test)
         wrong = {  # [draws, numbers of labels, n_test]
-            way: np.array([[~self.right(way, n_labels, draw) for n_labels in at] for draw in range(draws)])
+            way: np.array(
+                [[~self.right(way, n_labels, draw) for n_labels in at] for draw in range(draws)]
+            )
             for way in sorted((favoured, other), key=WAYS.index)
         }
-        places = [(draw, begin) for draw in range(draws) for begin in range(0, n_test - size + 1, size)]
+        places = [
+            (draw, begin) for draw in range(draws) for begin in range(0, n_test - size + 1, size)
+        ]
         gain = wrong[other].astype(int) - wrong[favoured]
-        draw, begin = max(places, key=lambda place: gain[place[0], :, place[1] : place[1] + size].sum())
+        draw, begin = max(
+            places, key=lambda place: gain[place[0], :, place[1] : place[1] + size].sum()
+        )
         rows = []
         for way, found in wrong.items():
             for n_labels, of_texts in zip(at, found[draw], strict=True):
@@ -223,7 +276,9 @@ def check_only(answer: int | EllipsisType, first: np.ndarray, other: np.ndarray)
     )
 
 
-def check_mean_interval(answer: Sequence[float] | EllipsisType, errors: Sequence[float]) -> Verdict:
+def check_mean_interval(
+    answer: Sequence[float] | EllipsisType, errors: Sequence[float]
+) -> Verdict:
     """Exercise 2: the 95 % interval of the mean error over draws, by Student's t: (low, high), to a hundredth of a point."""
     if verdict := unanswered(answer):
         return verdict
@@ -231,7 +286,9 @@ def check_mean_interval(answer: Sequence[float] | EllipsisType, errors: Sequence
     try:
         low, high = (float(bound) for bound in answer)
     except (TypeError, ValueError):
-        return Verdict(False, "expected two numbers, the ends of the interval, such as (30.1, 33.4).")
+        return Verdict(
+            False, "expected two numbers, the ends of the interval, such as (30.1, 33.4)."
+        )
     n, mean = len(found), found.mean()
     factor = student_t.ppf(0.975, n - 1)
 
@@ -246,11 +303,15 @@ def check_mean_interval(answer: Sequence[float] | EllipsisType, errors: Sequence
                 is_near(factor * found.std(ddof=1)) or is_near(1.96 * found.std(ddof=1))
             ),
             f"1.96 is for a spread that is known. From {n} draws it is estimated, which takes Student's t with {n - 1} "
-            "degrees of freedom: scipy.stats.t.ppf(0.975, …).": is_near(1.96 * found.std(ddof=1) / math.sqrt(n)),
+            "degrees of freedom: scipy.stats.t.ppf(0.975, …).": is_near(
+                1.96 * found.std(ddof=1) / math.sqrt(n)
+            ),
             "the spread was divided by n. It was taken around a mean of the same draws: divide by n - 1, as ddof=1 does.": (
                 is_near(factor * found.std(ddof=0) / math.sqrt(n))
             ),
-            f"the middle is {(low + high) / 2:.2f}, and the mean of the draws {mean:.2f}.": abs((low + high) / 2 - mean)
+            f"the middle is {(low + high) / 2:.2f}, and the mean of the draws {mean:.2f}.": abs(
+                (low + high) / 2 - mean
+            )
             > 0.01,
             f"the interval is {high - low:.2f} points wide.": not is_near(half),
         },
@@ -271,13 +332,21 @@ def check_extrapolated(
     return judged(
         {
             f"{answer:.1f} % is on the straight line through both points, which goes below nothing in the end. "
-            "Take logarithms of both, labels and errors.": abs(answer - straight) < 0.1 <= abs(wanted - straight),
+            "Take logarithms of both, labels and errors.": abs(answer - straight)
+            < 0.1
+            <= abs(wanted - straight),
             f"{answer:.1f} % takes the same points off with each doubling. By a power law it is the same share.": (
                 abs(answer - half_logarithmic) < 0.1 <= abs(wanted - half_logarithmic)
             ),
-            f"{answer:.3f} is a share. The errors here are in %.": abs(100 * answer - wanted) < 0.1,
-            f"{answer:.1f} % is above the error from {many[0]:,} labels.": answer > many[1] > wanted,
-            f"{answer:.1f} % is not on the line through both points on logarithmic axes.": abs(answer - wanted) >= 0.1,
+            f"{answer:.3f} is a share. The errors here are in %.": abs(100 * answer - wanted)
+            < 0.1,
+            f"{answer:.1f} % is above the error from {many[0]:,} labels.": answer
+            > many[1]
+            > wanted,
+            f"{answer:.1f} % is not on the line through both points on logarithmic axes.": abs(
+                answer - wanted
+            )
+            >= 0.1,
         },
         f"{wanted:.1f} %, if the line goes on. Twice the labels leave {extrapolated(few, many, 2 * many[0]) / many[1]:.0%} "
         "of the error.",

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.config import DataSettings
-from ulmfit_app.corpus import Corpus, load_corpus
 from ulmfit_app.course import Verdict, judged, unanswered
+from ulmfit_app.data.corpus import Corpus, load_corpus
+from ulmfit_app.data.sources import SPLIT_WORDS
 from ulmfit_app.errors import UserError
-from ulmfit_app.run import STAGES
-from ulmfit_app.sources import SPLIT_WORDS
+from ulmfit_app.pipeline.run import STAGES
 
 # What a file of a run's folder holds, by its name; the first pattern that fits counts.
 WHAT = {
@@ -49,11 +49,25 @@ def contents(folder: Path) -> pd.DataFrame:
         if path.is_file():
             name = path.relative_to(folder).as_posix()
             pattern = next((pattern for pattern in WHAT if fnmatch(name, pattern)), name)
-            rows.append((pattern if pattern.endswith("/*") else name, path.stat().st_size / 1e3, WHAT.get(pattern, "")))
-    table = pd.DataFrame(rows, columns=["file", "kB", "what"]).groupby(["file", "what"], as_index=False)["kB"].sum()
+            rows.append(
+                (
+                    pattern if pattern.endswith("/*") else name,
+                    path.stat().st_size / 1e3,
+                    WHAT.get(pattern, ""),
+                )
+            )
+    table = (
+        pd.DataFrame(rows, columns=["file", "kB", "what"])
+        .groupby(["file", "what"], as_index=False)["kB"]
+        .sum()
+    )
     order = {name: place for place, name in enumerate(("config.json", *STAGES))}
     place = table["file"].map(lambda name: order.get(name.split("/")[0], len(order)))
-    return table.assign(place=place).sort_values(["place", "file"], ignore_index=True)[["file", "kB", "what"]].round(1)
+    return (
+        table.assign(place=place)
+        .sort_values(["place", "file"], ignore_index=True)[["file", "kB", "what"]]
+        .round(1)
+    )
 
 
 def with_labels_swapped(bundle: Path, copy: Path) -> Path:
@@ -61,7 +75,9 @@ def with_labels_swapped(bundle: Path, copy: Path) -> Path:
     shutil.copytree(bundle, copy, dirs_exist_ok=True)
     description = json.loads((copy / "bundle.json").read_text(encoding="utf-8"))
     description["labels"].reverse()
-    (copy / "bundle.json").write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+    (copy / "bundle.json").write_text(
+        json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8"
+    )
     return copy
 
 
@@ -78,7 +94,9 @@ _JUDGEMENTS = {
 def german_file(folder: Path) -> Path:
     """Write a file of German reviews as a spreadsheet exports it: semicolons, Latin-1, five columns; its path."""
     rows = []
-    for number, (subject, (judgement, (stars, verdict))) in enumerate(product(_SUBJECTS, _JUDGEMENTS.items()), start=1):
+    for number, (subject, (judgement, (stars, verdict))) in enumerate(
+        product(_SUBJECTS, _JUDGEMENTS.items()), start=1
+    ):
         part = "Test" if subject == _SUBJECTS[-1] else "Training"
         rows.append((number, f"{subject} {judgement}.", stars, verdict, part))
     table = pd.DataFrame(rows, columns=["Nr", "Rezension", "Sterne", "Urteil", "Teil"])
@@ -97,8 +115,12 @@ def check_settings(answer: DataSettings | EllipsisType, path: Path) -> Verdict:
     if verdict := unanswered(answer):
         return verdict
     if not isinstance(answer, DataSettings):
-        return Verdict(False, "expected DataSettings(source=…, …), with the file's path as a string.")
-    wanted = DataSettings(str(path), text="Rezension", label="Urteil", split="Teil", encoding="latin-1")
+        return Verdict(
+            False, "expected DataSettings(source=…, …), with the file's path as a string."
+        )
+    wanted = DataSettings(
+        str(path), text="Rezension", label="Urteil", split="Teil", encoding="latin-1"
+    )
     try:
         found = load_corpus(answer, seed=0)
     except UserError as error:
@@ -112,8 +134,10 @@ def check_settings(answer: DataSettings | EllipsisType, path: Path) -> Verdict:
             f"the labels are {found.labels}. The column with the verdicts of the people who wrote is another one.": (
                 found.labels != meant.labels
             ),
-            f"{odd!r} is read as a text. Which column has the reviews?": answer.text != wanted.text,
-            f"{odd!r} is no text as it was written: the file has another encoding than {answer.encoding}.": own != right,
+            f"{odd!r} is read as a text. Which column has the reviews?": answer.text
+            != wanted.text,
+            f"{odd!r} is no text as it was written: the file has another encoding than {answer.encoding}.": own
+            != right,
             f"{len(parts)} texts for testing were drawn by chance. The file says itself which ones are for that.": (
                 parts != right_parts
             ),
@@ -132,7 +156,9 @@ def with_films(corpus: Corpus, seed: int = 0) -> pd.DataFrame:
 
     The films are made up: the package's reviews do not say which film they are of. Columns text, label and film.
     """
-    train = corpus.table.loc[corpus.table["split"] == "train", ["text", "label"]].reset_index(drop=True)
+    train = corpus.table.loc[corpus.table["split"] == "train", ["text", "label"]].reset_index(
+        drop=True
+    )
     generator = np.random.default_rng(seed)
     weights = generator.exponential(size=max(len(train) // REVIEWS_A_FILM, 2))
     films = generator.choice(len(weights), size=len(train), p=weights / weights.sum())
@@ -143,8 +169,13 @@ def check_split(answer: pd.DataFrame | EllipsisType, reviews: pd.DataFrame) -> V
     """Exercise 2: `with_films`'s table with a column split, in which no film stands in two parts."""
     if verdict := unanswered(answer):
         return verdict
-    if not isinstance(answer, pd.DataFrame) or not {*reviews.columns, "split"} <= set(answer.columns):
-        return Verdict(False, "expected the table with its columns text, label and film, and a fourth one, split.")
+    if not isinstance(answer, pd.DataFrame) or not {*reviews.columns, "split"} <= set(
+        answer.columns
+    ):
+        return Verdict(
+            False,
+            "expected the table with its columns text, label and film, and a fourth one, split.",
+        )
     words = {word for words in SPLIT_WORDS.values() for word in words}
     odd = sorted(set(answer["split"].astype(str)) - words)
     is_test = answer["split"] == "test"
@@ -159,8 +190,11 @@ def check_split(answer: pd.DataFrame | EllipsisType, reviews: pd.DataFrame) -> V
             )
             or len(answer) != len(reviews),
             f"the loader knows no part {odd[:3]}. Call them train and test.": bool(odd),
-            f"{parted} films stand in more than one part: draw films, and let all reviews of a film follow.": parted > 0,
-            f"{share:.0%} of the reviews are in test. Asked is about a fifth, from 15 % to 25 %.": not 0.15 <= share <= 0.25,
+            f"{parted} films stand in more than one part: draw films, and let all reviews of a film follow.": parted
+            > 0,
+            f"{share:.0%} of the reviews are in test. Asked is about a fifth, from 15 % to 25 %.": not 0.15
+            <= share
+            <= 0.25,
             f"test has no review of the class {', '.join(sorted(missing))}.": bool(missing),
         },
         f"{is_test.sum()} of {len(answer)} reviews are in test, those of {answer.loc[is_test, 'film'].nunique()} films, of "
@@ -192,7 +226,15 @@ def _line(*fields: str) -> str:
     return written.getvalue()
 
 
-BROKEN = "\n".join([_line("review", "sentiment"), *(_DAMAGED.get(i, _line(*one)) for i, one in enumerate(_MEANT))]) + "\n"
+BROKEN = (
+    "\n".join(
+        [
+            _line("review", "sentiment"),
+            *(_DAMAGED.get(i, _line(*one)) for i, one in enumerate(_MEANT)),
+        ]
+    )
+    + "\n"
+)
 
 
 def check_mended(answer: str | EllipsisType) -> Verdict:

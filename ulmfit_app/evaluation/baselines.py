@@ -25,7 +25,12 @@ def majority(train_truth: np.ndarray, n_test: int, n_classes: int) -> np.ndarray
 
 
 def tfidf_logistic_regression(
-    train_texts: list[str], train_truth: np.ndarray, test_texts: list[str], n_classes: int, seed: int, language: str = "en"
+    train_texts: list[str],
+    train_truth: np.ndarray,
+    test_texts: list[str],
+    n_classes: int,
+    seed: int,
+    language: str = "en",
 ) -> np.ndarray:
     """Logistic regression on TF-IDF weights of words and word pairs: fast, and hard to beat with few labels.
 
@@ -37,7 +42,9 @@ def tfidf_logistic_regression(
     if language in WITHOUT_SPACES:
         units = dict(analyzer="char")
     else:
-        units = dict(token_pattern=r"\w+|[^\w\s]")  # single characters count too, or a text of emoji would be empty
+        units = dict(
+            token_pattern=r"\w+|[^\w\s]"
+        )  # single characters count too, or a text of emoji would be empty
     vectorizer = TfidfVectorizer(
         **units,
         ngram_range=(1, 2),
@@ -61,7 +68,12 @@ def tfidf_logistic_regression(
 
 
 def out_of_fold(
-    texts: list[str], truth: np.ndarray, n_classes: int, groups: np.ndarray, seed: int, language: str = "en"
+    texts: list[str],
+    truth: np.ndarray,
+    n_classes: int,
+    groups: np.ndarray,
+    seed: int,
+    language: str = "en",
 ) -> np.ndarray:
     """What tfidf_logistic_regression says of each text when it has learned from the others: FOLDS-fold cross-validation.
 
@@ -72,5 +84,7 @@ def out_of_fold(
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for learned, held_out in folds.split(texts, truth, groups):
         known, unknown = ([texts[i] for i in part] for part in (learned, held_out))
-        probabilities[held_out] = tfidf_logistic_regression(known, truth[learned], unknown, n_classes, seed, language)
+        probabilities[held_out] = tfidf_logistic_regression(
+            known, truth[learned], unknown, n_classes, seed, language
+        )
     return probabilities

@@ -12,9 +12,17 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import chi2
 
-from ulmfit_app.evaluation.metrics import N_BINS, SIGNIFICANT, accuracy_interval, calibration_scores, check_predictions
+from ulmfit_app.evaluation.metrics import (
+    N_BINS,
+    SIGNIFICANT,
+    accuracy_interval,
+    calibration_scores,
+    check_predictions,
+)
 
-LARGEST_TEMPERATURE = 100.0  # and the smallest is 1 / 100; beyond, probabilities are uniform or all 0 and 1
+LARGEST_TEMPERATURE = (
+    100.0  # and the smallest is 1 / 100; beyond, probabilities are uniform or all 0 and 1
+)
 WANTED_ERRORS = (0.01, 0.02, 0.05, 0.1)  # shares of the answers
 N_SAMPLES = 400  # of what chance does; the 95th in 100 is then known to about one in 100
 MAX_NAMES = 5  # of classes in a sentence
@@ -44,7 +52,11 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     >>> tempered(np.array([[0.8, 0.2]]), temperature=2).round(3).tolist()
     [[0.667, 0.333]]
     """
-    return probabilities if temperature == 1 else softmax(_logits(probabilities) / temperature, axis=1)
+    return (
+        probabilities
+        if temperature == 1
+        else softmax(_logits(probabilities) / temperature, axis=1)
+    )
 
 
 def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> tuple[float, str]:
@@ -61,17 +73,25 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> tuple[float
     if (logits[each, truth] == logits.max(axis=1)).all():
         return 1.0, "each of them is given its class, so that log loss falls with the temperature"
     if logits[each, truth].mean() <= logits.mean():
-        return 1.0, "their classes are no more probable than others, so that log loss falls as the temperature rises"
+        return (
+            1.0,
+            "their classes are no more probable than others, so that log loss falls as the temperature rises",
+        )
 
     def log_loss(log_temperature: float) -> float:
         return -log_softmax(logits / math.exp(log_temperature), axis=1)[each, truth].mean()
 
     end = math.log(LARGEST_TEMPERATURE)
-    found = minimize_scalar(log_loss, bounds=(-end, end), method="bounded", options={"xatol": 1e-8})
+    found = minimize_scalar(
+        log_loss, bounds=(-end, end), method="bounded", options={"xatol": 1e-8}
+    )
     # Where 1 is right, twice the gain in log-likelihood is distributed as chi-squared with one degree of freedom (Wilks).
     p_value = chi2.sf(2 * len(truth) * (log_loss(0.0) - found.fun), df=1)
     if p_value > SIGNIFICANT:
-        return 1.0, f"they are no proof that any other is better (the best is {math.exp(found.x):.3g}, p = {p_value:.2g})"
+        return (
+            1.0,
+            f"they are no proof that any other is better (the best is {math.exp(found.x):.3g}, p = {p_value:.2g})",
+        )
     return math.exp(found.x), ""
 
 
@@ -126,9 +146,18 @@ def answered(probabilities: np.ndarray, truth: np.ndarray, threshold: float) -> 
     """
     members = probabilities.max(axis=1) >= threshold
     n, wrong = int(members.sum()), int((probabilities.argmax(axis=1) != truth)[members].sum())
-    found = {"n": n, "wrong": wrong, "coverage": n / len(truth), "coverage_ci95": list(accuracy_interval(n, len(truth)))}
+    found = {
+        "n": n,
+        "wrong": wrong,
+        "coverage": n / len(truth),
+        "coverage_ci95": list(accuracy_interval(n, len(truth))),
+    }
     if not n:
-        return found | {"error": None, "error_ci95": None, "undefined": "no text has so high a confidence"}
+        return found | {
+            "error": None,
+            "error_ci95": None,
+            "undefined": "no text has so high a confidence",
+        }
     return found | {"error": wrong / n, "error_ci95": list(accuracy_interval(wrong, n))}
 
 
@@ -150,7 +179,9 @@ def calibration_error_by_chance(probabilities: np.ndarray, seed: int = 0) -> flo
     return float(np.quantile(errors, 0.95))
 
 
-def before_and_after(calibration: Calibration, probabilities: np.ndarray, truth: np.ndarray) -> dict:
+def before_and_after(
+    calibration: Calibration, probabilities: np.ndarray, truth: np.ndarray
+) -> dict:
     """Every number of the report about one temperature, as plain data that JSON can hold (never NaN).
 
     probabilities: of the tested texts, calibrated.
@@ -161,7 +192,9 @@ def before_and_after(calibration: Calibration, probabilities: np.ndarray, truth:
     """
 
     def scores(of: np.ndarray) -> dict:
-        return {"accuracy": float((of.argmax(axis=1) == truth).mean())} | calibration_scores(of, truth)
+        return {"accuracy": float((of.argmax(axis=1) == truth).mean())} | calibration_scores(
+            of, truth
+        )
 
     validation, validation_truth = calibration.validation, calibration.validation_truth
     _, reason = fit_temperature(validation, validation_truth)

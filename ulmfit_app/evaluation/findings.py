@@ -29,13 +29,24 @@ class Finding:
 
 
 def findings_page(
-    title: str, about: str, verdict: str, notes: list[str], findings: list[Finding], pngs: dict[str, bytes]
+    title: str,
+    about: str,
+    verdict: str,
+    notes: list[str],
+    findings: list[Finding],
+    pngs: dict[str, bytes],
 ) -> str:
     """A page of findings. verdict, notes: sentences. pngs: figures by the name of their finding."""
     overview = [[one.name, "trouble" if one.trouble else "in order"] for one in findings]
-    sections = [f"<p>{text(verdict)}</p>", table(["check", "found"], overview, names=(0, 1)), listed(notes, "Notes")]
+    sections = [
+        f"<p>{text(verdict)}</p>",
+        table(["check", "found"], overview, names=(0, 1)),
+        listed(notes, "Notes"),
+    ]
     for one in findings:
-        html = f"<h2>{text(one.name)}</h2>" + "".join(f"<p>{text(part)}</p>" for part in (one.found, one.meaning))
+        html = f"<h2>{text(one.name)}</h2>" + "".join(
+            f"<p>{text(part)}</p>" for part in (one.found, one.meaning)
+        )
         if one.trouble:
             html += f"<p><strong>To do:</strong> {text(one.advice)}</p>"
         if one.name in pngs:

@@ -56,7 +56,10 @@ def table(heads: list[str], rows: list[list[str]], names: tuple[int, ...] = (0,)
     head = "".join(cell("th", column, content) for column, content in enumerate(heads))
     body = "".join(
         "<tr>"
-        + "".join(cell("th" if column in names else "td", column, content) for column, content in enumerate(row))
+        + "".join(
+            cell("th" if column in names else "td", column, content)
+            for column, content in enumerate(row)
+        )
         + "</tr>"
         for row in rows
     )

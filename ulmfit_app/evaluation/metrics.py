@@ -28,7 +28,9 @@ def accuracy_interval(correct: float, n: int) -> tuple[float, float]:
     [0.826, 0.945]
     """
     if not (n >= 1 and 0 <= correct <= n):
-        raise ValueError(f"expected 0 <= correct <= n and n >= 1, found correct = {correct} and n = {n}")
+        raise ValueError(
+            f"expected 0 <= correct <= n and n >= 1, found correct = {correct} and n = {n}"
+        )
     share = correct / n
     shrink = 1 + Z_95**2 / n
     centre = (share + Z_95**2 / (2 * n)) / shrink
@@ -43,7 +45,11 @@ def difference_interval(differences: np.ndarray) -> tuple[float, float]:
     Of two classifiers on the same texts: right (1, or the share of seeds) less the other's. It is the interval after half a
     text more in each cell of their table, whose differences are 0, 0, 1 and -1: it has a width where all texts agree, too.
     """
-    n, total, squares = len(differences) + 2, float(differences.sum()), float((differences**2).sum()) + 1
+    n, total, squares = (
+        len(differences) + 2,
+        float(differences.sum()),
+        float((differences**2).sum()) + 1,
+    )
     centre, half_width = total / n, Z_95 * math.sqrt(squares - total**2 / n) / n
     return max(centre - half_width, -1.0), min(centre + half_width, 1.0)
 
@@ -58,7 +64,9 @@ def expected_calibration_error(
     """
     bins = calibration_bins(probabilities, truth, n_bins, equal_mass)
     filled = bins[bins["n"] > 0]
-    return float((filled["n"] * (filled["confidence"] - filled["accuracy"]).abs()).sum() / filled["n"].sum())
+    return float(
+        (filled["n"] * (filled["confidence"] - filled["accuracy"]).abs()).sum() / filled["n"].sum()
+    )
 
 
 def maximum_calibration_error(
@@ -107,7 +115,9 @@ def calibration_bins(
                 "high": high,
             }
         rows.append(row)
-    return pd.DataFrame(rows, columns=["lower", "upper", "n", "confidence", "accuracy", "low", "high"])
+    return pd.DataFrame(
+        rows, columns=["lower", "upper", "n", "confidence", "accuracy", "low", "high"]
+    )
 
 
 def calibration_scores(probabilities: np.ndarray, truth: np.ndarray) -> dict:
@@ -130,7 +140,9 @@ def calibration_scores(probabilities: np.ndarray, truth: np.ndarray) -> dict:
     for ending, equal_mass in (("", False), ("_equal_mass", True)):
         largest, n = maximum_calibration_error(probabilities, truth, equal_mass=equal_mass)
         scores |= {
-            f"expected_calibration_error{ending}": expected_calibration_error(probabilities, truth, equal_mass=equal_mass),
+            f"expected_calibration_error{ending}": expected_calibration_error(
+                probabilities, truth, equal_mass=equal_mass
+            ),
             f"maximum_calibration_error{ending}": largest,
             f"maximum_calibration_error{ending}_n": n,
         }
@@ -150,7 +162,9 @@ def score(probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> di
     check_predictions(probabilities, truth)
     n, n_classes = probabilities.shape
     if len(labels) != n_classes:
-        raise ValueError(f"expected one label for each of the {n_classes} columns, found {len(labels)} labels")
+        raise ValueError(
+            f"expected one label for each of the {n_classes} columns, found {len(labels)} labels"
+        )
     matrix = np.zeros((n_classes, n_classes), dtype=int)
     np.add.at(matrix, (truth, probabilities.argmax(axis=1)), 1)
     correct = int(matrix.trace())
@@ -160,7 +174,9 @@ def score(probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> di
         "accuracy": correct / n,
         "accuracy_ci95": list(accuracy_interval(correct, n)),
         **calibration_scores(probabilities, truth),
-        "macro_f1": float(np.mean([one["f1"] for one in per_class.values() if one["f1"] is not None])),
+        "macro_f1": float(
+            np.mean([one["f1"] for one in per_class.values() if one["f1"] is not None])
+        ),
         "per_class": per_class,
         "confusion_matrix": matrix.tolist(),
     }
@@ -189,7 +205,9 @@ def paired_comparison(right: np.ndarray, other_right: np.ndarray) -> dict:
 
 def _class_scores(matrix: np.ndarray, index: int) -> dict:
     """Precision, recall, F1 and support of one class, from the confusion matrix."""
-    hits, predicted, support = (int(count) for count in (matrix[index, index], matrix[:, index].sum(), matrix[index].sum()))
+    hits, predicted, support = (
+        int(count) for count in (matrix[index, index], matrix[:, index].sum(), matrix[index].sum())
+    )
     scores = {
         "precision": hits / predicted if predicted else None,
         "recall": hits / support if support else None,
@@ -212,10 +230,18 @@ def check_predictions(probabilities: np.ndarray, truth: np.ndarray) -> None:
             "expected probabilities [n, n_classes] and truth [n] with n >= 1, "
             f"found {list(probabilities.shape)} and {list(truth.shape)}"
         )
-    if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= probabilities.shape[1]:
-        raise ValueError(f"expected class indices from 0 to {probabilities.shape[1] - 1}, found {np.unique(truth)[:10]}")
+    if (
+        not np.issubdtype(truth.dtype, np.integer)
+        or truth.min() < 0
+        or truth.max() >= probabilities.shape[1]
+    ):
+        raise ValueError(
+            f"expected class indices from 0 to {probabilities.shape[1] - 1}, found {np.unique(truth)[:10]}"
+        )
     # Written so that NaN, which compares as False with everything, is caught too.
-    proper = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1, dtype=float) - 1) < 1e-3)
+    proper = (probabilities >= 0).all(axis=1) & (
+        np.abs(probabilities.sum(axis=1, dtype=float) - 1) < 1e-3
+    )
     if not proper.all():
         row = int(np.argmin(proper))
         raise ValueError(

@@ -3,13 +3,29 @@
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.evaluation.markup import MAX_NAME, class_name, cut, document, listed, page_file, picture, table, text
+from ulmfit_app.evaluation.markup import (
+    MAX_NAME,
+    class_name,
+    cut,
+    document,
+    listed,
+    page_file,
+    picture,
+    table,
+    text,
+)
 from ulmfit_app.evaluation.metrics import SIGNIFICANT
 
 MODEL = "ULMFiT"
 MAX_TEXT = 300  # characters of an error's text
 N_CONFUSIONS = 15
-OF_THE_HEADING = ("model", "data_set", "test_name", "notes", "durations")  # facts that have a place of their own
+OF_THE_HEADING = (
+    "model",
+    "data_set",
+    "test_name",
+    "notes",
+    "durations",
+)  # facts that have a place of their own
 
 CAPTIONS = {
     "accuracy": "Each dot is an accuracy, each line its 95% interval: where the accuracy on endlessly many texts of "
@@ -41,7 +57,11 @@ ORDERS = {
 
 
 def page(
-    metrics: dict, errors: pd.DataFrame, pngs: dict[str, bytes], facts: dict, explanations: dict[int, str] | None = None
+    metrics: dict,
+    errors: pd.DataFrame,
+    pngs: dict[str, bytes],
+    facts: dict,
+    explanations: dict[int, str] | None = None,
 ) -> str:
     """The whole page.
 
@@ -53,7 +73,9 @@ def page(
     test = f"Tested on {facts.get('test_name', 'texts it was not trained on')}: n = {model['n']:,} texts, "
     captions = CAPTIONS
     if "calibration" in metrics:
-        captions = {key: caption + CAPTIONS_CALIBRATED.get(key, "") for key, caption in CAPTIONS.items()}
+        captions = {
+            key: caption + CAPTIONS_CALIBRATED.get(key, "") for key, caption in CAPTIONS.items()
+        }
     pictures = {key: picture(key, png, captions.get(key, "")) for key, png in pngs.items()}
     sections = [
         _summary(metrics, facts.get("notes", [])),
@@ -80,7 +102,10 @@ def named_scores(metrics: dict) -> dict[str, dict]:
     metrics: what report.compare returns.
     """
     model = model_name(metrics)
-    directions = {f"{model}, {which} alone": scores for which, scores in metrics.get("directions", {}).items()}
+    directions = {
+        f"{model}, {which} alone": scores
+        for which, scores in metrics.get("directions", {}).items()
+    }
     return {model: metrics["model"], **directions, **metrics["baselines"]}
 
 
@@ -97,7 +122,11 @@ def verdict(metrics: dict, baseline: str) -> str:
     if gain == 0:
         finding = f"does not beat {rival}: both are right equally often"
     elif paired["p_value"] < SIGNIFICANT:
-        finding = f"beats {rival} by {gain:.1f} points" if gain > 0 else f"is beaten by {rival} by {-gain:.1f} points"
+        finding = (
+            f"beats {rival} by {gain:.1f} points"
+            if gain > 0
+            else f"is beaten by {rival} by {-gain:.1f} points"
+        )
     elif gain > 0:
         finding = f"is {gain:.1f} points above {rival}, {by_chance}"
     else:
@@ -159,7 +188,13 @@ def _before_and_after(found: dict) -> str:
         ("expected calibration error, equal mass", "expected_calibration_error_equal_mass", ".2%"),
     )]  # fmt: skip
     for name, ending in (("width", ""), ("mass", "_equal_mass")):
-        rows.append([f"maximum calibration error, equal {name}", largest(before, ending), largest(after, ending)])
+        rows.append(
+            [
+                f"maximum calibration error, equal {name}",
+                largest(before, ending),
+                largest(after, ending),
+            ]
+        )
     n = f"the validation texts (n = {found['n_validation']:,})"
     if "temperature_undefined" in found:
         what = f"No temperature could be fitted on {n}: {found['temperature_undefined']}. All is as it was. "
@@ -192,11 +227,20 @@ def _thresholds(found: dict) -> str:
         validation, test = one["validation"], one["test"]
         at = f"{one['threshold']:.5g}" if one["threshold"] else "any"
         shares = [f"{part['coverage']:.1%} (n = {part['n']:,})" for part in (validation, test)]
-        error = "–" if test["error"] is None else f"{test['error']:.1%} ({_interval(test, 'error')})"
+        error = (
+            "–" if test["error"] is None else f"{test['error']:.1%} ({_interval(test, 'error')})"
+        )
         rows.append([wanted, at, shares[0], f"{validation['error']:.1%}", shares[1], error])
         if test["error"] is None:
             missing.append(f"{wanted}, tested: {test['undefined']}.")
-    heads = ["wanted error", "confidence from", "validation: answered", "wrong", "tested: answered", "wrong (95% interval)"]
+    heads = [
+        "wanted error",
+        "confidence from",
+        "validation: answered",
+        "wrong",
+        "tested: answered",
+        "wrong (95% interval)",
+    ]
     how = (
         "Where people can take over what a classifier is unsure of, it need answer only from a confidence on. Each "
         "threshold is the lowest that kept the error of the answered validation texts within the wanted one, one wrong "
@@ -231,7 +275,11 @@ def _results(metrics: dict) -> str:
     heads = ["", "accuracy", "95% interval", "macro F1", "log loss", "calibration error", "n"]
     classes = metrics["model"]["per_class"]
     absent = sum(not scores["support"] for scores in classes.values())
-    over = f" (F1 is undefined or 0 for the {absent} of {len(classes)} classes that no text is of)" if absent else ""
+    over = (
+        f" (F1 is undefined or 0 for the {absent} of {len(classes)} classes that no text is of)"
+        if absent
+        else ""
+    )
     how = (
         f"Macro F1 is the mean of the classes’ F1, small classes counting as much as large ones{over}. Log loss is in nats "
         "a text, lower is better; it punishes confident errors. Calibration error is how far confidence and accuracy lie "
@@ -246,7 +294,9 @@ def _classes(model: dict) -> str:
     for number, (label, scores) in enumerate(model["per_class"].items(), start=1):
         interval = " to ".join(f"{bound:.3f}" for bound in scores["recall_ci95"] or ()) or "–"
         precision, recall, f1 = (_share(scores[key]) for key in ("precision", "recall", "f1"))
-        rows.append([f"{number}", label, precision, recall, interval, f1, f"{scores['support']:,}"])
+        rows.append(
+            [f"{number}", label, precision, recall, interval, f1, f"{scores['support']:,}"]
+        )
     heads = ["no.", "class", "precision", "recall", "its 95% interval", "F1", "texts"]
     html = "<h3>Each class</h3>" + table(heads, rows, names=(1,))
     if any("undefined" in scores for scores in model["per_class"].values()):
@@ -267,7 +317,15 @@ def _slices(metrics: dict) -> str:
         for part in slicing["parts"]:
             low, high = part["accuracy_ci95"]
             against = "lower" if high < everywhere else "higher" if low > everywhere else ""
-            rows.append([part["part"], f"{part['n']:,}", f"{part['accuracy']:.1%}", _interval(part), against])
+            rows.append(
+                [
+                    part["part"],
+                    f"{part['n']:,}",
+                    f"{part['accuracy']:.1%}",
+                    _interval(part),
+                    against,
+                ]
+            )
         by = text(cut(slicing["by"].replace("_", " "), MAX_NAME))
         heads = ["", "texts", "accuracy", "95% interval", "against all"]
         html += f"<h3>By {by}</h3>" + table(heads, rows, names=(0, 4))
@@ -302,7 +360,11 @@ def _errors(errors: pd.DataFrame, metrics: dict, explanations: dict[int, str]) -
     model = metrics["model"]
     if errors.empty:
         return f"<p>None: all {model['n']:,} texts were given their class.</p>"
-    shown = f"{len(errors):,} of {_n_wrong(model):,}" if len(errors) < _n_wrong(model) else f"All {len(errors):,}"
+    shown = (
+        f"{len(errors):,} of {_n_wrong(model):,}"
+        if len(errors) < _n_wrong(model)
+        else f"All {len(errors):,}"
+    )
     how = (
         f"{shown} wrong predictions, those first that {model_name(metrics)} was surest of. Some "
         "may be errors of the labels. Rows are those of the predictions, counted from 0; worst_errors.csv has whole texts."
@@ -320,7 +382,9 @@ def _errors(errors: pd.DataFrame, metrics: dict, explanations: dict[int, str]) -
             f"predicted {class_name(error.predicted)} at {_percent(error.confidence)}, labelled {class_name(error.label)} "
             f"at {_percent(error.probability_of_label)}, row {error.row}"
         )
-        shown = explanations.get(error.row) or f'<p dir="auto">{text(cut(error.text, MAX_TEXT))}</p>'
+        shown = (
+            explanations.get(error.row) or f'<p dir="auto">{text(cut(error.text, MAX_TEXT))}</p>'
+        )
         articles.append(
             f'<article data-label="{numbers[error.label]}" data-predicted="{numbers[error.predicted]}" '
             f'data-row="{error.row}" data-length="{len(error.text)}"><p class="what">{what}</p><div>{shown}</div></article>'
@@ -335,15 +399,25 @@ def _controls(errors: pd.DataFrame, numbers: dict[str, int]) -> str:
     """What sorts and filters the errors, hidden where no script runs. numbers: of the labels, in their order."""
 
     def select(field: str, heading: str, options: dict) -> str:
-        shown = "".join(f'<option value="{value}">{text(cut(shown, 40))}</option>' for value, shown in options.items())
+        shown = "".join(
+            f'<option value="{value}">{text(cut(shown, 40))}</option>'
+            for value, shown in options.items()
+        )
         return f'<label>{heading} <select name="{field}">{shown}</select></label>'
 
     html = ""
     for field, heading in (("label", "labelled"), ("predicted", "predicted")):
         counts = errors[field].value_counts()
-        there = {number: f"{label} ({counts[label]:,})" for label, number in numbers.items() if label in counts}
+        there = {
+            number: f"{label} ({counts[label]:,})"
+            for label, number in numbers.items()
+            if label in counts
+        }
         html += select(field, heading, {"": "any", **there})
-    html += select("order", "sorted by", ORDERS) + '<label>with the words <input name="words" type="search"></label>'
+    html += (
+        select("order", "sorted by", ORDERS)
+        + '<label>with the words <input name="words" type="search"></label>'
+    )
     return f'<div class="controls" hidden>{html}<output></output></div>'
 
 
@@ -358,7 +432,10 @@ def _run(facts: dict) -> str:
 def _facts(value) -> str:
     """Nested facts as nested tables."""
     if isinstance(value, dict):
-        rows = (f"<tr><th>{text(str(key).replace('_', ' '))}</th><td>{_facts(one)}</td></tr>" for key, one in value.items())
+        rows = (
+            f"<tr><th>{text(str(key).replace('_', ' '))}</th><td>{_facts(one)}</td></tr>"
+            for key, one in value.items()
+        )
         return f'<div class="wide"><table>{"".join(rows)}</table></div>'
     if isinstance(value, (list, tuple)):
         return "<br>".join(_facts(one) for one in value) or "none"

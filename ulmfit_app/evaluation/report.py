@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data_scripts.files import replacing
-from ulmfit_app.evaluation import figures
+from ulmfit_app.evaluation import drawing, figures
 from ulmfit_app.evaluation.calibration import Calibration, before_and_after, undefined
 from ulmfit_app.evaluation.metrics import paired_comparison, score
 from ulmfit_app.evaluation.page import named_scores, page
@@ -54,7 +54,9 @@ def write_report(
     truth = pd.Index(labels).get_indexer(predictions["label"])
     if (truth < 0).any():
         unknown = predictions["label"][truth < 0].iloc[0]
-        raise ValueError(f"expected a column of probabilities for each label, found none named {f'p_{unknown}'!r}")
+        raise ValueError(
+            f"expected a column of probabilities for each label, found none named {f'p_{unknown}'!r}"
+        )
     metrics = compare(probabilities, baselines, truth, labels, directions)
     if calibration:
         metrics["calibration"] = before_and_after(calibration, probabilities, truth)
@@ -64,9 +66,13 @@ def write_report(
 
     pictures = {
         "accuracy": figures.comparison_figure(named_scores(metrics)),
-        "confusion_matrix": figures.confusion_figure(np.array(metrics["model"]["confusion_matrix"]), labels),
+        "confusion_matrix": figures.confusion_figure(
+            np.array(metrics["model"]["confusion_matrix"]), labels
+        ),
         "confidence": figures.confidence_figure(probabilities, truth),
-        "reliability": figures.reliability_figure(probabilities, truth, calibration and calibration.before),
+        "reliability": figures.reliability_figure(
+            probabilities, truth, calibration and calibration.before
+        ),
         "risk_coverage": figures.risk_coverage_figure(
             probabilities, truth, metrics["calibration"]["thresholds"] if calibration else []
         ),
@@ -74,12 +80,12 @@ def write_report(
     for stage, history in histories.items():
         if len(history):
             title = stage[:1].upper() + stage[1:]
-            pictures[f"training_{re.sub(r'[^a-z0-9]+', '_', stage.lower())}"] = figures.training_curves_figure(
-                history, title
+            pictures[f"training_{re.sub(r'[^a-z0-9]+', '_', stage.lower())}"] = (
+                figures.training_curves_figure(history, title)
             )
     for name, picture in pictures.items():
         with replacing(folder / "figures" / f"{name}.png") as draft:
-            figures.save_png(picture, draft)
+            drawing.save_png(picture, draft)
 
     errors = worst_errors(predictions["text"], probabilities, truth, labels)
     with replacing(folder / "worst_errors.csv") as draft:
@@ -88,7 +94,7 @@ def write_report(
     _write(folder / "classification_report.txt", classification_report(metrics["model"]))
     pngs = {name: (folder / "figures" / f"{name}.png").read_bytes() for name in pictures}
     # Which fonts this machine has is no part of the metrics.
-    hidden = figures.undrawable(labels)
+    hidden = drawing.undrawable(labels)
     if hidden:
         note = (
             f"No font on this machine can draw the names of {len(hidden)} of the {len(labels)} classes: figures show their "
@@ -117,7 +123,8 @@ def compare(
 
     def compared(others: dict[str, np.ndarray]) -> dict:
         return {
-            name: score(other, truth, labels) | {"model_against_it": paired_comparison(right, other.argmax(axis=1) == truth)}
+            name: score(other, truth, labels)
+            | {"model_against_it": paired_comparison(right, other.argmax(axis=1) == truth)}
             for name, other in others.items()
         }
 
@@ -125,7 +132,9 @@ def compare(
     return found | {"directions": compared(directions)} if directions else found
 
 
-def worst_errors(texts: pd.Series, probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> pd.DataFrame:
+def worst_errors(
+    texts: pd.Series, probabilities: np.ndarray, truth: np.ndarray, labels: list[str]
+) -> pd.DataFrame:
     """The wrong predictions with the highest confidence, highest first, at most N_WORST_ERRORS.
 
     Columns: row (of the tested texts, from 0), label, predicted, confidence, probability_of_label, text.
@@ -157,13 +166,20 @@ def classification_report(scores: dict) -> str:
     lines = [f"{'':>{width}}  precision  recall      f1  support", ""]
     for label, numbers in per_class.items():
         precision, recall, f1 = (
-            "-" if numbers[key] is None else f"{numbers[key]:.4f}" for key in ("precision", "recall", "f1")
+            "-" if numbers[key] is None else f"{numbers[key]:.4f}"
+            for key in ("precision", "recall", "f1")
         )
-        lines.append(f"{label:>{width}}  {precision:>9}  {recall:>6}  {f1:>6}  {numbers['support']:>7}")
+        lines.append(
+            f"{label:>{width}}  {precision:>9}  {recall:>6}  {f1:>6}  {numbers['support']:>7}"
+        )
     low, high = scores["accuracy_ci95"]
     lines.append("")
-    lines.append(f"{'macro F1':>{width}}  {'':>9}  {'':>6}  {scores['macro_f1']:.4f}  {scores['n']:>7}")
-    lines.append(f"{'accuracy':>{width}}  {'':>9}  {'':>6}  {scores['accuracy']:.4f}  {scores['n']:>7}")
+    lines.append(
+        f"{'macro F1':>{width}}  {'':>9}  {'':>6}  {scores['macro_f1']:.4f}  {scores['n']:>7}"
+    )
+    lines.append(
+        f"{'accuracy':>{width}}  {'':>9}  {'':>6}  {scores['accuracy']:.4f}  {scores['n']:>7}"
+    )
     lines.append(f"{'':>{width}}  95 % interval of the accuracy: {low:.4f} to {high:.4f}")
     return "\n".join(lines) + "\n"
 
@@ -183,7 +199,14 @@ def _as_json(metrics: dict) -> str:
     """Indented JSON with each row of numbers, such as one of a confusion matrix, on one line."""
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
     # Inside a JSON string a line never breaks, so that this touches no string.
-    return re.sub(r"\[\n\s+([-+.\de]+(?:,\n\s+[-+.\de]+)*)\n\s+\]", lambda row: f"[{' '.join(row[1].split())}]", text) + "\n"
+    return (
+        re.sub(
+            r"\[\n\s+([-+.\de]+(?:,\n\s+[-+.\de]+)*)\n\s+\]",
+            lambda row: f"[{' '.join(row[1].split())}]",
+            text,
+        )
+        + "\n"
+    )
 
 
 def _write(path: Path, text: str) -> None:

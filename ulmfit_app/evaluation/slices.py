@@ -11,10 +11,17 @@ from ulmfit_app.evaluation.metrics import accuracy_interval
 MAX_PARTS = 8  # of one slicing; the smallest are taken together
 MAX_COLUMNS = 5  # that texts are sliced by
 CONFIDENCES = (0.5, 0.75, 0.9, 0.99)  # where the parts by confidence begin
-OF_THE_PREDICTION = ("text", "label", "predicted", "confidence")  # columns that say nothing about where a text is from
+OF_THE_PREDICTION = (
+    "text",
+    "label",
+    "predicted",
+    "confidence",
+)  # columns that say nothing about where a text is from
 
 
-def slices(predictions: pd.DataFrame, probabilities: np.ndarray, truth: np.ndarray) -> tuple[list[dict], list[str]]:
+def slices(
+    predictions: pd.DataFrame, probabilities: np.ndarray, truth: np.ndarray
+) -> tuple[list[dict], list[str]]:
     """Accuracy by length and confidence, and by each column that says more of the texts, such as their source.
 
     predictions: as report.write_report takes it. Numbers of many values, and lengths, are cut into quarters.
@@ -27,7 +34,9 @@ def slices(predictions: pd.DataFrame, probabilities: np.ndarray, truth: np.ndarr
         "length in characters": _quarters(predictions["text"].str.len()),
         "confidence": _by_confidence(probabilities.max(axis=1)),
     }
-    columns = [name for name in predictions if name not in OF_THE_PREDICTION and not name.startswith("p_")]
+    columns = [
+        name for name in predictions if name not in OF_THE_PREDICTION and not name.startswith("p_")
+    ]
     columns = [name for name in columns if predictions[name].nunique(dropna=False) > 1]
     notes = []
     for name in columns[:MAX_COLUMNS]:
@@ -88,11 +97,19 @@ def _quarters(numbers: pd.Series) -> tuple[np.ndarray, list[str]]:
     edges = edges[edges < numbers.max()]
     shown = [f"{edge:,.6g}" for edge in edges]
     between = [f"over {low} to {high}" for low, high in zip(shown, shown[1:], strict=False)]
-    names = [f"up to {shown[0]}", *between, f"over {shown[-1]}"] if shown else [f"{numbers.max():,.6g}"]
+    names = (
+        [f"up to {shown[0]}", *between, f"over {shown[-1]}"]
+        if shown
+        else [f"{numbers.max():,.6g}"]
+    )
     return np.searchsorted(edges, numbers, side="left"), names
 
 
 def _by_confidence(confidence: np.ndarray) -> tuple[np.ndarray, list[str]]:
     shown = [f"{edge:.0%}" for edge in CONFIDENCES]
     between = [f"{low} to under {high}" for low, high in zip(shown, shown[1:], strict=False)]
-    return np.digitize(confidence, CONFIDENCES), [f"under {shown[0]}", *between, f"{shown[-1]} or more"]
+    return np.digitize(confidence, CONFIDENCES), [
+        f"under {shown[0]}",
+        *between,
+        f"{shown[-1]} or more",
+    ]

@@ -1,0 +1,154 @@
+"""What a data set is like before anything is trained: findings, each with what it means for a run.
+
+Texts are read and tokenized as a run does it; a run over the same texts finds their tokens in the cache. Nothing is trained,
+and nothing here needs torch.
+"""
+
+import io
+import shlex
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+
+from data_scripts.files import replacing
+from ulmfit_app.config import (
+    DataSettings,
+    Settings,
+    TokenSettings,
+)
+from ulmfit_app.data.checks import CHECKS, _Data, _described, _label_errors
+from ulmfit_app.data.corpus import load_corpus
+from ulmfit_app.data.splits import SPLITS
+from ulmfit_app.errors import SettingError
+from ulmfit_app.evaluation import drawing, figures
+from ulmfit_app.evaluation.findings import Finding, findings_page
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizing import tokenize
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a data set.
+
+    title, about: of the page. notes: what was done to the data while they were read, in sentences.
+    drawn: figures by finding. go_on: the command that trains on these data.
+    """
+
+    title: str
+    about: str
+    notes: list[str]
+    findings: list[Finding]
+    drawn: dict[str, figures.Figure]
+    go_on: str
+
+    def verdict(self) -> str:
+        """Which checks found trouble, and the next command."""
+        trouble = [one.name for one in self.findings if one.trouble]
+        if not trouble:
+            return f"No trouble in {len(self.findings)} checks. Next: {self.go_on}"
+        found = f"Trouble in {len(trouble)} of {len(self.findings)} checks: {', '.join(trouble)}."
+        return f"{found} A run can be started all the same: {self.go_on}"
+
+    def as_text(self) -> str:
+        """All of it for a terminal."""
+        lines = [f"{self.title}: {self.about}", *self.notes]
+        for one in self.findings:
+            lines += [
+                "",
+                f"{'TROUBLE' if one.trouble else 'in order'} | {one.name}",
+                f"  {one.found}",
+                f"  {one.meaning}",
+            ]
+            lines += [f"  To do: {one.advice}"] if one.trouble else []
+            shown = [
+                one.table,
+                None if one.suspects is None else one.suspects.drop(columns="text").head(4),
+            ]
+            for table in shown:
+                if table is not None and len(table):
+                    lines += [
+                        "    " + line
+                        for line in table.head(10).to_string(index=False).splitlines()
+                    ]
+        return "\n".join([*lines, "", self.verdict()])
+
+    def write(self, folder: Path) -> Path:
+        """Write inspection.html and suspects.csv into `folder`; the page's path."""
+        columns = ["check", "group", "split", "label", "excerpt", "text"]
+        suspects = [
+            one.suspects.assign(check=one.name)
+            for one in self.findings
+            if one.suspects is not None
+        ]
+        with replacing(folder / "suspects.csv") as draft:
+            pd.concat(suspects)[columns].to_csv(draft, index=False)
+        pngs = {}
+        for name, figure in self.drawn.items():
+            file = io.BytesIO()
+            drawing.save_png(figure, file)
+            pngs[name] = file.getvalue()
+        with replacing(folder / "inspection.html") as draft:
+            html = findings_page(
+                self.title, self.about, self.verdict(), self.notes, self.findings, pngs
+            )
+            draft.write_text(html, encoding="utf-8")
+        return folder / "inspection.html"
+
+
+def inspect(
+    data: DataSettings, tokens: TokenSettings, seed: int, label_errors: bool = False
+) -> Inspection:
+    """Read, split and tokenize the texts that `data` names, as a run with the same settings would, and look at them.
+
+    label_errors: look for labels of train that are probably wrong, too, which learns from the texts several times.
+    Raises SettingError where that is asked for without cleanlab, and what load_corpus, tokenize and make_vocab raise.
+    """
+    if label_errors and find_spec("cleanlab") is None:
+        raise SettingError(
+            "Looking for label errors needs cleanlab, which is not installed. Run: pip install 'ulmfit-app[labels]'"
+        )
+    corpus = load_corpus(data, seed)
+    store = TokenStore.open(tokenize(corpus.table["text"].tolist(), tokens.language))
+    options = _options(data, tokens, seed)
+    known = _Data(
+        _described(corpus, store), store, tokens, options, data.source in ("imdb", "trec6")
+    )
+    lengths = {
+        split: part["tokens"].to_numpy()
+        for split, part in known.table.groupby("split", sort=False)
+    }
+    return Inspection(
+        f"Before training on {Path(data.source).name}",
+        f"{len(known.table):,} texts from {corpus.origin}; {len(corpus.labels)} classes; tested on: {corpus.test_name}.",
+        corpus.notes,
+        [check(known) for check in CHECKS]
+        + ([_label_errors(known, seed)] if label_errors else []),
+        {
+            "Classes": figures.balance_figure(known.class_counts()),
+            "Lengths": figures.lengths_figure(
+                {split: lengths[split] for split in SPLITS if split in lengths}, known.reach
+            ),
+        },
+        known.go_on,
+    )
+
+
+def check_out(out: Path, source: str) -> None:
+    """Raises SettingError where no page can be written into `out`, or its table would replace the data."""
+    if out.is_file() or Path(source).absolute() == (out / "suspects.csv").absolute():
+        raise SettingError(
+            f"The page needs a folder of its own, and cannot have {out}. Name another: --out {out}-page"
+        )
+
+
+def _options(data: DataSettings, tokens: TokenSettings, seed: int) -> str:
+    """The command line that gives these settings."""
+    given = [data.source]
+    for prefix, settings in (("--", data), ("--tokens.", tokens)):
+        for field in fields(settings):
+            value = getattr(settings, field.name)
+            if field.name != "source" and value != field.default:
+                given += [prefix + field.name.replace("_", "-"), str(value)]
+    return shlex.join([*given, *(["--seed", str(seed)] if seed != Settings.seed else [])])

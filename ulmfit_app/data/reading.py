@@ -1,0 +1,96 @@
+"""Files to raw tables: CSV, TSV, JSON lines, Parquet and folders of text files, read strictly.
+
+Every cell is a string here, and a cell without a value is the empty string: no type is guessed, no word such as "NA" is
+taken for a missing value. What a table means, its labels and splits, is decided in `corpus`.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ulmfit_app.data.columns import _text_column
+from ulmfit_app.data.encodings import _decoded, without_lone_surrogates
+from ulmfit_app.data.tables import TABLE_KINDS
+from ulmfit_app.errors import DataError, quoted
+
+
+def read_table(path: Path, encoding: str = "utf-8") -> pd.DataFrame:
+    """The whole file as one table of strings. Raises what `table_chunks` raises."""
+    return pd.concat(table_chunks(path, encoding, chunk_rows=50_000), ignore_index=True)
+
+
+def read_texts(
+    path: Path, text_column: str | None = None, encoding: str = "utf-8", chunk_rows: int = 10_000
+) -> tuple[str, Iterator[pd.DataFrame]]:
+    """The column of the texts, and the file in order, `chunk_rows` rows at a time with all its columns.
+
+    Memory stays that of one chunk. A file of texts alone needs no second column here. Lone surrogates become U+FFFD.
+    Raises DataError at once for a file or column that is not there or a text column that cannot be told from its first
+    chunk; while iterating, for what is broken further down.
+    """
+    chunks = table_chunks(path, encoding, chunk_rows)
+    first = next(chunks)
+    column = _text_column(first, path, text_column)
+    return column, (chunk.apply(without_lone_surrogates) for chunk in chain([first], chunks))
+
+
+def table_chunks(path: Path, encoding: str, chunk_rows: int) -> Iterator[pd.DataFrame]:
+    """Tables of at most `chunk_rows` rows, all with the same columns; at least one, and none empty.
+
+    Raises DataError for a file that is missing, empty, without rows, of an unknown kind, wrongly encoded or broken, and
+    for two columns of one name; SettingError for an encoding that does not exist.
+    """
+    open_rows = TABLE_KINDS.get(path.suffix.lower())
+    if not path.is_file():
+        raise DataError(f"There is no file {path}. {_neighbours(path)}")
+    if open_rows is None:
+        raise DataError(
+            f"{path} is of no kind that can be read. Expected: {', '.join(TABLE_KINDS)}."
+        )
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty. Expected a table of texts with a line of column names.")
+    columns, rows = open_rows(path, encoding)
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"{path} has more than one column named {quoted(repeated)}. Rename all but one."
+        )
+    chunk = None
+    while batch := list(islice(rows, chunk_rows)):
+        # object: Arrow's strings, the default where pyarrow is installed, cannot hold the lone surrogates of JSON.
+        chunk = pd.DataFrame(batch, columns=columns, dtype=object)
+        yield chunk
+    if chunk is None:
+        found = (
+            f"only the column names {quoted(columns)}" if columns else "nothing but white space"
+        )
+        raise DataError(f"{path} has no rows: it holds {found}.")
+
+
+def read_folder(
+    folder: Path, encoding: str = "utf-8", order: Callable[[str], Any] | None = None
+) -> tuple[list[str], list[str]]:
+    """Names and contents of the .txt files that lie in `folder` itself, sorted by `order(name)`.
+
+    Raises DataError for a file that is not in `encoding`.
+    """
+    with os.scandir(folder) as entries:
+        names = sorted((entry.name for entry in entries if entry.name.endswith(".txt")), key=order)
+    texts = []
+    for name in names:
+        with open(os.path.join(folder, name), "rb", buffering=0) as file:
+            texts.append(_decoded(file.read(), folder / name, encoding))
+    return names, texts
+
+
+def _neighbours(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"There is no folder {path.parent} either."
+    near = get_close_matches(path.name, os.listdir(path.parent), n=1)
+    return f"Did you mean {path.with_name(near[0])}?" if near else "Check the path."

@@ -1,0 +1,286 @@
+"""What a data set's name, a folder or a file holds, as it was found: texts, labels, and the splits that it says itself."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from data_scripts import imdb, trec
+from data_scripts.fetch import Source
+from ulmfit_app.config import DataSettings
+from ulmfit_app.data.columns import require_column, text_and_label_columns
+from ulmfit_app.data.reading import read_folder, read_table
+from ulmfit_app.errors import DataError, quoted
+
+DATA_SETS = ("imdb", "trec6")  # that are known by name
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "valid": ("valid", "validation", "val", "dev", "development"),
+    "test": ("test", "testing"),
+    "unlabelled": ("unlabelled", "unlabeled", "unsup", "unsupervised"),
+}
+_SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+
+# Maas et al. let a film have at most 30 reviews, so a block this long parts two films at its ends and keeps the rest
+# whole. A multiple of 128: the registry copy holds the reviews in runs of 128, each from its highest number down.
+REVIEWS_PER_BLOCK = 256
+
+
+@dataclass
+class Draft:
+    """Data as they were found.
+
+    table: text, label, split ("train" also where no split was given) and group; rows of one group are carved into the
+    same split, and "" is a text on its own.
+    """
+
+    table: pd.DataFrame
+    origin: str
+    test_name: str
+    carved: str  # how splits are carved from train, as the end of a sentence
+    notes: list[str]
+
+
+def read_source(settings: DataSettings) -> Draft:
+    """What `settings` name, as it was found.
+
+    Raises DataError for what is none of the kinds that are read, and data_scripts.fetch.FetchError when IMDb or TREC cannot
+    be had.
+    """
+    if settings.source == "imdb":
+        source = imdb.fetch(settings.data)
+        return _imdb_table(source) if source.path.is_file() else _imdb_folder(source)
+    if settings.source == "trec6":
+        return _trec6(trec.fetch(settings.data))
+    path = Path(settings.source)
+    if path.is_dir():
+        return _folder(path, settings.encoding)
+    if not path.exists() and not path.suffix:
+        raise DataError(
+            f"{settings.source} is neither imdb, trec6, nor a file or folder that exists."
+        )
+    return _file(path, settings)
+
+
+def _imdb_folder(source: Source) -> Draft:
+    parts = []
+    titles = _film_titles(source.path / "train")
+    for split in ("train", "test"):
+        for label in ("neg", "pos"):
+            names, texts = read_folder(source.path / split / label, order=_review_number)
+            groups = _blocks(len(texts), label)
+            if split == "train" and titles is not None:
+                groups = [_title_of(name, titles[label]) for name in names]
+            parts.append(_rows(texts, label, split, groups))
+    for folder in (source.path / "unsup", source.path / "train" / "unsup"):
+        if folder.is_dir():
+            parts.append(_rows(read_folder(folder, order=_review_number)[1], "", "unlabelled"))
+    carved = (
+        _in_blocks(parts[0], parts[1])
+        if titles is None
+        else "film by film, all reviews of a film together"
+    )
+    return Draft(pd.concat(parts, ignore_index=True), source.origin, "IMDb test split", carved, [])
+
+
+def _imdb_table(source: Source) -> Draft:
+    """The registry copy: the training reviews alone, in the order of their file names, and other texts after them."""
+    found = read_table(source.path)
+    if not {"text", "label", "source"} <= set(found.columns):
+        raise DataError(
+            f"{source.path} is not the registry's table of reviews. Expected the columns 'text', 'label' and 'source', "
+            f"found {quoted(found.columns)}."
+        )
+    reviews = found[found["source"] == "imdb"]
+    parts = []
+    for number, label in (("0", "neg"), ("1", "pos")):
+        texts = reviews.loc[reviews["label"] == number, "text"].tolist()
+        parts.append(_rows(texts, label, "train", _blocks(len(texts), label)))
+    return Draft(
+        pd.concat(parts, ignore_index=True),
+        source.origin,
+        "held-out blocks of IMDb's training reviews (the registry copy has no test split)",
+        _in_blocks(*parts),
+        [
+            f"Left out {len(found) - len(reviews):,} of {len(found):,} rows, which are not from IMDb."
+        ],
+    )
+
+
+def _review_number(name: str) -> int:
+    """12 from 12_9.txt, which is review 12 with 9 of 10 stars."""
+    number = name.split("_")[0]
+    if not number.isdecimal():
+        raise DataError(
+            f"{name} is not named as IMDb's reviews are. Expected number_stars.txt, such as 12_9.txt."
+        )
+    return int(number)
+
+
+def _film_titles(train: Path) -> dict[str, list[str]] | None:
+    """The films of train/neg and train/pos by the number of the review, where the archive lists their URLs."""
+    lists = {label: train / f"urls_{label}.txt" for label in ("neg", "pos")}
+    if not all(path.is_file() for path in lists.values()):
+        return None
+    return {
+        label: re.findall(r"/title/(tt\d+)", path.read_text("utf-8"))
+        for label, path in lists.items()
+    }
+
+
+def _title_of(name: str, titles: Sequence[str]) -> str:
+    number = _review_number(name)
+    if number >= len(titles):
+        raise DataError(
+            f"IMDb's urls_neg.txt or urls_pos.txt has {len(titles):,} films; review {name} needs one more."
+        )
+    return titles[number]
+
+
+def _block_size(n: int) -> int:
+    """Reviews a block: at least 20 blocks a class, so that a tenth can be held out of a small copy too."""
+    return min(REVIEWS_PER_BLOCK, max(1, n // 20))
+
+
+def _blocks(n: int, label: str) -> list[str]:
+    return [f"{label} {row // _block_size(n)}" for row in range(n)]
+
+
+def _in_blocks(*parts: pd.DataFrame) -> str:
+    size = _block_size(max(map(len, parts)))
+    return (
+        f"in blocks of {size} reviews of a class that follow each other in the source's order, where reviews of one "
+        f"film are neighbours (reviews of the other class may remain in train)"
+    )
+
+
+def _rows(texts: list[str], label: str, split: str, groups: list[str] | str = "") -> pd.DataFrame:
+    rows = pd.DataFrame({"text": pd.Series(texts, dtype=object)})
+    return rows.assign(label=label, split=split, group=groups)
+
+
+def _trec6(source: Source) -> Draft:
+    parts = []
+    for split, name in (("train", "train_5500.label"), ("test", "TREC_10.label")):
+        for number, line in enumerate(
+            (source.path / name).read_text("latin-1").split("\n"), start=1
+        ):
+            label, question = re.match(r"(?:([A-Z]+):\S+ )?(.*)", line.strip()).groups()
+            if label:
+                parts.append((question, label, split))
+            elif question:
+                raise DataError(
+                    f"{source.path / name}, line {number}: expected 'COARSE:fine question', found '{question[:60]}'."
+                )
+    table = pd.DataFrame(parts, columns=["text", "label", "split"], dtype=object)
+    return Draft(
+        table.assign(group=""), source.origin, "TREC test split", "stratified by label", []
+    )
+
+
+def _folder(path: Path, encoding: str) -> Draft:
+    """Class folders, in train, valid and test folders or without."""
+    notes: list[str] = []
+    given = [(_SPLIT_OF_WORD.get(folder.name.casefold()), folder) for folder in _folders_in(path)]
+    if any(split == "train" for split, _ in given):
+        other = [folder.name for split, folder in given if split is None]
+        if other:
+            notes.append(f"Left out folders that are no split: {quoted(other)}.")
+    else:
+        given = [("train", path)]
+    parts = []
+    for split, folder in given:
+        if split == "unlabelled":
+            parts.append(_rows(read_folder(folder, encoding)[1], "", split))
+        elif split is not None:
+            parts += _class_folders(folder, split, encoding, notes)
+    if not any(map(len, parts)):
+        raise DataError(
+            f"{path} has no class folders with texts. Expected a folder a class with a .txt file a text, as in "
+            f"{path / 'pos' / '1.txt'}, or the same in folders train, valid and test. Found: {_listing(path)}."
+        )
+    table = pd.concat(parts, ignore_index=True)
+    return Draft(table, str(path), _test_name(table, path), "stratified by label", notes)
+
+
+def _class_folders(
+    folder: Path, split: str, encoding: str, notes: list[str]
+) -> list[pd.DataFrame]:
+    parts = []
+    for class_folder in _folders_in(folder):
+        texts = read_folder(class_folder, encoding)[1]
+        unlabelled = _SPLIT_OF_WORD.get(class_folder.name.casefold()) == "unlabelled"
+        if texts:
+            label_and_split = ("", "unlabelled") if unlabelled else (class_folder.name, split)
+            parts.append(_rows(texts, *label_and_split))
+        else:
+            notes.append(f"Left out {class_folder}, which has no .txt files.")
+    return parts
+
+
+def _folders_in(path: Path) -> list[Path]:
+    return sorted(
+        entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
+
+
+def _listing(path: Path) -> str:
+    return quoted(sorted(entry.name for entry in path.iterdir())) or "nothing"
+
+
+def _file(path: Path, settings: DataSettings) -> Draft:
+    found = read_table(path, settings.encoding)
+    split = settings.split
+    require_column(found, path, "--split", split)
+    notes: list[str] = []
+    if split is None:
+        split = _column_named_split(found, notes)
+    text, label = text_and_label_columns(found, path, settings.text, settings.label, split)
+    if (settings.text, settings.label) != (text, label):
+        notes.append(
+            f"Took column '{text}' of {path.name} for the texts and '{label}' for the labels."
+        )
+    splits = "train" if split is None else _splits(found[split], split, path)
+    table = pd.DataFrame({"text": found[text], "label": found[label]}).assign(
+        split=splits, group=""
+    )
+    return Draft(table, str(path), _test_name(table, path), "stratified by label", notes)
+
+
+def _column_named_split(found: pd.DataFrame, notes: list[str]) -> str | None:
+    """A column called split counts as one when it holds nothing but the words of one."""
+    named = [name for name in found.columns if name.casefold() == "split"]
+    if len(named) != 1:
+        return None
+    if not set(map(_split_word, found[named[0]].unique())) <= set(_SPLIT_OF_WORD):
+        notes.append(
+            f"Column '{named[0]}' holds other words than train, valid and test, so it was not used."
+        )
+        return None
+    notes.append(f"Took the splits from column '{named[0]}'.")
+    return named[0]
+
+
+def _split_word(value: str) -> str:
+    return value.strip().casefold()
+
+
+def _splits(column: pd.Series, name: str, path: Path) -> pd.Series:
+    words = {value: _SPLIT_OF_WORD.get(_split_word(value)) for value in column.unique()}
+    unknown = [value for value, split in words.items() if split is None]
+    if unknown:
+        raise DataError(
+            f"Column '{name}' of {path} has {quoted(unknown)} in {column.isin(unknown).sum():,} rows, which is no "
+            f"split. Expected train, valid, test or unlabelled."
+        )
+    return column.map(words)
+
+
+def _test_name(table: pd.DataFrame, path: Path) -> str:
+    return (
+        f"test split of {path.name}"
+        if table["split"].eq("test").any()
+        else f"held-out part of {path.name}"
+    )

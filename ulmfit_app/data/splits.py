@@ -1,0 +1,163 @@
+"""Train, validation and test: which rows are held out, and which subsets are taken."""
+
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+
+from ulmfit_app.config import DataSettings
+from ulmfit_app.data.sources import Draft
+from ulmfit_app.errors import DataError, SettingError
+
+SPLITS = ("train", "valid", "test", "unlabelled")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+# Splits
+
+
+def _with_splits(
+    table: pd.DataFrame, draft: Draft, settings: DataSettings, seed: int
+) -> pd.DataFrame:
+    """The table with the splits test and valid, carved from train where the source has none.
+
+    Raises DataError where a class has too few texts for that.
+    """
+    if not table["split"].eq("train").any():
+        raise DataError(
+            "No row with a text and a label belongs to train. Expected the split train beside the others."
+        )
+    shares = {"test": settings.test_share, "valid": settings.valid_share}
+    missing = [split for split in shares if not table["split"].eq(split).any()]
+    if settings.folds and "valid" not in missing:
+        raise SettingError(
+            "--folds makes the split valid, but the data has one. Leave --folds or that split out."
+        )
+    given = table.loc[table["split"].isin(("valid", "test")), "text"]
+    free = ~table["text"].isin(given)
+    # A single class has its own refusal later, which says more than that there are too few texts.
+    if missing and table.loc[table["split"] != "unlabelled", "label"].nunique() > 1:
+        _check_enough(table, free, missing)
+    for done, split in enumerate(missing):
+        in_train = table["split"] == "train"
+        if split == "valid" and settings.folds:
+            groups = _fold(table[in_train & free], settings.folds, settings.fold, seed)
+        else:
+            groups = _held_out(
+                table[in_train & free],
+                shares[split],
+                len(missing) - done,
+                _generator(seed, "split", split),
+            )
+        held_out = in_train & table["group"].isin(groups)
+        table = table.assign(split=table["split"].mask(held_out, split))
+        draft.notes.append(
+            f"Split {split} is made of {_texts(held_out.sum())}, {held_out.sum() / in_train.sum():.1%} of the "
+            f"{in_train.sum():,} in train, held out {draft.carved}, with seed {seed}; copies of a text stay together."
+        )
+    held_out_texts = table.loc[table["split"].isin(("valid", "test")), "text"]
+    leaked = table["split"].eq("unlabelled") & table["text"].isin(held_out_texts)
+    if leaked.any():
+        draft.notes.append(
+            f"Dropped {_texts(leaked.sum(), 'unlabelled text')} found in valid or test too."
+        )
+    return table[~leaked].reset_index(drop=True)
+
+
+def _check_enough(table: pd.DataFrame, free: pd.Series, missing: list[str]) -> None:
+    """Raises DataError when a class of train has too few groups to be in each split. free: which rows may move."""
+    train = table[table["split"] == "train"]
+    n_groups = train["group"].where(free).groupby(train["label"]).nunique()
+    few = n_groups[n_groups <= len(missing)]
+    if len(few):
+        listed = ", ".join(f"'{label[:60]}' ({count:,})" for label, count in few.head(10).items())
+        more = f" and {len(few) - 10:,} more" if len(few) > 10 else ""
+        alike = n_groups.groupby(n_groups.index.str.casefold()).transform("size")
+        spelled = " Some labels differ by capitals alone." if alike[few.index].gt(1).any() else ""
+        raise DataError(
+            f"Too few different texts in {len(few):,} of {len(n_groups):,} classes: {listed}{more}. Expected at least "
+            f"{len(missing) + 1}, one for each of train, {', '.join(reversed(missing))}.{spelled} Drop or merge these "
+            f"classes, or check which column holds the labels."
+        )
+
+
+def _held_out(
+    pool: pd.DataFrame, share: float, leave: int, generator: np.random.Generator
+) -> list[str]:
+    """Groups with `share` of each label's rows, at least one group a label, and `leave` of them left."""
+    groups = pool.groupby("group", sort=False)["label"].agg(["size", "first"])
+    chosen: list[str] = []
+    for _, sizes in groups.groupby("first")["size"]:
+        target = share * sizes.sum()
+        sizes = sizes.iloc[generator.permutation(len(sizes))]
+        small = sizes[sizes <= max(target, 1)]
+        fitting = small.index[small.cumsum() - small / 2 <= target]
+        # A share below half a group still takes the smallest, so that every class can be measured.
+        taken = fitting if len(fitting) else sizes.sort_values(kind="stable").index[:1]
+        chosen += taken[: len(sizes) - leave].tolist()
+    return chosen
+
+
+def _fold(pool: pd.DataFrame, n_folds: int, number: int, seed: int) -> pd.Series:
+    """The groups of one fold, from 1 on. Raises DataError where a class has fewer groups than there are folds."""
+    from sklearn.model_selection import (
+        StratifiedGroupKFold,  # takes a second, which no other run needs
+    )
+
+    groups = pool.groupby("label")["group"].nunique()
+    if groups.min() < n_folds:
+        raise DataError(
+            f"The label {groups.idxmin()!r} has {groups.min():,} different texts, too few for --folds {n_folds}. "
+            "Use fewer folds, or drop or merge such classes."
+        )
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(
+        pool, pool["label"], pool["group"]
+    )
+    _, held_out = next(islice(folds, number - 1, None))
+    return pool["group"].iloc[held_out]
+
+
+def _generator(seed: int, purpose: str, split: str) -> np.random.Generator:
+    """A stream for each purpose, so that a smaller subset of one split does not change another."""
+    return np.random.default_rng([seed, ("split", "subset").index(purpose), SPLITS.index(split)])
+
+
+def _subsets(
+    table: pd.DataFrame, settings: DataSettings, seed: int, notes: list[str]
+) -> pd.DataFrame:
+    kept = np.ones(len(table), dtype=bool)
+    for split in SPLITS:
+        limit = getattr(settings, f"max_{split}")
+        rows = np.flatnonzero(table["split"] == split)
+        if limit is None or len(rows) <= limit:
+            continue
+        labels = table["label"].iloc[rows]
+        if split == "train" and limit < labels.nunique():
+            raise SettingError(
+                f"--max-train {limit:,} cannot hold one text of each of {labels.nunique():,} classes. "
+                f"Run with --max-train {labels.nunique():,} or more."
+            )
+        kept[rows] = False
+        kept[rows[_stratified(labels, limit, _generator(seed, "subset", split))]] = True
+        how = "random" if split == "unlabelled" else "stratified"
+        notes.append(
+            f"Took a {how} subset of {limit:,} of {_texts(len(rows))} in {split}, with seed {seed}."
+        )
+    return table[kept].reset_index(drop=True)
+
+
+def _stratified(labels: pd.Series, n: int, generator: np.random.Generator) -> np.ndarray:
+    """Positions of n rows with the shares that the labels have in all, and each label at least once where n allows."""
+    shuffled = labels.reset_index(drop=True).iloc[generator.permutation(len(labels))]
+    by_label = shuffled.groupby(shuffled)
+    rank = by_label.cumcount()
+    # Along this order every label advances at the same pace, from the first row of each to the last row of all.
+    pace = ((rank + 0.5) / by_label.transform("size")).where(rank > 0, 0)
+    return pace.sort_values(kind="stable").index[:n].to_numpy()
+
+
+def _texts(count: int, noun: str = "text") -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

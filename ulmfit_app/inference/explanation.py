@@ -1,0 +1,260 @@
+"""Which words of a text moved its prediction, by two methods whose scores have one unit: the log-odds of a label.
+
+Occlusion: how far the log-odds fall when a word is taken out (Li, Monroe and Jurafsky 2016, arXiv:1612.08220). The word goes
+without a trace, as if it had never been typed. xxunk in its place would say that a rare word stands there, which a
+classifier of reviews, say, has learned from too: most rare words are names.
+
+Gradient times input: how far they would fall if a word's embedding shrank to zero and they went on falling as they begin to
+(Shrikumar et al. 2016, arXiv:1605.01713). One pass for all words, and less faithful.
+
+The log-odds, because a probability near 1 hardly moves, whatever is taken out; of one text, both put the words in one order.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ulmfit_app.data.encodings import LONE_SURROGATE
+from ulmfit_app.errors import SettingError
+from ulmfit_app.inference.predictor import Predictor
+from ulmfit_app.languages import UNSPACED
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tracing import Span
+
+Method = Literal["occlusion", "gradient"]
+MOST_SPANS = 250  # that occlusion takes out, one by one
+TOP = 10  # words that are shown
+LONGEST_NAME = 60  # characters of a span in a list
+
+_letter = re.compile(rf"[^\W{UNSPACED}]")
+_goes_on = re.compile(rf"['’]?[^\W{UNSPACED}]")
+_control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey it
+# Bold blue and underlined yellow: told apart without their colours, too.
+_ANSI_FOR, _ANSI_AGAINST, _ANSI_END = "\x1b[1;34m", "\x1b[4;33m", "\x1b[0m"
+
+
+class Word(NamedTuple):
+    """Characters text[start:stop], and the tokens first:last that came from them."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What moved the probability of a label for a text.
+
+    probability: of the label; n_words: in the text; words: a row a word, or a run of words where there are too many to take
+    out one by one, in the order of the text. Its columns: start, stop (the characters text[start:stop]), word, score (by how
+    much the word raises the log-odds of the label, in nats), without (the label's probability without it; NaN by gradient).
+    """
+
+    text: str
+    label: str
+    probability: float
+    method: Method
+    n_words: int
+    words: pd.DataFrame
+
+    def strongest(self, top: int = TOP) -> pd.DataFrame:
+        """The rows of `words` with the scores farthest from 0, farthest first."""
+        words = self.words[self.words["score"] != 0]
+        return words.iloc[np.argsort(-words["score"].abs(), kind="stable")[:top]]
+
+    def terminal(self, top: int = TOP, colour: bool = False) -> str:
+        """A list of the strongest words, and the text with them marked: {+for+} the label and [-against-] it."""
+
+        def mark(shown: str, score: float) -> str:
+            if colour:
+                return f"{_ANSI_FOR if score > 0 else _ANSI_AGAINST}{shown}{_ANSI_END}"
+            return f"{{+{shown}+}}" if score > 0 else f"[-{shown}-]"
+
+        rows = self.strongest(top)
+        lines = [self._heading()]
+        if len(rows):
+            lines += ["", "  log-odds" + ("" if self.method == "gradient" else "  without it")]
+        for row in rows.itertuples():
+            without = "" if self.method == "gradient" else f"  {_rounded(row.without):>10}"
+            word = _visible(_name(row.word))
+            lines.append(
+                f"  {row.score:>+8.2f}{without}  {mark(word, row.score) if colour else word}"
+            )
+        if len(rows):
+            lines += [
+                "",
+                f"In the text, what speaks {mark('for', 1)} the label and {mark('against', -1)} it:",
+            ]
+        return "\n".join(
+            [*lines, self._marked(rows, _visible, lambda row: mark(_visible(row.word), row.score))]
+        )
+
+    def html(self, top: int = TOP, how: bool = True) -> str:
+        """A fragment for a page: the text with its strongest words marked, escaped. how: with a sentence that says how."""
+        rows = self.strongest(top)
+        largest = rows["score"].abs().max()
+
+        def mark(row) -> str:
+            without = "" if self.method == "gradient" else f"; {_rounded(row.without)} without it"
+            title = escape(f"{row.score:+.2f} to the log-odds of {self.label}{without}")
+            share = 0.15 + 0.35 * abs(row.score) / largest
+            # <b> and <u> say it without the colour.
+            tag, rgb = ("b", "31 119 180") if row.score > 0 else ("u", "255 127 14")
+            return f'<{tag} style="background: rgb({rgb} / {share:.2f})" title="{title}">{escape(row.word)}</{tag}>'
+
+        text = (
+            f'<p dir="auto" style="white-space: pre-wrap">{self._marked(rows, escape, mark)}</p>'
+        )
+        key = f"{escape(self._heading())} <b>Bold</b> words speak for it, <u>underlined</u> ones against it."
+        return f'<p class="how">{key}</p>{text}' if how else text
+
+    _repr_html_ = html
+
+    def _heading(self) -> str:
+        found = f"{self.label} {_rounded(self.probability)}: what moved it most, by {self.method}."
+        if self.n_words > len(self.words):
+            found += f" Of {self.n_words:,} words, {-(-self.n_words // len(self.words))} at a time were taken out."
+        return found
+
+    def _marked(self, rows: pd.DataFrame, plain: Callable[[str], str], mark: Callable) -> str:
+        pieces, done = [], 0
+        for row in rows.sort_values("start").itertuples():
+            pieces += [
+                plain(self.text[done : row.start]),
+                mark(row) if row.word.strip() else plain(row.word),
+            ]
+            done = row.stop
+        return "".join([*pieces, plain(self.text[done:])])
+
+
+def _rounded(probability: float) -> str:
+    """What is not quite certain is not shown as if it were."""
+    if 0.9995 <= probability < 1:
+        return ">0.999"
+    return "<0.001" if 0 < probability < 0.0005 else f"{probability:.3f}"
+
+
+def _visible(text: str) -> str:
+    return _control.sub("\ufffd", text)
+
+
+def _name(word: str) -> str:
+    """A span on one line."""
+    line = " ".join(word.split()) or "(line break)"
+    return line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]} …"
+
+
+def words_of(text: str, tokens: list[Span]) -> list[Word]:
+    """The words of a text as they were typed, with the tokens of each, from what `Tokenizer.spans` returns.
+
+    A word is all tokens that came from the same characters, and those that touch: is and n't, or s and the ooo of sooo.
+    Punctuation is a word of its own, and so is what makes a new line.
+    """
+    words: list[Word] = []
+    first = None  # of the markers before a word, which came from no characters
+    for i, token in enumerate(tokens[1:], start=1):
+        first = i if first is None else first
+        if token.start == token.stop:
+            continue
+        touches = words and token.start == words[-1].stop and _letter.match(text, token.start - 1)
+        if words and (
+            token.start < words[-1].stop
+            or (touches and _goes_on.match(text, token.start, token.stop))
+        ):
+            words[-1] = words[-1]._replace(stop=max(token.stop, words[-1].stop), last=i + 1)
+        else:
+            words.append(Word(token.start, token.stop, first, i + 1))
+        first = None
+    return words
+
+
+def explain(
+    predictor: Predictor, text: str, method: Method = "occlusion", label: str | None = None
+) -> Explanation:
+    """Which words moved the probability of a label for a text; None: of the label that is predicted.
+
+    Two directions are explained as what they are together, the mean of their probabilities. Occlusion predicts the text
+    once for each word, or each run of words where it has more than MOST_SPANS. Gradients need a predictor in fp32.
+    Raises SettingError for a label or method that there is not, and as `Predictor.differentiable` does.
+    """
+    if label is not None and label not in predictor.labels:
+        raise SettingError(
+            f"There is no label {label!r}. There are: {', '.join(predictor.labels)}"
+        )
+    text = LONE_SURROGATE.sub("\ufffd", text)
+    tokens = predictor.tokenizer.spans(text)
+    store = predictor.store_of([[token.token for token in tokens]])
+    index = (
+        int(predictor.probabilities(store)[0].argmax())
+        if label is None
+        else predictor.labels.index(label)
+    )
+    words = words_of(text, tokens)
+    if method == "occlusion":
+        spans = _runs(words)
+        probability, scores, without = _occlusion(predictor, tokens, spans, index)
+    elif method == "gradient":
+        spans = words
+        probability, of_tokens = _gradient_times_input(predictor, store, index)
+        scores = np.array([of_tokens[word.first : word.last].sum() for word in words])
+        without = np.full(len(words), np.nan)
+    else:
+        raise SettingError(f"There is no method {method!r}. There are: occlusion, gradient")
+    table = pd.DataFrame([(span.start, span.stop, text[span.start : span.stop]) for span in spans])
+    table = (
+        table.reindex(columns=range(3))
+        .set_axis(["start", "stop", "word"], axis=1)
+        .assign(score=scores, without=without)
+    )
+    return Explanation(text, predictor.labels[index], probability, method, len(words), table)
+
+
+def _runs(words: list[Word]) -> list[Word]:
+    """At most MOST_SPANS runs of words, as even as they can be."""
+    parts = np.array_split(np.arange(len(words)), min(len(words), MOST_SPANS) or 1)
+    ends = [(words[part[0]], words[part[-1]]) for part in parts if len(part)]
+    return [Word(one.start, other.stop, one.first, other.last) for one, other in ends]
+
+
+def _occlusion(
+    predictor: Predictor, tokens: list[Span], spans: list[Word], label: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The label's probability, the fall of its log-odds without each span, and its probability then, both [n_spans]."""
+    names = [token.token for token in tokens]
+    texts = [names, *(names[: span.first] + names[span.last :] for span in spans)]
+    probabilities = predictor.probabilities(
+        predictor.store_of(texts), description="Taking words out"
+    )
+    # Not 1 - p: near 1, all of it would be rounding.
+    others = np.delete(probabilities, label, axis=1).sum(axis=1)
+    smallest = np.finfo(float).tiny
+    odds = np.log(np.maximum(probabilities[:, label], smallest)) - np.log(
+        np.maximum(others, smallest)
+    )
+    return float(probabilities[0, label]), odds[0] - odds[1:], probabilities[1:, label]
+
+
+def _gradient_times_input(
+    predictor: Predictor, store: TokenStore, label: int
+) -> tuple[float, np.ndarray]:
+    """The label's probability, and the gradient of its log-odds times each token's embedding [n_tokens]."""
+    found = predictor.differentiable(store)
+    mean = torch.stack([each for each, _ in found.values()]).logsumexp(0) - math.log(len(found))
+    log_p = (mean / predictor.temperature).log_softmax(0)
+    odds = log_p[label] - torch.cat([log_p[:label], log_p[label + 1 :]]).logsumexp(0)
+    embeddings = [each for _, each in found.values()]
+    scores = np.zeros(embeddings[0].shape[1])
+    for direction, embedded, gradient in zip(
+        found, embeddings, torch.autograd.grad(odds, embeddings), strict=True
+    ):
+        here = (embedded.detach() * gradient)[0].sum(1).double().cpu().numpy()
+        scores += here[::-1] if direction == "backward" else here
+    return float(log_p[label].detach().exp()), scores

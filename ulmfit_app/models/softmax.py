@@ -1,0 +1,197 @@
+"""The language model's softmax over the vocabulary, worked off in pieces.
+
+A batch of 64 x 72 tokens over 60,000 words has 276 million logits: a gigabyte, which plain PyTorch writes and reads several
+times a step. Here the logits of a few hundred tokens are made, turned into loss and gradients, and forgotten; what comes out
+is the full cross-entropy and its gradients, rounding apart.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.text.models.core import LinearDecoder
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from ulmfit_app.hardware import working_dtype
+
+# Fewer, and the products run at half the speed; more, and their logits take more memory than the model.
+TOKENS_AT_A_TIME = 768
+WORDS_AT_A_TIME = 4_096
+NEGATIVES = 8_192  # draws a step
+SIZES_APART = 1_024  # the number of words that they and the batch's come to is a multiple of this
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of targets [n] under the softmax of hidden [n, emb] x weight [words, emb] + bias [words].
+
+    The gradients are made beside the loss, because both need the same logits. Backward may run once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        loss = hidden.new_zeros((), dtype=weight.dtype)
+        to_hidden, to_weight, to_bias = (
+            torch.empty_like(hidden),
+            torch.zeros_like(weight),
+            torch.zeros_like(bias),
+        )
+        low, by_word = hidden.to(dtype), _by_word(weight, dtype)
+        ones = low.new_ones(1, len(low))
+        for rows, probabilities in _softmax(low, by_word, bias.to(dtype)):
+            y = targets[rows, None]
+            loss += _losses(probabilities, y).sum()
+            probabilities[torch.arange(len(y), device=y.device), y[:, 0]] -= 1
+            to_hidden[rows] = (by_word @ probabilities.t()).t()
+            # In slices, whose sums are added up while they are in cache.
+            for words in range(0, len(weight), WORDS_AT_A_TIME):
+                here = slice(words, words + WORDS_AT_A_TIME)
+                to_weight[here] += probabilities[:, here].t() @ low[rows]
+            # A product is several times faster than summing a column.
+            to_bias += (ones[:, : len(y)] @ probabilities)[0]
+        ctx.save_for_backward(to_hidden, to_weight, to_bias)
+        return loss / len(hidden)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        scale = grad / len(ctx.saved_tensors[0])
+        return *(gradient.mul_(scale) for gradient in ctx.saved_tensors), None, None
+
+
+def _by_word(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weight [words, emb] as [emb, words]: a CPU multiplies by it twice as fast as by Linear's layout."""
+    return weight.to(dtype).t().contiguous()
+
+
+def _softmax(hidden: Tensor, by_word: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yields (rows of hidden, their probabilities [n, words]), a piece at a time, each in the memory of the one before."""
+    n = min(TOKENS_AT_A_TIME, len(hidden))
+    memory = hidden.new_empty(n, len(bias))
+    for start in range(0, len(hidden), n):
+        h = hidden[start : start + n]
+        logits = memory[: len(h)]
+        torch.addmm(bias, h, by_word, out=logits)
+        yield slice(start, start + n), torch.softmax(logits, 1, out=logits)
+
+
+def _losses(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of targets [n, 1], at least in fp32."""
+    chosen = probabilities.gather(1, targets)
+    chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
+    return -chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log()
+
+
+class Sampler:
+    """Chooses the words of a sampled softmax, which stands for the full one while training (after Bengio and Senécal 2008).
+
+    The words of the batch are always among them. The others are drawn in proportion to count^0.75, and weigh 1 / (their
+    chance to be drawn), so that the softmax's sum over all words is estimated without bias.
+
+    counts: occurrences of each word in the training texts, [vocabulary].
+    """
+
+    def __init__(self, counts: np.ndarray, draws: int = NEGATIVES) -> None:
+        shares = torch.as_tensor(counts + 1.0) ** 0.75
+        shares /= shares.sum()
+        self.draws = draws
+        self.upto = shares.cumsum(0)
+        self.log_chance = torch.log(-torch.expm1(draws * torch.log1p(-shares)))
+
+    def choose(
+        self, weight: Tensor, bias: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight and corrected bias of the chosen words, and where among them the targets [n] are."""
+        device = weight.device
+        drawn = torch.searchsorted(
+            self.upto, torch.rand(self.draws, dtype=self.upto.dtype)
+        ).clamp_max(len(weight) - 1)
+        present = targets.unique()
+        words = torch.cat([present, drawn.to(device)]).unique()
+        correction = self.log_chance.to(device, bias.dtype)[words]
+        correction[torch.searchsorted(words, present)] = 0
+        where = torch.searchsorted(words, targets)
+        # oneDNN compiles and keeps code for each size of a product that it meets, so there should be few of them. The
+        # words that fill up have no probability.
+        filling = -len(words) % SIZES_APART
+        words, correction = (
+            F.pad(words, (0, filling)),
+            F.pad(correction, (0, filling), value=torch.inf),
+        )
+        # The backward pass of an embedding is far faster than that of an index.
+        return F.embedding(words, weight), bias[words] - correction, where
+
+
+@dataclass
+class Logits:
+    """The logits of a batch, not multiplied out: hidden [..., emb] x weight [vocabulary, emb] + bias [vocabulary].
+
+    fastai's Learner passes it on as the prediction, and its metrics find in it the `argmax` that they ask for.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor
+    sampler: Sampler | None = (
+        None  # for training alone: without gradients, the softmax is always over all words
+    )
+    _best: Tensor | None = None
+
+    def _inputs(self) -> tuple[Tensor, torch.dtype]:
+        return self.hidden.flatten(0, -2), working_dtype(self.hidden)
+
+    def cross_entropy(self, targets: Tensor) -> Tensor:
+        """Mean negative log-likelihood of targets [...], in nats; its gradient can be had once."""
+        targets = targets.flatten()
+        if not torch.is_grad_enabled():
+            return self._evaluate(targets).mean()
+        hidden, dtype = self._inputs()
+        weight, bias = self.weight, self.bias
+        if self.sampler is not None:
+            weight, bias, targets = self.sampler.choose(weight, bias, targets)
+        return _CrossEntropy.apply(hidden, weight, bias, targets, dtype)
+
+    @torch.no_grad()
+    def _evaluate(self, targets: Tensor) -> Tensor:
+        hidden, dtype = self._inputs()
+        losses, best = [], []
+        for rows, probabilities in _softmax(
+            hidden.to(dtype), _by_word(self.weight, dtype), self.bias.to(dtype)
+        ):
+            losses.append(_losses(probabilities, targets[rows, None]))
+            # torch.argmax takes three times as long.
+            best.append(probabilities.max(1).indices)
+        self._best = torch.cat(best).view(self.hidden.shape[:-1])
+        return torch.cat(losses)
+
+    def argmax(self, dim: int = -1) -> Tensor:
+        """The likeliest words [...]."""
+        if self._best is None:
+            self._evaluate(
+                torch.zeros(
+                    self.hidden.shape[:-1].numel(), dtype=torch.int64, device=self.hidden.device
+                )
+            )
+        return self._best
+
+
+class VocabularyHead(LinearDecoder):
+    """fastai's decoder, tied weights and dropout included, that leaves its logits to be worked off by the loss."""
+
+    sampler: Sampler | None = None
+
+    def forward(self, outputs: Tensor) -> tuple[Logits, Tensor, Tensor]:
+        """Returns the logits of outputs [batch, tokens, emb], and what fastai's AR and TAR callbacks regularise."""
+        dropped = self.output_dp(outputs)
+        sampler = self.sampler if self.training else None
+        return Logits(dropped, self.decoder.weight, self.decoder.bias, sampler), outputs, dropped
+
+
+def cross_entropy(logits: Logits, targets: Tensor) -> Tensor:
+    """The language model's loss, for a Learner."""
+    return logits.cross_entropy(targets)

@@ -1,0 +1,161 @@
+"""Token ids to batches for training and scoring."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ulmfit_app.errors import DataError
+from ulmfit_app.text.rules import PAD_ID
+
+# The rooms below ask for it here.
+
+if TYPE_CHECKING:
+    import torch
+from ulmfit_app.text.store import TokenStore
+
+
+# --------------------------------------------------------------------------------------------------- ids to batches
+class Batches:
+    """What fastai's Learner asks of a loader, plus a place to go on from: `epoch` and `start` (batches to leave out)."""
+
+    def __init__(
+        self, store: TokenStore, texts: Sequence[int], batch_size: int, seed: int, shuffle: bool
+    ) -> None:
+        self.store, self.texts = store, np.asarray(texts, np.int64)
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.epoch = self.start = 0
+
+    @property
+    def vocab(self) -> list[str]:
+        return self.store.words
+
+    @property
+    def device(self) -> "torch.device":
+        from fastai.torch_core import default_device
+
+        return default_device()
+
+    def _generator(self, epoch: int) -> np.random.Generator:
+        """The same order for the same epoch, whatever ran before: that is what makes a resumed run equal."""
+        return np.random.default_rng([self.seed, epoch])
+
+
+class LanguageModelBatches(Batches):
+    """The texts as one stream, read in `batch_size` places at once (Merity et al. 2017).
+
+    Yields (x, y): int64 [batch_size, bptt], y one token later than x; the last batch may be shorter. Each time that the
+    texts have been read, they come in another order when `shuffle`. A corpus too short for `batch_size` places is read in
+    fewer. tokens_an_epoch: an epoch is so many tokens of the stream, the next one goes on behind them; None: all of it.
+    Raises DataError when there is no second token to predict.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        texts: Sequence[int],
+        batch_size: int,
+        bptt: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        tokens_an_epoch: int | None = None,
+    ) -> None:
+        super().__init__(store, texts, batch_size, seed, shuffle)
+        # The last token has no successor, so it is only ever a target.
+        tokens = int(store.lengths()[self.texts].sum()) - 1
+        if tokens < 1:
+            raise DataError(
+                "The language model needs texts of at least two tokens in training and in validation."
+            )
+        self.bptt = bptt
+        self.parts = max(1, tokens // (tokens_an_epoch or tokens))
+        tokens //= self.parts
+        self.batch_size = max(1, min(batch_size, tokens // bptt))
+        self.row = tokens // self.batch_size
+
+    def __len__(self) -> int:
+        return -(-self.row // self.bptt)
+
+    def __iter__(self):
+        import torch
+
+        times_read, part = divmod(self.epoch, self.parts)
+        texts = self._generator(times_read).permutation(self.texts) if self.shuffle else self.texts
+        begin = part * self.row * self.batch_size
+        ends = self.store.lengths()[texts].cumsum()
+
+        def read(start: int, stop: int) -> np.ndarray:
+            """Tokens start to stop of the stream."""
+            first, last = np.searchsorted(ends, [start, stop - 1], side="right")
+            tokens = np.concatenate([self.store[t] for t in texts[first : last + 1]])
+            skipped = start - (ends[first - 1] if first else 0)
+            return tokens[skipped : skipped + stop - start]
+
+        for batch in range(self.start, len(self)):
+            left = batch * self.bptt
+            right = min(left + self.bptt, self.row)
+            places = range(begin, begin + self.row * self.batch_size, self.row)
+            rows = [read(place + left, place + right + 1) for place in places]
+            block = torch.from_numpy(np.stack(rows).astype(np.int64))
+            yield block[:, :-1], block[:, 1:]
+
+
+class ClassifierBatches(Batches):
+    """Texts of like length together, padded on the right.
+
+    Yields (x, y): int64 [n, longest] padded with PAD_ID, and int64 [n]; without labels, (x,). When `shuffle`, batches and
+    what is in them change each epoch, and the longest comes first, so that a batch too large for memory fails at once;
+    otherwise the longest texts come first, and `order` says which text a row is.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        texts: Sequence[int],
+        labels: Sequence[int] | None,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+    ) -> None:
+        super().__init__(store, texts, batch_size, seed, shuffle)
+        self.labels = None if labels is None else np.asarray(labels, np.int64)
+        self.lengths = store.lengths()[self.texts]
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.texts), self.batch_size)
+        # Batch normalisation cannot train on a single row: it joins the batch before.
+        return max(whole + (rest > (1 if self.shuffle and whole else 0)), 1)
+
+    @property
+    def order(self) -> np.ndarray:
+        """Positions in `texts`, in the order in which rows come when not shuffled."""
+        return np.argsort(-self.lengths, kind="stable")
+
+    def _batches(self) -> list[np.ndarray]:
+        order = self.order
+        if self.shuffle:
+            # Sorted by lengths that are off by up to 2 %: little padding, and another mixture each epoch. fastai sorts
+            # within blocks of 50 batches, which pads twice as much.
+            jitter = self._generator(self.epoch).uniform(0.98, 1.02, len(self.lengths))
+            order = np.argsort(-self.lengths * jitter, kind="stable")
+        cuts = np.arange(1, len(self)) * self.batch_size
+        batches = np.split(order, cuts)
+        if self.shuffle:
+            longest = max(range(len(batches)), key=lambda i: self.lengths[batches[i]].max())
+            others = [
+                batches[i]
+                for i in self._generator(self.epoch).permutation(len(batches))
+                if i != longest
+            ]
+            batches = [batches[longest], *others]
+        return batches
+
+    def __iter__(self):
+        import torch
+
+        for rows in self._batches()[self.start :]:
+            x = np.full((len(rows), self.lengths[rows].max()), PAD_ID, np.int64)
+            for i, row in enumerate(rows):
+                x[i, : self.lengths[row]] = self.store[self.texts[row]]
+            batch = (torch.from_numpy(x),)
+            yield batch if self.labels is None else (*batch, torch.from_numpy(self.labels[rows]))

@@ -1,0 +1,161 @@
+"""Texts to files of token ids, and ids to batches.
+
+Ids live in memory-mapped files in a cache whose keys are hashes of everything that goes in: another text, rule, spaCy
+version or vocabulary is another key, so that nothing stale can be served.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from itertools import chain, islice
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_scripts.fetch import cache_folder
+from data_scripts.files import progress, replacing, unless_made
+from ulmfit_app.config import Direction
+from ulmfit_app.text.rules import RULES_VERSION, UNK_ID
+from ulmfit_app.text.tokenizer import tokenize_chunk, without_torch
+
+# The rooms below ask for it here.
+
+if TYPE_CHECKING:
+    pass
+from ulmfit_app.files import sha256_of_strings
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.vocabulary import word_to_id
+
+LITTLE_TEXT = (
+    3_000_000  # characters; below it, starting worker processes costs more than they save
+)
+CHUNK = 300_000  # characters that a worker takes at a time
+
+
+# ------------------------------------------------------------------------------------------- texts to files of token ids
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    chunk, size = [], 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if size >= CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """A spawned process runs the main module of its parent again, and with it imports all that workers have no use for."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _tokenize_chunks(
+    texts: Iterable[str], language: str
+) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+    """Results of `tokenize_chunk` in order, at most a few chunks ahead of what was taken, so that memory stays flat."""
+    chunks = _chunks(texts)
+    first = list(islice(chunks, LITTLE_TEXT // CHUNK))
+    if len(first) < LITTLE_TEXT // CHUNK:
+        yield from map(partial(tokenize_chunk, language), first)
+        return
+    workers = os.cpu_count() or 1
+    # Forking a process that runs torch's threads can deadlock; a spawned one starts clean.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, without_torch) as pool:
+        waiting = deque()
+        for chunk in chain(first, chunks):
+            with _no_main_module():
+                waiting.append(pool.submit(tokenize_chunk, language, chunk))
+            if len(waiting) > 3 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _write_store(
+    folder: Path, pieces: Iterable[np.ndarray], lengths: list[np.ndarray], words: Iterable[str]
+) -> None:
+    """`pieces` is consumed before `lengths` and `words` are read, so that it may fill them."""
+    with unless_made(folder), replacing(folder) as draft:
+        draft.mkdir()
+        with open(draft / "ids.bin", "wb") as file:
+            for piece in pieces:
+                file.write(piece.astype(np.int32).tobytes())
+        np.save(draft / "offsets.npy", np.concatenate([[0], *lengths]).cumsum().astype(np.int64))
+        (draft / "vocab.json").write_text(
+            json.dumps(list(words), ensure_ascii=False), encoding="utf-8"
+        )
+
+
+def tokenize(texts: Sequence[str], language: str = "en") -> Path:
+    """Tokenize texts on all cores into the cache; the folder of a TokenStore whose words stand in order of appearance.
+
+    Served from the cache when the same texts were tokenized by the same rules, language and spaCy version before.
+    Raises SettingError for a language spaCy cannot tokenize.
+    """
+    with progress(texts, total=len(texts), description="Tokenizing", unit=" texts") as bar:
+        return tokenize_documents(bar, sha256_of_strings(texts), language)
+
+
+def tokenize_documents(documents: Iterable[str], sha256: str, language: str = "en") -> Path:
+    """`tokenize` for a corpus that need not fit into memory; `sha256` tells it from any other corpus."""
+    key = sha256_of_strings([f"{RULES_VERSION} {version('spacy')} {language}", sha256])[:32]
+    folder = cache_folder() / "tokens" / key
+    if not folder.exists():
+        words: dict[str, int] = {}
+        lengths = []
+
+        def pieces() -> Iterator[np.ndarray]:
+            for chunk_words, ids, chunk_lengths in _tokenize_chunks(documents, language):
+                lengths.append(chunk_lengths)
+                here = np.array(
+                    [words.setdefault(word, len(words)) for word in chunk_words], np.int32
+                )
+                yield here[ids]
+
+        _write_store(folder, pieces(), lengths, words)
+    return folder
+
+
+def numericalize(store_folder: Path, vocab: list[str]) -> Path:
+    """The texts of a tokenized store as ids of `vocab`: the folder of another TokenStore, cached by both."""
+    key = sha256_of_strings([store_folder.name, *vocab])[:32]
+    folder = cache_folder() / "ids" / key
+    if not folder.exists():
+        store = TokenStore.open(store_folder)
+        ids_of = word_to_id(vocab)
+        lookup = np.array([ids_of.get(word, UNK_ID) for word in store.words], np.int32)
+        # In pieces: the corpus may be larger than memory.
+        pieces = (lookup[store.ids[i : i + (1 << 20)]] for i in range(0, len(store.ids), 1 << 20))
+        _write_store(folder, pieces, [store.lengths()], vocab)
+    return folder
+
+
+def in_memory(
+    texts: Iterable[str], language: str, vocab: list[str], direction: Direction = "forward"
+) -> TokenStore:
+    """Texts as ids of `vocab` in memory, 4 bytes a token; nothing is cached, and `texts` may be a stream."""
+    ids_of = word_to_id(vocab)
+    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)]
+    for words, chunk_ids, chunk_lengths in _tokenize_chunks(texts, language):
+        ids.append(np.array([ids_of.get(word, UNK_ID) for word in words], np.int32)[chunk_ids])
+        lengths.append(chunk_lengths)
+    return TokenStore(np.concatenate(ids), np.concatenate(lengths).cumsum(), vocab, direction)

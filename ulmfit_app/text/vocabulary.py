@@ -1,0 +1,49 @@
+"""The vocabulary: which words have an id of their own."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ulmfit_app.config import TokenSettings
+from ulmfit_app.errors import DataError
+from ulmfit_app.text.rules import FAKE, SPECIALS
+
+# The rooms below ask for it here.
+
+if TYPE_CHECKING:
+    pass
+from ulmfit_app.text.store import TokenStore
+
+
+def make_vocab(
+    store: TokenStore, texts: Iterable[int], settings: TokenSettings, known: Iterable[str] = ()
+) -> list[str]:
+    """The vocabulary of some of a store's texts, most frequent first, as fastai's `make_vocab` orders and fills it.
+
+    known: words that have an embedding already, most frequent first. They need not occur `min_freq` times to be learned, and
+    those that do not occur at all stand behind the others, as far as `max_vocab` reaches: a text that comes later may hold
+    them. fastai forgets them.
+    Raises DataError when the texts have too few tokens for any vocabulary.
+    """
+    counts = store.counts(texts)
+    ranked = np.argsort(-counts, kind="stable")[: settings.max_vocab]
+    known = dict.fromkeys(known)
+    frequent = [
+        store.words[i]
+        for i in ranked
+        if counts[i] >= max(settings.min_freq, 1) or (counts[i] and store.words[i] in known)
+    ]
+    found = dict.fromkeys([*SPECIALS, *frequent])
+    if len(found) == len(SPECIALS):
+        raise DataError(
+            f"No token occurs {settings.min_freq} times in the training texts ({counts.sum():,} tokens in all): too little "
+            "text for a vocabulary. Add texts, or lower the bound: --tokens.min-freq 1"
+        )
+    vocab = [word for word in {**found, **known} if word != FAKE][: settings.max_vocab]
+    return vocab + [FAKE] * (8 - len(vocab) % 8)
+
+
+def word_to_id(vocab: list[str]) -> dict[str, int]:
+    """The id of each word that a text can hold; every other word has UNK_ID."""
+    return {word: i for i, word in enumerate(vocab) if word != FAKE}
