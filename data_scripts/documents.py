@@ -10,6 +10,7 @@ import logging
 import lzma
 import os
 import re
+import shlex
 import sys
 import tarfile
 import zlib
@@ -31,8 +32,8 @@ SHARD = re.compile(r"wiki_\d+")
 KINDS_IN_FOLDERS = (SHARD, re.compile(r"(train|test)\.csv"), re.compile(r"[^.].*\.txt"))
 OPENING = re.compile(r'<doc id=".*?title="(.*)">')
 EXPECTED = (
-    "Expected WikiExtractor's shards wiki_00, wiki_01, ... in a folder or tar archive, .txt files with one document a "
-    "line, or fastai's WikiText, train.csv and test.csv"
+    "Expected WikiExtractor's shards wiki_00, wiki_01, ... in a folder or tar archive, .txt files "
+    "with one document per line, or fastai's WikiText, train.csv and test.csv"
 )
 
 
@@ -42,17 +43,25 @@ class DocumentError(FetchError):
     exit_code = 3
 
 
-def documents(path: Path) -> Iterator[str]:
-    """The distinct documents of a corpus, stripped, always in the same order: that of the paths, or of the archive.
+def read_documents(path: Path) -> Iterator[str]:
+    """The distinct documents of a corpus, always in the same order: of the paths, or the archive.
 
-    path: WikiExtractor's shards (`wiki_NN` at any depth of a folder or of a tar archive, which is read as a stream; <doc>
-    or --json format), a .txt file with one document a line or a folder of them, or fastai's WikiText (a folder with
-    train.csv and test.csv, or one of them). UTF-8, with or without a byte order mark; links are not followed.
-    An article of Wikipedia begins with its title. One that is nothing but a title is dropped: most are redirects, and
-    they would teach a model that an article may end behind its title.
+    Memory holds the current document, and about 90 bytes for each one seen: a digest of 16 in a
+    set.
 
-    Memory holds the current document, and about 90 bytes for each one seen: a digest of 16 in a set.
-    Raises DocumentError where the reading comes to what is wrong, so after the documents before it.
+    Args:
+        path: WikiExtractor's shards (`wiki_NN` at any depth of a folder or of a tar archive, which
+            is read as a stream; <doc> or --json format), a .txt file with one document per line or
+            a folder of them, or fastai's WikiText (a folder with train.csv and test.csv, or one of
+            them). UTF-8, with or without a byte order mark; links are not followed.
+
+    Yields:
+        Documents without white space around them. An article of Wikipedia begins with its title.
+        One that is nothing but a title is left out: most are redirects, and they would teach a
+        model that an article may end behind its title.
+
+    Raises:
+        DocumentError: where the reading comes to what is wrong, so after the documents before it.
     """
     seen: set[bytes] = set()
     characters = repeats = empty = 0
@@ -73,23 +82,25 @@ def documents(path: Path) -> Iterator[str]:
             .splitlines()[0]
             .rstrip(":")
         )
-        # With an errno it comes from the disk; without one from gzip or bz2, which say so of bad data.
+        # With an errno it comes from the disk; without one from gzip or bz2, of bad data.
         if getattr(error, "errno", None) is None:
             reason = f"it is no tar archive, or it is truncated or altered ({reason}). {EXPECTED}"
         where = getattr(error, "filename", None) or path
         raise DocumentError(f"{where} cannot be read: {reason}. {_next_command(path)}") from error
     if not seen:
         raise DocumentError(
-            f"{path} holds no text, only {empty:,} documents that are empty. {_next_command('PATH')}"
+            f"{path} holds no text, only {empty:,} documents that are empty. "
+            f"{_next_command('PATH')}"
         )
     log.info(
-        f"{path}: {len(seen):,} documents of {characters:,} characters; "
-        f"dropped {repeats:,} repeats and {empty:,} that are empty or nothing but a title."
+        f"{path}: {len(seen):,} documents of {characters:,} characters; dropped {repeats:,} "
+        f"repeats and {empty:,} that are empty or nothing but a title."
     )
 
 
 def _next_command(path: Path | str) -> str:
-    return f"Get a whole corpus, then run: python -m data_scripts.documents {path}"
+    command = f"python -m data_scripts.documents {shlex.quote(str(path))}"
+    return f"Get a whole corpus, then run: {command}"
 
 
 def _texts(path: Path) -> Iterator[str]:
@@ -136,7 +147,8 @@ def _shards_of_archive(compressed: IO[bytes], path: Path) -> Iterator[tuple[str,
             if member.isfile() and SHARD.fullmatch(PurePath(member.name).name):
                 n_shards += 1
                 yield f"{member.name} in {path}", tar.extractfile(member)
-        # tarfile takes a header that it cannot read for the end, and leaves the checksum behind the end unread.
+        # tarfile takes a header that it cannot read for the end, and leaves the checksum behind
+        # the end unread.
         if tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:
             raise tarfile.ReadError("no end mark after the last entry")
         while rest := tar.fileobj.read(1 << 16):
@@ -144,13 +156,14 @@ def _shards_of_archive(compressed: IO[bytes], path: Path) -> Iterator[tuple[str,
                 raise tarfile.ReadError("no end mark after the last entry that could be read")
     if not n_shards:
         raise DocumentError(
-            f"{path} holds no files wiki_00, wiki_01, ... Expected an archive of a folder that WikiExtractor made; found "
-            f"{', '.join(names) or 'nothing'}. Extract it, then run: python -m data_scripts.documents FOLDER"
+            f"{path} holds no files wiki_00, wiki_01, ... Expected an archive of a folder that "
+            f"WikiExtractor made; found {', '.join(names) or 'nothing'}. Extract it, then run: "
+            "python -m data_scripts.documents FOLDER"
         )
 
 
 def _reader(name: str) -> Callable[[IO[bytes], str], Iterator[str]] | None:
-    """What takes a file and its name for people, and yields its documents; None for a file that may be an archive."""
+    """What yields the documents of a file, by its name; None for a file that may be an archive."""
     return (
         _articles
         if SHARD.fullmatch(name)
@@ -160,7 +173,7 @@ def _reader(name: str) -> Callable[[IO[bytes], str], Iterator[str]] | None:
 
 def _lines(file: IO[bytes], name: str) -> Iterator[str]:
     offset = 0
-    # Lines of bytes end at line feeds alone; lines of a str also at characters that a document may hold.
+    # Lines of bytes end at line feeds alone; those of a str also at characters of a document.
     for line in file:
         try:
             text = line.decode()
@@ -171,8 +184,8 @@ def _lines(file: IO[bytes], name: str) -> Iterator[str]:
         if wrong is not None:
             likely = "UTF-16" if b"\0" in line else "ISO-8859-1"
             raise DocumentError(
-                f"{name} is not UTF-8: byte {offset + wrong} cannot be read so. Convert it from the encoding that it has, "
-                f"perhaps {likely}: iconv -f {likely} -t UTF-8 OLD > NEW"
+                f"{name} is not UTF-8: byte {offset + wrong} cannot be read so. Convert it from "
+                f"the encoding that it has, perhaps {likely}: iconv -f {likely} -t UTF-8 OLD > NEW"
             )
         yield text if offset else text.removeprefix("\ufeff")
         offset += len(line)
@@ -196,7 +209,8 @@ def _articles(file: IO[bytes], name: str) -> Iterator[str]:
             body.append(line)
     if body is not None:
         raise DocumentError(
-            f"{name}: no </doc> ends the article {title!r}, so a part is missing. {_next_command('PATH')}"
+            f"{name}: no </doc> ends the article {title!r}, so a part is missing. "
+            f"{_next_command('PATH')}"
         )
 
 
@@ -208,13 +222,14 @@ def _title_and_text(line: str, name: str) -> tuple[str, str]:
         return title.encode("utf-8", "replace").decode(), text.encode("utf-8", "replace").decode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DocumentError(
-            f'{name}: expected <doc id=... title=...> or a JSON object with "text", as WikiExtractor writes them; found '
-            f"{line.strip()[:60]!r}. {_next_command('PATH')}"
+            f'{name}: expected <doc id=... title=...> or a JSON object with "text", as '
+            f"WikiExtractor writes them; found {line.strip()[:60]!r}. {_next_command('PATH')}"
         ) from error
 
 
 def _article(title: str, text: str) -> str:
-    # WikiExtractor escapes <, > and &. Its <doc> format repeats the title in the text, its --json format does not.
+    # WikiExtractor escapes <, > and &. Its <doc> format repeats the title in the text, its --json
+    # format does not.
     title, text = html.unescape(title).strip(), html.unescape(text).strip()
     first, _, rest = text.partition("\n")
     rest = (rest if first.strip() == title else text).strip()
@@ -223,26 +238,27 @@ def _article(title: str, text: str) -> str:
 
 def _rows(file: IO[bytes], name: str) -> Iterator[str]:
     try:
-        yield from wikitext.articles(_lines(file, name))
+        yield from wikitext.read_articles(_lines(file, name))
     except csv.Error as error:
         raise DocumentError(
-            f"{name}: {error}. Write other texts to a .txt file, one document a line."
+            f"{name}: {error}. Write other texts to a .txt file, one document per line."
         ) from error
 
 
 def corpus(path: Annotated[Path, arg(metavar="PATH")], /) -> Source:
-    """Read a whole corpus, a folder, a file or a tar archive, and say how many documents are in it."""
+    """Read a whole corpus (folder, file or tar archive) and say how many documents are in it."""
     return Source(path, "The corpus")
 
 
 def _describe(path: Path) -> str:
-    texts = documents(path)
+    texts = read_documents(path)
     first = next(texts)
     count = 1 + sum(1 for _ in texts)
     return f"{count:,} documents; the first begins with {first[:60]!r}."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run this script; its exit code."""
     return run_script("documents", corpus, _describe, argv)
 
 

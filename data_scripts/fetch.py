@@ -1,4 +1,7 @@
-"""Downloads that are whole or not there, and archives that are extracted safely: what the data scripts share."""
+"""Downloads that are whole or not there, and archives that are extracted safely.
+
+What the data scripts share.
+"""
 
 import hashlib
 import logging
@@ -20,14 +23,14 @@ import tyro
 from data_scripts.files import progress, replacing, sha256_of, unless_made
 
 log = logging.getLogger(__name__)
-# pooch prints every download by a handler of its own; here the callers say what happens.
-pooch.get_logger().setLevel(logging.WARNING)
 
 CONNECT_SECONDS = 5
-# One host can have eight addresses that each take CONNECT_SECONDS to fail, and a name server can be as slow.
+# One host can have eight addresses that each take CONNECT_SECONDS to fail, and a name server can
+# be as slow.
 ANSWER_SECONDS = 10
 STALLED_SECONDS = 30
-# tarfile's own came with Python 3.10.12, 3.11.4 and 3.12, and Debian 12 has 3.11.2; what it would refuse, `_danger` does.
+# tarfile's own came with Python 3.10.12, 3.11.4 and 3.12, and Debian 12 has 3.11.2; what it would
+# refuse, `_danger` does.
 FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
@@ -47,8 +50,10 @@ class ArchiveError(FetchError):
 class Source:
     """Data that lies whole on this machine.
 
-    path: a folder or a file.
-    origin: where it came from, one phrase for people, the same whether it was fetched now or lay in the cache.
+    Attributes:
+        path: a folder or a file.
+        origin: where it came from, one phrase for people, the same whether it was fetched now or
+            lay in the cache.
     """
 
     path: Path
@@ -56,7 +61,10 @@ class Source:
 
 
 Locate = Callable[[Path], Path]
-"""Takes the folder an archive was extracted to, returns the folder of interest in it, raises FetchError without one."""
+"""Takes the folder an archive was extracted to, and returns the folder of interest in it.
+
+Raises FetchError where there is none.
+"""
 
 
 def cache_folder() -> Path:
@@ -65,17 +73,24 @@ def cache_folder() -> Path:
 
 
 def download(url: str, path: Path, *, sha256: str | None = None) -> None:
-    """Download `url` to `path`, which appears only when whole; nothing is asked of the network when it lies there.
+    """Download `url` to `path`, which appears only when whole; no network when it lies there.
 
-    sha256: of the publisher's file, in hexadecimal. Another file is refused, and replaced when it lies at `path`.
-    Raises FetchError, within ANSWER_SECONDS when no server can be reached.
+    Args:
+        url: of a file.
+        path: where it shall lie; parent folders are made.
+        sha256: of the publisher's file, in hexadecimal. Another file is refused, and replaced
+            when it lies at `path`. Without it, whatever lies there counts as the file.
+
+    Raises:
+        FetchError: it cannot be had, which takes at most ANSWER_SECONDS when no server can be
+            reached; or it is another file, or the disk refuses it.
     """
     with disk_errors():
         if path.is_file() and sha256 in (None, sha256_of(path)):
             return
     _require_answer(url)
     log.info("Downloading %s.", url)
-    with disk_errors():
+    with disk_errors(), _quiet_pooch():
         try:
             pooch.retrieve(
                 url, known_hash=sha256, fname=path.name, path=path.parent, downloader=_stream
@@ -101,10 +116,18 @@ def download_archive(
     locate: Locate,
     verify: Callable[[Path], None] | None = None,
 ) -> Source:
-    """Download a tar archive and keep what was in it, as `unpack` does; the archive itself is not kept.
+    """Download a tar archive and keep what was in it, as `unpack` does, but not the archive.
 
-    verify: raises FetchError for a downloaded file that is not the publisher's.
-    Raises FetchError or ArchiveError; the next call then starts anew.
+    Args:
+        url: of the archive.
+        name: of its folder in the cache.
+        origin: where it comes from, for people.
+        locate: finds the folder of interest in it.
+        verify: raises FetchError for a downloaded file that is not the publisher's.
+
+    Raises:
+        FetchError: it cannot be had, or is not what was expected; the next call starts anew.
+        ArchiveError: it is truncated, altered or unsafe.
     """
     with disk_errors():
         cache_folder().mkdir(parents=True, exist_ok=True)
@@ -118,26 +141,45 @@ def download_archive(
 
 
 def verify_published(archive: Path, url: str, size: int, first_mib_md5: str) -> None:
-    """Hold a downloaded file against what fastai publishes of it: its bytes, and the md5 of the first MiB.
+    """Hold a downloaded file against what fastai publishes of it.
 
-    Raises FetchError when it is another one.
+    Args:
+        archive: the file.
+        url: where it came from, for the message.
+        size: in bytes.
+        first_mib_md5: md5 of the first MiB, in hexadecimal.
+
+    Raises:
+        FetchError: it is another file.
     """
     found_size = archive.stat().st_size
     with open(archive, "rb") as file:
         found = hashlib.md5(file.read(1 << 20), usedforsecurity=False).hexdigest()
     if (found_size, found) != (size, first_mib_md5):
         raise FetchError(
-            f"{url}: what came is not the published file; expected {size:,} bytes and md5 {first_mib_md5} of the first MiB, "
-            f"found {found_size:,} and {found}."
+            f"{url}: what came is not the published file; expected {size:,} bytes and md5 "
+            f"{first_mib_md5} of the first MiB, found {found_size:,} and {found}."
         )
 
 
 def unpack(archive: Path, name: str, origin: str, *, locate: Locate, advice: str) -> Source:
-    """Extract `archive` into the cache folder NAME-SHA256, unless it is there: an altered archive is another folder.
+    """Extract `archive` into the cache folder NAME-SHA256, unless that is there.
 
-    advice: what the user can do about an archive that is refused.
-    Returns the folder that `locate` finds; the first 16 digits of the sha256 are added to the origin.
-    Raises FetchError or ArchiveError.
+    So an archive that was altered is another folder.
+
+    Args:
+        archive: a tar file, compressed or not.
+        name: of its folder in the cache.
+        origin: where it came from, for people.
+        locate: finds the folder of interest in it.
+        advice: what the user can do about an archive that is refused.
+
+    Returns:
+        The folder that `locate` finds; the first 16 digits of the sha256 are added to the origin.
+
+    Raises:
+        FetchError: it is not what was expected, or the disk refuses it.
+        ArchiveError: it is truncated, altered or unsafe.
     """
     with disk_errors():
         sha256 = sha256_of(archive)
@@ -159,10 +201,17 @@ def unpacked(name: str, origin: str, *, locate: Locate) -> Source | None:
 
 
 def extract(archive: Path, folder: Path, *, locate: Locate) -> None:
-    """Extract a tar archive, compressed or not, to `folder`, which appears only when all of it is there and right.
+    """Extract a tar archive to `folder`, which appears only when all of it is there and right.
 
-    Raises ArchiveError for an archive that is truncated, altered or unsafe (entries that are links or devices, or lead
-    out of the folder), FetchError when `locate` does not find its folder.
+    Args:
+        archive: a tar file, compressed or not.
+        folder: where its entries shall lie.
+        locate: finds the folder of interest in it.
+
+    Raises:
+        ArchiveError: it is truncated, altered or unsafe (entries that are links or devices, or
+            lead out of the folder).
+        FetchError: `locate` does not find its folder.
     """
     try:
         with replacing(folder) as draft:
@@ -173,7 +222,7 @@ def extract(archive: Path, folder: Path, *, locate: Locate) -> None:
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise _damaged(archive, error) from error
     except OSError as error:
-        # Without an errno it comes from gzip or bz2, which say so of bad data; with one, from the disk.
+        # With an errno it comes from the disk; without one from gzip or bz2, of bad data.
         if error.errno is None:
             raise _damaged(archive, error) from error
         raise
@@ -185,9 +234,16 @@ def run_script(
     describe: Callable[[Path], str],
     argv: Sequence[str] | None,
 ) -> int:
-    """A data script run alone: call `fetch` with the command line, print which source served, where, and what is in it.
+    """Run a data script alone: print which source served, where it lies, and what is in it.
 
-    name: of the script, for --help. Returns the exit code; a FetchError becomes one line on stderr and its exit code.
+    Args:
+        name: of the script, for --help.
+        fetch: what the command line calls; its annotations are the options.
+        describe: what is in the folder or file that was fetched, in a sentence.
+        argv: the command line without the program; None for that of this process.
+
+    Returns:
+        The exit code. A FetchError becomes one line on stderr, and its own exit code.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     summary = fetch.__doc__.splitlines()[0]
@@ -210,8 +266,20 @@ def _unpacked_source(folder: Path, origin: str, locate: Locate) -> Source:
     return Source(locate(folder), f"{origin} (sha256 {sha256[:16]})")
 
 
+@contextmanager
+def _quiet_pooch() -> Iterator[None]:
+    """pooch prints every download by a handler of its own; here the callers say what happens."""
+    logger = pooch.get_logger()
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _stream(url: str, output: str, _: pooch.Pooch | None) -> None:
-    """What pooch.retrieve downloads with; pooch's own HTTPDownloader miscounts, and draws where our bar is silent."""
+    # pooch's own HTTPDownloader miscounts, and draws a bar where ours is silent.
     with requests.get(url, stream=True, timeout=(CONNECT_SECONDS, STALLED_SECONDS)) as response:
         response.raise_for_status()
         total = int(response.headers.get("Content-Length", 0)) or None
@@ -226,7 +294,7 @@ def _stream(url: str, output: str, _: pooch.Pooch | None) -> None:
 
 
 def _require_answer(url: str) -> None:
-    """Raise FetchError unless a server answers within ANSWER_SECONDS, name look-up and all its addresses included."""
+    """Raise FetchError unless a server answers in ANSWER_SECONDS, look-up included."""
     errors: list[Exception] = []
 
     def ask() -> None:
@@ -235,7 +303,8 @@ def _require_answer(url: str) -> None:
         except requests.RequestException as error:
             errors.append(error)
 
-    # No timeout of requests bounds the look-up or the number of addresses; a thread that is left behind does.
+    # No timeout of requests bounds the look-up or the number of addresses; a thread that is left
+    # behind does.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(ANSWER_SECONDS)
@@ -253,13 +322,14 @@ def _root_cause(error: BaseException) -> str:
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """Turn what the disk refuses (no room, no permission) into a FetchError that names the file and the cache."""
+    """Turn what the disk refuses (no room, no permission) into a FetchError naming the file."""
     try:
         yield
     except OSError as error:
         raise FetchError(
-            f"{error.filename or cache_folder()}: {error.strerror or error}. What is given must be readable, and the "
-            f"cache {cache_folder()} writable, with room. Then run the same command again."
+            f"{error.filename or cache_folder()}: {error.strerror or error}. What is given must "
+            f"be readable, and the cache {cache_folder()} writable, with room. Then run the same "
+            "command again."
         ) from error
 
 
@@ -277,16 +347,19 @@ def _extract_members(archive: Path, draft: Path) -> None:
             for member in tar:
                 if reason := _danger(member):
                     raise ArchiveError(
-                        f"{archive} is unsafe, and nothing of it was kept: its entry '{member.name}' {reason}."
+                        f"{archive} is unsafe, and nothing of it was kept: its entry "
+                        f"'{member.name}' {reason}."
                     )
-                # What the filter does with what _danger lets through. An owner is given by root alone.
+                # What the filter does with what _danger lets through. An owner is given by root
+                # alone.
                 member.mode = 0o755 if member.isdir() else 0o644
                 member.uid, member.gid, member.uname, member.gname = 0, 0, "", ""
                 yield member
                 bar.update(compressed.tell() - bar.n)
 
         tar.extractall(draft, members=safe_members(), **FILTER)
-        # tarfile takes a header that it cannot read for the end, and leaves the checksum behind the end unread.
+        # tarfile takes a header that it cannot read for the end, and leaves the checksum behind
+        # the end unread.
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("no end mark after the last entry")
@@ -309,5 +382,6 @@ def _danger(member: tarfile.TarInfo) -> str | None:
 
 def _damaged(archive: Path, error: Exception) -> ArchiveError:
     return ArchiveError(
-        f"{archive} is no tar archive, or it is truncated or altered ({error}); nothing of it was kept."
+        f"{archive} is no tar archive, or it is truncated or altered ({error}); nothing of it was "
+        "kept."
     )

@@ -16,10 +16,14 @@ from tqdm import tqdm
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """A temporary path that takes the place of `path` when the block ends well, or else vanishes.
 
-    Yields a path in the same folder, so that the final rename is atomic. The block may make a file or a folder there;
-    a folder takes the place of nothing or of an empty folder only. Parent folders are made.
+    Args:
+        path: a folder takes the place of nothing or of an empty folder only; parents are made.
+
+    Yields:
+        A path in the same folder, so that the final rename is atomic. The block may make a file
+        or a folder there.
 
     >>> import tempfile; target = Path(tempfile.mkdtemp()) / "new" / "notes.txt"
     >>> with replacing(target) as draft:
@@ -28,7 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
     'whole'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # mkdtemp makes a name nobody else has; the suffix is kept because some writers choose their format by it.
+    # mkdtemp makes a name nobody else has; the suffix is kept because some writers choose their
+    # format by it.
     workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     draft = workspace / path.name
     try:
@@ -44,9 +49,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def unless_made(folder: Path) -> Iterator[None]:
-    """Take `folder` from whoever made it first, where the block fails because another process has meanwhile.
+    """Take `folder` from whoever made it first, where the block fails because of that.
 
-    For folders whose name follows from their content, and which appear whole: the other one is as good.
+    For folders whose name follows from their content, and which appear whole: the other one is as
+    good.
     """
     try:
         yield
@@ -56,7 +62,11 @@ def unless_made(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all. Raises ValueError for NaN and infinities, which JSON has not."""
+    """Write a value as indented JSON, whole or not at all.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which JSON does not have.
+    """
     with replacing(path) as draft:
         draft.write_text(
             json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -76,7 +86,14 @@ def sha256_of(path: Path) -> str:
 def progress(
     iterable=None, *, total: int | None = None, description: str, unit: str = "it"
 ) -> tqdm:
-    """A bar with an estimate on a terminal; elsewhere one line a minute, and none for work shorter than that."""
+    """A bar with an estimate on a terminal; elsewhere one line per minute, none for shorter work.
+
+    Args:
+        iterable: what is counted as it is passed through; None to call `update` instead.
+        total: of units, where the iterable cannot tell.
+        description: what is being done, for people.
+        unit: "B" is shown in thousands and millions.
+    """
     on_terminal = sys.stderr.isatty()
     return tqdm(
         iterable,
@@ -89,7 +106,8 @@ def progress(
         miniters=1,
         delay=0 if on_terminal else 60,
         leave=not on_terminal,
-        # A line of its own each time, instead of a carriage return that fills log files with one endless line.
+        # A line of its own each time, instead of a carriage return that fills log files with one
+        # endless line.
         bar_format=None
         if on_terminal
         else "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left\n",

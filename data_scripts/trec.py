@@ -1,6 +1,7 @@
 """The TREC questions of Li and Roth (2002), "Learning Question Classifiers", free for research.
 
-Latin-1 lines `COARSE:fine question`, 5,452 for training and 500 for test; the six coarse classes are TREC-6.
+Latin-1 lines `COARSE:fine question`, 5,452 for training and 500 for test; the six coarse classes
+are TREC-6.
 
 python -m data_scripts.trec [--data FOLDER]
 """
@@ -29,9 +30,15 @@ def fetch(
 ) -> Source:
     """The questions, from the first of: --data, the cache, their publisher's URL.
 
-    data: a folder that holds train_5500.label and TREC_10.label, whatever is in them.
-    Returns a folder with these two files; from the cache or the URL they are the published ones, by sha256.
-    Raises FetchError.
+    Args:
+        data: a folder that holds train_5500.label and TREC_10.label, whatever is in them.
+
+    Returns:
+        A folder with these two files; from the cache or the URL they are the published ones, by
+        sha256.
+
+    Raises:
+        FetchError: they are not in --data, or cannot be had.
     """
     if data is not None:
         return _from_data(data)
@@ -56,8 +63,8 @@ def _from_data(data: Path) -> Source:
             else "no such folder"
         )
         raise FetchError(
-            f"{data} lacks {' and '.join(missing)} (found: {found or 'nothing'}). Give the folder that holds both: "
-            "python -m data_scripts.trec --data FOLDER"
+            f"{data} lacks {' and '.join(missing)} (found: {found or 'nothing'}). Give the folder "
+            "that holds both: python -m data_scripts.trec --data FOLDER"
         )
     return Source(data, f"--data {data.resolve().name}")
 
@@ -68,6 +75,7 @@ def _describe(folder: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run this script; its exit code."""
     return run_script("trec", fetch, _describe, argv)
 
 

@@ -1,11 +1,13 @@
-"""Small real-looking data, models of a few thousand weights, and a cache of their own for all tests."""
+"""Small real-looking data, models of a few thousand weights, and a cache of their own for all
+tests."""
 
 import os
 import random
 from concurrent.futures import Future
 from dataclasses import replace
 
-# Before torch is there to read it: files are tested side by side, a core each, and so are the commands that tests start.
+# Before torch is there to read it: files are tested side by side, a core each, and so are the
+# commands that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -19,7 +21,10 @@ from ulmfit_app.text.store import TokenStore
 
 PRAISE = "great wonderful moving funny superb brilliant".split()
 BLAME = "dull boring awful clumsy tedious pointless".split()
-NEUTRAL = "the film a plot of actor scene and story camera with music director it was in this an end".split()
+NEUTRAL = (
+    "the film a plot of actor scene and story camera with music director it was in this an end"
+)
+NEUTRAL = NEUTRAL.split()
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +99,8 @@ def small_settings(csv):
 
 
 def course_settings(max_test: int):
-    """Of notebooks that train a classifier: few texts, on random weights that are not fine-tuned."""
+    """Of notebooks that train a classifier: few texts, on random weights that are not
+    fine-tuned."""
     from ulmfit_app.course import PRESETS
 
     tiny = PRESETS["tiny"]

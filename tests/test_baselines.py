@@ -98,7 +98,7 @@ def test_single_characters_emoji_and_other_scripts_are_words():
 
 
 def test_no_text_is_judged_by_what_was_learned_from_it_or_its_group():
-    # Each group of three has a word that nothing else has, and a label that no other word foretells.
+    # Each group of three has a word of its own, and a label that no other word foretells.
     generator = np.random.default_rng(0)
     groups = np.arange(300) // 3
     truth = generator.integers(2, size=100)[groups]

@@ -1,4 +1,4 @@
-"""The report in a real browser, headless Chromium: at both widths, sorted and filtered, in Chinese, and on paper."""
+"""The report in headless Chromium: two widths, sorted and filtered, in Chinese, and on paper."""
 
 import json
 import re
@@ -19,8 +19,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on the PATH")
 
-# A window cannot be as narrow as a phone, and a page tells nothing to who only looks on: so the report stands in a frame of
-# the page below, which acts as its reader and writes what it sees into itself.
+# A window cannot be as narrow as a phone, and a page shows nothing to a process outside it. So
+# the report stands in a frame of the page below, which acts as its reader and writes what it sees.
 FRAME = """<!DOCTYPE html><meta charset="utf-8"><body style="margin: 0">
 <iframe src="report.html" style="width: WIDTHpx; height: 1600px; border: 0"></iframe>
 <script>
@@ -31,7 +31,8 @@ document.querySelector("iframe").addEventListener("load", ({target}) => {
     control.value = value;
     control.dispatchEvent(new Event("input"));
   };
-  const errors = () => [...page.querySelectorAll("article")].filter((one) => one.checkVisibility());
+  const articles = () => [...page.querySelectorAll("article")];
+  const errors = () => articles().filter((one) => one.checkVisibility());
   const rows = () => errors().map((one) => +one.dataset.row);
   const found = ACTIONS;
   const shown = document.createElement("pre");
@@ -62,7 +63,7 @@ def chromium(page: Path, *options: str) -> str:
 
 
 def read(folder: Path, actions: str, width: int = 1280, *options: str):
-    """What the expression `actions` is worth in the report of a folder, in a frame so many pixels wide."""
+    """The value of the expression `actions` in the report of a folder, in a frame of a width."""
     frame = folder / "frame.html"
     frame.write_text(
         FRAME.replace("WIDTH", str(width)).replace("ACTIONS", actions), encoding="utf-8"
@@ -73,7 +74,7 @@ def read(folder: Path, actions: str, width: int = 1280, *options: str):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
-    """A report of six classes with long Chinese and English names, and its errors in their order."""
+    """A report of six classes with long Chinese and English names, and its errors in order."""
     folder = tmp_path_factory.mktemp("report")
     labels = (
         "好评",
@@ -89,7 +90,8 @@ def report(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
     predictions["source"] = np.array(["mail", "web", "telephone"])[np.arange(400) % 3]
     errors = predictions[predictions["label"] != predictions["predicted"]]
     row = int(errors["confidence"].idxmax())
-    text = f'<p class="how">why</p><p style="white-space: pre-wrap"><b style="background: #1f77b4">{"x" * 300}</b></p>'
+    word = f'<b style="background: #1f77b4">{"x" * 300}</b>'
+    text = f'<p class="how">why</p><p style="white-space: pre-wrap">{word}</p>'
     write_report(
         folder, predictions, baselines(predictions), histories(), FACTS, explanations={row: text}
     )
@@ -111,7 +113,7 @@ def test_nothing_sticks_out_at_the_side_and_there_is_something_to_see(report, wi
     )
     seen = matplotlib.image.imread(shot)[..., :3]
     assert seen.shape[:2] == (1600, max(width, 500))
-    # Neither blank nor one colour: text and figures from the top to the bottom, and nothing beside the frame.
+    # Not blank, not one colour: text and figures from top to bottom, nothing beside the frame.
     inked = (seen < 0.9).any(axis=2)
     assert (
         all(part.any() for part in np.array_split(inked[:, :width], 8))
@@ -138,7 +140,8 @@ def test_errors_are_filtered_by_both_classes_and_by_their_words(report):
     by_class, by_words, none, said = read(
         folder,
         f"""[
-            (choose("label", "{numbers[label]}"), choose("predicted", "{numbers[predicted]}"), rows()),
+            (choose("label", "{numbers[label]}"), choose("predicted", "{numbers[predicted]}"),
+             rows()),
             (choose("label", ""), choose("predicted", ""), choose("words", "NG 7"), rows()),
             (choose("words", "<script>"), rows()),
             page.querySelector(".controls output").textContent,
@@ -181,7 +184,9 @@ def test_without_the_policys_leave_all_errors_are_shown(report, tmp_path):
     folder, errors = report
     html = (folder / "report.html").read_text("utf-8")
     (tmp_path / "report.html").write_text(re.sub("; script-src '[^']*'", "", html), "utf-8")
-    hidden = 'page.querySelector(".controls").checkVisibility() || page.querySelector(".more").checkVisibility()'
+    hidden = " || ".join(
+        f'page.querySelector("{name}").checkVisibility()' for name in (".controls", ".more")
+    )
     shown, controls = read(tmp_path, f"[rows(), {hidden}]")
     assert shown == errors.index.tolist() and not controls
 

@@ -4,13 +4,14 @@ import pandas as pd
 import pytest
 
 from ulmfit_app.config import LAPTOP
-from ulmfit_app.pipeline.selection import planned_tokens, select
+from ulmfit_app.pipeline.selection import count_tokens_roughly, select
 from ulmfit_app.training.recipes import PUBLISHED, WEAK_START
 
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    """400 texts of about 100 tokens in two classes: 150 to train on, 50 to test, 200 unlabelled."""
+    """400 texts of about 100 tokens in two classes: 150 to train on, 50 to test, 200
+    unlabelled."""
     splits = ["train"] * 150 + ["test"] * 50 + ["unlabelled"] * 200
     labels = [
         ("pos", "neg")[i % 2] if split != "unlabelled" else "" for i, split in enumerate(splits)
@@ -36,7 +37,7 @@ def test_training_texts_beyond_the_classifiers_bound_are_unlabelled_ones(table):
     epochs = sum(phase.epochs for phase in WEAK_START.phases)
     selection = select(table, settings(classifier_tokens=60 * 100 * epochs), WEAK_START)
     counts = selection.split.value_counts()
-    assert counts["train"] == 60 * 100 // planned_tokens(table["text"])[0]
+    assert counts["train"] == 60 * 100 // count_tokens_roughly(table["text"])[0]
     assert counts["train"] + counts["unlabelled"] == 350
     assert table["label"][selection.split == "train"].value_counts().nunique() == 1, (
         "the classes keep their shares"
@@ -45,7 +46,7 @@ def test_training_texts_beyond_the_classifiers_bound_are_unlabelled_ones(table):
 
 def test_texts_beyond_the_language_models_bound_are_not_read(table):
     selection = select(table, settings(lm_tokens=20_000), WEAK_START)
-    seen = planned_tokens(table["text"])[selection.read].sum()
+    seen = count_tokens_roughly(table["text"])[selection.read].sum()
     assert 19_000 < seen <= 20_000 and selection.lm_epochs == 1
     assert selection.read[selection.split == "train"].all(), "the classifier's texts come first"
     assert not selection.read[selection.split.isin(["valid", "test", ""])].any()
@@ -58,7 +59,7 @@ def test_the_language_model_reads_a_part_of_the_classifiers_texts_where_there_is
     assert (selection.split == "train").sum() == 150 and (
         selection.split == "unlabelled"
     ).sum() == 0
-    assert 4_000 < planned_tokens(table["text"])[selection.read].sum() <= 5_000
+    assert 4_000 < count_tokens_roughly(table["text"])[selection.read].sum() <= 5_000
     assert select(table, settings(lm_tokens=1), WEAK_START).read.sum() == 1
 
 
@@ -77,7 +78,7 @@ def test_the_language_model_reads_test_texts_only_where_asked_to_and_the_notes_s
     assert "learns from the 50 texts of the test split too, not from their labels" in " ".join(
         selection.notes
     )
-    seen = planned_tokens(table["text"])[selection.read].sum()
+    seen = count_tokens_roughly(table["text"])[selection.read].sum()
     assert 19_000 < seen <= 20_000, "they count"
 
 

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,14 +13,14 @@ from data_scripts import files
 from data_scripts.files import sha256_of
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import BundleError
-from ulmfit_app.models.awd_lstm import build
+from ulmfit_app.models.awd_lstm import build_language_model
 from ulmfit_app.models.bundle import (
     Bundle,
-    _seal,
     load_bundle,
     load_weights,
     save_bundle,
     save_temperature,
+    seal_of,
     unique_tensors,
 )
 from ulmfit_app.text.rules import SPECIALS
@@ -31,7 +32,7 @@ KIND = "language model"
 
 def made_model(seed: int = 0, shape: ModelSettings = SHAPE):
     torch.manual_seed(seed)
-    return build(VOCAB, shape, drop_mult=1.0)
+    return build_language_model(len(VOCAB), shape)
 
 
 def described(**changes) -> Bundle:
@@ -53,7 +54,7 @@ def test_in_int8_a_model_takes_a_quarter_of_the_bytes_and_predicts_nearly_the_sa
     vocab = [*SPECIALS, *(f"w{i}" for i in range(500))]
     shape = ModelSettings(emb_sz=64, n_hid=96, n_layers=2)
     torch.manual_seed(0)
-    model, again = build(vocab, shape, 1.0), build(vocab, shape, 1.0)
+    model, again = (build_language_model(len(vocab), shape) for _ in range(2))
     sizes = []
     for in_int8 in (False, True):
         save_bundle(tmp_path, model, described(vocab=vocab, shape=shape), in_int8=in_int8)
@@ -82,7 +83,7 @@ def edit(folder: Path, **changes) -> None:
     path = folder / "bundle.json"
     changed = json.loads(path.read_text(encoding="utf-8")) | changes
     # Sealed again, so that what lies behind the seal is tested too.
-    path.write_text(json.dumps(changed | {"sha256": _seal(changed)}), encoding="utf-8")
+    path.write_text(json.dumps(changed | {"sha256": seal_of(changed)}), encoding="utf-8")
 
 
 def test_labels_that_changed_places_are_refused(folder):
@@ -93,7 +94,7 @@ def test_labels_that_changed_places_are_refused(folder):
         load_bundle(folder, "language model")
 
 
-# ------------------------------------------------------------------------------------------------------ there and back
+# ---------------------------------------------------------------------------------- there and back
 def test_a_loaded_model_has_the_saved_weights(folder):
     assert not equal(made_model(seed=99), made_model())
     assert equal(loaded_model(folder), made_model())
@@ -136,7 +137,7 @@ def test_a_bundle_from_before_directions_and_temperatures_is_forward_and_of_temp
     path = folder / "bundle.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found.pop(name) == value
-    path.write_text(json.dumps(found | {"sha256": _seal(found)}), encoding="utf-8")
+    path.write_text(json.dumps(found | {"sha256": seal_of(found)}), encoding="utf-8")
     assert getattr(load_bundle(folder, KIND), name) == value
 
 
@@ -185,13 +186,14 @@ def test_the_hashes_are_those_of_the_files(folder):
         assert described_files[part]["sha256"] == sha256_of(file_of(folder, part))
 
 
-# ------------------------------------------------------------------------------------------------- what is not accepted
+# ---------------------------------------------------------------------------- what is not accepted
 def test_a_permuted_vocabulary_is_refused(folder):
     path = file_of(folder, "vocab")
     path.write_text(
         json.dumps([*VOCAB[:-2], VOCAB[-1], VOCAB[-2]], ensure_ascii=False), encoding="utf-8"
     )
-    with pytest.raises(BundleError, match=r"vocab-.*was altered or damaged.*Train it again"):
+    expected = r"vocab-.*was altered or damaged.*Train the model again"
+    with pytest.raises(BundleError, match=expected):
         load_bundle(folder, KIND)
 
 
@@ -222,9 +224,36 @@ def test_a_model_of_another_kind_is_refused(folder):
 def test_a_bundle_of_another_format_is_refused(folder):
     edit(folder, format=99)
     with pytest.raises(
-        BundleError, match="has format 99, this version reads format 1. Train the model again"
+        BundleError, match="has format 99, this version reads format 2. Train the model again"
     ):
         load_bundle(folder, KIND)
+
+
+def test_a_model_of_an_unknown_architecture_is_refused(folder):
+    edit(folder, architecture="transformer-9")
+    expected = "has the architecture 'transformer-9'. This version knows: awd-lstm."
+    with pytest.raises(BundleError, match=re.escape(expected)):
+        load_bundle(folder, KIND)
+
+
+def test_a_description_says_its_architecture_and_its_config(folder):
+    found = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    assert (found["format"], found["architecture"]) == (2, "awd-lstm")
+    assert found["config"] == asdict(SHAPE)
+    assert load_bundle(folder, KIND).architecture == "awd-lstm"
+
+
+def test_a_bundle_of_format_1_is_read_as_an_awd_lstm(folder):
+    """It had `shape` in the place of architecture and config."""
+    now = load_bundle(folder, KIND)
+    path = folder / "bundle.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found.pop("architecture") == "awd-lstm"
+    config = found.pop("config")
+    old = found | {"format": 1, "shape": config}
+    path.write_text(json.dumps(old | {"sha256": seal_of(old)}), encoding="utf-8")
+    assert load_bundle(folder, KIND) == now
+    assert equal(loaded_model(folder), made_model())
 
 
 def test_a_folder_without_a_bundle_is_refused(tmp_path):
@@ -261,6 +290,7 @@ def test_a_description_cannot_lead_out_of_its_folder(folder, name):
         "{}",
         '{"format": 1}',
         '{"format": 1, "kind": "language model"}',
+        '{"format": 2, "kind": "language model"}',
         "\ufffd\x00",
     ],
 )
@@ -273,8 +303,9 @@ def test_a_description_that_is_none_is_refused(folder, text):
 @pytest.mark.parametrize(
     "change",
     [
-        {"shape": {"emb_sz": 16, "colour": 1}},
-        {"shape": []},
+        {"config": {"emb_sz": 16, "colour": 1}},
+        {"config": []},
+        {"architecture": []},
         {"weights": None},
         {"weights": {"file": "x"}},
         {"vocab": {"file": 7, "sha256": ""}},
@@ -314,7 +345,7 @@ def test_weights_that_are_no_safetensors_are_refused(folder):
         load_weights(load_bundle(folder, KIND), made_model())
 
 
-# ------------------------------------------------------------------------------------------------------------- replacing
+# --------------------------------------------------------------------------------------- replacing
 def test_the_files_of_the_model_before_are_removed(folder):
     before = {path.name for path in folder.iterdir()}
     save_bundle(folder, made_model(seed=1), described(vocab=[*VOCAB[:-1], "other"]))

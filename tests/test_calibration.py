@@ -1,4 +1,4 @@
-"""Temperature, selective prediction, and what is undefined: against scikit-learn, scipy, grids and counts by hand."""
+"""Temperature, thresholds and what is undefined, against scikit-learn, scipy and hand counts."""
 
 import inspect
 import json
@@ -30,7 +30,7 @@ from ulmfit_app.evaluation.metrics import expected_calibration_error
 def drawn(
     n: int = 2000, n_classes: int = 4, sharpened: float = 1.0, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities whose true classes are drawn from them, then sharpened: the right temperature is about `sharpened`."""
+    """Probabilities that truth is drawn from, then sharpened: their temperature is `sharpened`."""
     generator = np.random.default_rng(seed)
     logits = 2 * generator.normal(size=(n, n_classes))
     truth = (softmax(logits, axis=1).cumsum(axis=1) > generator.random((n, 1))).argmax(axis=1)
@@ -65,7 +65,7 @@ def calibrated_by_sklearn(validation, truth, probabilities):
     return fitted.predict_proba(probabilities)
 
 
-# --------------------------------------------------------------------------------------------------------- temperature
+# ------------------------------------------------------------------------------------ temperature
 # Sharper, and scikit-learn's addition of 2e-16 to each probability begins to show.
 @pytest.mark.parametrize("n_classes", [2, 4, 50])
 @pytest.mark.parametrize("sharpened", [0.5, 1.6])
@@ -94,7 +94,7 @@ def test_no_temperature_of_a_grid_has_a_lower_log_loss(n_classes, sharpened):
 
 
 def test_at_the_temperature_confidence_is_what_is_found():
-    """The slope of the log loss is 0 where the mean logit of the true class is the one expected of the probabilities."""
+    """The log loss is flat where the mean logit of the true class is the expected one."""
     probabilities, truth = drawn(sharpened=2)
     temperature, _ = fit_temperature(probabilities, truth)
     logits, after = np.log(probabilities), tempered(probabilities, temperature)
@@ -150,10 +150,10 @@ def test_where_log_loss_has_no_lowest_point_the_temperature_stays_one_and_the_re
     assert temperature == 1 and words in reason
 
 
-def test_a_temperature_is_left_at_one_as_often_as_the_test_promises_and_its_p_value_is_that_of_the_likelihood_ratio():
+def test_a_temperature_is_left_at_one_as_often_as_its_likelihood_ratio_test_promises():
     found = [fit_temperature(*drawn(n=100, sharpened=1.0, seed=seed)) for seed in range(200)]
     kept = [reason for temperature, reason in found if temperature == 1]
-    assert all("no proof that any other is better" in reason for reason in kept)
+    assert all("not enough to show that another is better" in reason for reason in kept)
     assert 180 <= len(kept) <= 199, "19 of 20 where 1 is right"
 
     probabilities, truth = drawn(n=100, sharpened=1.15, seed=1)
@@ -175,7 +175,7 @@ def test_a_temperature_is_not_fitted_on_what_is_no_probability():
         fit_temperature(np.array([[0.5, 0.6]]), np.array([0]))
 
 
-# ----------------------------------------------------------------------------------------------------- risk and coverage
+# ------------------------------------------------------------------------------ risk and coverage
 def test_risk_and_coverage_are_those_of_every_threshold_tried_alone():
     probabilities, truth = drawn(n=300, n_classes=2)
     probabilities = probabilities.round(2)  # so that texts share confidences
@@ -195,7 +195,8 @@ def made_curve(right: list[bool]):
 
 
 def test_the_threshold_is_the_lowest_with_one_wrong_answer_to_spare():
-    # 20 right, 1 wrong, 20 right, 9 wrong: of 10 %, (1 + 1) / (41 + 1) and (3 + 1) / (43 + 1) keep within, 5 / 45 does not.
+    # 20 right, 1 wrong, 20 right, 9 wrong: (1 + 1) / (41 + 1) and (3 + 1) / (43 + 1) are within
+    # 10 %, 5 / 45 is not.
     curve, confidence = made_curve([True] * 20 + [False] + [True] * 20 + [False] * 9)
     assert threshold_for(0.1, curve) == confidence[42]
     assert threshold_for(0.05, curve) == confidence[40]
@@ -244,7 +245,7 @@ def test_no_answer_has_no_error_and_says_why():
     assert found["undefined"] == "no text has so high a confidence"
 
 
-# ------------------------------------------------------------------------------------------------------------- in a report
+# ------------------------------------------------------------------------------------ in a report
 @pytest.mark.parametrize("n", [1, 30, 400])
 def test_the_calibration_error_by_chance_is_that_of_the_binomial_where_all_confidences_are_equal(
     n,

@@ -4,21 +4,25 @@ import numpy as np
 import pytest
 import torch
 from fastai.text.data import TensorText, pad_chunk
-from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config
+from fastai.text.models.awdlstm import AWD_LSTM
 from fastai.text.models.core import get_text_classifier, masked_concat_pool
 
 from tests.conftest import made_store
-from ulmfit_app.config import ClassifierSettings, ModelSettings
+from ulmfit_app.config import TINY, ClassifierSettings, ModelSettings
 from ulmfit_app.errors import BundleError, SettingError
-from ulmfit_app.models.awd_lstm import build, shaped
-from ulmfit_app.models.awd_lstm_classifier import build_classifier
+from ulmfit_app.models.awd_lstm import (
+    build_classifier,
+    build_language_model,
+    classifier_config,
+    load_language_model,
+)
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.text.rules import PAD_ID
 from ulmfit_app.training import classifier
 from ulmfit_app.training.classifier import choose_plan
 from ulmfit_app.training.loop import _freeze, prepare
 from ulmfit_app.training.precision import MixedPrecision
-from ulmfit_app.training.recipes import PLANS, PUBLISHED, epochs_of
+from ulmfit_app.training.recipes import PUBLISHED, count_epochs, make_plan
 
 SHAPE = ModelSettings(emb_sz=16, n_hid=24, n_layers=2)
 WORDS = 60
@@ -26,9 +30,10 @@ WORDS = 60
 
 @pytest.fixture
 def pair():
-    """Plain fastai's classifier and ours with the same weights, large enough for differences to show."""
+    """Plain fastai's classifier and ours, of the same weights, so large that differences show."""
     torch.manual_seed(0)
-    config = shaped(awd_lstm_clas_config, SHAPE)
+    config = classifier_config(SHAPE)
+    del config["draws_at_reset"]
     plain = get_text_classifier(AWD_LSTM, WORDS, 2, config=config).eval()
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
@@ -68,7 +73,7 @@ def test_a_texts_probabilities_do_not_depend_on_its_batch(pair):
 
 
 def test_plain_fastais_probabilities_depend_on_the_batch(pair):
-    """The defect that ours mends: fastai's own padding, texts in the order they come (fastai#3379)."""
+    """What ours does not: fastai's own padding, texts in the order they come (fastai#3379)."""
     plain, _ = pair
     batch = texts(5, 300, 72, 71, 150, 1)
     rows = torch.stack(
@@ -114,14 +119,15 @@ def test_in_training_the_regularised_outputs_are_zero_at_padding(pair):
 
 
 def saved_language_model(folder, vocab, shape=SHAPE):
-    save_bundle(folder, build(vocab, shape, 1.0), Bundle("language model", shape, "en", vocab))
+    model = build_language_model(len(vocab), shape)
+    save_bundle(folder, model, Bundle("language model", shape, "en", vocab))
     return load_bundle(folder, "language model")
 
 
 def make_learner(lm, store, plan=PUBLISHED):
     rows, labels = np.arange(len(store)), np.arange(len(store)) % 2
     settings = ClassifierSettings(batch_size=4)
-    return classifier.learner(
+    return classifier.make_learner(
         store, (rows, labels), (rows, labels), 2, lm, plan, settings, "fp32", seed=1
     )
 
@@ -129,13 +135,22 @@ def make_learner(lm, store, plan=PUBLISHED):
 def test_the_classifiers_encoder_is_the_language_models(tmp_path):
     store = made_store([5, 9, 12, 30])
     lm = saved_language_model(tmp_path, store.words)
-    source = build(store.words, SHAPE, 1.0)
-    from ulmfit_app.models.bundle import load_weights
-
-    load_weights(lm, source)
+    source = load_language_model(lm)
     learn = make_learner(lm, store)
     for name, value in source[0].state_dict().items():
         assert torch.equal(learn.model[0].module.state_dict()[name], value), name
+
+
+def test_a_classifiers_weight_mask_holds_for_a_batch_of_texts_and_a_language_models_for_a_step(
+    tmp_path,
+):
+    """Merity et al. 2017, section 2: one mask for the whole forward and backward pass."""
+    store = made_store([5, 9, 12, 30])
+    lm = saved_language_model(tmp_path, store.words)
+    encoder = make_learner(lm, store).model[0].module
+    assert [layer.draws_at_reset for layer in encoder.rnns] == [True, True]
+    encoder = load_language_model(lm)[0]
+    assert [layer.draws_at_reset for layer in encoder.rnns] == [False, False]
 
 
 def test_a_classifier_without_dropout_learns_and_is_loaded_again(tmp_path):
@@ -156,7 +171,7 @@ def test_an_encoder_with_another_vocabulary_of_equal_size_is_refused(tmp_path):
         make_learner(lm, store)
 
 
-def test_unfreezing_adds_one_group_a_phase(tmp_path):
+def test_unfreezing_adds_one_group_per_phase(tmp_path):
     store = made_store([5, 9, 12, 30])
     learn = make_learner(saved_language_model(tmp_path, store.words), store)
     learn.create_opt()
@@ -180,7 +195,7 @@ def test_chain_thaw_lets_the_head_learn_then_each_lower_group_alone_then_all(tmp
     )
     learn.create_opt()
     learning = []
-    for phase in PLANS["chain-thaw"].phases:
+    for phase in make_plan("chain-thaw", len(learn.opt.param_lists)).phases:
         _freeze(learn, phase)
         learning.append(
             [
@@ -192,14 +207,36 @@ def test_chain_thaw_lets_the_head_learn_then_each_lower_group_alone_then_all(tmp
     assert learning == [[4], [0], [1], [2], [3], [0, 1, 2, 3, 4]]
 
 
+@pytest.mark.parametrize("name", ["gradual", "chain-thaw"])
+@pytest.mark.parametrize(
+    ("shape", "n_groups"),
+    [(replace(SHAPE, n_layers=1), 3), (TINY.model, 4), (replace(SHAPE, n_layers=3), 5)],
+    ids=["one layer", "the preset tiny", "three layers"],
+)
+def test_a_plan_freezes_the_groups_that_the_model_has(tmp_path, shape, n_groups, name):
+    store = made_store([5, 9, 12, 30])
+    learn = make_learner(saved_language_model(tmp_path, store.words, shape), store)
+    learn.create_opt()
+    groups = learn.opt.param_lists
+    assert len(groups) == n_groups == shape.n_layers + 2
+    phases = make_plan(name, n_groups).phases
+    for phase in phases:
+        _freeze(learn, phase)
+        # The batch normalisation of the head always learns, as fastai has it.
+        found = [i for i, group in enumerate(groups) if all(p.requires_grad for p in group)]
+        assert found == phase.learning(n_groups), phase.name
+    freezing = [phase for phase in phases if len(phase.learning(n_groups)) < n_groups]
+    assert len(freezing) == (n_groups - 1 if name == "gradual" else n_groups)
+
+
 def test_epochs_that_were_asked_for_are_the_plans_and_fewer_than_its_phases_are_refused():
     for passes, name in ((None, "published"), (2, "full-discr"), (100, "full-discr")):
-        plan, reason = choose_plan(ClassifierSettings(epochs=9), strong_start=True, passes=passes)
-        assert (plan.name, epochs_of(plan)) == (name, 9) and "9 epochs were asked for" in reason
+        plan, reason = choose_plan(ClassifierSettings(epochs=9), 5, True, passes)
+        assert (plan.name, count_epochs(plan)) == (name, 9) and "9 epochs were asked for" in reason
     with pytest.raises(
         SettingError, match="--classifier.epochs 2: The plan 'published' has 4 phases"
     ):
-        choose_plan(ClassifierSettings(epochs=2), strong_start=True)
+        choose_plan(ClassifierSettings(epochs=2), 5, True)
 
 
 @pytest.mark.parametrize("backward", ["model", "texts"])
@@ -215,25 +252,20 @@ def test_texts_in_the_other_direction_than_the_encoder_reads_are_refused(tmp_pat
 
 
 def test_the_plan_follows_the_strength_of_the_start():
-    assert choose_plan(ClassifierSettings(), strong_start=True)[0].name == "published"
-    assert choose_plan(ClassifierSettings(), strong_start=False)[0].name == "weak-start"
-    assert (
-        choose_plan(ClassifierSettings(plan="published"), strong_start=False)[0].name
-        == "published"
-    )
+    assert choose_plan(ClassifierSettings(), 5, True)[0].name == "published"
+    assert choose_plan(ClassifierSettings(), 5, False)[0].name == "weak-start"
+    assert choose_plan(ClassifierSettings(plan="published"), 5, False)[0].name == "published"
 
 
 @pytest.mark.parametrize(
     ("passes", "name", "epochs"),
     [(None, "published", 5), (1.8, "brief", 1), (1e3, "full-discr", 10)],
 )
-def test_where_time_is_bounded_a_strong_start_learns_in_all_groups_at_once_as_long_as_there_is_time(
+def test_where_time_is_bounded_a_strong_start_learns_in_all_groups_at_once_for_all_of_it(
     passes, name, epochs
 ):
-    plan, reason = choose_plan(
-        ClassifierSettings(), strong_start=True, passes=passes, n_texts=5_000
-    )
-    assert (plan.name, epochs_of(plan)) == (name, epochs)
+    plan, reason = choose_plan(ClassifierSettings(), 5, True, passes=passes, n_texts=5_000)
+    assert (plan.name, count_epochs(plan)) == (name, epochs)
     assert (
         passes is None
         or f"{passes:.1f} passes over the labels: '{name}', epochs: {epochs}." in reason
@@ -241,18 +273,18 @@ def test_where_time_is_bounded_a_strong_start_learns_in_all_groups_at_once_as_lo
 
 
 def test_the_plan_of_few_labels_is_longer_and_says_so():
-    plan, reason = choose_plan(ClassifierSettings(), strong_start=True, passes=None, n_texts=100)
-    assert (plan.name, epochs_of(plan)) == ("published", 13) and "each is read 13 times" in reason
-    assert (
-        choose_plan(ClassifierSettings(plan="published"), strong_start=True, n_texts=100)[0]
-        == PUBLISHED
-    )
+    plan, reason = choose_plan(ClassifierSettings(), 5, True, passes=None, n_texts=100)
+    assert (plan.name, count_epochs(plan)) == (
+        "published",
+        13,
+    ) and "each is read 13 times" in reason
+    assert choose_plan(ClassifierSettings(plan="published"), 5, True, n_texts=100)[0] == PUBLISHED
 
 
 def test_mixed_precision_is_fastais_callback_on_a_gpu_and_works_on_a_cpu_too(
     tmp_path, monkeypatch
 ):
-    """The CUDA branch with a mock: no GPU is needed to see which callback is added, and what it would enter."""
+    """The CUDA branch with a mock: no GPU is needed to see which callback is added."""
     store = made_store([5, 9, 12, 30])
     learn = make_learner(saved_language_model(tmp_path, store.words), store)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

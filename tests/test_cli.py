@@ -1,13 +1,20 @@
-"""What a mistake costs the user: one message with the next command, an exit code of its class, no traceback."""
+"""A mistake costs one message with the next command, an exit code of its class, no traceback."""
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
+from importlib import import_module
 
 import pytest
 
 from tests.conftest import reviews
 from ulmfit_app import __main__ as cli
+from ulmfit_app.cli import runs
+from ulmfit_app.cli.settings import check_used
+from ulmfit_app.config import PRESETS, PRETRAINING_PRESETS
+from ulmfit_app.errors import SettingError
 
 
 def fails(capsys, *argv):
@@ -75,13 +82,15 @@ def test_an_unknown_preset_and_an_unknown_verb_name_those_there_are(capsys):
     assert code == 2 and "finetune" in message
 
 
-def test_a_run_folder_of_another_format_is_left_alone(tmp_path, capsys):
-    (tmp_path / "config.json").write_text(json.dumps({"format": 0}))
+@pytest.mark.parametrize(("name", "number"), [("config.json", 1), ("run.json", 0)])
+def test_a_run_folder_of_another_format_is_left_alone(tmp_path, capsys, name, number):
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / name).write_text(json.dumps({"format": number}))
     reviews(60).to_csv(tmp_path / "r.csv", index=False)
     code, message = fails(capsys, "run", tmp_path / "r.csv", "--preset", "tiny", "--out", tmp_path)
-    assert code == 5 and "format 0" in message and "--out" in message
+    assert code == 5 and f"format {number}" in message and "--out" in message
     assert fails(capsys, "predict", tmp_path, "a text")[0] == 5
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["r.csv", "tokens", name])
 
 
 def test_a_folder_without_a_run_says_how_to_make_one(tmp_path, capsys):
@@ -148,9 +157,9 @@ def test_an_interruption_exits_with_130_and_says_how_to_go_on(tmp_path, capsys, 
     def interrupt(argv):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.VERBS, "run", interrupt)
+    monkeypatch.setattr(runs, "run", interrupt)
     code, message = fails(capsys, "run", "imdb")
-    assert code == 130 and "same command goes on" in message
+    assert code == 130 and "same command continues" in message
 
 
 def test_a_reader_that_has_read_enough_costs_no_traceback():
@@ -174,16 +183,88 @@ def test_the_kinds_of_experiments_are_listed_when_asked_for(capsys):
 
 
 @pytest.mark.parametrize(
-    ("kind", "option", "name"),
+    ("kind", "option"),
     [
-        ("starts", ["--pretrained", "wt103"], "lm.pretrained"),
-        ("ablation", ["--classifier.plan", "full"], "classifier.plan"),
-        ("ablation", ["--lm.lr", "0.1"], "lm.lr"),
+        ("starts", ["--pretrained", "wt103"]),
+        ("starts", ["--model.n-hid", "100"]),
+        ("ablation", ["--classifier.plan", "full"]),
+        ("ablation", ["--lm.lr", "0.1"]),
+        ("ablation", ["--lm.random-lr", "0.1"]),
+        ("folds", ["--fold", "2"]),
     ],
 )
-def test_what_an_experiment_compares_cannot_be_set(capsys, kind, option, name):
-    assert cli.main(["experiment", kind, "trec6", "--preset", "laptop", *option]) == 2
-    assert f"{name} is what {kind} compares" in capsys.readouterr().err
+def test_what_an_experiment_compares_cannot_be_set(capsys, kind, option):
+    code, message = fails(capsys, "experiment", kind, "trec6", "--preset", "laptop", *option)
+    assert code == 2 and f"{option[0]} is what {kind} compares" in message
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--lm.schedule", "cosine"],
+        ["--lm.decay", "2.6"],
+        ["--lm.frozen-lr", "0.1"],
+        ["--lm.test-texts"],
+        ["--lm.lr-find"],
+    ],
+)
+def test_what_pretraining_does_not_use_is_refused(capsys, option):
+    code, message = fails(capsys, "pretrain", "corpus.txt", *option)
+    assert code == 2 and f"{option[0]} is for fine-tuning, and pretraining does not use" in message
+
+
+@pytest.mark.parametrize("verb", [["run"], ["pretrain"], ["experiment", "folds"]])
+@pytest.mark.parametrize(
+    ("start", "option", "words"),
+    [
+        ("none", ["--lm.lr", "0.1"], "their rate is --lm.random-lr"),
+        ("en-small", ["--lm.random-lr", "0.1"], "the rate of such a start is --lm.lr"),
+        ("en-small", ["--model.emb-sz", "100"], "en-small, which brings its own shape"),
+    ],
+)
+def test_what_a_start_does_not_use_is_refused(capsys, verb, start, option, words):
+    preset = [] if verb == ["pretrain"] else ["--preset", "paper"]
+    code, message = fails(capsys, *verb, "data", *preset, "--pretrained", start, *option)
+    assert code == 2 and message.startswith(f"Error: {option[0]} is for") and words in message
+
+
+def test_random_weights_have_no_epoch_with_the_encoder_frozen(capsys):
+    code, message = fails(capsys, "run", "imdb", "--preset", "tiny", "--lm.frozen-lr", "0.1")
+    assert code == 2 and "--lm.frozen-lr is for a pretrained start" in message
+
+
+def with_lm(preset, **changes):
+    return replace(preset, lm=replace(preset.lm, **changes))
+
+
+def test_a_presets_own_values_are_no_complaint():
+    pretraining = ("pretrain", PRETRAINING_PRESETS.values())
+    kinds = ("run", "ablation", "labels", "starts", "folds")
+    for verb, presets in [pretraining, *((kind, PRESETS.values()) for kind in kinds)]:
+        for preset in presets:
+            check_used(preset, preset, verb)
+            if verb == "starts":
+                continue
+            for start in ("none", "en-small"):
+                check_used(with_lm(preset, pretrained=start), preset, verb)
+
+
+def test_what_some_runs_of_an_experiment_use_can_be_set():
+    preset = PRESETS["laptop"]
+    rates = with_lm(preset, lr=0.1, random_lr=0.1)
+    shaped = replace(rates, model=replace(preset.model, n_hid=100))
+    check_used(shaped, preset, "labels")  # has runs with and without pretraining
+    check_used(rates, preset, "starts")
+    check_used(with_lm(preset, pretrained="none", random_lr=0.1), preset, "run")
+    check_used(with_lm(preset, pretrained="none", decay=2.6), preset, "run")
+    with pytest.raises(SettingError, match="--lm.lr is for a pretrained start"):
+        check_used(with_lm(preset, pretrained="none", lr=0.1), preset, "labels")
+
+
+def test_each_verb_has_its_function():
+    for verb, name in cli.VERBS.items():
+        module, _, function = name.partition(":")
+        assert callable(getattr(import_module(module), function)), verb
 
 
 def test_an_empty_text_is_not_explained(tmp_path, capsys):
@@ -191,12 +272,48 @@ def test_an_empty_text_is_not_explained(tmp_path, capsys):
     assert "The text is empty" in capsys.readouterr().err
 
 
-def test_the_module_of_the_pipeline_is_a_command(tmp_path):
-    """`python -m ulmfit_app.run` reports a wrong option before it imports torch, and without a traceback."""
+WITHOUT_TORCH = """
+import runpy, sys
+
+class Blocked:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] in ("torch", "fastai"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Blocked())
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "argv", "option"),
+    [
+        ("ulmfit_app.run", ["imdb", "--presett", "tiny"], "--preset"),
+        ("ulmfit_app", ["run", "imdb", "--lm.epoch", "3"], "--lm.epochs"),
+        ("ulmfit_app", ["experiment", "starts", "trec6", "--fromm", "en-small"], "--from"),
+        ("ulmfit_app", ["pretrain", "corpus", "--lm.decay", "2"], "--lm.decay"),
+        ("ulmfit_app", ["predict", "runs/x", "a text", "--fil", "x.csv"], "--file"),
+        ("ulmfit_app", ["generate", "en-small", "--topk", "3"], "--top-k"),
+    ],
+)
+def test_a_wrong_option_is_told_without_torch(module, argv, option):
     found = subprocess.run(
-        [sys.executable, "-m", "ulmfit_app.run", "imdb", "--presett", "tiny"],
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", WITHOUT_TORCH, module, *argv], capture_output=True, text=True
     )
     assert found.returncode == 2
-    assert "--preset" in found.stderr and "Traceback" not in found.stderr
+    assert option in found.stderr and "Traceback" not in found.stderr
+
+
+def test_figures_are_drawn_without_a_screen_unless_the_environment_says_otherwise():
+    code = (
+        "import os, matplotlib; from ulmfit_app.cli.process import set_up_figures;"
+        "set_up_figures(); print(matplotlib.get_backend().lower(), os.environ.get('MPLBACKEND'))"
+    )
+    for environment, expected in (({}, "agg None"), ({"MPLBACKEND": "svg"}, "svg svg")):
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env={k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | environment,
+        )
+        assert found.stdout.strip() == expected, found.stderr

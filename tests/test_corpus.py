@@ -3,9 +3,9 @@
 import codecs
 import csv
 import json
-import subprocess
 import sys
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +13,11 @@ import pytest
 
 from data_scripts.fetch import Source
 from ulmfit_app.config import DataSettings
-from ulmfit_app.data import reading, sources
+from ulmfit_app.data import sources
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.reading import read_table, read_texts
 from ulmfit_app.errors import DataError, SettingError
+from ulmfit_app.files import sha256_of_path, write_table
 
 REVIEWS = [
     (f"Review number {i}, long enough to be prose.", ("pos", "neg")[i % 2]) for i in range(100)
@@ -105,16 +106,22 @@ def test_words_such_as_na_and_null_are_texts(tmp_path):
 
 def test_a_nul_character_and_a_text_of_a_million_characters_are_read(tmp_path):
     rows = [("long " * 240_000, "pos"), ("a\0b", "neg")]
-    texts = read_table(csv_file(tmp_path / "reviews.csv", rows))["text"].tolist()
-    assert texts[0] == rows[0][0]
-    # Python 3.10's csv module refuses NUL, so it stands as U+FFFD there.
-    assert texts[1] in ("a\0b", "a\ufffdb")
+    path = tmp_path / "reviews.csv"
+    # By hand: Python 3.10's csv module refuses to write NUL.
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    assert read_table(path)["text"].tolist() == [text for text, _ in rows]
 
 
 def test_the_header_decides_the_delimiter_and_quotes_in_it_count(tmp_path):
     path = tmp_path / "reviews.csv"
     path.write_text('"text, the review";label\n"a, b, c";pos\n')
     assert read_table(path).columns.tolist() == ["text, the review", "label"]
+
+
+def test_a_name_in_quotes_may_hold_more_of_another_delimiter(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text('"text","stars; 1; to; 5"\n"a, b",pos\n')
+    assert read_table(path).columns.tolist() == ["text", "stars; 1; to; 5"]
 
 
 def test_a_header_that_two_delimiters_cut_alike_is_refused(tmp_path):
@@ -173,8 +180,8 @@ def test_a_broken_csv_is_refused_and_the_place_named(tmp_path, content, message)
     ("content", "message"),
     [
         ("", "is empty"),
-        ('{"text": "a", "label": "b"}\n{"text": \n', "line 2: expected one JSON object a line"),
-        ('[{"text": "a"}]', "line 1: expected one JSON object a line"),
+        ('{"text": "a", "label": "b"}\n{"text": \n', "line 2: expected one JSON object per line"),
+        ('[{"text": "a"}]', "line 1: expected one JSON object per line"),
         ("{}\n", "has no rows"),
     ],
 )
@@ -659,7 +666,7 @@ def test_unlabelled_reviews_of_the_original_archive_are_found(tmp_path):
 def test_validation_on_imdb_is_made_of_whole_blocks_of_neighbours(tmp_path):
     corpus = load(Path("imdb"), data=imdb_folder(tmp_path / "imdb", n=60), valid_share=0.2)
     for label in ("neg", "pos"):
-        # 60 reviews a class make 20 blocks of 3, of which a fifth is 4.
+        # 60 reviews per class make 20 blocks of 3, of which a fifth is 4.
         numbers = [int(text.split()[-1]) for text in corpus.texts("valid") if f" {label} " in text]
         blocks = Counter(number // 3 for number in numbers)
         assert len(blocks) == 4 and set(blocks.values()) == {3}
@@ -706,7 +713,7 @@ def test_the_registry_copy_of_imdb_holds_out_whole_blocks_and_says_so(tmp_path, 
     assert corpus.labels == ["neg", "pos"]
     assert sizes(corpus)["test", "neg"] == sizes(corpus)["test", "pos"] == 20
     assert not corpus.table["text"].str.startswith("snippet").any()
-    # 100 reviews a class make 20 blocks of 5.
+    # 100 reviews per class make 20 blocks of 5.
     blocks = corpus.table.groupby(
         [corpus.table["label"], corpus.table["text"].str.split().str[2].astype(int) // 5]
     )
@@ -742,6 +749,114 @@ def test_a_trec_line_without_a_class_is_refused(tmp_path):
     )
     with pytest.raises(DataError, match="line 2: expected 'COARSE:fine question'"):
         load(Path("trec6"), data=folder)
+
+
+# Other columns
+
+
+def test_one_column_cannot_have_two_meanings(tmp_path):
+    path = csv_file(tmp_path / "a.csv", [(*row, "x") for row in REVIEWS], ("a", "label", "class"))
+    message = "--label and --split are both 'label'. Name two different columns."
+    assert message in refused(path, SettingError, text="a", label="label", split="label")
+    swapped = csv_file(
+        tmp_path / "b.csv", [(*row, "x") for row in REVIEWS], ("label", "class", "a")
+    )
+    assert load(swapped, text="label").table["text"][0] == REVIEWS[0][0]
+
+
+def test_other_columns_are_kept_behind_in_the_order_of_the_file(tmp_path):
+    rows = [(str(i), *row, f"film {i // 2}") for i, row in enumerate(REVIEWS)]
+    rows.insert(50, ("dropped", "", "pos", ""))
+    path = csv_file(tmp_path / "a.csv", rows, header=("group", "text", "label", "film"))
+    corpus = load(path, text="text", label="label", max_train=30)
+    assert corpus.table.columns.tolist() == ["text", "label", "split", "group", "film"]
+    whole = {text: (label, group, film) for group, text, label, film in rows}
+    kept = corpus.table.drop(columns="split").itertuples(index=False, name=None)
+    assert [(label, group, film) for _, label, group, film in kept] == [
+        whole[text] for text in corpus.table["text"]
+    ]
+    alone = load(csv_file(tmp_path / "b.csv", [row[1:3] for row in rows]), max_train=30)
+    assert corpus.table[["text", "label", "split"]].equals(alone.table)
+    assert [note for note in corpus.notes if note not in alone.notes] == []
+
+
+def test_a_column_that_has_the_name_of_another_meaning_gets_its_own_and_a_note(tmp_path):
+    rows = [(f"id {i}", text, label, "odd", "x") for i, (text, label) in enumerate(REVIEWS)]
+    header = ("text", "review", "label", "split", "column text")
+    corpus = load(csv_file(tmp_path / "a.csv", rows, header=header), text="review", label="label")
+    assert corpus.table.columns.tolist() == [
+        *("text", "label", "split"),
+        *("column column text", "column split", "column text"),
+    ]
+    assert corpus.table["column column text"][3] == "id 3"
+    assert corpus.table["text"][3] == REVIEWS[3][0] and set(corpus.table["column split"]) == {
+        "odd"
+    }
+    assert (
+        "Column 'split' holds other words than train, valid and test, so it was not used."
+        in corpus.notes
+    )
+    kept = "Kept column 'split' as 'column split', since split has another meaning here."
+    assert kept in corpus.notes
+
+
+def test_texts_and_labels_may_have_each_others_names(tmp_path):
+    path = csv_file(tmp_path / "a.csv", [row[::-1] for row in REVIEWS])
+    corpus = load(path, text="label", label="text")
+    assert corpus.table.columns.tolist() == ["text", "label", "split"]
+    assert corpus.table["text"][0] == REVIEWS[0][0]
+
+
+def test_surrogates_in_other_columns_are_replaced_and_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    records = [{"text": text, "label": label, "who": "a\ud800"} for text, label in REVIEWS]
+    records += [{"text": "odd \ud800", "label": "pos", "who\ud800": "b"}]
+    path.write_text("\n".join(map(json.dumps, records)))
+    corpus = load(path, text="text", label="label")
+    assert (
+        set(corpus.table["who"]) == {"a\ufffd", ""} and corpus.table["who\ufffd"].iloc[-1] == "b"
+    )
+    counts = [note.rpartition(": ")[2] for note in corpus.notes if "surrogate" in note]
+    assert counts == ["100 in other columns than the texts'.", "1 in 1 text."]
+
+
+# What is written is read back
+
+HARD = ["a\rb", "\r", "two\nlines\r\n", 'say "no"', ",;\t", "a\u2028b\u0085", "a\0b", "", "NA"]
+
+
+@pytest.mark.parametrize("odd", [text for text in HARD if text.strip()])
+def test_any_text_label_and_column_name_is_read_back_as_it_was_written(tmp_path, odd):
+    columns = ["text", "label", f"x{odd}x", f"{odd};;y"]
+    rows = [[text, f"label {text}", text, odd] for text in HARD]
+    write_table(tmp_path / "new" / "a.csv", pd.DataFrame(rows, columns=columns))
+    found = read_table(tmp_path / "new" / "a.csv")
+    assert found.columns.tolist() == columns
+    assert found.to_numpy().tolist() == rows
+
+
+def test_a_written_table_keeps_numbers_bare_and_has_no_word_for_what_is_missing(tmp_path):
+    table = pd.DataFrame({"n": [1, 2], "p": [0.1, None], "who": ["a", None]})
+    write_table(tmp_path / "a.csv", table)
+    assert (tmp_path / "a.csv").read_bytes() == b'"n","p","who"\n1,0.1,"a"\n2,"",""\n'
+
+
+def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    write_table(tmp_path / "a.csv", pd.DataFrame({"text": ["old"]}))
+    with pytest.raises(UnicodeEncodeError):
+        write_table(tmp_path / "a.csv", pd.DataFrame({"text": ["new", "\ud800"]}))
+    assert read_table(tmp_path / "a.csv")["text"].tolist() == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_the_hash_of_a_path_is_its_files_and_their_names(tmp_path):
+    (tmp_path / "a" / "in").mkdir(parents=True)
+    (tmp_path / "a" / "in" / "x.txt").write_text("text")
+    known = sha256_of_path(tmp_path / "a")
+    assert sha256_of_path(tmp_path / "a" / "in" / "x.txt") == sha256(b"text").hexdigest()
+    assert sha256_of_path((tmp_path / "a").rename(tmp_path / "b")) == known
+    (tmp_path / "b" / "in" / "x.txt").rename(tmp_path / "b" / "in" / "y.txt")
+    assert sha256_of_path(tmp_path / "b") != known
 
 
 # Files of texts to predict
@@ -782,15 +897,6 @@ def test_a_text_column_in_doubt_is_refused_at_once(tmp_path):
         read_texts(path)
     with pytest.raises(DataError, match="no column 'bodi'.*--text body"):
         read_texts(path, "bodi")
-
-
-def test_reading_needs_neither_fastai_nor_torch():
-    code = "import sys, ulmfit_app.corpus; print({'torch', 'fastai', 'spacy', 'sklearn'} & set(sys.modules))"
-    root = Path(reading.__file__).parents[1]
-    assert (
-        subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root).strip()
-        == "set()"
-    )
 
 
 def test_folds_part_the_training_rows_and_keep_copies_together(tmp_path):

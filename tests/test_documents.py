@@ -1,4 +1,7 @@
-"""Small corpora in every form that is read, whole and damaged. What an archive or a CSV is, tarfile and pandas say."""
+"""Small corpora in every form that is read, whole and damaged.
+
+What an archive or a CSV is, tarfile and pandas say.
+"""
 
 import bz2
 import gzip
@@ -17,7 +20,7 @@ import pytest
 
 from data_scripts import documents as script
 from data_scripts import wikitext
-from data_scripts.documents import DocumentError, documents
+from data_scripts.documents import DocumentError, read_documents
 from ulmfit_app.text.tokenizer import Tokenizer
 
 # Titles and bodies as WikiExtractor writes them, with what it escapes.
@@ -87,11 +90,11 @@ def text_file(path: Path, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize("form", [as_doc, as_json])
-def test_both_formats_of_wikiextractor_give_the_same_articles_title_first_unescaped_and_sorted_by_path(
+def test_both_formats_of_wikiextractor_give_the_same_articles_unescaped_and_in_order_of_path(
     tmp_path, form
 ):
-    assert list(documents(write(tmp_path, shards(form)))) == TEXTS
-    assert list(documents(tmp_path / "AA" / "wiki_01")) == TEXTS[2:3]
+    assert list(read_documents(write(tmp_path, shards(form)))) == TEXTS
+    assert list(read_documents(tmp_path / "AA" / "wiki_01")) == TEXTS[2:3]
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS)
@@ -108,7 +111,7 @@ def test_an_archive_is_read_in_its_own_order_and_nothing_is_extracted(
     monkeypatch.setattr(
         tarfile.TarFile, "extractall", lambda *args, **options: pytest.fail("It was extracted.")
     )
-    assert list(documents(archive)) == [TEXTS[3], TEXTS[2], TEXTS[0], TEXTS[1]]
+    assert list(read_documents(archive)) == [TEXTS[3], TEXTS[2], TEXTS[0], TEXTS[1]]
     assert [path.name for path in tmp_path.rglob("*")] == ["wiki.tar.any"]
 
 
@@ -118,7 +121,7 @@ def test_a_text_that_already_begins_with_its_title_does_not_get_it_twice(tmp_pat
         tmp_path / "wiki_00",
         b'{"title": "Heron", "text": "Heron\\n\\nA bird."}\n{"text": "No title."}\n',
     )
-    assert list(documents(shard)) == ["Heron\n\nA bird.", "No title."]
+    assert list(read_documents(shard)) == ["Heron\n\nA bird.", "No title."]
 
 
 def test_an_article_that_is_nothing_but_its_title_is_dropped_in_both_formats(tmp_path):
@@ -126,7 +129,7 @@ def test_an_article_that_is_nothing_but_its_title_is_dropped_in_both_formats(tmp
         shard = "".join(
             form(*article) for article in [("R & B", ""), ("Heron", "A bird."), ("Empty", "\n \n")]
         )
-        assert list(documents(text_file(tmp_path / "wiki_00", shard.encode()))) == [
+        assert list(read_documents(text_file(tmp_path / "wiki_00", shard.encode()))) == [
             "Heron\n\nA bird."
         ]
 
@@ -135,12 +138,15 @@ def test_half_a_surrogate_pair_in_json_becomes_text_that_utf_8_can_hold(tmp_path
     shard = text_file(
         tmp_path / "wiki_00", rb'{"title": "Heron\udc26", "text": "A \ud83d bird \ud83d\udc26."}'
     )
-    assert [text.encode().decode() for text in documents(shard)] == ["Heron?\n\nA ? bird 🐦."]
+    assert [text.encode().decode() for text in read_documents(shard)] == ["Heron?\n\nA ? bird 🐦."]
 
 
 def test_a_text_file_has_one_document_a_line_and_only_line_feeds_end_it(tmp_path):
-    lines = "\ufeffOne  line.\r\n\r\n \t \nA line\u2028with\x0b separators\x85 &amp; an entity.\nThe last".encode()
-    found = list(documents(text_file(tmp_path / "corpus.txt", lines)))
+    lines = (
+        "\ufeffOne  line.\r\n\r\n \t \nA line\u2028with\x0b separators\x85 &amp; an "
+        "entity.\nThe last"
+    ).encode()
+    found = list(read_documents(text_file(tmp_path / "corpus.txt", lines)))
     assert found == [
         "One  line.",
         "A line\u2028with\x0b separators\x85 &amp; an entity.",
@@ -155,7 +161,7 @@ def test_a_folder_of_text_files_is_read_in_the_order_of_their_paths(tmp_path):
         "a/y.txt": b"first",
         "._b.txt": b"\0\xff",
     }
-    assert list(documents(write(tmp_path, files))) == ["first", "second", "third"]
+    assert list(read_documents(write(tmp_path, files))) == ["first", "second", "third"]
 
 
 def test_other_files_beside_shards_are_not_read(tmp_path):
@@ -165,16 +171,17 @@ def test_other_files_beside_shards_are_not_read(tmp_path):
         "train.csv": b"a",
         "AA/._wiki_00": b"\xff\0",
     }
-    assert list(documents(write(tmp_path, {**shards(), **others}))) == TEXTS
+    assert list(read_documents(write(tmp_path, {**shards(), **others}))) == TEXTS
 
 
 def test_a_document_is_given_once_and_the_rest_is_counted(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     corpus = text_file(tmp_path / "corpus.txt", b"one\ntwo\n one \n\none\nthree\n")
-    assert list(documents(corpus)) == ["one", "two", "three"]
+    assert list(read_documents(corpus)) == ["one", "two", "three"]
     (message,) = caplog.messages
     assert message.endswith(
-        "3 documents of 11 characters; dropped 2 repeats and 1 that are empty or nothing but a title."
+        "3 documents of 11 characters; dropped 2 repeats and 1 that are empty or nothing but a "
+        "title."
     )
 
 
@@ -185,7 +192,7 @@ def test_links_are_not_followed(tmp_path):
     inside = write(tmp_path / "inside", shards())
     (inside / "AC").symlink_to(outside / "AA")
     (inside / "AA" / "wiki_09").symlink_to(outside / "AA" / "wiki_08")
-    assert list(documents(inside)) == TEXTS
+    assert list(read_documents(inside)) == TEXTS
 
 
 @pytest.mark.parametrize(
@@ -197,7 +204,7 @@ def test_an_entry_that_is_no_regular_file_is_ignored(tmp_path, kind):
         entry = tarfile.TarInfo("wiki/AA/wiki_99")
         entry.type, entry.linkname = kind, "wiki/AA/wiki_00"
         tar.addfile(entry)
-    assert list(documents(archive)) == TEXTS
+    assert list(read_documents(archive)) == TEXTS
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path):
@@ -209,7 +216,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path):
     del files
     tracemalloc.start()
     try:
-        n_documents = sum(1 for _ in documents(archive))
+        n_documents = sum(1 for _ in read_documents(archive))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -227,7 +234,7 @@ def test_the_progress_counts_the_bytes_that_were_read(tmp_path, monkeypatch):
     corpus = write(tmp_path / "corpus", shards())
     archive = text_file(tmp_path / "wiki.tar.xz", lzma.compress(tar_of(shards())))
     for path in (corpus, archive):
-        list(documents(path))
+        list(read_documents(path))
     assert [bar.total for bar in bars] == [
         sum(map(len, shards().values())),
         archive.stat().st_size,
@@ -237,7 +244,8 @@ def test_the_progress_counts_the_bytes_that_were_read(tmp_path, monkeypatch):
 
 # WikiText
 
-WIKITEXT = """ \n = Grey heron = \n \n The long @-@ legged heron weighs 1 @.@ 5 kg ; 1 @,@ 000 pairs don 't migrate .
+WIKITEXT = """ \n = Grey heron = \n \n The long @-@ legged heron weighs 1 @.@ 5 kg ; \
+1 @,@ 000 pairs don 't migrate .
  <unk> 's " heronry " is one of Chang 'an 's sights , as the 1990 's showed .
  \n = = Early life = = \n \n Chicks fly . \n"""
 ORDINARY = """Grey heron\nThe long-legged heron weighs 1.5 kg; 1,000 pairs don't migrate.
@@ -257,21 +265,21 @@ def write_wikitext(folder: Path) -> Path:
 
 def test_an_article_of_wikitext_has_the_tokens_of_the_ordinary_text():
     tokenizer = Tokenizer()
-    assert tokenizer(wikitext.untokenized(WIKITEXT)) == tokenizer(ORDINARY)
+    assert tokenizer(wikitext.detokenize(WIKITEXT)) == tokenizer(ORDINARY)
     assert "xxunk" in tokenizer(ORDINARY) and "@" not in " ".join(tokenizer(ORDINARY))
 
 
 def test_wikitext_is_read_an_article_a_row_from_both_files_or_the_one_that_is_given(tmp_path):
     folder = write_wikitext(tmp_path / "wikitext-2")
-    train = [wikitext.untokenized(WIKITEXT), 'Egret\nIt says " hi " .']
-    assert list(documents(folder / "train.csv")) == train
-    assert list(documents(folder)) == ["Ibis", *train]
+    train = [wikitext.detokenize(WIKITEXT), 'Egret\nIt says " hi " .']
+    assert list(read_documents(folder / "train.csv")) == train
+    assert list(read_documents(folder)) == ["Ibis", *train]
 
 
 def test_an_article_of_any_length_is_read_from_a_csv(tmp_path):
     article = "word , " * 100_000
     pd.Series([article]).to_csv(tmp_path / "long.csv", header=False, index=False)
-    assert list(documents(tmp_path / "long.csv")) == [article.strip()]
+    assert list(read_documents(tmp_path / "long.csv")) == [article.strip()]
 
 
 @pytest.mark.parametrize(
@@ -283,9 +291,9 @@ def test_an_article_of_any_length_is_read_from_a_csv(tmp_path):
 )
 def test_another_csv_is_refused_with_the_line_and_what_to_do(tmp_path, content, found):
     with pytest.raises(
-        DocumentError, match=f"table.csv: {found}.*to a .txt file, one document a line"
+        DocumentError, match=f"table.csv: {found}.*to a .txt file, one document per line"
     ):
-        list(documents(text_file(tmp_path / "table.csv", content)))
+        list(read_documents(text_file(tmp_path / "table.csv", content)))
 
 
 # What is refused
@@ -296,7 +304,7 @@ def test_a_path_that_does_not_exist_is_named_with_what_is_read(tmp_path):
         DocumentError,
         match="nowhere does not exist. Expected WikiExtractor's shards wiki_00.*run: python",
     ):
-        list(documents(tmp_path / "nowhere"))
+        list(read_documents(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -310,7 +318,7 @@ def test_a_folder_without_a_corpus_is_refused_with_what_was_looked_for_and_what_
         DocumentError,
         match=f"holds no corpus. Expected .*shards wiki_00.*train.csv.*; found {found}. ",
     ):
-        list(documents(write(tmp_path, files)))
+        list(read_documents(write(tmp_path, files)))
 
 
 def test_an_archive_without_shards_is_refused_with_what_it_holds(tmp_path):
@@ -319,7 +327,7 @@ def test_an_archive_without_shards_is_refused_with_what_it_holds(tmp_path):
         DocumentError,
         match=r"no files wiki_00.*found wiki/train.csv. Extract it, then run: python -m",
     ):
-        list(documents(archive))
+        list(read_documents(archive))
 
 
 @pytest.mark.parametrize(
@@ -330,7 +338,7 @@ def test_a_corpus_without_a_document_is_refused(tmp_path, name, content):
     with pytest.raises(
         DocumentError, match=f"{name} holds no text, only .* empty. Get a whole corpus, then run:"
     ):
-        list(documents(text_file(tmp_path / name, content)))
+        list(read_documents(text_file(tmp_path / name, content)))
 
 
 @pytest.mark.parametrize(
@@ -348,7 +356,7 @@ def test_another_encoding_is_refused_with_the_byte_and_the_command_that_converts
     content = "One line.\nA cafés line.\n".encode(encoding)
     expected = f"corpus.txt is not UTF-8: byte {offset} .*: iconv -f {likely} -t UTF-8 OLD > NEW"
     with pytest.raises(DocumentError, match=expected):
-        list(documents(text_file(tmp_path / "corpus.txt", content)))
+        list(read_documents(text_file(tmp_path / "corpus.txt", content)))
 
 
 def test_another_encoding_in_an_archive_is_refused_with_its_entry(tmp_path):
@@ -358,7 +366,7 @@ def test_another_encoding_in_an_archive_is_refused_with_its_entry(tmp_path):
         DocumentError,
         match=rf"wiki/AB/wiki_01 in .*wiki.tar is not UTF-8: byte {shard.index(0xE9)} ",
     ):
-        list(documents(archive))
+        list(read_documents(archive))
 
 
 def test_iconv_makes_of_a_refused_file_one_that_is_read(tmp_path):
@@ -369,7 +377,7 @@ def test_iconv_makes_of_a_refused_file_one_that_is_read(tmp_path):
         )
     except FileNotFoundError:
         pytest.skip("this system has no iconv")
-    assert list(documents(text_file(tmp_path / "new.txt", converted.stdout))) == [
+    assert list(read_documents(text_file(tmp_path / "new.txt", converted.stdout))) == [
         "One line.",
         "A cafés line.",
     ]
@@ -391,7 +399,7 @@ def test_a_line_that_wikiextractor_does_not_write_is_named(tmp_path, line):
     with pytest.raises(
         DocumentError, match=r'wiki_00, line 3: expected <doc id=.* or a JSON object with "text"'
     ) as caught:
-        list(documents(shard))
+        list(read_documents(shard))
     assert repr(line) in str(caught.value)
 
 
@@ -401,7 +409,7 @@ def test_an_article_without_an_end_is_refused(tmp_path, rest):
     with pytest.raises(
         DocumentError, match="wiki_00: no </doc> ends the article 'Heron', so a part is missing"
     ):
-        list(documents(text_file(tmp_path / "wiki_00", shard.encode())))
+        list(read_documents(text_file(tmp_path / "wiki_00", shard.encode())))
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS)
@@ -419,7 +427,7 @@ def test_an_archive_cut_at_any_byte_is_refused(tmp_path, compress):
             DocumentError,
             match="wiki.tar cannot be read: it is no tar archive, or it is truncated or alt",
         ):
-            list(documents(archive))
+            list(read_documents(archive))
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS[1:])
@@ -430,7 +438,7 @@ def test_an_altered_bit_of_a_compressed_archive_is_refused_or_changes_nothing(tm
         altered = bytearray(whole)
         altered[position] ^= 0x10
         try:
-            assert list(documents(text_file(tmp_path / "wiki.tar", altered))) == TEXTS
+            assert list(read_documents(text_file(tmp_path / "wiki.tar", altered))) == TEXTS
         except DocumentError:
             refused += 1
     assert refused > 0.9 * len(whole)
@@ -445,7 +453,7 @@ def test_an_altered_header_or_a_second_archive_behind_the_first_is_refused(tmp_p
         with pytest.raises(
             DocumentError, match="no end mark after the last entry that could be read"
         ):
-            list(documents(text_file(tmp_path / "wiki.tar", content)))
+            list(read_documents(text_file(tmp_path / "wiki.tar", content)))
 
 
 def test_what_the_disk_refuses_is_an_error_of_the_documents(tmp_path, monkeypatch):
@@ -455,7 +463,7 @@ def test_what_the_disk_refuses_is_an_error_of_the_documents(tmp_path, monkeypatc
 
     monkeypatch.setattr(script.os, "walk", refuse)
     with pytest.raises(DocumentError, match="/AA cannot be read: Permission denied. "):
-        list(documents(tmp_path))
+        list(read_documents(tmp_path))
 
 
 # Run alone

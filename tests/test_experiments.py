@@ -17,8 +17,8 @@ from ulmfit_app.errors import DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.study_figures import ablation_figure
 from ulmfit_app.experiments import ablation, comparing, folds, trials
 from ulmfit_app.experiments.ablation import FULL_ROW, TABLES
-from ulmfit_app.experiments.comparing import ULMFIT, Row, compared, finding
-from ulmfit_app.pipeline import run as pipeline
+from ulmfit_app.experiments.comparing import ULMFIT, Row, compare_rows, state_finding
+from ulmfit_app.pipeline import report
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -34,14 +34,14 @@ def test_the_papers_last_row_is_the_same_in_each_table():
 
 
 def test_each_row_differs_from_ulmfit_in_what_it_names_alone(csv, tmp_path):
-    base = ablation._full_recipe(small_settings(csv))
-    full = ablation._classifier_trial(FULL_ROW, base, 42, tmp_path).settings
+    base = ablation.with_full_recipe(small_settings(csv))
+    full = ablation.plan_classifier(FULL_ROW, base, 42, tmp_path).settings
     assert (full.classifier.plan, full.classifier.schedule) == (
         "gradual-discr",
         "slanted-triangular",
     )
     for row in TABLES["Table 7, fine-tuning the classifier"][1:-1]:
-        trial = ablation._classifier_trial(row, base, 42, tmp_path).settings
+        trial = ablation.plan_classifier(row, base, 42, tmp_path).settings
         assert trial.lm == full.lm and trial.data == full.data
         assert (
             replace(
@@ -51,26 +51,26 @@ def test_each_row_differs_from_ulmfit_in_what_it_names_alone(csv, tmp_path):
             == full.classifier
         )
     for row in TABLES["Table 6, fine-tuning the language model"][:-1]:
-        trial = ablation._classifier_trial(row, base, 42, tmp_path).settings
+        trial = ablation.plan_classifier(row, base, 42, tmp_path).settings
         assert trial.classifier == full.classifier
-        start = ablation._language_model_trial(row.lm, base, 42)
+        start = ablation.plan_language_model(row.lm, base, 42)
         assert trial.lm.pretrained == str(tmp_path / start.name / "lm") and trial.lm.epochs == 0
 
 
 def test_what_unlabelled_texts_give_is_not_in_the_start_already():
     assert LAPTOP.starts == ["en-reviews-small"], "it has read IMDb's"
-    assert comparing.from_general_text(LAPTOP).starts == ["en-small"]
-    assert comparing.from_general_text(TINY) == TINY
+    assert comparing.start_from_general_text(LAPTOP).starts == ["en-small"]
+    assert comparing.start_from_general_text(TINY) == TINY
 
 
 def test_rows_of_different_trials_have_folders_of_their_own():
-    rows = ablation._rows()
+    rows = ablation.list_rows()
     assert len({(row.folder, row.direction) for row in rows}) == len(rows)
 
 
 def test_a_comparison_has_the_errors_of_all_seeds_and_the_differences_to_ulmfit():
     rows = [Row("worse", {"trec6": 9.0}), FULL_ROW]
-    table = compared("A table", rows, rows_right(40, 20), "trec6")
+    table = compare_rows("A table", rows, rows_right(40, 20), "trec6")
     worse, ours = table.to_dict("records")
     assert (worse["error"], ours["error"], worse["n"], worse["paper"]) == (20.0, 10.0, 200, 9.0)
     assert worse["difference"] == pytest.approx(10.0)
@@ -88,22 +88,22 @@ def test_the_finding_says_what_is_told_apart_and_what_is_otherwise_than_in_the_p
         FULL_ROW,
     ]
     right = rows_right(60, 31, 5, 30)
-    said = finding(compared("A table", rows, right, "trec6"))
+    said = state_finding(compare_rows("A table", rows, right, "trec6"))
     assert "ULMFiT is better than 'worse' (+15.0 points" in said
     assert "worse than 'better' (-12.5 points" in said and "not told apart from 'alike'" in said
-    assert "Otherwise than in the paper: 'alike', 'better'." in said
-    assert "The paper's order holds." in finding(
-        compared("A table", [rows[0], FULL_ROW], [right[0], right[-1]], "trec6")
+    assert "Unlike in the paper: 'alike', 'better'." in said
+    assert "The paper's order holds." in state_finding(
+        compare_rows("A table", [rows[0], FULL_ROW], [right[0], right[-1]], "trec6")
     )
-    assert "paper" not in finding(
-        compared("A table", [rows[0], FULL_ROW], [right[0], right[-1]], "reviews.csv")
+    assert "paper" not in state_finding(
+        compare_rows("A table", [rows[0], FULL_ROW], [right[0], right[-1]], "reviews.csv")
     )
 
 
 def test_the_figure_has_a_line_a_row_and_a_cross_for_each_figure_of_the_papers():
     rows = [Row("worse", {"trec6": 9.0}), Row("without a figure", {}), FULL_ROW]
     right = rows_right(60, 31, 30)
-    axes = ablation_figure(compared("A table", rows, right, "trec6")).axes[0]
+    axes = ablation_figure(compare_rows("A table", rows, right, "trec6")).axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == [row.name for row in rows]
     assert sum(line.get_marker() == "x" for line in axes.lines) == 2
 
@@ -121,7 +121,7 @@ def two_tables(monkeypatch):
             FULL_ROW,
         ],
     }
-    monkeypatch.setattr(comparing if hasattr(comparing, "TABLES") else ablation, "TABLES", tables)
+    monkeypatch.setattr(ablation, "TABLES", tables)
     used = {"none", "full + discr + stlr"}
     kept = {name: changes for name, changes in ablation.LANGUAGE_MODELS.items() if name in used}
     monkeypatch.setattr(ablation, "LANGUAGE_MODELS", kept)
@@ -130,7 +130,7 @@ def two_tables(monkeypatch):
 def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_nothing(
     csv, tmp_path, two_tables, monkeypatch
 ):
-    table, findings = ablation.ablation(tmp_path / "out", small_settings(csv), seeds=2)
+    table, findings = ablation.run_ablation(tmp_path / "out", small_settings(csv), seeds=2)
     assert table["row"].tolist() == ["no fine-tuning", ULMFIT, "backward", "both", ULMFIT]
     rows = [
         pd.read_csv(tmp_path / "out" / f"none-seed{seed}" / "classifier" / "validation.csv")["row"]
@@ -147,16 +147,16 @@ def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_noth
     assert (run / "classifier-backward" / "bundle.json").is_file() and not (
         run / "report"
     ).exists()
-    assert json.loads((run / "config.json").read_text())["settings"]["seed"] == 43
-    monkeypatch.setattr(trials, "_carry_out", None)
-    again, _ = ablation.ablation(tmp_path / "out", small_settings(csv), seeds=2)
+    assert json.loads((run / "run.json").read_text())["settings"]["seed"] == 43
+    monkeypatch.setattr(trials, "run_trial", None)
+    again, _ = ablation.run_ablation(tmp_path / "out", small_settings(csv), seeds=2)
     pd.testing.assert_frame_equal(again, table)
 
 
 @pytest.fixture
 def folded(csv, tmp_path, monkeypatch):
-    """The folder and the table of two folds and two seeds, of 112 texts to learn from and 48 to test."""
-    monkeypatch.setattr(pipeline, "N_EXPLAINED", 0)
+    """The folder and the table of two folds and two seeds: 112 texts to learn from, 48 to test."""
+    monkeypatch.setattr(report, "N_EXPLAINED", 0)
     made = pd.read_csv(csv)
     # Labels that pandas would read as numbers.
     made["sentiment"] = made["sentiment"].map({"neg": "01", "pos": "02"})
@@ -165,14 +165,14 @@ def folded(csv, tmp_path, monkeypatch):
     )
     settings = small_settings(csv)
     settings = replace(settings, data=replace(settings.data, split="split"))
-    return tmp_path / "out", folds.cross_validation(tmp_path / "out", settings, n_folds=2, seeds=2)
+    return tmp_path / "out", folds.cross_validate(tmp_path / "out", settings, n_folds=2, seeds=2)
 
 
 def test_each_training_row_is_validated_on_once_a_seed_and_the_models_mean_labels_the_test_split(
     folded, csv, tmp_path
 ):
     folder, table = folded
-    assert "| all 2 folds |" in folds.folds_as_markdown(table)
+    assert "| all 2 folds |" in folds.format_folds(table)
     accuracy, n = table.set_index("what")["accuracy"], table.set_index("what")["n"]
     runs = {
         f"fold {fold}, seed {seed}": folder / f"fold{fold}-seed{seed}"
@@ -211,21 +211,21 @@ def test_each_training_row_is_validated_on_once_a_seed_and_the_models_mean_label
 
 def test_seeds_with_test_splits_of_their_own_have_no_mean(csv, tmp_path):
     with pytest.raises(SettingError, match="--seeds 2: the data has no test split of its own"):
-        folds.cross_validation(tmp_path, small_settings(csv), n_folds=2, seeds=2)
+        folds.cross_validate(tmp_path, small_settings(csv), n_folds=2, seeds=2)
 
 
 def test_minutes_bound_the_tokens_of_each_training_and_the_same_command_keeps_them(
     csv, tmp_path, monkeypatch
 ):
     asked = replace(small_settings(csv), classifier=replace(TINY.classifier, epochs=None))
-    fitted = ablation._fit(5, asked, seeds=1)
-    assert 0 < fitted.lm.max_tokens < ablation._fit(10, asked, seeds=1).lm.max_tokens
+    fitted = ablation.fit_to_minutes(5, asked, seeds=1)
+    assert 0 < fitted.lm.max_tokens < ablation.fit_to_minutes(10, asked, seeds=1).lm.max_tokens
     assert 6 <= fitted.classifier.epochs <= 12
     requested = {"minutes": 5}
-    assert ablation._planned(tmp_path, requested, asked, lambda: fitted) == fitted
-    assert ablation._planned(tmp_path, requested, asked, None) == asked
-    with pytest.raises(SettingError, match="1 minutes do not reach for .* trainings here"):
-        ablation._fit(1, asked, seeds=5)
+    assert ablation.plan_once(tmp_path, requested, asked, lambda: fitted) == fitted
+    assert ablation.plan_once(tmp_path, requested, asked, None) == asked
+    with pytest.raises(SettingError, match="1 minutes are not enough for .* trainings here"):
+        ablation.fit_to_minutes(1, asked, seeds=5)
 
 
 def test_the_error_of_a_trial_is_raised_and_the_others_are_kept(csv, tmp_path):
@@ -236,9 +236,19 @@ def test_the_error_of_a_trial_is_raised_and_the_others_are_kept(csv, tmp_path):
     with pytest.raises(DataError, match=r"none\.csv"):
         trials.carry_out([good, bad], tmp_path, "Trials")
     assert (
-        trials.facts_of(good, tmp_path)["minutes"] >= 0
+        trials.read_facts(good, tmp_path)["minutes"] >= 0
         and not (tmp_path / "bad" / "trial.json").exists()
     )
+
+
+def test_an_upgrade_leaves_finished_trials_finished(csv, tmp_path, monkeypatch):
+    trial = trials.Trial("one", small_settings(csv), last="tokens")
+    trials.carry_out([trial], tmp_path, "Trials")
+    facts = trials.read_facts(trial, tmp_path)
+    monkeypatch.setattr(trials, "versions", lambda: {**facts["versions"], "torch": "99"})
+    monkeypatch.setattr(trials, "run_trial", None)
+    trials.carry_out([trial], tmp_path, "Trials")
+    assert trials.read_facts(trial, tmp_path) == facts
 
 
 def _dies(*_) -> None:

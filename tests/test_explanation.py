@@ -14,12 +14,12 @@ from tests.test_predictor import saved_classifier
 from ulmfit_app import __main__ as cli
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import SettingError
-from ulmfit_app.inference import explanation
-from ulmfit_app.inference.explanation import explain, words_of
+from ulmfit_app.inference import explanation, predictor
+from ulmfit_app.inference.explanation import explain, find_words
 from ulmfit_app.inference.predictor import BidirectionalPredictor, Predictor
-from ulmfit_app.models.awd_lstm_classifier import TOKENS_AT_A_TIME, build_classifier
+from ulmfit_app.models.awd_lstm import build_classifier
 from ulmfit_app.models.bundle import Bundle, save_bundle
-from ulmfit_app.pipeline import run as pipeline
+from ulmfit_app.models.pooling import TOKENS_AT_A_TIME
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ TOKENIZE = Tokenizer()
 
 @pytest.fixture
 def predictors(tmp_path):
-    """Classifiers of random weights in each direction and their mean, two of the three calibrated."""
+    """Classifiers of random weights in each direction, and their mean; two are calibrated."""
     forward = saved_classifier(tmp_path / "forward")
     backward = saved_classifier(tmp_path / "backward", seed=1, direction="backward")
     found = {
@@ -74,7 +74,7 @@ def log_odds(predictor, texts, label):
     return np.log(p / (1 - p))
 
 
-# ---------------------------------------------------------------------------------------------------------------- words
+# ------------------------------------------------------------------------------------------- words
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -94,13 +94,13 @@ def log_odds(predictor, texts, label):
     ],
 )
 def test_words_are_those_that_were_typed(text, expected):
-    found = words_of(text, TOKENIZE.spans(text))
+    found = find_words(text, TOKENIZE.spans(text))
     assert [text[word.start : word.stop] for word in found] == expected
 
 
 def test_chinese_characters_are_words_of_their_own():
     text = "我買了iPhone12，很好"
-    found = words_of(text, Tokenizer("zh").spans(text))
+    found = find_words(text, Tokenizer("zh").spans(text))
     assert [text[word.start : word.stop] for word in found] == [
         "我",
         "買",
@@ -115,7 +115,7 @@ def test_chinese_characters_are_words_of_their_own():
 def test_the_tokens_of_the_words_are_all_tokens_but_the_first_in_order():
     text = "It ISN'T sooo GOOD GOOD GOOD! <br /><br />The END; xxmaj 10/10"
     tokens = TOKENIZE.spans(text)
-    found = words_of(text, tokens)
+    found = find_words(text, tokens)
     assert [i for word in found for i in range(word.first, word.last)] == list(
         range(1, len(tokens))
     )
@@ -123,7 +123,7 @@ def test_the_tokens_of_the_words_are_all_tokens_but_the_first_in_order():
     assert [token.token for token in tokens[capitals.first : capitals.last]] == ["xxup", "end"]
 
 
-# ------------------------------------------------------------------------------------------------------------ the scores
+# -------------------------------------------------------------------------------------- the scores
 @pytest.mark.parametrize("which", ["forward", "backward", "both"])
 def test_occlusion_says_what_the_text_would_be_given_without_the_word(predictors, which):
     predictor = predictors[which]
@@ -146,7 +146,7 @@ def test_occlusion_says_what_the_text_would_be_given_without_the_word(predictors
 
 @pytest.mark.parametrize("which", ["forward", "backward", "both"])
 def test_gradient_times_input_is_the_slope_by_the_size_of_the_words_embedding(predictors, which):
-    """Against finite differences: the embedding made longer and shorter, in every direction that is explained."""
+    """Against finite differences: the embedding made longer and shorter in each direction."""
     predictor = predictors[which]
     found = explain(predictor, TEXT, "gradient", "good")
     assert math.isclose(found.probability, predictor.predict([TEXT])["p_good"][0], abs_tol=1e-6)
@@ -224,7 +224,7 @@ def test_praise_speaks_for_a_positive_review_and_blame_against_it(trained, metho
     assert len(words) == 4
 
 
-# ---------------------------------------------------------------------------------------------------- long, empty, wrong
+# ------------------------------------------------------------------------------ long, empty, wrong
 def test_a_long_text_is_taken_out_in_a_bounded_number_of_runs(predictors, monkeypatch):
     monkeypatch.setattr(explanation, "MOST_SPANS", 7)
     text = "great film and dull plot " * 8
@@ -269,9 +269,9 @@ def test_a_label_and_a_method_that_there_are_not_name_those_there_are(predictors
         explain(predictors["forward"], TEXT, "lime")
 
 
-# ------------------------------------------------------------------------------------------------------------- the looks
+# --------------------------------------------------------------------------------------- the looks
 class Marks(HTMLParser):
-    """The text of a fragment's second paragraph, its tags, and what stands in each marked one, with its title."""
+    """A fragment's second paragraph: its text, its tags, and each marked word with its title."""
 
     def __init__(self, html):
         super().__init__()
@@ -358,11 +358,11 @@ def test_a_text_cannot_steer_the_terminal(predictors):
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
 
 
-# ----------------------------------------------------------------------------------------------------------- the command
+# ------------------------------------------------------------------------------------- the command
 def test_the_command_explains_a_text_with_a_runs_classifier(trained, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(
-        pipeline, "load_predictor", lambda folder, precision: asked.append(precision) or trained
+        predictor, "load_predictor", lambda folder, precision: asked.append(precision) or trained
     )
     assert cli.main(["explain", "runs/x", TEXT]) == 0
     assert capsys.readouterr().out == explain(trained, TEXT).terminal() + "\n"
@@ -377,7 +377,7 @@ def test_the_command_explains_a_text_with_a_runs_classifier(trained, monkeypatch
 
 
 def test_the_command_colours_on_a_terminal_that_wants_it(trained, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "load_predictor", lambda folder, precision: trained)
+    monkeypatch.setattr(predictor, "load_predictor", lambda folder, precision: trained)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
     cli.main(["explain", "runs/x", TEXT])

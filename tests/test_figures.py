@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what was measured, for any number of classes and any script, without global state."""
+"""Figures draw what was measured, for any number of classes, in any script, with no state left."""
 
 import logging
 
@@ -11,7 +11,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from ulmfit_app.evaluation import drawing, figures, study_figures
+from ulmfit_app.evaluation import data_figures, drawing, figures, study_figures
 from ulmfit_app.evaluation.calibration import (
     Calibration,
     before_and_after,
@@ -143,7 +143,7 @@ def test_a_character_our_font_lacks_is_drawn_in_another_installed_font():
 
 @pytest.fixture
 def chinese_font(tmp_path, monkeypatch):
-    """A font with the two characters 好 and 差 and no others, installed for this user after matplotlib first ran."""
+    """A font with 好 and 差 and no others, installed after matplotlib first ran."""
     pen = TTGlyphPen(None)
     for step, point in enumerate([(50, 0), (50, 700), (650, 700), (650, 0)]):
         (pen.lineTo if step else pen.moveTo)(point)
@@ -160,7 +160,7 @@ def chinese_font(tmp_path, monkeypatch):
     font.setupPost()
     font.save(tmp_path / "two.ttf")
     known = list(fontManager.ttflist)
-    monkeypatch.setattr(figures, "findSystemFonts", lambda: [str(tmp_path / "two.ttf")])
+    monkeypatch.setattr(drawing, "findSystemFonts", lambda: [str(tmp_path / "two.ttf")])
     yield
     fontManager.ttflist[:] = known
 
@@ -189,7 +189,7 @@ def test_the_reliability_figure_draws_the_measured_bins():
     assert ends == pytest.approx(bins[["low", "high"]].to_numpy())
 
 
-def test_the_reliability_figure_shows_before_beside_after_and_leaves_it_out_where_nothing_changed():
+def test_the_reliability_figure_shows_before_beside_after_unless_nothing_changed():
     probabilities, truth = predictions(n_classes=3)
     before = tempered(probabilities, 0.4)
     upper, lower = figures.reliability_figure(probabilities, truth, before).axes
@@ -274,7 +274,7 @@ def test_the_comparison_puts_the_first_model_on_top_with_its_interval():
 
 def test_the_balance_figure_draws_the_share_of_each_class_in_each_split():
     counts = pd.DataFrame({"train": [30, 10], "valid": [3, 3], "test": [1, 4]}, index=["$a$", "b"])
-    axes = figures.balance_figure(counts).axes[0]
+    axes = data_figures.balance_figure(counts).axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.75, 0.25]
     assert {line.get_label(): line.get_xdata().tolist() for line in axes.lines} == {
         "valid": [0.5, 0.5],
@@ -293,7 +293,7 @@ def test_the_balance_figure_names_some_of_two_hundred_classes(tmp_path):
         {split: range(1, 201) for split in ("train", "valid", "test")},
         index=[f"class {i}" for i in range(200)],
     )
-    figure = figures.balance_figure(counts)
+    figure = data_figures.balance_figure(counts)
     drawing.save_png(figure, tmp_path / "balance.png")
     assert (
         len(figure.axes[0].get_yticklabels()) == 40
@@ -304,7 +304,7 @@ def test_the_balance_figure_names_some_of_two_hundred_classes(tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_the_lengths_figure_counts_every_text_once(tmp_path):
     lengths = {"train": np.array([1, 2, 2, 3, 50, 4000]), "test": np.array([7])}
-    figure = figures.lengths_figure(lengths, 1440)
+    figure = data_figures.lengths_figure(lengths, 1440)
     drawing.save_png(figure, tmp_path / "lengths.png")
     heights = [patch.get_data().values for patch in figure.axes[0].patches]
     assert [values.sum() for values in heights] == pytest.approx([1, 1])

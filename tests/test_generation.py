@@ -4,25 +4,25 @@ import math
 import numpy as np
 import pytest
 import torch
-from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
+from fastai.text.models.awdlstm import AWD_LSTM
 from fastai.text.models.core import get_language_model
 
-from data_scripts.documents import DocumentError, documents
+from data_scripts.documents import DocumentError, read_documents
 from tests.conftest import made_store, reviews
 from ulmfit_app import __main__ as cli
-from ulmfit_app.config import LanguageModelSettings, ModelSettings
+from ulmfit_app.config import LanguageModelSettings, ModelSettings, SamplingSettings
 from ulmfit_app.errors import BundleError, DataError
 from ulmfit_app.inference import generation, perplexity
 from ulmfit_app.inference.generation import generate
 from ulmfit_app.inference.language_model import load
-from ulmfit_app.inference.perplexity import perplexity, score_file
-from ulmfit_app.inference.sampling import SamplingSettings
-from ulmfit_app.models import awd_lstm, pretrained
-from ulmfit_app.models.awd_lstm import build, shaped
-from ulmfit_app.models.bundle import Bundle, save_bundle
+from ulmfit_app.inference.perplexity import measure_perplexity, score_file
+from ulmfit_app.models import pretrained
+from ulmfit_app.models.awd_lstm import build_language_model, language_model_config
+from ulmfit_app.models.bundle import Bundle, load_weights, save_bundle
 from ulmfit_app.models.pretrained import locate
 from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.text.rules import BOS, FAKE, SPECIALS, TK_UP
+from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizer import Tokenizer
 from ulmfit_app.text.tokenizing import in_memory, numericalize, tokenize
 from ulmfit_app.training import language_model
@@ -40,7 +40,7 @@ GREEDY = SamplingSettings(words=30, temperature=0)
 def save(folder, direction="forward", prepare=lambda model: None):
     """A language model's bundle of random weights, large enough for words to differ."""
     torch.manual_seed(0)
-    model = build(VOCAB, SHAPE, drop_mult=1.0)
+    model = build_language_model(len(VOCAB), SHAPE)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     with torch.no_grad():
@@ -61,10 +61,8 @@ def backward(tmp_path):
 
 def plain_model(trained):
     """fastai's own model with the same weights."""
-    plain = get_language_model(AWD_LSTM, len(VOCAB), config=shaped(awd_lstm_lm_config, SHAPE))
-    ours = build(VOCAB, SHAPE, drop_mult=1.0)
-    awd_lstm.load_weights(trained.bundle, ours)
-    plain.load_state_dict(ours.state_dict())
+    plain = get_language_model(AWD_LSTM, len(VOCAB), config=language_model_config(SHAPE))
+    load_weights(trained.bundle, plain)
     return plain.eval()
 
 
@@ -80,12 +78,12 @@ def ids_of(tokens):
 
 
 def written(trained, prompt, settings):
-    """Ids that the model writes behind a prompt, [samples][words]; as `generate`, without its last step."""
+    """Ids that the model writes behind a prompt, [samples][words]: `generate` without its end."""
     never = torch.tensor([i for i, word in enumerate(VOCAB) if word in generation.NEVER_WRITTEN])
-    return generation.continuations(trained.model, prompt, never, settings).tolist()
+    return generation.continue_ids(trained.model, prompt, never, settings).tolist()
 
 
-# ------------------------------------------------------------------------------------------------------------ generation
+# -------------------------------------------------------------------------------------- generation
 def test_greedy_words_are_those_of_plain_fastai_that_reads_all_again_each_time(folder):
     trained = load(folder, "fp32")
     plain, ids = plain_model(trained), ids_of(TOKENIZE(PROMPT))
@@ -98,7 +96,7 @@ def test_greedy_words_are_those_of_plain_fastai_that_reads_all_again_each_time(f
     assert written(trained, ids, GREEDY) == [expected]
 
 
-def test_the_prompt_is_read_once_and_then_a_token_a_step(folder):
+def test_the_prompt_is_read_once_and_then_one_token_per_step(folder):
     trained, shapes = load(folder, "fp32"), []
     trained.model.register_forward_pre_hook(
         lambda _, inputs: shapes.append(tuple(inputs[0].shape))
@@ -247,7 +245,7 @@ def test_markers_of_case_are_written_as_capitals(tmp_path):
     assert text.startswith("the ") and text[4:].isupper()
 
 
-# ------------------------------------------------------------------------------------------------------------ perplexity
+# -------------------------------------------------------------------------------------- perplexity
 def plain_nats(plain, ids):
     """Negative log-likelihoods of ids[1:], each behind all before it."""
     return torch.nn.functional.cross_entropy(
@@ -281,14 +279,14 @@ def test_the_perplexity_of_a_text_is_that_of_its_tokens_in_one_stream(folder, te
     assert score.perplexity == pytest.approx(float(nats.mean().exp()), rel=1e-4)
     assert (score.tokens, score.unknown, n_texts) == (len(ids) - 1, ids.count(0), 1)
     assert score.unknown_share == ids.count(0) / (len(ids) - 1) > 0
-    assert score.nats_a_token == pytest.approx(math.log(score.perplexity))
+    assert score.nats_per_token == pytest.approx(math.log(score.perplexity))
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_a_corpus_is_one_stream_of_documents_read_in_the_models_direction(tmp_path, direction):
     trained, corpus = load(save(tmp_path / "model", direction), "fp32"), corpus_folder(tmp_path)
     step = 1 if direction == "forward" else -1
-    stream = [i for text in documents(corpus) for i in ids_of(TOKENIZE(text))[::step]]
+    stream = [i for text in read_documents(corpus) for i in ids_of(TOKENIZE(text))[::step]]
     assert len(stream) < 2 * perplexity.ROW, "one row"
     nats = plain_nats(plain_model(trained), stream)
     score, n_texts = score_file(trained, corpus)
@@ -297,10 +295,10 @@ def test_a_corpus_is_one_stream_of_documents_read_in_the_models_direction(tmp_pa
 
 
 def test_a_long_corpus_is_read_in_several_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "ROW", 500)
-    monkeypatch.setattr(generation, "TOKENS_A_STEP", 90)
+    monkeypatch.setattr(perplexity, "ROW", 500)
+    monkeypatch.setattr(perplexity, "TOKENS_PER_STEP", 90)
     trained, corpus = load(save(tmp_path / "model"), "fp32"), corpus_folder(tmp_path)
-    stream = [i for text in documents(corpus) for i in ids_of(TOKENIZE(text))]
+    stream = [i for text in read_documents(corpus) for i in ids_of(TOKENIZE(text))]
     rows = len(stream) // 500
     n = (len(stream) - 1) // rows
     assert rows > 3
@@ -316,7 +314,7 @@ def test_a_long_corpus_is_read_in_several_rows(tmp_path, monkeypatch):
 def test_what_is_predicted_does_not_depend_on_how_many_tokens_are_read_at_a_time(folder):
     trained, store = load(folder, "fp32"), made_store([50] * 8, n_words=len(VOCAB))
     scores = [
-        perplexity(trained.model, LanguageModelBatches(store, range(8), 1, bptt))
+        measure_perplexity(trained.model, LanguageModelBatches(store, range(8), 1, bptt))
         for bptt in (7, 50, 1000)
     ]
     assert {score.tokens for score in scores} == {399}
@@ -326,9 +324,9 @@ def test_what_is_predicted_does_not_depend_on_how_many_tokens_are_read_at_a_time
 def test_a_model_in_training_is_scored_without_dropout_and_goes_on_training():
     torch.manual_seed(0)
     store = made_store([50] * 8)
-    model = build(store.words, SHAPE, drop_mult=1.0).train()
+    model = build_language_model(len(store.words), SHAPE).train()
     batches = LanguageModelBatches(store, range(8), 4, 10)
-    first, second = perplexity(model, batches), perplexity(model, batches)
+    first, second = (measure_perplexity(model, batches) for _ in range(2))
     assert first == second
     assert model.training
     x, y = next(iter(batches))
@@ -336,9 +334,10 @@ def test_a_model_in_training_is_scored_without_dropout_and_goes_on_training():
 
 
 def test_a_models_own_perplexity_while_training_is_this_one():
-    # fastai weighs a last batch that is shorter like the others; 120 predicted tokens are three of 4 x 10.
+    # fastai weighs a last batch that is shorter like the others; 120 predicted tokens are three
+    # of 4 x 10.
     store = made_store([50] * 6 + [40, 81])
-    learn = language_model.learner(
+    learn = language_model.make_learner(
         store,
         np.arange(6),
         np.arange(6, 8),
@@ -347,7 +346,7 @@ def test_a_models_own_perplexity_while_training_is_this_one():
         "fp32",
         seed=1,
     )
-    assert perplexity(learn.model, learn.dls.valid).perplexity == pytest.approx(
+    assert measure_perplexity(learn.model, learn.dls.valid).perplexity == pytest.approx(
         learn.validate()[2], rel=1e-4
     )
 
@@ -355,7 +354,7 @@ def test_a_models_own_perplexity_while_training_is_this_one():
 def test_bf16_is_near_fp32(folder, text_file, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     exact, low = (
-        score_file(load(folder, precision), text_file)[0].nats_a_token
+        score_file(load(folder, precision), text_file)[0].nats_per_token
         for precision in ("fp32", "bf16")
     )
     assert exact != low and low == pytest.approx(exact, rel=0.02)
@@ -363,7 +362,7 @@ def test_bf16_is_near_fp32(folder, text_file, monkeypatch):
 
 def test_texts_in_memory_are_those_that_the_cache_holds():
     texts = ["The plot.", "", "A film\n\nof music zyzzyva"]
-    cached = generation.TokenStore.open(numericalize(tokenize(texts), VOCAB))
+    cached = TokenStore.open(numericalize(tokenize(texts), VOCAB))
     store = in_memory(iter(texts), "en", VOCAB)
     assert np.array_equal(store.ids, cached.ids) and np.array_equal(store.offsets, cached.offsets)
     assert store.ids.dtype == np.int32 and store.words == VOCAB
@@ -397,9 +396,9 @@ def test_a_file_that_is_not_there_and_a_folder_without_texts_are_refused(folder,
             score_file(load(folder), path)
 
 
-# ------------------------------------------------------------------------------------------------------------ which model
+# ------------------------------------------------------------------------------------- which model
 def test_a_model_is_found_by_its_name_its_folder_and_its_runs_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(language_model, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(pretrained, "MODELS", tmp_path / "models")
     packaged = save(tmp_path / "models" / "en-tiny")
     run = save(tmp_path / "run" / "lm")
     assert locate("en-tiny") == packaged
@@ -411,10 +410,13 @@ def test_a_model_is_found_by_its_name_its_folder_and_its_runs_folder(tmp_path, m
     "make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")]
 )
 def test_a_model_that_is_not_there_names_those_that_are(tmp_path, monkeypatch, make):
-    monkeypatch.setattr(language_model, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(pretrained, "MODELS", tmp_path / "models")
     save(tmp_path / "models" / "en-tiny")
     make(tmp_path / "typo")
-    message = "no language model '.*typo': .*Expected a name .here: en-tiny., the folder.*or a run's.*pretrain CORPUS"
+    message = (
+        "no language model '.*typo': .*Expected a name .here: en-tiny., the folder.*or a run's"
+        ".*pretrain CORPUS"
+    )
     with pytest.raises(BundleError, match=message):
         locate(str(tmp_path / "typo"))
 
@@ -425,7 +427,7 @@ def test_a_classifiers_bundle_does_not_write(tmp_path):
         load(locate(str(tmp_path)))
 
 
-# --------------------------------------------------------------------------------------------------------- the two verbs
+# ----------------------------------------------------------------------------------- the two verbs
 def run(capsys, *argv):
     code = cli.main([str(word) for word in argv])
     captured = capsys.readouterr()
@@ -433,7 +435,7 @@ def run(capsys, *argv):
     return code, captured.out, captured.err
 
 
-def test_generate_prints_a_text_a_sample(folder, capsys):
+def test_generate_prints_one_text_per_sample(folder, capsys):
     flags = (
         "--samples",
         2,
@@ -469,12 +471,10 @@ def test_perplexity_prints_the_number_first(folder, text_file, capsys):
     score, _ = score_file(load(folder), text_file)
     assert code == 0
     assert out.startswith(
-        f"perplexity {score.perplexity:.2f} ({score.nats_a_token:.4f} nats a token; "
+        f"perplexity {score.perplexity:.2f} ({score.nats_per_token:.4f} nats per token; "
     )
-    assert (
-        f"; {score.tokens} tokens predicted, {100 * score.unknown_share:.2f} % of them unknown words; texts: 1;"
-        in out
-    )
+    unknown = f"{100 * score.unknown_share:.2f} % of them unknown words"
+    assert f"; {score.tokens} tokens predicted, {unknown}; texts: 1;" in out
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from ulmfit_app import hardware
 from ulmfit_app.errors import SettingError
-from ulmfit_app.hardware import autocast, available_precisions, resolve_precision
+from ulmfit_app.hardware import autocast, available_precisions, resolve_precision, set_up_cpu
 
 
 def machine(
@@ -70,7 +69,16 @@ def test_autocast_multiplies_in_the_precision_asked_for():
         assert (a @ b).dtype == torch.float32
 
 
-def test_numbers_too_small_for_fp32_are_taken_for_zero():
-    """Also in the threads that torch starts: they take it over from the one that imported this module."""
-    assert hardware  # its import does it
-    assert (torch.full((1 << 20,), 1e-30) * 1e-10).count_nonzero() == 0
+def test_set_up_for_training_numbers_too_small_for_fp32_are_taken_for_zero():
+    """Also in the threads that torch starts: they take it over from the one that set it up."""
+
+    def product() -> torch.Tensor:
+        return torch.full((1 << 20,), 1e-30) * 1e-10
+
+    try:
+        torch.set_flush_denormal(False)
+        assert product().count_nonzero() == 1 << 20
+        set_up_cpu()
+        assert product().count_nonzero() == 0
+    finally:
+        torch.set_flush_denormal(False)

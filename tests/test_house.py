@@ -1,4 +1,4 @@
-"""The house's own rules, held by reading its files: what a room may import, who may print, who may unpickle."""
+"""The house's own rules, held by reading its files: who may import what, print, or unpickle."""
 
 import ast
 from pathlib import Path
@@ -9,44 +9,24 @@ import data_scripts
 import ulmfit_app
 
 APP, SCRIPTS = (Path(package.__file__).parent for package in (ulmfit_app, data_scripts))
-# A file imports only from rooms above its own.
-ORDER = [
-    "errors",
-    "config",
-    "hardware",
-    "reading",
-    "sources",
-    "corpus",
-    "tokenizer",
-    "detokenizer",
-    "tokens",
-    "duplicates",
-    "recipes",
-    "bundle",
-    "softmax",
-    "lstm",
-    "optimizer",
-    "training",
-    "language_model",
-    "sampling",
-    "generation",
-    "classifier",
+# From the ground up. A room, a folder or a file beside the folders, imports only from rooms before
+# it; files of one room import each other as they like, but in no circle.
+ROOMS = [
+    *("errors", "languages", "files", "config", "hardware", "run_folder"),
     "evaluation",
-    "inspection",
-    "predictions",
-    "predictor",
-    "explanation",
-    "budget",
-    "pretraining",
-    "run_folder",
-    "run",
-    "rivals",
-    "trials",
+    "text",
+    "data",
+    "models",
+    "training",
+    "inference",
+    "pipeline",
     "experiments",
-    "curves",
     "course",
-    "__main__",
+    "cli",
+    *("run", "__main__"),
 ]
+GROUND = set(ROOMS[: ROOMS.index("evaluation")])
+MOST_FLOORS = 9
 FILES = [path for package in (APP, SCRIPTS) for path in sorted(package.rglob("*.py"))]
 
 
@@ -61,7 +41,8 @@ MODULES = {name_of(path): path for path in FILES}
 
 
 def imports_of(tree: ast.AST) -> set[str]:
-    """Modules that a file imports anywhere in it, functions included; of `from a import b`, a.b where that is a module."""
+    """Modules that a file imports anywhere in it, functions included; of `from a import b`, a.b
+    where that is a module."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -90,7 +71,7 @@ def imported_from_app(name: str) -> set[str]:
 
 
 def test_every_file_has_its_place_in_the_order():
-    assert {room_of(name) for name in APP_FILES} == set(ORDER)
+    assert {room_of(name) for name in APP_FILES} == set(ROOMS)
 
 
 def test_the_data_scripts_never_import_the_application():
@@ -99,23 +80,69 @@ def test_the_data_scripts_never_import_the_application():
     assert {name: imported_from_app(name) for name in scripts} == {name: set() for name in scripts}
 
 
-@pytest.mark.parametrize("name", [name for name in APP_FILES if room_of(name) != "evaluation"])
-def test_a_file_imports_only_from_files_above_it(name):
-    above = ORDER[: ORDER.index(room_of(name))]
-    # A room of several files, as course, holds itself in order: see below for circles.
-    assert {room_of(module) for module in imported_from_app(name)} <= {*above, room_of(name)}
+@pytest.mark.parametrize("name", APP_FILES)
+def test_a_file_imports_only_from_rooms_below_its_own(name):
+    room = room_of(name)
+    below = ROOMS[: ROOMS.index(room)]
+    assert {room_of(module) for module in imported_from_app(name)} <= {*below, room}
 
 
 @pytest.mark.parametrize("name", [name for name in APP_FILES if room_of(name) == "evaluation"])
-def test_evaluation_imports_only_errors_settings_and_itself(name):
-    assert {room_of(module) for module in imported_from_app(name)} <= {
-        "errors",
-        "config",
-        "evaluation",
-    }
-    assert not {module.split(".")[0] for module in IMPORTS[name]} & {"torch", "fastai"}, (
-        "it never sees a Learner"
-    )
+def test_evaluation_imports_only_the_ground_and_itself(name):
+    assert {room_of(module) for module in imported_from_app(name)} <= {*GROUND, "evaluation"}
+
+
+@pytest.mark.parametrize("name", [name for name in APP_FILES if room_of(name) == "inference"])
+def test_inference_never_imports_training_or_what_stands_on_it(name):
+    assert not {room_of(module) for module in imported_from_app(name)} & {"training", "pipeline"}
+
+
+TORCHLESS = {"languages", "errors", "files", "config", "evaluation", "text", "data"}
+LAZY = {"ulmfit_app.text.batches"}  # its batches are tensors: it imports torch where it makes them
+
+
+@pytest.mark.parametrize("name", [name for name in APP_FILES if room_of(name) in TORCHLESS - LAZY])
+def test_rooms_that_need_no_torch_import_none(name):
+    roots = {module.split(".")[0] for module in IMPORTS[name]}
+    assert not roots & {"torch", "fastai"} or name in LAZY
+
+
+def test_the_house_has_few_floors():
+    """A room stands one floor above the highest room that it imports from."""
+    needs = {room: set() for room in ROOMS}
+    for name in APP_FILES:
+        needs[room_of(name)] |= {room_of(module) for module in imported_from_app(name)}
+    floors: dict[str, int] = {}
+    for room in ROOMS:
+        floors[room] = 1 + max((floors[other] for other in needs[room] - {room}), default=0)
+    assert max(floors.values()) <= MOST_FLOORS, floors
+
+
+def sizes_of(tree: ast.AST, kinds: tuple[type, ...]) -> dict[str, int]:
+    nodes = [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    return {node.name: node.end_lineno - node.lineno + 1 for node in nodes}
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_no_file_class_or_function_is_longer_than_one_can_keep_in_mind(name):
+    text = MODULES[name].read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert text.count("\n") <= 400
+    assert not {what: n for what, n in sizes_of(tree, (ast.ClassDef,)).items() if n > 150}
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    assert not {what: n for what, n in sizes_of(tree, functions).items() if n > 60}
+
+
+@pytest.mark.parametrize("name", APP_FILES)
+def test_no_file_takes_a_private_name_of_another(name):
+    private = [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(parsed(MODULES[name]))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ulmfit_app")
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert not private
 
 
 def test_no_files_import_each_other_in_a_circle():
@@ -153,10 +180,17 @@ def speaks(tree: ast.AST) -> set[str]:
     return {name for name, _ in calls(tree)} & forbidden
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "ulmfit_app.__main__"])
-def test_only_main_prints_or_exits(name):
+SPEAKERS = {"cli", "__main__"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in MODULES if name not in APP_FILES or room_of(name) not in SPEAKERS],
+)
+def test_only_the_command_line_prints_or_exits(name):
     tree = parsed(MODULES[name])
-    # A data script can be run alone: it exits under its guard, and one function of `fetch` prints for all of them.
+    # A data script can be run alone: it exits under its guard, and one function of `fetch` prints
+    # for all of them.
     if name.startswith("data_scripts."):
         tree.body = [
             node
@@ -166,12 +200,13 @@ def test_only_main_prints_or_exits(name):
     assert speaks(tree) == set()
 
 
-def test_main_does_print():
+def test_the_command_line_does_print():
     """Else the test above would look for the wrong thing."""
     assert "print" in speaks(parsed(MODULES["ulmfit_app.__main__"]))
+    assert "print" in speaks(parsed(MODULES["ulmfit_app.cli.runs"]))
 
 
-def test_only_the_language_model_imports_pickle():
+def test_only_the_reader_of_fastais_format_imports_pickle():
     picklers = {
         "pickle",
         "cPickle",
@@ -187,7 +222,7 @@ def test_only_the_language_model_imports_pickle():
         for name, modules in IMPORTS.items()
         if {module.split(".")[0] for module in modules} & picklers
     }
-    assert found == {"ulmfit_app.language_model"}
+    assert found == {"ulmfit_app.models.pretrained"}
 
 
 @pytest.mark.parametrize("name", APP_FILES)

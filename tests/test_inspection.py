@@ -1,4 +1,4 @@
-"""What an inspection finds: every kind of trouble that was planted, none where there is none, and without training."""
+"""What an inspection finds, without training: each trouble that was planted, and no other."""
 
 import csv
 import random
@@ -15,8 +15,8 @@ from tests.test_report import Page
 from ulmfit_app import __main__ as cli
 from ulmfit_app.config import DataSettings, TokenSettings
 from ulmfit_app.data import inspection
-from ulmfit_app.data.checks import ODD
 from ulmfit_app.data.inspection import Inspection, inspect
+from ulmfit_app.data.text_checks import ODD
 from ulmfit_app.errors import DataError
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.tokenizer import Tokenizer

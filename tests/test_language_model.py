@@ -1,5 +1,6 @@
-import logging
+import json
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 from fastai.data.core import DataLoaders
 from fastai.data.external import URLs
+from fastai.losses import CrossEntropyLossFlat
 from fastai.text import learner as fastais_learner
 from fastai.text.learner import language_model_learner, match_embeds
-from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
+from fastai.text.models.awdlstm import AWD_LSTM
+from fastai.text.models.core import LinearDecoder
 from fastcore.xtras import save_pickle
 from PIL import Image
 
@@ -19,12 +22,19 @@ from tests.conftest import made_store
 from ulmfit_app.config import LanguageModelSettings, ModelSettings
 from ulmfit_app.errors import BundleError
 from ulmfit_app.models import pretrained
-from ulmfit_app.models.awd_lstm import build, shaped
+from ulmfit_app.models.awd_lstm import build_language_model, language_model_config
 from ulmfit_app.models.bundle import Bundle, save_bundle
-from ulmfit_app.models.pretrained import Start, find_start, find_starts, read_fastai
+from ulmfit_app.models.pretrained import (
+    Start,
+    find_start,
+    find_starts,
+    has_changed,
+    read_fastai,
+)
+from ulmfit_app.models.softmax import VocabularyHead, cross_entropy
 from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.text.rules import SPECIALS
-from ulmfit_app.training.language_model import learner, save_lr_finder_plot
+from ulmfit_app.training.language_model import make_learner, save_lr_finder_plot
 
 SHAPE = ModelSettings(emb_sz=16, n_hid=24, n_layers=2)
 SETTINGS = LanguageModelSettings(batch_size=4, bptt=10)
@@ -35,7 +45,7 @@ BACKWARD = replace(RANDOM, direction="backward")
 def plain_learner(store, drop_mult=1.0):
     """fastai's own, over the same batches."""
     batches = LanguageModelBatches(store, np.arange(len(store)), 4, 10)
-    config = shaped(awd_lstm_lm_config, SHAPE)
+    config = language_model_config(SHAPE)
     dls = DataLoaders(batches, batches)
     return language_model_learner(
         dls, AWD_LSTM, config=config, drop_mult=drop_mult, pretrained=False
@@ -75,12 +85,12 @@ def whole(prediction):
 TEXT = torch.randint(9, 60, (3, 25), generator=torch.Generator().manual_seed(1))
 
 
-# ------------------------------------------------------------------------------------------------ fastai's own format
+# ----------------------------------------------------------------------------- fastai's own format
 def test_what_fastai_saved_gives_the_same_logits(saved):
     folder, model, vocab = saved
     start = read_fastai(folder)
     assert (start.vocab, start.shape, start.is_pretrained) == (vocab, SHAPE, True)
-    ours = build(start.vocab, start.shape, drop_mult=1.0)
+    ours = build_language_model(len(start.vocab), start.shape)
     assert not torch.allclose(logits(ours, TEXT), logits(model, TEXT))
     ours.load_state_dict(start.weights)
     assert torch.equal(logits(ours, TEXT), logits(model, TEXT))
@@ -191,7 +201,7 @@ def test_a_missing_or_doubtful_file_is_refused(saved, name, suffix):
         read_fastai(folder)
 
 
-# ------------------------------------------------------------------------------------------------------ where to start
+# ---------------------------------------------------------------------------------- where to start
 def test_none_starts_from_random_weights():
     start = find_start("none", SHAPE)
     assert (start.origin, start.is_pretrained, start.shape) == ("random weights", False, SHAPE)
@@ -208,18 +218,15 @@ def test_wt103_brings_its_shape_and_says_its_source(saved, monkeypatch):
     assert start.fingerprint == read_fastai(folder).fingerprint
 
 
-def test_wt103_that_cannot_be_had_is_replaced_by_random_weights_loudly(monkeypatch, caplog):
-    def unreachable(direction):
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_wt103_that_cannot_be_had_is_an_error_that_names_other_starts(monkeypatch, direction):
+    def unreachable(*_, **__):
         raise FetchError("No answer within 10 seconds.")
 
-    monkeypatch.setattr(pretrained.wt103, "fetch", unreachable)
-    with caplog.at_level(logging.INFO):
-        start = find_start("wt103", SHAPE)
-    assert start == find_start("none", SHAPE)
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert "NO PRETRAINED MODEL: No answer within 10 seconds." in record.getMessage()
-    assert "starts from random weights" in record.getMessage()
+    monkeypatch.setattr(pretrained.wt103, "download_archive", unreachable)
+    names = "No answer within 10 seconds.*--pretrained FOLDER.*--pretrained en-small.*"
+    with pytest.raises(FetchError, match=f"{names}--pretrained none"):
+        find_start("wt103", SHAPE, direction)
 
 
 def test_a_damaged_wt103_is_not_passed_over(saved, monkeypatch):
@@ -235,7 +242,8 @@ def test_a_damaged_wt103_is_not_passed_over(saved, monkeypatch):
 )
 def test_a_start_that_is_no_folder_is_refused(tmp_path, make):
     make(tmp_path / "typo")
-    expected = "typo to start from. Expected for --pretrained: en-reviews-small, en-small, en-small-bwd, wt"
+    names = "en-reviews-small, en-small, en-small-bwd, wt103, none, or a folder"
+    expected = f"typo to start from. Expected for --pretrained: {names}"
     with pytest.raises(BundleError, match=expected):
         find_start(str(tmp_path / "typo"), SHAPE)
 
@@ -249,27 +257,55 @@ def test_a_folder_of_fastais_files_is_a_start(saved):
 
 def test_a_bundle_is_a_start(tmp_path):
     vocab = made_store([3]).words
-    model = build(vocab, SHAPE, drop_mult=1.0)
+    model = build_language_model(len(vocab), SHAPE)
     save_bundle(tmp_path, model, Bundle("language model", SHAPE, "en", vocab))
     start = find_start(str(tmp_path), ModelSettings())
     assert (start.vocab, start.shape) == (vocab, SHAPE)
-    again = build(start.vocab, start.shape, drop_mult=1.0)
+    again = build_language_model(len(start.vocab), start.shape)
     again.load_state_dict(start.weights)
     assert torch.equal(logits(again, TEXT), logits(model, TEXT))
 
 
 def test_a_classifiers_bundle_is_no_start(tmp_path):
     vocab = made_store([3]).words
-    save_bundle(
-        tmp_path, build(vocab, SHAPE, 1.0), Bundle("classifier", SHAPE, "en", vocab, ["a", "b"])
-    )
+    model = build_language_model(len(vocab), SHAPE)
+    save_bundle(tmp_path, model, Bundle("classifier", SHAPE, "en", vocab, ["a", "b"]))
     with pytest.raises(
         BundleError, match="holds a classifier, but a language model is needed here"
     ):
         find_start(str(tmp_path), SHAPE)
 
 
-# ------------------------------------------------------------------------------------------------------------ directions
+# ----------------------------------------------------------------------------- facts of a start
+def test_the_facts_of_a_start_are_json_and_make_it_again_without_weights(saved):
+    start = read_fastai(saved[0], "backward")
+    facts = json.loads(json.dumps(start.facts()))
+    again = Start.from_facts(facts)
+    assert again == replace(start, weights=None, vocab=None)
+    assert (again.n_words, again.shape, again.is_strong) == (60, SHAPE, True)
+    assert again.is_pretrained and not Start.from_facts(RANDOM.facts()).is_pretrained
+
+
+def test_a_start_has_changed_where_the_users_bundle_is_another_one_by_now(tmp_path):
+    vocab, folder = made_store([3]).words, tmp_path / "lm"
+
+    def save(seed):
+        torch.manual_seed(seed)
+        described = Bundle("language model", SHAPE, "en", vocab)
+        save_bundle(folder, build_language_model(len(vocab), SHAPE), described)
+
+    save(1)
+    start = find_start(str(folder), SHAPE)
+    assert not has_changed(start, str(folder))
+    save(2)
+    assert has_changed(start, str(folder))
+    shutil.rmtree(folder)
+    assert not has_changed(start, str(folder)), "a start that is gone has not changed"
+    for name in ("none", "wt103", "en-small"):
+        assert not has_changed(start, name)
+
+
+# -------------------------------------------------------------------------------------- directions
 def renamed(folder: Path, mark: str) -> Path:
     """fastai's files under names like those in its own archives."""
     (folder / "lm.pth").rename(folder / f"lstm_{mark}.pth")
@@ -287,9 +323,8 @@ def test_plain_fastais_backwards_takes_other_weights_and_leaves_the_texts_forwar
     store = made_store([30] * 8)
     batches = LanguageModelBatches(store, np.arange(8), 1, 10)
     dls = DataLoaders(batches, batches)
-    plain = language_model_learner(
-        dls, AWD_LSTM, config=shaped(awd_lstm_lm_config, SHAPE), backwards=True
-    )
+    config = language_model_config(SHAPE)
+    plain = language_model_learner(dls, AWD_LSTM, config=config, backwards=True)
     assert asked == [URLs.WT103_BWD]
     x, _ = next(iter(plain.dls.train))
     assert x[0].tolist() == store[0][:10].tolist(), "backward weights, forward texts, and no error"
@@ -348,11 +383,8 @@ def test_files_of_fastais_named_for_the_other_direction_are_refused(saved, mark,
 
 def test_a_bundle_of_the_other_direction_is_refused(tmp_path):
     vocab = made_store([3]).words
-    save_bundle(
-        tmp_path,
-        build(vocab, SHAPE, 1.0),
-        Bundle("language model", SHAPE, "en", vocab, direction="backward"),
-    )
+    described = Bundle("language model", SHAPE, "en", vocab, direction="backward")
+    save_bundle(tmp_path, build_language_model(len(vocab), SHAPE), described)
     with pytest.raises(BundleError, match="learned to read backward, but is to read forward here"):
         find_start(str(tmp_path), SHAPE)
     assert find_start(str(tmp_path), SHAPE, "backward").direction == "backward"
@@ -366,7 +398,7 @@ def test_the_backward_start_is_the_folder_beside_the_forward_one(tmp_path, forwa
     vocab = made_store([3]).words
     for name, direction in ((forward, "forward"), (backward, "backward")):
         described = Bundle("language model", SHAPE, "en", vocab, direction=direction)
-        save_bundle(tmp_path / name, build(vocab, SHAPE, 1.0), described)
+        save_bundle(tmp_path / name, build_language_model(len(vocab), SHAPE), described)
     starts = find_starts([str(tmp_path / forward)] * 2, SHAPE)
     assert [start.direction for start in starts] == ["forward", "backward"]
     for start, name in zip(starts, (forward, backward), strict=True):
@@ -385,11 +417,12 @@ def test_the_same_files_cannot_start_both_directions(saved):
     assert len(find_starts(["none", "none"], SHAPE)) == 2
 
 
-# ----------------------------------------------------------------------------------------------------------- the learner
+# ------------------------------------------------------------------------------------- the learner
 def made_learner(store, start=RANDOM, settings=SETTINGS):
     torch.manual_seed(0)
     n = len(store)
-    return learner(store, np.arange(n - 2), np.arange(n - 2, n), start, settings, "fp32", seed=1)
+    parts = np.arange(n - 2), np.arange(n - 2, n)
+    return make_learner(store, *parts, start, settings, "fp32", seed=1)
 
 
 def test_known_words_keep_their_embedding_and_new_ones_get_the_mean(saved):
@@ -487,8 +520,44 @@ def test_training_without_dropout_works():
 
 def test_plain_fastai_fails_without_dropout():
     learn = plain_learner(made_store([30] * 8), drop_mult=0.0)
-    with learn.no_bar(), learn.no_logging(), pytest.raises(Exception, match="weight_hh_l0"):
+    with learn.no_logging(), pytest.raises(Exception, match="weight_hh_l0"):
         learn.fit(2, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("device", "softmax", "head", "loss"),
+    [
+        ("cuda", "exact", LinearDecoder, CrossEntropyLossFlat),
+        ("cuda", "sampled", VocabularyHead, type(cross_entropy)),
+        ("cpu", "exact", VocabularyHead, type(cross_entropy)),
+        ("cpu", "sampled", VocabularyHead, type(cross_entropy)),
+    ],
+)
+def test_on_cuda_the_exact_softmax_is_fastais_own(monkeypatch, device, softmax, head, loss):
+    """The CUDA branch with a mock: no GPU is needed to see which head and loss are taken."""
+    monkeypatch.setattr(LanguageModelBatches, "device", torch.device(device))
+    learn = made_learner(made_store([30] * 8), settings=replace(SETTINGS, softmax=softmax))
+    assert type(learn.model[1]) is head and type(learn.loss_func) is loss
+    assert head is LinearDecoder or (learn.model[1].sampler is None) == (softmax == "exact")
+    assert learn.model[1].decoder.weight is learn.model[0].encoder.weight
+
+
+def test_a_learner_with_fastais_head_trains_as_one_with_ours(monkeypatch):
+    """What CUDA trains, on the CPU: the same steps, rounding apart, and weights of one name."""
+    trained = []
+    for device in ("cuda", "cpu"):
+        with monkeypatch.context() as patch:
+            patch.setattr(LanguageModelBatches, "device", torch.device(device))
+            learn = made_learner(made_store([30] * 8))
+        torch.manual_seed(5)
+        with learn.no_logging():
+            learn.fit(1, 1e-3)
+        trained.append((learn.recorder.values, learn.model.state_dict()))
+    (fastais, plain), (values, ours) = trained
+    np.testing.assert_allclose(np.array(values, float), np.array(fastais, float), rtol=1e-4)
+    assert list(ours) == list(plain)
+    for name, value in ours.items():
+        torch.testing.assert_close(value, plain[name], rtol=1e-3, atol=1e-5)
 
 
 def test_with_dropout_the_weights_are_dropped_as_fastais_are():

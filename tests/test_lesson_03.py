@@ -1,4 +1,4 @@
-"""Notebook 03: what it measures is what the package computes, fastai's trap is real, checks know the usual mistakes."""
+"""Notebook 03: it measures what the package computes, fastai's trap is real, checks are right."""
 
 import numpy as np
 import pandas as pd
@@ -8,14 +8,13 @@ from fastai.text.learner import language_model_learner
 from fastai.text.models.awdlstm import AWD_LSTM
 
 from tests.conftest import says
-from ulmfit_app.config import ModelSettings
-from ulmfit_app.course import PRESETS, lesson_02, lesson_03
+from ulmfit_app.config import ModelSettings, SamplingSettings
+from ulmfit_app.course import PRESETS, directions, lesson_02, lesson_03
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.inference.generation import NEVER_WRITTEN, generate
 from ulmfit_app.inference.language_model import TrainedModel, load
-from ulmfit_app.inference.perplexity import perplexity
-from ulmfit_app.inference.sampling import SamplingSettings
-from ulmfit_app.models.awd_lstm import build, with_weights
+from ulmfit_app.inference.perplexity import measure_perplexity
+from ulmfit_app.models.awd_lstm import build_language_model, load_language_model
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.models.pretrained import locate
 from ulmfit_app.text.batches import LanguageModelBatches
@@ -38,16 +37,16 @@ VOCAB = [
 def trained(tmp_path) -> TrainedModel:
     """A forward model of random weights, large enough for words to differ."""
     torch.manual_seed(0)
-    model = build(VOCAB, SHAPE, drop_mult=1.0)
+    model = build_language_model(len(VOCAB), SHAPE)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     save_bundle(tmp_path, model, Bundle("language model", SHAPE, "en", VOCAB))
     return load(tmp_path, "fp32")
 
 
-# ------------------------------------------------------------------------------------------------------ what it expects
+# --------------------------------------------------------------------------------- what it expects
 def test_the_probabilities_of_all_next_words_are_one_together(trained):
-    expected = lesson_03.next_word(trained, "the plot of")
+    expected = lesson_03.predict_next_word(trained, "the plot of")
     assert expected.sum() == pytest.approx(1, abs=1e-5)
     assert set(expected.index) == set(VOCAB)
     assert expected.is_monotonic_decreasing
@@ -56,7 +55,7 @@ def test_the_probabilities_of_all_next_words_are_one_together(trained):
 def test_the_likeliest_next_word_is_written_where_nothing_is_left_to_chance(trained):
     likeliest = next(
         word
-        for word in lesson_03.next_word(trained, "the plot of").index
+        for word in lesson_03.predict_next_word(trained, "the plot of").index
         if word not in NEVER_WRITTEN
     )
     (written,) = generate(trained, "the plot of", SamplingSettings(words=1, temperature=0))
@@ -65,74 +64,74 @@ def test_the_likeliest_next_word_is_written_where_nothing_is_left_to_chance(trai
 
 def test_a_text_has_by_hand_the_perplexity_that_the_package_computes(trained):
     text = "The plot of the film."
-    steps = lesson_03.word_by_word(trained, text)
+    steps = lesson_03.read_word_by_word(trained, text)
     assert steps["token"].tolist() == Tokenizer()(text)[1:]
     assert np.exp(steps["nats"].mean()) == pytest.approx(
-        lesson_02.score(trained, [text], VOCAB), rel=1e-4
+        lesson_02.measure_with_vocabulary(trained, [text], VOCAB), rel=1e-4
     )
 
 
 def test_what_is_expected_at_a_step_is_the_likeliest_word_behind_those_before(trained):
-    steps = lesson_03.word_by_word(trained, "a plot of the film")
+    steps = lesson_03.read_word_by_word(trained, "a plot of the film")
     for n, before in enumerate(["", "a", "a plot", "a plot of"]):
-        expected = lesson_03.next_word(trained, before)
+        expected = lesson_03.predict_next_word(trained, before)
         assert steps["expected"][n] == expected.index[0]
         assert steps["probability"][n] == pytest.approx(expected[steps["token"][n]], rel=1e-4)
 
 
 def test_with_all_tokens_before_it_a_word_is_as_likely_as_in_its_text(trained):
     texts = ["the plot of a scene", "a dull story with music"]
-    last = [lesson_03.word_by_word(trained, text)["nats"].iloc[-1] for text in texts]
-    table = lesson_03.by_memory(trained, texts, lengths=(1, 5))
+    last = [lesson_03.read_word_by_word(trained, text)["nats"].iloc[-1] for text in texts]
+    table = lesson_03.limit_memory(trained, texts, lengths=(1, 5))
     assert table.loc[5, "as they stand"] == pytest.approx(np.exp(np.mean(last)), rel=1e-4)
 
 
 def test_one_token_has_no_order_and_several_have(trained):
-    table = lesson_03.by_memory(trained, TEXTS, lengths=(1, 4), n=50)
+    table = lesson_03.limit_memory(trained, TEXTS, lengths=(1, 4), n=50)
     assert table.loc[1, "shuffled"] == pytest.approx(table.loc[1, "as they stand"])
     assert table.loc[4, "shuffled"] != pytest.approx(table.loc[4, "as they stand"])
 
 
 def test_a_memory_longer_than_every_text_is_refused(trained):
     with pytest.raises(ValueError, match="more than 50 tokens"):
-        lesson_03.by_memory(trained, ["a short text"], lengths=(50,))
+        lesson_03.limit_memory(trained, ["a short text"], lengths=(50,))
 
 
-# ------------------------------------------------------------------------------------------------------- what it learns
+# ---------------------------------------------------------------------------------- what it learns
 @pytest.fixture(scope="module")
-def bench() -> lesson_03.Bench:
+def trials() -> lesson_03.StartTrials:
     settings = PRESETS["tiny"]
-    return lesson_03.Bench(load_corpus(settings.data, settings.seed), settings)
+    return lesson_03.StartTrials(load_corpus(settings.data, settings.seed), settings)
 
 
-def test_a_start_is_measured_as_it_is_and_after_each_epoch(bench):
-    before, after = (bench.finetune(bench.random, epochs) for epochs in (0, 2))
-    assert len(before.course) == 1 and len(after.course) == 3
-    assert after.course[0] == before.course[0] > after.course[-1]
+def test_a_start_is_measured_as_it_is_and_after_each_epoch(trials):
+    before, after = (trials.finetune(trials.random, epochs) for epochs in (0, 2))
+    assert len(before.perplexities) == 1 and len(after.perplexities) == 3
+    assert after.perplexities[0] == before.perplexities[0] > after.perplexities[-1]
 
 
-def test_the_model_that_comes_back_is_the_one_that_was_measured(bench):
-    tuned = bench.finetune(bench.random, epochs=1)
-    batches = LanguageModelBatches(bench.store, bench.valid, lesson_03.ROWS, lesson_03.BPTT)
+def test_the_model_that_comes_back_is_the_one_that_was_measured(trials):
+    tuned = trials.finetune(trials.random, epochs=1)
+    batches = LanguageModelBatches(trials.store, trials.valid, directions.ROWS, directions.BPTT)
     # bf16, where a machine has it, and other batches.
-    assert perplexity(tuned.model.model, batches).perplexity == pytest.approx(
-        tuned.course[-1], rel=0.03
+    assert measure_perplexity(tuned.model.model, batches).perplexity == pytest.approx(
+        tuned.perplexities[-1], rel=0.03
     )
 
 
-def test_random_weights_have_the_shape_and_the_words_of_the_start(bench):
-    assert bench.random.shape == bench.start.shape and not bench.random.is_pretrained
-    assert bench.finetune(bench.random, epochs=0).model.bundle.vocab == bench.store.words
+def test_random_weights_have_the_shape_and_the_words_of_the_start(trials):
+    assert trials.random.shape == trials.start.shape and not trials.random.is_pretrained
+    assert trials.finetune(trials.random, epochs=0).model.bundle.vocab == trials.store.words
 
 
-# --------------------------------------------------------------------------------------------------- in which direction
+# ------------------------------------------------------------------------------ in which direction
 def test_texts_are_scored_in_both_directions_whatever_the_model_learned(trained):
     store = TokenStore(*_ids_of(TEXTS), VOCAB)
-    table = lesson_03.by_direction({"ours": trained}, TEXTS)
+    table = directions.compare_directions({"ours": trained}, TEXTS)
     for way, read in (("texts read forward", store), ("texts read backward", store.backward())):
-        batches = LanguageModelBatches(read, range(len(read)), lesson_03.ROWS, lesson_03.BPTT)
+        batches = LanguageModelBatches(read, range(len(read)), directions.ROWS, directions.BPTT)
         assert table.loc["ours", way] == pytest.approx(
-            perplexity(trained.model, batches).perplexity
+            measure_perplexity(trained.model, batches).perplexity
         )
 
 
@@ -142,31 +141,31 @@ def _ids_of(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_plain_fastai_takes_backward_weights_and_leaves_the_texts_forward():
-    dls = lesson_03.plain_fastai(TEXTS, VOCAB)
-    with lesson_03.weights_at_hand() as config:
+    dls = directions.make_fastai_loaders(TEXTS, VOCAB)
+    with directions.supply_weights() as config:
         learners = [
             language_model_learner(dls, AWD_LSTM, config=config, backwards=flag)
             for flag in (False, True)
         ]
     for learn, name in zip(learners, ("en-small", "en-small-bwd"), strict=True):
-        ours = with_weights(load_bundle(locate(name), "language model"))
+        ours = load_language_model(load_bundle(locate(name), "language model"))
         torch.testing.assert_close(
             learn.model[0].rnns[0].weight_hh_l0_raw, ours[0].rnns[0].weight_hh_l0_raw
         )
     texts = TEXTS[len(TEXTS) // 2 :][:2]
     first = " ".join([token for text in texts for token in Tokenizer()(text)][:14])
-    seen = [lesson_03.seen_by(learn) for learn in learners]
+    seen = [directions.describe_reading(learn) for learn in learners]
     assert [one["reads"] for one in seen] == [first, first]
     assert all(one["perplexity"] > 1 for one in seen)
 
 
 def test_plain_fastai_turns_texts_where_its_data_is_told_to():
-    dls = lesson_03.plain_fastai(TEXTS, VOCAB, backwards=True)
+    dls = directions.make_fastai_loaders(TEXTS, VOCAB, backwards=True)
     x, _ = dls.valid.one_batch()
     assert [dls.vocab[i] for i in x[0, :5]] == Tokenizer()(TEXTS[len(TEXTS) // 2])[::-1][:5]
 
 
-# -------------------------------------------------------------------------------------------------------- the exercises
+# ----------------------------------------------------------------------------------- the exercises
 def test_a_perplexity_is_told_from_a_loss_and_from_other_means():
     p = np.array([0.5, 0.1, 0.02, 0.3])
     nats = -np.log(p).mean()

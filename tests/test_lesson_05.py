@@ -1,4 +1,4 @@
-"""Notebook 05: what an encoder hands over, knows and forgets, what neighbours do to a prediction, and checked exercises."""
+"""Notebook 05: what an encoder hands over, knows and forgets; neighbours; checked exercises."""
 
 from functools import lru_cache
 
@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from tests.conftest import course_settings, says
-from ulmfit_app.course import Verdict, lesson_05
+from ulmfit_app.course import Verdict, lesson_05, neighbours
+from ulmfit_app.course.lesson_04 import PLANS
 from ulmfit_app.inference.predictor import Predictor
-from ulmfit_app.training.recipes import PLANS, PUBLISHED, Phase, Plan
+from ulmfit_app.training.recipes import PUBLISHED, Phase, Plan
 
 TEXTS = ["Great.", "A long and dull story, and then that ending!"]
 HEAD = Plan("head", (Phase("head", 1, freeze_to=-1, lr=1e-2),), 0.5)
@@ -17,34 +18,34 @@ ALL = Plan("all", (Phase("all groups", 1, freeze_to=0, lr=5e-2),), 0.5)
 
 
 @lru_cache
-def bench() -> lesson_05.Bench:
+def lab() -> lesson_05.ClassifierLab:
     """One for all tests, on random weights that are not fine-tuned."""
-    return lesson_05.Bench(course_settings(max_test=24))
+    return lesson_05.ClassifierLab(course_settings(max_test=24))
 
 
 @lru_cache
-def trained() -> lesson_05.Trained:
-    return bench().keep(ALL)
+def trained() -> lesson_05.TrainedClassifier:
+    return lab().keep(ALL)
 
 
-# ----------------------------------------------------------------------------------------------------------- the encoder
+# ------------------------------------------------------------------------------------- the encoder
 def test_the_encoder_hands_over_last_state_maximum_and_mean_of_a_texts_own_tokens():
-    outputs, lengths = bench().batch(*TEXTS)
+    outputs, lengths = lab().encode_batch(*TEXTS)
     own = [one[:n] for one, n in zip(outputs, lengths, strict=True)]
     by_hand = [np.concatenate([one[-1], one.max(axis=0), one.mean(axis=0)]) for one in own]
-    assert np.allclose(bench().pooled(*TEXTS), by_hand, atol=1e-6)
-    alone = bench().outputs(TEXTS[1])
+    assert np.allclose(lab().pool(*TEXTS), by_hand, atol=1e-6)
+    alone = lab().tabulate_outputs(TEXTS[1])
     assert np.allclose(alone, own[1], atol=1e-6) and alone.index[0] == "xxbos"
 
 
 def test_an_encoder_is_probed_before_and_after_it_was_fine_tuned():
-    found = bench().probe()
+    found = lesson_05.probe(lab())
     assert len(found) == 3 and (found["n"] == 24).all()
     assert found["accuracy"].between(found["low"], found["high"]).all()
 
 
 def test_weights_are_counted_where_they_learn():
-    learn = bench()._learner(PUBLISHED)
+    learn = lab()._make_learner(PUBLISHED)
     learn.create_opt()
     counted = {}
     for phase in PUBLISHED.phases:
@@ -52,18 +53,22 @@ def test_weights_are_counted_where_they_learn():
         counted[phase.name] = [
             sum(p.numel() for p in group if p.requires_grad) for group in learn.opt.param_lists
         ]
-    assert bench().phases(PUBLISHED).iloc[::-1].to_dict("list") == counted
-    assert bench().sizes().sum() == sum(
+    assert (
+        lesson_05.count_learning(PUBLISHED, lab().count_weights()).iloc[::-1].to_dict("list")
+        == counted
+    )
+    assert lab().count_weights().sum() == sum(
         parameter.numel() for parameter in learn.model.parameters()
     )
-    assert (bench().phases(PLANS["chain-thaw"])["embeddings alone"] > 0).tolist() == [
-        False
-    ] * 4 + [True]
+    assert (
+        lesson_05.count_learning(PLANS["chain-thaw"], lab().count_weights())["embeddings alone"]
+        > 0
+    ).tolist() == [False] * 4 + [True]
 
 
 def test_a_frozen_encoder_forgets_nothing_and_one_that_learns_does():
-    before = bench().perplexity()
-    assert bench().keep(HEAD).history["perplexity"].tolist() == pytest.approx([before])
+    before = lab().measure_perplexity()
+    assert lab().keep(HEAD).history["perplexity"].tolist() == pytest.approx([before])
     assert abs(trained().history["perplexity"].iloc[-1] / before - 1) > 1e-3
 
 
@@ -72,16 +77,16 @@ def test_a_kept_classifier_predicts():
     assert list(predicted["text"]) == TEXTS and list(predicted)[-2:] == ["p_neg", "p_pos"]
 
 
-# -------------------------------------------------------------------------------------------------- texts and neighbours
+# ---------------------------------------------------------------------------- texts and neighbours
 @pytest.fixture
 def readers():
     folder = trained().folder
-    return {"plain": lesson_05.PlainFastai(folder), "ours": Predictor(folder, "fp32")}
+    return {"plain": neighbours.FastaiClassifier(folder), "ours": Predictor(folder, "fp32")}
 
 
 def test_a_text_alone_has_the_same_probabilities_in_plain_fastai(readers):
-    store = bench().ids(*TEXTS)
-    plain, ours = (lesson_05.alone(reader, store) for reader in readers.values())
+    store = lab().number_texts(*TEXTS)
+    plain, ours = (neighbours.read_alone(reader, store) for reader in readers.values())
     assert np.allclose(plain, ours, atol=1e-6)
     assert np.allclose(readers["plain"].probabilities(store), ours, atol=1e-6), (
         "rows come in the order of the texts"
@@ -89,9 +94,9 @@ def test_a_text_alone_has_the_same_probabilities_in_plain_fastai(readers):
 
 
 def test_a_longer_neighbour_moves_plain_fastais_probabilities_and_not_ours(readers):
-    store = lesson_05.some(bench().store, range(10))
+    store = neighbours.take_texts(lab().store, range(10))
     plain, ours = (
-        lesson_05.moved(reader, store, [72, 100]).set_index("beside")
+        neighbours.measure_influence(reader, store, [72, 100]).set_index("beside")
         for reader in readers.values()
     )
     assert plain.loc[72, "largest"] < 1e-6 < 1e-3 < plain.loc[100, "largest"]
@@ -100,12 +105,12 @@ def test_a_longer_neighbour_moves_plain_fastais_probabilities_and_not_ours(reade
 
 
 def test_one_text_is_read_beside_texts_of_each_length(readers):
-    found = lesson_05.beside(readers, bench().ids(TEXTS[0]), range(40, 140, 20))
+    found = neighbours.vary_neighbour(readers, lab().number_texts(TEXTS[0]), range(40, 140, 20))
     assert list(found.columns) == ["plain", "ours"] and list(found.index) == [40, 60, 80, 100, 120]
     assert np.ptp(found["ours"]) < 1e-6 < 1e-4 < np.ptp(found["plain"])
 
 
-# --------------------------------------------------------------------------------------------------------- the exercises
+# ----------------------------------------------------------------------------------- the exercises
 def test_pooled_texts_are_judged_a_third_at_a_time():
     rng = np.random.default_rng(0)
     outputs, lengths = rng.normal(size=(2, 6, 4)), np.array([3, 6])
@@ -150,15 +155,15 @@ def test_a_share_of_weights_counts_all_groups_that_learn():
     assert check(0.4).right
     assert "is frozen" in says(check(0.6))
     assert "new in this phase" in says(check(0.3))
-    assert "of one size" in says(check(2 / 3))
+    assert "all the same size" in says(check(2 / 3))
     assert "25.00% is not" in says(check(0.25))
     assert "between 0 and 1" in says(check(40))
 
 
 def test_a_text_begins_behind_whole_chunks_of_padding():
     assert lesson_05.check_start(144, tokens=20, longest=200).right
-    assert "as it does in this package" in says(lesson_05.check_start(0, 20, 200))
-    assert "padding would stand before" in says(lesson_05.check_start(180, 20, 200))
+    assert "as in this package" in says(lesson_05.check_start(0, 20, 200))
+    assert "padding would be before" in says(lesson_05.check_start(180, 20, 200))
     assert "not a multiple" in says(lesson_05.check_start(100, 20, 200))
-    assert "not so many" in says(lesson_05.check_start(72, 20, 200))
+    assert "not that many" in says(lesson_05.check_start(72, 20, 200))
     assert lesson_05.check_start(0, tokens=60, longest=100).right, "no whole chunk fits before it"

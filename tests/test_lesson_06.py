@@ -1,4 +1,4 @@
-"""Notebook 06: what a classifier makes of labelled texts, what its promises are worth, and checked exercises."""
+"""Notebook 06: a classifier's scores, what its promises are worth, and checked exercises."""
 
 from functools import lru_cache
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import course_settings, says
 from ulmfit_app.course import Verdict, lesson_06
-from ulmfit_app.course.lesson_05 import Trained
+from ulmfit_app.course.lesson_05 import TrainedClassifier
 from ulmfit_app.evaluation.calibration import fit_temperature, risk_coverage, threshold_for
 from ulmfit_app.evaluation.figures import risk_coverage_figure
 from ulmfit_app.evaluation.metrics import calibration_bins, expected_calibration_error
@@ -16,37 +16,37 @@ from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.training.recipes import Phase, Plan
 
 
-def made(n: int, seed: int = 0, boldness: float = 2.0) -> lesson_06.Judged:
-    """n texts and the probabilities of a classifier whose logits are too large by a factor, if boldness is above 1."""
+def made(n: int, seed: int = 0, boldness: float = 2.0) -> lesson_06.ScoredSplit:
+    """n texts, and a classifier whose logits are too large by a factor: boldness above 1."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 1.5, n)
     truth = (rng.random(n) < 1 / (1 + np.exp(-logits))).astype(int)
     p = 1 / (1 + np.exp(-boldness * logits))
     texts = pd.Series([f"text {'long ' * (i % 7)}{i}" for i in range(n)])
-    return lesson_06.Judged(texts, truth, ["neg", "pos"], np.stack([1 - p, p], axis=1))
+    return lesson_06.ScoredSplit(texts, truth, ["neg", "pos"], np.stack([1 - p, p], axis=1))
 
 
-def scored(of: lesson_06.Judged) -> lesson_06.Scored:
+def scored(of: lesson_06.ScoredSplit) -> lesson_06.Outcome:
     return of.probabilities, of.truth
 
 
-# ----------------------------------------------------------------------------------------------------- a trained classifier
+# ---------------------------------------------------------------------------- a trained classifier
 @lru_cache
-def bench() -> lesson_06.Bench:
-    return lesson_06.Bench(course_settings(max_test=30))
+def lab() -> lesson_06.CalibrationLab:
+    return lesson_06.CalibrationLab(course_settings(max_test=30))
 
 
 @lru_cache
-def trained() -> Trained:
-    return bench().keep(Plan("all", (Phase("all groups", 1, freeze_to=0, lr=1e-2),), 0.5))
+def trained() -> TrainedClassifier:
+    return lab().keep(Plan("all", (Phase("all groups", 1, freeze_to=0, lr=1e-2),), 0.5))
 
 
-def test_a_split_is_judged_text_by_text_and_the_history_has_its_calibration_error():
-    valid, test = (bench().judge(trained(), split) for split in ("valid", "test"))
+def test_a_split_is_scored_text_by_text_and_the_history_has_its_calibration_error():
+    valid, test = (lab().score_split(trained(), split) for split in ("valid", "test"))
     assert (len(valid.truth), len(test.truth)) == (24, 30)
-    table = test.table()
-    assert sorted(table["text"]) == sorted(bench().corpus.texts("test"))
-    labels = bench().corpus.table.set_index("text")["label"]
+    table = test.tabulate()
+    assert sorted(table["text"]) == sorted(lab().corpus.texts("test"))
+    labels = lab().corpus.table.set_index("text")["label"]
     assert (labels[table["text"]].to_numpy() == table["label"]).all()
     watched = expected_calibration_error(valid.probabilities, valid.truth)
     assert trained().history["calibration_error"].tolist() == pytest.approx([watched], abs=0.05)
@@ -56,10 +56,10 @@ def test_a_split_is_judged_text_by_text_and_the_history_has_its_calibration_erro
 
 
 def test_named_words_and_random_ones_are_deleted_from_each_text():
-    texts = bench().corpus.texts("test")[:4]
-    found = lesson_06.deletions(Predictor(trained().folder, "fp32"), texts, n_words=2).set_index(
-        "deleted"
-    )
+    texts = lab().corpus.texts("test")[:4]
+    found = lesson_06.delete_words(
+        Predictor(trained().folder, "fp32"), texts, n_words=2
+    ).set_index("deleted")
     assert (
         list(found.index) == ["named by occlusion", "named by gradient", "random"]
         and (found["n"] == 4).all()
@@ -70,13 +70,13 @@ def test_named_words_and_random_ones_are_deleted_from_each_text():
 
 def test_words_are_cut_out_where_they_stand():
     words = pd.DataFrame({"start": [0, 9], "stop": [3, 13]})
-    assert lesson_06._without("the dull film.", words) == " dull ."
+    assert lesson_06._cut_out("the dull film.", words) == " dull ."
 
 
-# ---------------------------------------------------------------------------------------------------------------- promises
+# ---------------------------------------------------------------------------------------- promises
 def test_a_threshold_keeps_less_than_it_promises_where_it_was_chosen_and_one_more_error_helps():
     of = made(2_000)
-    found = lesson_06.promises(*scored(of), error=0.1, n=60).set_index("rule")
+    found = lesson_06.measure_promises(*scored(of), error=0.1, n=60).set_index("rule")
     plain, careful = (found.loc[rule] for rule in lesson_06.RULES)
     assert plain["promised"] < 0.1 < plain["kept"]
     assert (
@@ -87,12 +87,12 @@ def test_a_threshold_keeps_less_than_it_promises_where_it_was_chosen_and_one_mor
 
 
 def test_promises_on_few_texts_are_drawn_from_half_of_them():
-    assert lesson_06.promises(*scored(made(30)), error=0.3, n=1_000)["kept"].notna().all()
+    assert lesson_06.measure_promises(*scored(made(30)), error=0.3, n=1_000)["kept"].notna().all()
 
 
 def test_thresholds_are_chosen_on_validation_and_drawn_on_test():
     valid, test = made(500, seed=1), made(400, seed=2)
-    found = lesson_06.thresholds(scored(valid), scored(test), [0.0001, 0.1, 0.2])
+    found = lesson_06.choose_thresholds(scored(valid), scored(test), [0.0001, 0.1, 0.2])
     assert [one["wanted_error"] for one in found] == [0.1, 0.2], (
         "so little error cannot be promised"
     )
@@ -100,9 +100,9 @@ def test_thresholds_are_chosen_on_validation_and_drawn_on_test():
     assert risk_coverage_figure(*scored(test), found)
 
 
-# ------------------------------------------------------------------------------------------------------------------ tables
+# ------------------------------------------------------------------------------------------ tables
 def test_an_accuracy_stands_with_its_n_and_interval():
-    found = lesson_06.accuracies(made(100), [10, 1_000])
+    found = lesson_06.tabulate_accuracies(made(100), [10, 1_000])
     assert found["n"].tolist() == [10, 100]
     assert (found["high"] - found["low"]).is_monotonic_decreasing
     assert found["accuracy"].between(found["low"], found["high"]).all()
@@ -110,7 +110,7 @@ def test_an_accuracy_stands_with_its_n_and_interval():
 
 def test_scores_stand_before_and_after_a_temperature():
     of = made(1_000)
-    found = lesson_06.calibrated(of, fit_temperature(*scored(of))[0])
+    found = lesson_06.compare_calibration(of, fit_temperature(*scored(of))[0])
     assert found.loc["accuracy", "before"] == found.loc["accuracy", "after"]
     assert (
         found.loc["expected_calibration_error", "after"]
@@ -121,7 +121,7 @@ def test_scores_stand_before_and_after_a_temperature():
 
 def test_parts_hold_each_text_once():
     of = made(200)
-    found = lesson_06.by_part(of, of.probabilities)
+    found = lesson_06.tabulate_parts(of, of.probabilities)
     assert found.groupby("by")["n"].sum().to_dict() == {
         "confidence": 200,
         "length in characters": 200,
@@ -130,8 +130,8 @@ def test_parts_hold_each_text_once():
     assert (found["n"] * found["accuracy"]).sum() == pytest.approx(2 * right)
 
 
-# --------------------------------------------------------------------------------------------------------------- exercises
-def test_a_calibration_error_is_weighed_unsigned_and_a_mean():
+# --------------------------------------------------------------------------------------- exercises
+def test_a_calibration_error_is_weighted_unsigned_and_a_mean():
     of = made(300)
     bins = calibration_bins(of.probabilities, of.truth, 5).query("n > 0")
     distance, n = bins["confidence"] - bins["accuracy"], bins["n"]
@@ -140,21 +140,21 @@ def test_a_calibration_error_is_weighed_unsigned_and_a_mean():
         return lesson_06.check_error(answer, of, 5)
 
     assert check((distance.abs() * n).sum() / n.sum()).right
-    assert "as if each had as many" in says(check(distance.abs().mean()))
+    assert "as if all had the same number" in says(check(distance.abs().mean()))
     assert "largest distance" in says(check(distance.abs().max()))
     assert "a sum over texts" in says(check((distance.abs() * n).sum()))
-    assert "weighed by n" in says(check(0.5))
+    assert "weighted by n" in says(check(0.5))
     assert "three dots" in says(check(...))
 
 
 def test_signs_that_cancel_out_are_seen():
     p = np.array([0.9] * 10 + [0.6] * 10)
     truth = np.array([1] * 5 + [0] * 5 + [1] * 10)  # half right at 0.9, all right at 0.6
-    of = lesson_06.Judged(
+    of = lesson_06.ScoredSplit(
         pd.Series([""] * 20), truth, ["neg", "pos"], np.stack([1 - p, p], axis=1)
     )
     assert lesson_06.check_error(0.4, of, 5).right
-    assert "cancel out" in says(lesson_06.check_error(0.0, of, 5))
+    assert "cancel each other" in says(lesson_06.check_error(0.0, of, 5))
 
 
 def test_a_temperature_is_fitted_on_validation():
@@ -165,7 +165,7 @@ def test_a_temperature_is_fitted_on_validation():
         return lesson_06.check_temperature(answer, valid, test)
 
     assert check(right).right
-    assert "to be judged on" in says(check(of_test))
+    assert "will be judged on" in says(check(of_test))
     assert "multiplied" in says(check(1 / right))
     assert "lowest log loss" in says(check(50.0))
     assert "above 0" in says(check(0))
@@ -180,8 +180,8 @@ def test_a_threshold_is_chosen_on_validation_with_one_more_error_than_there_is()
 
     assert check(right).right and "of the test texts are answered" in check(right).says
     assert "chosen on the texts" in says(check(threshold_for(0.1, risk_coverage(*test))))
-    assert "luck is in it" in says(check(lesson_06._lowest(0.1, risk_coverage(*valid))))
+    assert "luck is in it" in says(check(lesson_06._find_lowest(0.1, risk_coverage(*valid))))
     assert "a share of wrong answers" in says(check(0.1))
     assert "not what the rule gives" in says(check(0.123))
     assert "that there is none: not" in says(check(None))
-    assert check(None, 0.0001).right and "to say so is right" in check(None, 0.0001).says
+    assert check(None, 0.0001).right and "it is right to say so" in check(None, 0.0001).says

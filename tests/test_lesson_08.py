@@ -1,4 +1,4 @@
-"""Notebook 08's lesson: what a run's folder holds, a bundle that was changed, and checks that know the usual mistakes."""
+"""Notebook 08: what a run's folder holds, a bundle that was changed; checked exercises."""
 
 import json
 from dataclasses import replace
@@ -13,17 +13,17 @@ from ulmfit_app.course import PRESETS, lesson_08
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.errors import BundleError, DataError
 from ulmfit_app.models.bundle import load_bundle
-from ulmfit_app.pipeline.run import Run
+from ulmfit_app.pipeline.run import Run, begin
 
 from .test_course import says
 
 
-# ------------------------------------------------------------------------------------------------------------ the lesson
+# -------------------------------------------------------------------------------------- the lesson
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     settings = PRESETS["tiny"]
     data = replace(settings.data, max_train=60, max_valid=20, max_test=20)
-    found = Run(
+    found = begin(
         tmp_path_factory.mktemp("runs") / "run",
         replace(settings, data=data, classifier=replace(settings.classifier, epochs=1)),
     )
@@ -32,7 +32,7 @@ def run(tmp_path_factory) -> Run:
 
 
 def test_every_file_of_a_run_is_there_with_its_size_and_what_it_holds(run):
-    table = lesson_08.contents(run.folder)
+    table = lesson_08.list_contents(run.folder)
     files = [path for path in run.folder.rglob("*") if path.is_file()]
     assert len(table) == len([path for path in files if path.parent.name != "figures"]) + 1
     assert (table["what"] != "").all(), "WHAT lacks a file that runs leave"
@@ -40,27 +40,27 @@ def test_every_file_of_a_run_is_there_with_its_size_and_what_it_holds(run):
         sum(path.stat().st_size for path in files) / 1e3, abs=0.1 * len(table)
     )
     stages = list(dict.fromkeys(name.split("/")[0] for name in table["file"]))
-    assert stages == ["config.json", "tokens", "lm", "classifier", "report"]
+    assert stages == ["run.json", "data", "tokens", "lm", "classifier", "report"]
 
 
 def test_a_file_that_is_not_a_runs_own_is_listed_all_the_same(tmp_path):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    assert lesson_08.contents(tmp_path).values.tolist() == [["notes.txt", 0.0, ""]]
+    assert lesson_08.list_contents(tmp_path).values.tolist() == [["notes.txt", 0.0, ""]]
 
 
 def test_a_bundle_with_other_labels_is_refused_and_the_first_one_stays(run, tmp_path):
     bundle = run.folder / "classifier"
-    copy = lesson_08.with_labels_swapped(bundle, tmp_path / "copy")
+    copy = lesson_08.swap_labels(bundle, tmp_path / "copy")
     labels = load_bundle(bundle, "classifier").labels
     assert json.loads((copy / "bundle.json").read_text(encoding="utf-8"))["labels"] == labels[::-1]
     with pytest.raises(BundleError, match="altered or damaged"):
         load_bundle(copy, "classifier")
 
 
-# --------------------------------------------------------------------------------------------------------- exercise 1
+# -------------------------------------------------------------------------------------- exercise 1
 @pytest.fixture
 def path(tmp_path) -> Path:
-    return lesson_08.german_file(tmp_path)
+    return lesson_08.write_german_file(tmp_path)
 
 
 @pytest.fixture
@@ -103,10 +103,10 @@ def test_settings_that_are_read_otherwise_are_told_from_the_right_ones(path, ger
     assert "expected DataSettings" in says(lesson_08.check_settings(str(path), path))
 
 
-# --------------------------------------------------------------------------------------------------------- exercise 2
+# -------------------------------------------------------------------------------------- exercise 2
 @pytest.fixture(scope="module")
 def reviews() -> pd.DataFrame:
-    return lesson_08.with_films(load_corpus(PRESETS["tiny"].data, 42))
+    return lesson_08.add_films(load_corpus(PRESETS["tiny"].data, 42))
 
 
 def by_film(reviews: pd.DataFrame, share: float, word: str = "test") -> pd.DataFrame:
@@ -119,7 +119,7 @@ def by_film(reviews: pd.DataFrame, share: float, word: str = "test") -> pd.DataF
 
 def test_films_have_several_reviews_and_are_the_same_each_time(reviews):
     assert reviews["film"].value_counts().median() > 1
-    again = lesson_08.with_films(load_corpus(PRESETS["tiny"].data, 42))
+    again = lesson_08.add_films(load_corpus(PRESETS["tiny"].data, 42))
     assert again.equals(reviews)
 
 
@@ -148,7 +148,7 @@ def test_parts_that_are_not_what_was_asked_for_are_told_apart(reviews):
     assert "no review of the class neg" in says(lesson_08.check_split(of_pos, one_label))
 
 
-# --------------------------------------------------------------------------------------------------------- exercise 3
+# -------------------------------------------------------------------------------------- exercise 3
 QUOTED = ("A good cast, wasted on a bad script.", '"A good cast, wasted on a bad script."')
 CLOSED = ('"So this', "So this")
 SPELLED = ("pso", "pos")
@@ -191,10 +191,10 @@ def test_three_dots_are_no_answer_in_any_of_the_exercises(path, reviews):
         lesson_08.check_split(..., reviews),
         lesson_08.check_mended(...),
     ):
-        assert "in the place of the three dots" in says(verdict)
+        assert "in place of the three dots" in says(verdict)
 
 
-# ------------------------------------------------------------------------------------- what plain fastai does, in the labs
+# ------------------------------------------------------------- what plain fastai does, in the labs
 def test_plain_fastai_serves_old_tokens_of_a_corrected_text(tmp_path):
     from fastai.text.core import Tokenizer
 

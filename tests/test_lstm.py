@@ -2,14 +2,14 @@ import pytest
 import torch
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 
+from ulmfit_app.models.awd_lstm import AWDLSTM, WeightDroppedLSTM, WordDropout
 from ulmfit_app.models.lstm import (
-    _LSTM,
     EvenLSTM,
-    WeightDroppedLSTM,
+    LowWeights,
     _kept,
-    _LowWeights,
     _packed_product,
-    mend,
+    run_evenly,
+    train_in_bf16,
 )
 
 BATCH, STEPS = 6, 11
@@ -33,47 +33,44 @@ def test_in_bf16_outputs_and_gradients_agree_with_torchs_lstm_in_fp32(n_in, n_hi
     weights = [lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0]
     reference = torch.autograd.grad((expected * direction).sum(), [x, *weights])
 
-    low = x.detach().bfloat16().requires_grad_()
+    low = x.detach().bfloat16().transpose(0, 1).contiguous().requires_grad_()
     bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().requires_grad_()
     ours = [lstm.weight_ih_l0, lstm.weight_hh_l0, bias]
-    outputs, last_h, last_c = _LSTM.apply(low, h0.bfloat16(), c0, *ours, _LowWeights(*ours, p=0.0))
-    gradients = torch.autograd.grad(outputs, [low, *ours], direction.bfloat16())
+    packed = LowWeights(*ours, p=0.0)
+    outputs, (last_h, last_c) = train_in_bf16(low, (h0[None], c0[None]), ours, packed)
+    outputs = outputs.transpose(0, 1)
+    of_x, *gradients = torch.autograd.grad(outputs, [low, *ours], direction.bfloat16())
+    gradients = [of_x.transpose(0, 1), *gradients]
 
     assert relative_error(outputs, expected) < 0.01
-    assert relative_error(last_h, h[0]) < 0.01
-    assert relative_error(last_c, c[0]) < 0.01
+    assert relative_error(last_h, h) < 0.01
+    assert relative_error(last_c, c) < 0.01
     for mine, theirs in zip(gradients, reference, strict=True):
         assert relative_error(mine, theirs) < 0.02
 
 
-def encoder(drop_mult: float = 0.0) -> AWD_LSTM:
-    config = {**awd_lstm_lm_config, "emb_sz": 12, "n_hid": 20, "n_layers": 2}
-    dropouts = {
-        k: v * drop_mult
-        for k, v in config.items()
-        if k in ("hidden_p", "input_p", "embed_p", "weight_p")
-    }
+SIZES = {"emb_sz": 12, "n_hid": 20, "n_layers": 2}
+DROPOUTS = {k: awd_lstm_lm_config[k] for k in ("hidden_p", "input_p", "embed_p", "weight_p")}
+
+
+def encoder(drop_mult: float = 0.0, **options) -> AWDLSTM:
     torch.manual_seed(0)
-    model = AWD_LSTM(50, 12, 20, 2, **dropouts)
-    mend(model)
-    return model.train()
+    dropouts = {name: p * drop_mult for name, p in DROPOUTS.items()}
+    return AWDLSTM(50, **SIZES, **dropouts, **options).train()
 
 
-def test_mended_and_plain_encoders_agree_in_fp32_with_the_same_random_numbers():
-    config = {k: awd_lstm_lm_config[k] for k in ("hidden_p", "input_p", "embed_p", "weight_p")}
+def test_our_encoder_and_fastais_agree_in_fp32_with_the_same_random_numbers():
     words = torch.randint(0, 50, (3, 7))
     outputs = []
-    for mended in (False, True):
+    for architecture in (AWD_LSTM, AWDLSTM):
         torch.manual_seed(0)
-        plain = AWD_LSTM(50, 12, 20, 2, **config)
-        if mended:
-            mend(plain)
-        plain.train()
-        plain.reset()
+        model = architecture(50, **SIZES, **DROPOUTS)
+        model.train()
+        model.reset()
         torch.manual_seed(5)
-        out = plain(words)
+        out = model(words)
         out.sum().backward()
-        outputs.append((out, plain.encoder.weight.grad, plain.rnns[1].weight_hh_l0_raw.grad))
+        outputs.append((out, model.encoder.weight.grad, model.rnns[1].weight_hh_l0_raw.grad))
     for ours, theirs in zip(*outputs, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -93,26 +90,29 @@ def test_the_hidden_state_goes_on_from_batch_to_batch_in_bf16():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_one_weight_mask_holds_until_the_next_reset_where_asked_for(precision):
-    model, words = encoder(drop_mult=1.0), torch.randint(0, 50, (3, 5))
-    for dropout in (model.input_dp, *model.hidden_dps):
-        dropout.p = 0.0
-    model.encoder_dp.embed_p = 0.0
+    words = torch.randint(0, 50, (3, 5))
 
-    def outputs():
+    def made(**options):
+        model = encoder(drop_mult=1.0, **options)
+        for dropout in (model.input_dp, *model.hidden_dps):
+            dropout.p = 0.0
+        model.encoder_dp.embed_p = 0.0
+        model.reset()
+        return model
+
+    def outputs(model):
         # From the same state, so that only the masks can differ.
         model.hidden = [tuple(torch.zeros_like(s) for s in state) for state in model.hidden]
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             return model(words)
 
+    model = made()
+    assert not torch.equal(outputs(model), outputs(model))
+    model = made(draws_at_reset=True)
+    first = outputs(model)
+    assert torch.equal(outputs(model), first)
     model.reset()
-    assert not torch.equal(outputs(), outputs())
-    for layer in model.rnns:
-        layer.draws_at_reset = True
-    model.reset()
-    first = outputs()
-    assert torch.equal(outputs(), first)
-    model.reset()
-    assert not torch.equal(outputs(), first)
+    assert not torch.equal(outputs(model), first)
 
 
 def backward_passes(tensor: torch.Tensor) -> int:
@@ -123,7 +123,7 @@ def backward_passes(tensor: torch.Tensor) -> int:
         if node is not None and node not in seen:
             seen.add(node)
             waiting += [before for before, _ in node.next_functions]
-    return sum("_LSTM" in node.name() for node in seen)
+    return sum("WrittenOutLSTM" in node.name() for node in seen)
 
 
 def test_frozen_layers_cost_no_backward_pass():
@@ -138,8 +138,10 @@ def test_frozen_layers_cost_no_backward_pass():
         assert backward_passes(model(words)) == 2
 
 
-def test_every_layer_is_mended():
-    assert all(type(layer) is WeightDroppedLSTM for layer in encoder().rnns)
+def test_every_layer_is_ours():
+    model = encoder()
+    assert all(type(layer) is WeightDroppedLSTM for layer in model.rnns)
+    assert type(model.encoder_dp) is WordDropout and model.encoder_dp.emb is model.encoder
 
 
 @pytest.mark.parametrize("rows", [1, 31, 33, 53, 64])
@@ -155,6 +157,22 @@ def test_added_rows_change_no_result(rows):
     torch.testing.assert_close(ours, expected, rtol=0.02, atol=0.01)
     for mine, theirs in zip(our_state, state, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize(("rows", "given"), [(1, 1), (31, 31), (33, 64), (53, 64), (64, 64)])
+def test_rows_are_added_in_bf16_alone_up_to_a_multiple_of_32(rows, given):
+    layer, seen = torch.nn.LSTM(8, 12, batch_first=True), []
+
+    def watched(x, state):
+        seen.append(len(x))
+        return layer(x, state)
+
+    state = tuple(torch.zeros(2, 1, rows, 12))
+    run_evenly(watched, torch.zeros(rows, 5, 8), state)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, after = run_evenly(watched, torch.zeros(rows, 5, 8), state)
+    assert seen == [rows, given]
+    assert len(outputs) == rows and {part.shape[1] for part in after} == {rows}
 
 
 def test_without_packed_products_the_results_are_the_same(monkeypatch):

@@ -3,6 +3,9 @@
 import inspect
 import json
 import math
+import pkgutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
+from ulmfit_app import evaluation
 from ulmfit_app.evaluation.metrics import (
     accuracy_interval,
     calibration_bins,
@@ -265,3 +269,29 @@ def test_the_paired_comparison_is_the_exact_binomial_of_the_disagreements():
 def test_two_classifiers_that_never_disagree_cannot_be_told_apart():
     right = np.array([True, False])
     assert paired_comparison(right, right)["p_value"] == 1.0
+
+
+# ----------------------------------------------------------------------------------------- imports
+def modules_after(code: str) -> set[str]:
+    """The modules in a fresh interpreter that has run some code."""
+    code += "; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["metrics", "calibration", "tables"])
+def test_what_a_prediction_needs_is_light_to_import(name):
+    loaded = modules_after(f"import ulmfit_app.evaluation.{name}")
+    assert "pandas" in loaded
+    assert not loaded & {"scipy", "sklearn", "matplotlib", "seaborn", "torch", "fastai"}
+
+
+def test_importing_the_room_brings_no_pyplot_and_sets_no_backend():
+    names = [module.name for module in pkgutil.iter_modules(evaluation.__path__)]
+    assert {"drawing", "figures", "page", "report"} <= set(names)
+    code = f"from ulmfit_app.evaluation import {', '.join(names)}; import matplotlib"
+    # As a dict, since asking matplotlib itself for its backend chooses one and imports pyplot.
+    code += "; assert dict.__eq__(matplotlib.rcParams, matplotlib.rcParamsOrig)"
+    loaded = modules_after(code)
+    assert "matplotlib.figure" in loaded
+    assert not loaded & {"matplotlib.pyplot", "seaborn", "torch", "fastai"}

@@ -1,4 +1,4 @@
-"""Every notebook runs, every solution is right, all keep one shape, and what they and the README name exists."""
+"""Every notebook runs, solutions are right, all keep one shape, and what pages name exists."""
 
 import ast
 import base64
@@ -23,7 +23,12 @@ from ulmfit_app.text.rules import FAKE, SPECIALS
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.md")), *NOTEBOOKS, *SOLUTIONS]
+TEXTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "notebooks").glob("*.md")),
+]
+PAGES = [*TEXTS, *NOTEBOOKS, *SOLUTIONS]
 LONGEST_CELL = 8  # lines
 LARGEST = 300_000  # bytes of a notebook with its outputs
 OTHERS = {"save_encoder", "isin"}  # what the text of notebooks names of other packages
@@ -72,17 +77,17 @@ def noise(cells: list[nbformat.NotebookNode]) -> list[str]:
     return [str(o)[:500] for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
 
 
-# ------------------------------------------------------------------------------------------------------- they all run
+# ------------------------------------------------------------------------------------ they all run
 @each_notebook
 def test_a_notebook_runs_anywhere_and_its_solutions_are_right(path, tmp_path, monkeypatch):
     monkeypatch.setenv(OVERRIDE, "tiny")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv(
-        "TQDM_DISABLE", "1"
-    )  # as make notebooks does: a slow machine would say how far it is
+    # As make notebooks does: a slow machine would say how far it is.
+    monkeypatch.setenv("TQDM_DISABLE", "1")
     notebook, solution = read(path), read(path.parent / "solutions" / path.name)
     n = len(notebook.cells)
-    # In one kernel, since importing takes longer than running; but no name of the notebook is left to the solution.
+    # In one kernel, since importing takes longer than running; but the solution gets no name of
+    # the notebook.
     drawn_by = nbformat.v4.new_code_cell("import matplotlib\nmatplotlib.get_backend()")
     notebook.cells += [nbformat.v4.new_code_cell("%reset -f"), *solution.cells, drawn_by]
     NotebookClient(
@@ -102,7 +107,7 @@ def test_a_notebook_runs_anywhere_and_its_solutions_are_right(path, tmp_path, mo
     assert [verdict.split(":")[0] for verdict in verdicts[1]] == ["Right"] * 3, verdicts[1]
 
 
-# ------------------------------------------------------------------------------------------------- as they are stored
+# ------------------------------------------------------------------------------ as they are stored
 @each_file
 def test_stored_outputs_are_those_of_one_run_from_top_to_bottom(path):
     cells = code_of(path)
@@ -134,7 +139,7 @@ def test_stored_figures_are_png(path):
     assert "<Figure" not in "".join(shown(cell) for cell in code_of(path) if not pictures)
 
 
-# ------------------------------------------------------------------------------------------------------ they keep one shape
+# ----------------------------------------------------------------------------- they keep one shape
 @each_file
 def test_cells_are_short_and_define_no_function(path):
     for cell in code_of(path):
@@ -150,7 +155,7 @@ def test_cells_are_short_and_define_no_function(path):
 def test_the_first_cell_has_the_one_name_that_scales(path):
     first = code_of(path)[0].source.splitlines()
     assert first[0] == "from ulmfit_app.course import setup", (
-        "what it silences is imported behind it"
+        "what it silences is imported after it"
     )
     assert first[2].startswith('PRESET = "laptop"')
     assert first[3] == "settings = setup(PRESET)"
@@ -214,7 +219,7 @@ def test_no_solution_is_without_its_notebook():
     assert [path.name for path in SOLUTIONS] == [path.name for path in NOTEBOOKS]
 
 
-# --------------------------------------------------------------------------------- what they and the README name exists
+# --------------------------------------------------------- what they, README and docs/ name exists
 def snippets(path: Path) -> list[str]:
     """What stands in code spans and blocks of a page, a line each."""
     prose = prose_of(path)
@@ -247,7 +252,7 @@ def options(verb: str, kind: str = "") -> frozenset[str]:
     """What the verb's --help says it takes."""
     said = io.StringIO()
     with redirect_stdout(said), pytest.raises(SystemExit):
-        verbs.VERBS[verb]([*([kind] if kind else []), "--help"])
+        verbs.main([verb, *([kind] if kind else []), "--help"])
     return frozenset(re.findall(r"--[a-z][\w.-]*", said.getvalue()))
 
 
@@ -298,7 +303,7 @@ def test_targets_of_make_exist(path):
 
 @lru_cache
 def defined() -> frozenset[str]:
-    """Every name that the package defines: functions, classes, their fields and parameters, module constants."""
+    """Every name that the package defines: functions, classes, fields, parameters, constants."""
     names = set(dir(builtins)) | {*SPECIALS, FAKE}
     for path in Path(ulmfit_app.__file__).parent.rglob("*.py"):
         names.add(path.stem)
@@ -337,12 +342,3 @@ def test_names_in_the_text_of_a_notebook_exist(path):
     known |= {name for one in snippets(path) if " import " in one for name in names_in(one)}
     unknown = {name for one in looks_like_code for name in names_in(one) if name not in known}
     assert unknown <= OTHERS, unknown
-
-
-def test_modules_that_the_readme_names_exist():
-    named = set(
-        re.findall(r"\b(?:ulmfit_app|data_scripts)(?:\.\w+)+", prose_of(ROOT / "README.md"))
-    )
-    assert {name for name in named if not find_spec(name)} == set()
-    files = {one for one in snippets(ROOT / "README.md") if re.fullmatch(r"\w+\.py", one)}
-    assert files <= {path.name for path in Path(ulmfit_app.__file__).parent.rglob("*.py")}

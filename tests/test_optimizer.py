@@ -31,7 +31,7 @@ def take_steps(optimizer, params):
 
 
 def test_the_update_is_that_of_fastais_adam():
-    """Rates a group, a scheduled momentum, weight decay for some, and a state cleared on the way."""
+    """Rates per group, scheduled momentum, weight decay for some, and a state cleared midway."""
     plain, ours = groups(), groups()
     take_steps(Adam, plain)
     opt = take_steps(FusedAdam, ours)

@@ -1,4 +1,4 @@
-"""A report of anybody's predictions: the same numbers as scikit-learn's, and one clear error for each bad input."""
+"""A report of anybody's predictions: scikit-learn's numbers, and one clear error per bad input."""
 
 import json
 
@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from tests.test_report import Page, table
 from ulmfit_app import __main__ as cli
 from ulmfit_app.data.predictions import read_predictions
-from ulmfit_app.errors import DataError
+from ulmfit_app.errors import DataError, SettingError
 
 GOOD = "text,label,p_neg,p_pos\nfine,pos,0.2,0.8\ndull,neg,0.9,0.1\nfair,neg,0.4,0.6\n"
 
@@ -90,8 +90,9 @@ def test_what_the_texts_cannot_tell_is_said_beside_the_figures(tmp_path):
     predictions.loc[predictions["label"] == "never", "label"] = "pos"
     metrics, page = report(tmp_path, predictions)
     assert metrics["model"]["per_class"]["never"]["recall"] is None
-    assert "No tested text is of 1 of the 3 classes (never)" in page and "– : undefined" in page
-    assert "F1 is undefined or 0 for the 1 of 3 classes that no text is of" in page
+    assert "No tested text is of 1 of the 3 classes (never)" in page
+    assert "– means undefined" in page
+    assert "F1 is undefined or 0 for 1 of 3 classes, which no tested text has" in page
     predictions["label"] = "neg"
     assert "All tested texts are of the class “neg”" in report(tmp_path, predictions)[1]
 
@@ -101,18 +102,24 @@ def test_what_the_texts_cannot_tell_is_said_beside_the_figures(tmp_path):
     [
         ("", "is empty"),
         ("text,label,p_neg,p_pos\n", "has no rows"),
-        (GOOD.replace("label", "truth"), "no column 'label'. Its columns are 'text', 'truth', 'p_neg', 'p_pos'"),
+        (GOOD.replace("label", "truth"), "no column 'label'. Its columns are 'text', 'truth', "
+                                         "'p_neg', 'p_pos'"),
         (GOOD.replace("text", "review"), "no column 'text'"),
         ("text,label\na,b\n", "such as p_neg and p_pos; found 0."),
-        ("text,label,p_b\na,b,1\n", "two or more, named p_ and the label, such as p_neg and p_pos; found 1."),
+        ("text,label,p_b\na,b,1\n", "two or more, named p_ and the label, such as p_neg and "
+                                    "p_pos; found 1."),
         (GOOD.replace("p_pos", "p_neg"), "more than one column named 'p_neg'"),
-        (GOOD.replace(",neg,0.4", ",mixed,0.4"), "row 2 (counted from 0): the label 'mixed', and no column 'p_mixed'"),
+        (GOOD.replace(",neg,0.4", ",mixed,0.4"), "row 2 (counted from 0): the label 'mixed', and "
+                                                 "no column 'p_mixed'"),
         (GOOD.replace(",neg,0.4", ",,0.4"), "row 2 (counted from 0): no label"),
-        (GOOD.replace("0.9", "high"), "expected a number from 0 to 1 in the column 'p_neg', found 'high'"),
-        (GOOD.replace("0.9", ""), "row 1 (counted from 0): expected a number from 0 to 1 in the column 'p_neg', found ''"),
+        (GOOD.replace("0.9", "high"), "expected a number from 0 to 1 in the column 'p_neg', found "
+                                      "'high'"),
+        (GOOD.replace("0.9", ""), "row 1 (counted from 0): expected a number from 0 to 1 in the "
+                                  "column 'p_neg', found ''"),
         (GOOD.replace("0.9", "inf"), "found 'inf'. So it is in 1 of 3 rows."),
         (GOOD.replace("0.9,0.1", "1.1,-0.1"), "in the column 'p_pos', found '-0.1'"),
-        (GOOD.replace("0.9", "0.7"), "row 1 (counted from 0): expected probabilities that sum to 1 over"),
+        (GOOD.replace("0.9", "0.7"), "row 1 (counted from 0): expected probabilities that sum to "
+                                     "1 over"),
         (GOOD.replace("0.9,0.1", "90,10"), "found 100."),
         (GOOD.encode("utf-16"), "--encoding utf-16"),
     ],
@@ -162,3 +169,8 @@ def test_the_numbers_are_those_of_the_files_columns_in_their_order(tmp_path):
     expected = pd.DataFrame({"p_1": [0.75, 0.5], "p_0": [0.25, 0.5]})
     pd.testing.assert_frame_equal(found[["p_1", "p_0"]], expected)
     assert found["label"].tolist() == ["1", "0"]
+
+
+def test_texts_and_labels_in_one_column_are_refused(tmp_path):
+    with pytest.raises(SettingError, match="--text and --label are both 'text'"):
+        read_predictions(tmp_path / "a.csv", text="text", label="text")

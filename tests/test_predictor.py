@@ -1,3 +1,4 @@
+import json
 import threading
 
 import numpy as np
@@ -7,10 +8,17 @@ import torch
 from scipy.special import softmax
 
 from tests.conftest import reviews
-from ulmfit_app.config import ModelSettings
-from ulmfit_app.errors import BundleError, DataError, SettingError
-from ulmfit_app.inference.predictor import BidirectionalPredictor, Predictor, predict_file
-from ulmfit_app.models.awd_lstm_classifier import build_classifier
+from ulmfit_app.config import ModelSettings, Settings, to_json
+from ulmfit_app.errors import BundleError, DataError, RunFolderError, SettingError
+from ulmfit_app.evaluation.calibration import fit_temperature
+from ulmfit_app.inference.predictor import (
+    BidirectionalPredictor,
+    Predictor,
+    load_predictor,
+    predict_file,
+    read_validation,
+)
+from ulmfit_app.models.awd_lstm import build_classifier
 from ulmfit_app.models.bundle import Bundle, save_bundle
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
@@ -227,7 +235,7 @@ def test_the_mean_of_two_directions_has_a_temperature_of_its_own(tmp_path):
 
 
 def test_a_file_is_predicted_row_by_row_with_its_own_columns(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("ulmfit_app.predictor.ROWS_AT_A_TIME", 16)  # several pieces
+    monkeypatch.setattr("ulmfit_app.inference.predictor.ROWS_AT_A_TIME", 16)  # several pieces
     table = reviews(50)
     table.insert(0, "id", range(50))
     table.to_csv(tmp_path / "in.csv", index=False)
@@ -269,3 +277,118 @@ def test_a_bundle_of_another_kind_is_refused(tmp_path):
     save_bundle(tmp_path, torch.nn.Linear(2, 2), Bundle("language model", SHAPE, "en", ["a"]))
     with pytest.raises(BundleError, match="holds a language model, but a classifier is needed"):
         Predictor(tmp_path)
+
+
+# -------------------------------------------------------------------------------- a run's folder
+def made_run(folder, *directions, format=2, start=None):
+    """A run's folder with what a predictor needs of it."""
+    folder.mkdir(exist_ok=True)
+    starts = [{"direction": each} if start is None else start for each in directions]
+    record = {"format": format, "directions": [{"start": each} for each in starts]}
+    settings = to_json(Settings())
+    record |= {"settings": settings, "requested": {"settings": settings}}
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def save_validation(folder, seed, rows=range(60)):
+    """Probabilities of made texts, far too sure of themselves; their classes."""
+    rng = np.random.default_rng(seed)
+    truth = np.random.default_rng(9).integers(0, 3, len(rows))
+    scores = rng.normal(size=(len(rows), 3)) * 8 + 6 * np.eye(3)[truth]
+    table = pd.DataFrame(softmax(scores, axis=1), columns=["p_bad", "p_fair", "p_good"])
+    table.insert(0, "row", list(rows))
+    table.insert(1, "label", [["bad", "fair", "good"][i] for i in truth])
+    table.to_csv(folder / "validation.csv", index=False)
+    return table
+
+
+def test_a_runs_predictor_is_its_classifier(tmp_path):
+    run = made_run(tmp_path / "run", "forward")
+    saved_classifier(run / "classifier", temperature=1.5)
+    predictor = load_predictor(run, "fp32")
+    assert type(predictor) is Predictor and predictor.temperature == 1.5
+    assert predictor.folder == run / "classifier"
+
+
+def test_a_run_of_a_backward_model_alone_is_read_backward(tmp_path):
+    run = made_run(tmp_path / "run", "backward")
+    saved_classifier(run / "classifier-backward", direction="backward")
+    assert load_predictor(run).bundle.direction == "backward"
+
+
+def test_the_temperature_of_both_directions_is_fitted_to_what_they_made_of_validation(tmp_path):
+    run = made_run(tmp_path / "run", "forward", "backward")
+    tables = []
+    for seed, (name, direction) in enumerate(
+        (("classifier", "forward"), ("classifier-backward", "backward"))
+    ):
+        saved_classifier(run / name, seed, direction=direction)
+        assert load_predictor(run).temperature == 1 if direction == "backward" else True
+        tables.append(save_validation(run / name, seed))
+    both = load_predictor(run)
+    columns = ["p_bad", "p_fair", "p_good"]
+    mean = (tables[0][columns].to_numpy() + tables[1][columns].to_numpy()) / 2
+    truth = tables[0]["label"].map({"bad": 0, "fair": 1, "good": 2}).to_numpy()
+    expected, reason = fit_temperature(mean, truth)
+    assert (type(both), reason) == (BidirectionalPredictor, "")
+    assert expected > 1.2 and both.temperature == pytest.approx(expected, rel=1e-6)
+    # The mean, at temperature 1, and the classes.
+    found, found_truth = read_validation([run / "classifier", run / "classifier-backward"])
+    assert np.allclose(found, mean) and (found_truth == truth).all()
+
+
+def test_results_that_are_complete_but_not_yet_moved_are_read_first(tmp_path):
+    run = made_run(tmp_path / "run", "forward")
+    saved_classifier(run / "classifier", seed=0)
+    made_run(run / "ready", "forward")
+    saved_classifier(run / "ready" / "classifier", seed=1)
+    assert load_predictor(run).folder == run / "ready" / "classifier"
+
+
+@pytest.mark.parametrize("directions", [["forward"], ["forward", "backward"]])
+def test_a_run_without_a_trained_classifier_says_which_one_is_missing(tmp_path, directions):
+    run = made_run(tmp_path / "run", *directions)
+    if len(directions) == 2:
+        saved_classifier(run / "classifier")
+    name = "classifier-backward" if len(directions) == 2 else "classifier"
+    with pytest.raises(RunFolderError, match=f"No trained {name} in .*run yet. Finish the run"):
+        load_predictor(run)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda run: run.mkdir(), "No run in .*run: it has no run.json. Start one: python -m"),
+        (lambda run: run.write_text("x"), "run is a file; a run needs a folder of its own"),
+        (lambda run: made_run(run, "forward", format=3), "has format 3, and this version reads"),
+        (lambda run: made_run(run).joinpath("run.json").write_text("{"), "is damaged or was"),
+        (lambda run: made_run(run, "forward", start={}), "changed by hand .KeyError: 'direction'"),
+    ],
+    ids=["empty", "a file", "format 3", "no JSON", "no direction"],
+)
+def test_what_is_no_run_is_refused(tmp_path, make, message):
+    make(tmp_path / "run")
+    with pytest.raises(RunFolderError, match=message):
+        load_predictor(tmp_path / "run")
+
+
+def test_a_run_of_the_format_before_is_refused_and_left_as_it_is(tmp_path):
+    run = tmp_path / "run"
+    (run / "tokens").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="has format 1.*nothing in it was changed.*--pretra"):
+        load_predictor(run)
+    assert {path.name for path in run.iterdir()} == {"tokens", "config.json"}
+
+
+def test_validation_files_of_other_texts_are_refused(tmp_path):
+    folders = [tmp_path / "run" / name for name in ("classifier", "classifier-backward")]
+    for folder, rows in zip(folders, (range(60), range(1, 61)), strict=True):
+        folder.mkdir(parents=True)
+        save_validation(folder, 0, rows)
+    with pytest.raises(RunFolderError, match="they are of other texts.*report .*run"):
+        read_validation(folders)
+    assert read_validation(folders[:1]) is not None
+    (folders[0] / "validation.csv").unlink()
+    assert read_validation(folders) is None

@@ -5,16 +5,17 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from fastai.text.all import AWD_LSTM, DataLoaders, awd_lstm_lm_config, language_model_learner
+from fastai.text.all import AWD_LSTM, DataLoaders, language_model_learner
 
 from tests.conftest import BLAME, NEUTRAL, PRAISE
 from ulmfit_app.config import LanguageModelSettings, ModelSettings, Settings, TokenSettings
 from ulmfit_app.errors import DataError, RunFolderError
-from ulmfit_app.models.awd_lstm import build, shaped
+from ulmfit_app.files import sha256_of_path
+from ulmfit_app.models.awd_lstm import build_language_model, language_model_config
 from ulmfit_app.models.bundle import load_bundle, load_weights, unique_tensors
 from ulmfit_app.models.pretrained import find_start, write_fastai
 from ulmfit_app.pipeline import pretraining
-from ulmfit_app.pipeline.pretraining import corpus_hash, pretrain, read_corpus, write_int8
+from ulmfit_app.pipeline.pretraining import pretrain, read_corpus, write_int8
 from ulmfit_app.text.rules import FAKE
 from ulmfit_app.training import loop
 
@@ -51,7 +52,7 @@ def lasting(tokens: int) -> Settings:
 
 def weights_in(folder):
     bundle = load_bundle(folder, "language model")
-    model = build(bundle.vocab, bundle.shape, 0.0)
+    model = build_language_model(len(bundle.vocab), bundle.shape, 0.0)
     load_weights(bundle, model)
     return unique_tensors(model)
 
@@ -66,7 +67,7 @@ def test_a_pretrained_model_beats_a_random_one_and_says_what_it_was_made_from(co
     # Uniform over the words of the corpus.
     assert facts["perplexity"] < 0.95 * len(PRAISE + BLAME + NEUTRAL)
     assert bundle.about == facts
-    assert facts["corpus"] == {"name": "corpus.txt", "sha256": corpus_hash(corpus)}
+    assert facts["corpus"] == {"name": "corpus.txt", "sha256": sha256_of_path(corpus)}
     history = pd.read_csv(tmp_path / "m" / "history.csv")
     assert history["tokens"].is_monotonic_increasing
     assert history["phase"].unique().tolist() == ["rising rate", "steady rate", "falling rate"]
@@ -113,7 +114,7 @@ def test_pretraining_killed_anywhere_ends_with_the_same_weights(corpus, tmp_path
         pass
 
     pretrain(corpus, tmp_path / "whole", SETTINGS)
-    whole, real = weights_in(tmp_path / "whole"), loop._Run.after_batch
+    whole, real = weights_in(tmp_path / "whole"), loop._Progress.after_batch
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)
     # Within a phase, and around the ends of the first and the second.
     for at in (3, 50, 51, 400, 401):
@@ -127,7 +128,7 @@ def test_pretraining_killed_anywhere_ends_with_the_same_weights(corpus, tmp_path
                 raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop._Run, "after_batch", counted)
+            patch.setattr(loop._Progress, "after_batch", counted)
             with pytest.raises(Killed):
                 pretrain(corpus, tmp_path / f"{at}", SETTINGS)
         pretrain(corpus, tmp_path / f"{at}", SETTINGS)
@@ -189,7 +190,7 @@ def test_plain_fastai_loads_what_was_written_in_its_format(corpus, tmp_path):
     ids = torch.randint(9, bundle.vocab.index(FAKE), (3, 7))
     dls = DataLoaders([(ids, ids)], [(ids, ids)])
     dls.vocab = bundle.vocab
-    config = shaped(awd_lstm_lm_config, SHAPE)
+    config = language_model_config(SHAPE)
     learn = language_model_learner(
         dls,
         AWD_LSTM,
@@ -198,14 +199,15 @@ def test_plain_fastai_loads_what_was_written_in_its_format(corpus, tmp_path):
         model_dir="m",
         pretrained_fnames=["mine", "mine"],
     )
-    ours = build(bundle.vocab, SHAPE, 0.0)
+    ours = build_language_model(len(bundle.vocab), SHAPE, 0.0)
     load_weights(bundle, ours)
     plain, ours = learn.model.cpu().eval(), ours.eval()
     plain.reset()
     with torch.no_grad():
         logits = ours(ids)[0]
         expected = plain(ids)[0]
-    # fastai looks up every word by its name, and the filling words at the end of a vocabulary share one.
+    # fastai looks up every word by its name, and the filling words at the end of a vocabulary
+    # share one.
     real = bundle.vocab.index(FAKE)
     torch.testing.assert_close(
         (logits.hidden @ logits.weight.t() + logits.bias)[..., :real], expected[..., :real]
@@ -231,10 +233,10 @@ def test_a_backward_model_learns_texts_from_their_ends(corpus, tmp_path):
 
 
 def test_minutes_are_measured_once_and_kept(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretraining, "language_model_seconds", lambda *_: 1 / 500)
+    monkeypatch.setattr(pretraining, "measure_language_model", lambda *_: 1 / 500)
     pretrain(corpus, tmp_path / "m", SETTINGS, minutes=0.5)
     budget = json.loads((tmp_path / "m" / "config.json").read_text())["budget"]
     assert 5_000 < budget < 500 * 30
-    monkeypatch.setattr(pretraining, "language_model_seconds", lambda *_: 1 / 5)
+    monkeypatch.setattr(pretraining, "measure_language_model", lambda *_: 1 / 5)
     pretrain(corpus, tmp_path / "m", SETTINGS, minutes=0.5)
     assert json.loads((tmp_path / "m" / "config.json").read_text())["budget"] == budget

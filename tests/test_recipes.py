@@ -7,7 +7,7 @@ from fastai.learner import Learner
 from fastai.text.learner import TextLearner
 from fastai.torch_core import even_mults
 
-from ulmfit_app.config import PAPER
+from ulmfit_app.config import PAPER, TINY
 from ulmfit_app.training.recipes import (
     BRIEF,
     FULL_DISCR,
@@ -17,16 +17,18 @@ from ulmfit_app.training.recipes import (
     SCHEDULES,
     batch_size_for,
     constant_momentum,
+    count_epochs,
     discriminative_rates,
-    epochs_of,
-    fitted,
+    extend_to,
+    extend_to_enough_steps,
+    fit_plan_to,
+    gradual,
     language_model_phases,
-    lasting,
+    make_plan,
     one_cycle,
     one_cycle_momentum,
     rates_over,
     slanted_triangular,
-    with_enough_steps,
 )
 
 POSITIONS = [i / 400 for i in range(401)]
@@ -120,7 +122,10 @@ def test_a_model_without_groups_is_refused(n_groups):
 
 
 def test_the_published_plan_is_what_the_authors_published():
-    """fit_one_cycle(1, 2e-2), then slices from 1/2.6^4 of 1e-2, 5e-3 and 1e-3, unfreezing a group a phase."""
+    """fit_one_cycle(1, 2e-2), then slices from 1/2.6^4 of 1e-2, 5e-3 and 1e-3.
+
+    One more group learns in each phase.
+    """
     phases = PUBLISHED.phases
     assert [phase.freeze_to for phase in phases] == [-1, -2, -3, 0]
     assert [phase.epochs for phase in phases] == [1, 1, 1, 2]
@@ -134,8 +139,8 @@ def test_the_published_plan_is_what_the_authors_published():
 
 
 def test_a_plan_is_found_by_its_name():
-    assert {name: plan.name for name, plan in PLANS.items()} == {name: name for name in PLANS}
-    assert PLANS["published"] is PUBLISHED
+    assert {name: make_plan(name, 5).name for name in PLANS} == {name: name for name in PLANS}
+    assert make_plan("published", 5) is PUBLISHED
 
 
 def test_a_pretrained_language_model_starts_with_an_epoch_for_the_embeddings_alone():
@@ -169,35 +174,78 @@ def test_cosine_annealing_falls_from_its_peak_as_in_loshchilov_and_hutter():
 
 
 def test_table_7s_rates_are_the_papers():
-    """0.01 where they are discriminative; 0.001 for chain-thaw's head and 0.0001 for what comes after; else 0.001."""
-    rates = {name: {phase.lr for phase in PLANS[name].phases} for name in PLANS}
+    """0.01 where they are discriminative; chain-thaw's as Felbo et al. have them; else 0.001."""
+    plans = {name: make_plan(name, 5) for name in PLANS}
+    rates = {name: {phase.lr for phase in plan.phases} for name, plan in plans.items()}
     assert rates["full-discr"] == rates["gradual-discr"] == {0.01}
     assert rates["full"] == rates["last"] == rates["gradual"] == {0.001}
-    assert [phase.lr for phase in PLANS["chain-thaw"].phases] == [0.001] + [0.0001] * 5
-    decays = {name for name in PLANS if PLANS[name].phases[-1].decay == 2.6}
+    assert [phase.lr for phase in plans["chain-thaw"].phases] == [0.001] + [0.0001] * 5
+    decays = {name for name, plan in plans.items() if plan.phases[-1].decay == 2.6}
     assert decays == {"published", "full-discr", "gradual-discr"}
 
 
-def test_gradual_unfreezing_adds_a_group_a_phase_down_to_the_embeddings():
-    assert [phase.freeze_to for phase in PLANS["gradual"].phases] == [-1, -2, -3, -4, 0]
-    assert [phase.epochs for phase in PLANS["gradual"].phases][:-1] == [1] * 4
+GROUPS = [3, 5, 13]
+
+
+@pytest.mark.parametrize("n", GROUPS)
+@pytest.mark.parametrize("name", ["gradual", "gradual-discr"])
+def test_gradual_unfreezing_adds_one_group_per_phase_down_to_the_embeddings(name, n):
+    phases = make_plan(name, n).phases
+    learning = [phase.learning(n) for phase in phases]
+    assert learning == [list(range(first, n)) for first in range(n - 1, -1, -1)]
+    assert [phase.epochs for phase in phases] == [1] * (n - 1) + [4]
+    assert len({phase.name for phase in phases}) == n, "patience counts by a phase's name"
+
+
+@pytest.mark.parametrize("n", GROUPS)
+def test_chain_thaw_lets_the_head_learn_then_each_lower_group_alone_then_all(n):
+    phases = make_plan("chain-thaw", n).phases
+    learning = [phase.learning(n) for phase in phases]
+    assert learning == [[n - 1], *([i] for i in range(n - 1)), list(range(n))]
+    assert [phase.epochs for phase in phases] == [1] * n + [3]
+    layers = [f"layer {i} alone" for i in range(1, n - 1)]
+    names = ["head", "embeddings alone", *layers, "all groups"]
+    assert [phase.name for phase in phases] == names
+
+
+@pytest.mark.parametrize("n", GROUPS)
+@pytest.mark.parametrize("name", PLANS)
+def test_every_group_learns_in_the_last_phase_but_of_the_plan_for_the_head_alone(name, n):
+    learning = make_plan(name, n).phases[-1].learning(n)
+    assert learning == ([n - 1] if name == "last" else list(range(n)))
+
+
+def test_the_model_of_two_layers_has_three_phases_that_freeze():
+    """The preset tiny's: embeddings, two layers and the head are four groups."""
+    n = TINY.model.n_layers + 2
+    assert n == 4
+    phases = gradual(n, lr=1e-3)
+    freezing = [phase for phase in phases if len(phase.learning(n)) < n]
+    assert len(freezing) == 3 and len(phases) == 4
+
+
+def test_a_plan_that_there_is_not_is_an_error():
+    with pytest.raises(KeyError, match="magic"):
+        make_plan("magic", 5)
 
 
 def test_a_plans_last_phase_takes_the_epochs_that_the_others_leave():
-    for plan in PLANS.values():
-        longer = lasting(plan, 12)
-        assert epochs_of(longer) == 12 and longer.phases[:-1] == plan.phases[:-1]
+    for name in PLANS:
+        plan = make_plan(name, 5)
+        longer = extend_to(plan, 12)
+        assert count_epochs(longer) == 12 and longer.phases[:-1] == plan.phases[:-1]
     with pytest.raises(ValueError, match="'chain-thaw' has 6 phases: it needs 6 epochs or more"):
-        lasting(PLANS["chain-thaw"], 5)
+        extend_to(make_plan("chain-thaw", 5), 5)
 
 
 def test_few_labels_are_read_in_smaller_batches_and_more_often():
     assert [batch_size_for(n, 64) for n in (10, 100, 960, 1920, 25_000)] == [16, 16, 32, 64, 64]
     assert batch_size_for(100, largest=8) == 8
-    assert epochs_of(with_enough_steps(PUBLISHED, 100, 64)) == 3 + MOST_EPOCHS
-    assert epochs_of(with_enough_steps(PUBLISHED, 500, 64)) == math.ceil(200 / math.ceil(500 / 16))
-    assert with_enough_steps(PUBLISHED, 5_000, 64) == PUBLISHED
-    assert epochs_of(with_enough_steps(PUBLISHED, 100, 64, passes=6.5)) == 6
+    assert count_epochs(extend_to_enough_steps(PUBLISHED, 100, 64)) == 3 + MOST_EPOCHS
+    steps = math.ceil(500 / 16)
+    assert count_epochs(extend_to_enough_steps(PUBLISHED, 500, 64)) == math.ceil(200 / steps)
+    assert extend_to_enough_steps(PUBLISHED, 5_000, 64) == PUBLISHED
+    assert count_epochs(extend_to_enough_steps(PUBLISHED, 100, 64, passes=6.5)) == 6
 
 
 def test_no_epochs_are_no_phases():
@@ -205,22 +253,23 @@ def test_no_epochs_are_no_phases():
 
 
 def test_a_plan_whose_epochs_fit_lasts_as_long_as_the_budget_up_to_the_most():
-    assert fitted(FULL_DISCR, 8.0) == fitted(FULL_DISCR, 8.9) == FULL_DISCR
-    assert fitted(FULL_DISCR, 9.4) == lasting(FULL_DISCR, 9)
-    assert fitted(FULL_DISCR, 1e6) == lasting(FULL_DISCR, MOST_EPOCHS)
-    assert [phase.epochs for phase in fitted(PUBLISHED, 1e6).phases] == [1, 1, 1, MOST_EPOCHS]
+    assert fit_plan_to(FULL_DISCR, 8.0) == fit_plan_to(FULL_DISCR, 8.9) == FULL_DISCR
+    assert fit_plan_to(FULL_DISCR, 9.4) == extend_to(FULL_DISCR, 9)
+    assert fit_plan_to(FULL_DISCR, 1e6) == extend_to(FULL_DISCR, MOST_EPOCHS)
+    assert [phase.epochs for phase in fit_plan_to(PUBLISHED, 1e6).phases] == [1, 1, 1, MOST_EPOCHS]
 
 
 def test_a_budget_too_small_for_a_plan_reads_the_labels_in_a_brief_one():
     for passes, epochs in ((0.2, 1), (1.9, 1), (7.9, 7)):
-        (phase,) = fitted(FULL_DISCR, passes).phases
+        (phase,) = fit_plan_to(FULL_DISCR, passes).phases
         assert (phase.epochs, phase.freeze_to, phase.lr) == (epochs, 0, BRIEF.phases[0].lr)
 
 
-@pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
-def test_the_rates_over_a_plan_peak_where_a_phase_lets_a_group_learn(plan):
+@pytest.mark.parametrize("name", PLANS)
+def test_the_rates_over_a_plan_peak_where_a_phase_lets_a_group_learn(name):
+    plan = make_plan(name, 5)
     rates = rates_over(plan, 5, "constant", points=2)
-    assert {len(of_group) for of_group in rates} == {2 * epochs_of(plan)}
+    assert {len(of_group) for of_group in rates} == {2 * count_epochs(plan)}
     done = 0
     for phase in plan.phases:
         # As fastai's freeze_to counts, and training freezes from above.

@@ -1,4 +1,4 @@
-"""The report: true to the predictions, the same twice, safe to open, and honest about the baselines."""
+"""The report: true to the predictions, the same twice, safe to open, honest about baselines."""
 
 import base64
 import hashlib
@@ -208,7 +208,7 @@ def test_what_calibration_cannot_tell_is_said_beside_its_numbers(tmp_path, n, n_
     page = Page((tmp_path / "report.html").read_text("utf-8")).text
     assert "All tested texts are of the class “a”" in page
     assert ("fewer than bins" in page) == (n == 3)
-    assert "1%: no confidence assured it on validation, which takes 99 answers" in page
+    assert "1%: no confidence kept it on validation, which takes 99 answers" in page
     assert "nan" not in re.sub("[a-z]+nan|nan[a-z]+", "", page.lower())
 
 
@@ -280,8 +280,8 @@ def test_the_policy_allows_the_pages_own_script_and_no_other(tmp_path):
         if attrs.get("http-equiv") == "Content-Security-Policy"
     )
     assert (
-        policy
-        == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+        policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
     )
     assert not re.search(r"\son\w+=", re.sub("<script>.*?</script>", "", html, flags=re.DOTALL))
 
@@ -318,7 +318,7 @@ def test_an_explanation_stands_in_place_of_its_text(tmp_path):
     plain, explained = (
         (tmp_path / folder / "report.html").read_text("utf-8") for folder in ("plain", "explained")
     )
-    assert "are marked" not in plain and "In 3 of the surest, the words" in explained
+    assert "(occlusion)" not in plain and "In 3 of the most confident, the words" in explained
     for row in wrong:
         assert (f"because of <b>{row}</b>" in explained) == (row in explanations)
         assert (f'<p dir="auto">a text {row}</p>' in explained) == (row not in explanations)
@@ -345,8 +345,8 @@ def test_class_names_that_no_font_has_are_told_in_one_sentence_of_the_page_alone
     metrics = write(tmp_path, table(labels=("a", "\U000f1234")))
     page = Page((tmp_path / "report.html").read_text("utf-8")).text
     assert (
-        "No font on this machine can draw the names of 1 of the 2 classes: figures show their numbers"
-        in page
+        "No font on this machine can draw the names of 1 of the 2 classes: figures show their "
+        "numbers" in page
     )
     assert "font" not in json.dumps(metrics)
     write(tmp_path, table())
@@ -388,7 +388,7 @@ def test_a_model_without_errors_and_a_run_without_histories_still_get_a_report(t
         {},
     )
     page = Page((tmp_path / "report.html").read_text("utf-8")).text
-    assert "None: all 2 texts were given their class." in page and "Training" not in page
+    assert "None: all 2 texts were classified correctly." in page and "Training" not in page
     assert len(pd.read_csv(tmp_path / "worst_errors.csv")) == 0
 
 
@@ -418,13 +418,15 @@ def test_a_label_without_probabilities_is_refused(tmp_path):
             50,
             40,
             39,
-            "ULMFiT is 2.0 points above the baseline “words”, too little to tell from chance on these texts",
+            "ULMFiT is 2.0 points above the baseline “words”, too little to tell from chance on "
+            "these texts",
         ),
         (
             50,
             39,
             40,
-            "ULMFiT does not beat the baseline “words”: it is 2.0 points below, too little to tell from chance",
+            "ULMFiT does not beat the baseline “words”: it is 2.0 points below, too little to "
+            "tell from chance",
         ),
         (50, 40, 40, "ULMFiT does not beat the baseline “words”: both are right equally often"),
     ],

@@ -11,10 +11,9 @@ import sys
 import tarfile
 import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -29,26 +28,34 @@ from ulmfit_app.config import TINY, DataSettings, ModelSettings
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation import calibration
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
-from ulmfit_app.files import sha256_of_strings
-from ulmfit_app.hardware import resolve_precision
-from ulmfit_app.inference.predictor import BidirectionalPredictor, Predictor
-from ulmfit_app.models import awd_lstm, pretrained
-from ulmfit_app.models.awd_lstm import build
-from ulmfit_app.models.bundle import _seal, load_bundle
-from ulmfit_app.pipeline import budget
-from ulmfit_app.pipeline import run as pipeline
-from ulmfit_app.run_folder import key_of
+from ulmfit_app.inference.predictor import (
+    BidirectionalPredictor,
+    Predictor,
+    load_predictor,
+    read_validation,
+)
+from ulmfit_app.models.awd_lstm import build_language_model, load_language_model
+from ulmfit_app.models.bundle import load_bundle
+from ulmfit_app.models.pretrained import find_start
+from ulmfit_app.pipeline import budget, plan
+from ulmfit_app.pipeline.plan import plan_run
+from ulmfit_app.pipeline.report import N_EXPLAINED
+from ulmfit_app.pipeline.run import begin
+from ulmfit_app.run_folder import STAGES, VALIDATION
 from ulmfit_app.text.rules import SPECIALS
-from ulmfit_app.training.recipes import WEAK_START
+from ulmfit_app.training.recipes import count_epochs
 
+SHAPE = ["--model.emb-sz", "12", "--model.n-hid", "16"]
 SMALL = [
-    "--preset", "tiny", "--text", "review", "--label", "sentiment",
-    "--model.emb-sz", "12", "--model.n-hid", "16", "--lm.bptt", "20", "--lm.batch-size", "4", "--classifier.batch-size", "8",
+    *SHAPE, "--preset", "tiny", "--text", "review", "--label", "sentiment",
+    "--lm.bptt", "20", "--lm.batch-size", "4", "--classifier.batch-size", "8",
 ]  # fmt: skip
 
 
 def run(csv, out, *more):
-    return cli.main(["run", str(csv), "--out", str(out), *SMALL, *more])
+    # A pretrained start brings its own shape.
+    small = [word for word in SMALL if word not in SHAPE] if "--pretrained" in more else SMALL
+    return cli.main(["run", str(csv), "--out", str(out), *small, *more])
 
 
 def metrics(out):
@@ -56,7 +63,7 @@ def metrics(out):
 
 
 def stages_done(out):
-    return {name: (out / name / "stage.json").stat().st_mtime_ns for name in pipeline.STAGES}
+    return {name: (out / name / "stage.json").stat().st_mtime_ns for name in STAGES}
 
 
 def test_a_run_ends_with_a_report_and_says_its_accuracy_with_interval_and_n(csv, tmp_path, capsys):
@@ -83,12 +90,9 @@ def test_a_run_ends_with_a_report_and_says_its_accuracy_with_interval_and_n(csv,
         "predictions.csv",
     ):
         assert (out / "report" / file).stat().st_size
-    config = json.loads((out / "config.json").read_text())
-    assert (
-        config["settings"]["seed"] == 42
-        and config["versions"]["torch"]
-        and len(config["stage_keys"]) == 4
-    )
+    record = json.loads((out / "run.json").read_text())
+    assert record["settings"]["seed"] == 42 and record["versions"]["torch"]
+    assert list(record["keys"]) == ["tokens", "lm", "classifier", "report"]
 
 
 def test_the_report_counts_tested_texts_that_are_in_train_and_explains_the_surest_errors(
@@ -108,7 +112,7 @@ def test_the_report_counts_tested_texts_that_are_in_train_and_explains_the_sures
     assert "2 of 32 tested texts have a copy in train, 1 of them word for word" in html
     assert f"without them the accuracy is {right / 30:.1%} (" in html
     n_wrong = int((predictions["label"] != predictions["predicted"]).sum())
-    assert html.count("to the log-odds of") >= min(n_wrong, pipeline.N_EXPLAINED)
+    assert html.count("to the log-odds of") >= min(n_wrong, N_EXPLAINED)
     found = json.loads(metrics(tmp_path / "run"))
     assert [part["n"] for part in found["slices"][-1]["parts"]] == [30, 1, 1]
 
@@ -204,11 +208,11 @@ def test_minutes_fit_the_work_and_the_same_command_keeps_the_plan(tmp_path, caps
     csv, out = tmp_path / "many.csv", tmp_path / "run"
     reviews(3000).to_csv(csv, index=False)
     assert run(csv, out, "--minutes", "1.2") == 0
-    first = json.loads((out / "config.json").read_text())["settings"]
+    first = json.loads((out / "run.json").read_text())["settings"]
     assert first["lm"]["max_tokens"] > 0 and first["classifier"]["max_tokens"] > 0
     done = stages_done(out)
     assert run(csv, out, "--minutes", "1.2") == 0
-    assert json.loads((out / "config.json").read_text())["settings"] == first
+    assert json.loads((out / "run.json").read_text())["settings"] == first
     assert stages_done(out) == done
 
 
@@ -222,7 +226,7 @@ def test_minutes_keep_the_number_of_labels_that_was_asked_for(tmp_path):
 
 def test_minutes_that_reach_for_nothing_are_refused(csv, tmp_path, capsys):
     assert run(csv, tmp_path / "run", "--minutes", "0.1") == 2
-    assert "minutes do not reach" in capsys.readouterr().err
+    assert "minutes are not enough" in capsys.readouterr().err
 
 
 def test_a_full_disk_keeps_the_model_that_was_there(csv, tmp_path, capsys, monkeypatch):
@@ -291,7 +295,7 @@ def test_predictions_come_for_texts_and_for_files(csv, tmp_path, capsys):
 
 @pytest.fixture
 def any_temperature(monkeypatch):
-    """Validation texts as few as here are no proof of any temperature, which would stay 1."""
+    """Validation texts as few as here are not enough for a temperature, which would stay 1."""
     monkeypatch.setattr(calibration, "SIGNIFICANT", 1.0)
 
 
@@ -301,9 +305,9 @@ def test_the_temperature_is_fitted_on_validation_alone_and_used_by_predict_and_b
     out = tmp_path / "run"
     run(csv, out)
     columns, folder = ["p_neg", "p_pos"], out / "classifier"
-    rows = pd.read_csv(out / "tokens" / "rows.csv")
-    validated = pd.read_csv(folder / pipeline.VALIDATION)
-    assert validated["row"].tolist() == rows["row"][rows["split"] == "valid"].tolist()
+    rows = pd.read_csv(out / "data" / "selection.csv")
+    validated = pd.read_csv(folder / VALIDATION)
+    assert validated["row"].tolist() == rows["row"][rows["use"] == "valid"].tolist()
     temperature, _ = fit_temperature(
         validated[columns].to_numpy(), (validated["label"] == "pos").to_numpy(int)
     )
@@ -324,30 +328,24 @@ def test_the_temperature_is_fitted_on_validation_alone_and_used_by_predict_and_b
     assert (before.argmax(1) == predicted[columns].to_numpy().argmax(1)).all()
 
 
-def test_a_run_from_before_temperatures_stays_readable_and_its_report_brings_one_without_training(
-    csv, tmp_path, capsys, any_temperature
+def test_probabilities_of_the_validation_split_that_were_deleted_come_back_with_the_report(
+    csv, tmp_path
 ):
     out = tmp_path / "run"
     run(csv, out)
-    now, bundle, done = metrics(out), out / "classifier" / "bundle.json", stages_done(out)
-    described = json.loads(bundle.read_text())
-    temperature = described.pop("temperature")
-    bundle.write_text(json.dumps(described | {"sha256": _seal(described)}))
-    (out / "classifier" / pipeline.VALIDATION).unlink()
+    now, done = metrics(out), stages_done(out)
+    (out / "classifier" / VALIDATION).unlink()
     assert run(csv, out) == 0 and stages_done(out) == done
     assert cli.main(["predict", str(out), "a great film"]) == 0
-    assert load_bundle(bundle.parent, "classifier").temperature == 1
     assert cli.main(["report", str(out)]) == 0
-    assert (
-        metrics(out) == now and load_bundle(bundle.parent, "classifier").temperature == temperature
-    )
+    assert metrics(out) == now and (out / "classifier" / VALIDATION).is_file()
     assert stages_done(out)["classifier"] == done["classifier"]
 
 
 def test_damaged_probabilities_of_the_validation_split_are_told_with_the_command_that_writes_them(
     tmp_path,
 ):
-    path = tmp_path / "run" / "classifier" / pipeline.VALIDATION
+    path = tmp_path / "run" / "classifier" / VALIDATION
     path.parent.mkdir(parents=True)
     for content in (
         "",
@@ -361,7 +359,7 @@ def test_damaged_probabilities_of_the_validation_split_are_told_with_the_command
             RunFolderError,
             match="validation.csv: damaged.*Delete .*: python -m ulmfit_app report .*run$",
         ):
-            pipeline.validated([path.parent])
+            read_validation([path.parent])
 
 
 def test_starts_in_wt103s_format_come_over_http_and_are_trained_as_strong_ones(
@@ -370,7 +368,7 @@ def test_starts_in_wt103s_format_come_over_http_and_are_trained_as_strong_ones(
     vocab = [*SPECIALS, *"the film a plot great dull of and".split()]
     (tmp_path / "itos_wt103.pkl").write_bytes(pickle.dumps(vocab))
     for mark in ("fwd", "bwd"):
-        model = build(vocab, ModelSettings(emb_sz=12, n_hid=16, n_layers=3), drop_mult=1.0)
+        model = build_language_model(len(vocab), ModelSettings(12, 16, 3))
         torch.save(model.state_dict(), tmp_path / f"lstm_{mark}.pth")
         with tarfile.open(tmp_path / f"wt103-{mark}.tgz", "w:gz") as archive:
             for name in (f"lstm_{mark}.pth", "itos_wt103.pkl"):
@@ -414,7 +412,7 @@ def test_without_epochs_the_language_model_is_the_start_as_it_is(csv, tmp_path, 
         load_bundle(tmp_path / name / "lm", "language model") for name in ("first", "second")
     )
     known = np.isin(second.vocab, first.vocab)
-    layers = [awd_lstm.with_weights(bundle)[0].rnns[0].state_dict() for bundle in (first, second)]
+    layers = [load_language_model(bundle)[0].rnns[0].state_dict() for bundle in (first, second)]
     assert known.all() and layers[0].keys() == layers[1].keys()
     assert all(torch.equal(tensor, layers[1][name]) for name, tensor in layers[0].items())
     facts = json.loads(metrics(tmp_path / "second"))["facts"]["language_model"]
@@ -430,72 +428,35 @@ def small_settings(csv, **changes):
     )
 
 
-def test_the_stage_keys_of_a_forward_run_are_those_of_a_run_that_knows_no_direction(csv, tmp_path):
-    s = small_settings(csv)
-    job = pipeline.Run(tmp_path / "run", s)
-    table, split = job.corpus.table, job.selection.split
-    rows = split.index[split != ""]
-    read = job.selection.read[rows].astype(str)
-    content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows], *read])
-    libraries = [version("fastai"), version("torch"), resolve_precision(s.precision)]
-    phases = ("name", "epochs", "freeze_to", "lr", "decay")
-    plan = {
-        "name": WEAK_START.name,
-        "drop_mult": WEAK_START.drop_mult,
-        "phases": [{name: getattr(phase, name) for name in phases} for phase in WEAK_START.phases],
-    }
-    tokens = key_of(content, asdict(s.tokens), version("spacy"))
-    lm = key_of(
-        tokens, asdict(s.lm), job.selection.lm_epochs, f"random {s.model}", s.seed, libraries
-    )
-    clas = key_of(lm, asdict(s.classifier), plan, libraries)
-    learned = sha256_of_strings(table["text"][table["split"] == "train"])
-    report = key_of(clas, learned, job.corpus.test_name, version("scikit-learn"))
-    expected = {"tokens": tokens, "lm": lm, "classifier": clas, "report": report}
-    assert {name: stage.key for name, stage in job.stages.items()} == expected
-
-
-def test_the_second_direction_changes_the_key_of_the_report_alone(csv, tmp_path):
+def test_the_second_direction_changes_the_key_of_the_report_alone(csv):
     one, two = (
-        pipeline.Run(tmp_path / "run", small_settings(csv, bidirectional=both))
-        for both in (False, True)
+        plan_run(small_settings(csv, bidirectional=both)).record.keys for both in (False, True)
     )
-    assert list(two.stages) == [
-        "tokens",
-        "lm",
-        "classifier",
-        "lm-backward",
-        "classifier-backward",
-        "report",
-    ]
-    assert {name for name in one.stages if one.stages[name].key != two.stages[name].key} == {
-        "report"
-    }
-    assert len({stage.key for stage in two.stages.values()}) == 6
+    assert set(two) - set(one) == {"lm-backward", "classifier-backward"}
+    assert {name for name in one if one[name] != two[name]} == {"report"}
+    assert len(set(two.values())) == 6
 
 
-def test_a_run_from_before_there_was_a_second_direction_keeps_its_plan_in_minutes(
+def test_a_run_from_before_a_setting_was_there_keeps_its_plan_in_minutes(
     csv, tmp_path, monkeypatch
 ):
     rates = budget.Rates(1e-6, 1e-6, 1e-6, 1e-6, 1e-6)
-    monkeypatch.setattr(budget, "measure", lambda *_: rates)
-    pipeline.Run(tmp_path, small_settings(csv), minutes=5).write_config()
-    config = json.loads((tmp_path / "config.json").read_text())
-    for settings in (config["settings"], config["requested"]["settings"]):
+    monkeypatch.setattr(plan, "measure_rates", lambda *_: rates)
+    begin(tmp_path, small_settings(csv), minutes=5)
+    record = json.loads((tmp_path / "run.json").read_text())
+    for settings in (record["settings"], record["requested"]["settings"]):
         del settings["bidirectional"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(
-        budget, "measure", lambda *_: pytest.fail("the machine was measured again")
-    )
-    again = pipeline.Run(tmp_path, small_settings(csv), minutes=5)
-    assert again.settings.lm.max_tokens == config["settings"]["lm"]["max_tokens"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    monkeypatch.setattr(plan, "measure_rates", lambda *_: pytest.fail("measured again"))
+    again = begin(tmp_path, small_settings(csv), minutes=5).record.settings
+    assert again.lm.max_tokens == record["settings"]["lm"]["max_tokens"]
 
 
-def test_both_directions_are_measured_at_twice_the_time_of_one(csv, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "_seconds", lambda step, repeats=2: 1.0)
-    texts, start = reviews(40)["review"], pretrained.find_start("none", small_settings(csv).model)
+def test_both_directions_are_measured_at_twice_the_time_of_one(csv, monkeypatch):
+    monkeypatch.setattr(budget, "_time", lambda step, repeats=2: 1.0)
+    texts, start = reviews(40)["review"], find_start("none", small_settings(csv).model)
     one, two = (
-        budget.measure(texts, start, small_settings(csv, bidirectional=both))
+        budget.measure_rates(texts, start, small_settings(csv, bidirectional=both))
         for both in (False, True)
     )
     for name in ("lm_training", "classifier_training", "encoding"):
@@ -531,7 +492,7 @@ def test_a_second_direction_is_added_to_a_finished_run_and_averaged(
     assert not np.allclose(*alone, atol=1e-6)
     both = BidirectionalPredictor(*folders)
     mean = np.mean(list(both.each(both.store(predictions["text"])).values()), axis=0)
-    validated = [pd.read_csv(folder / pipeline.VALIDATION) for folder in folders]
+    validated = [pd.read_csv(folder / VALIDATION) for folder in folders]
     truth = (validated[0]["label"] == "pos").to_numpy(int)
     temperature, _ = fit_temperature(
         np.mean([table[columns].to_numpy() for table in validated], 0), truth
@@ -559,7 +520,7 @@ def test_a_second_direction_is_added_to_a_finished_run_and_averaged(
         )
         == 0
     )
-    again = pipeline.load_predictor(out).predict(pd.read_csv(csv)["review"])
+    again = load_predictor(out).predict(pd.read_csv(csv)["review"])
     assert np.allclose(pd.read_csv(tmp_path / "p.csv")[columns], again[columns], atol=1e-6)
 
     marks = [out / "lm" / "stage.json", out / "lm-backward" / "stage.json"]
@@ -567,10 +528,10 @@ def test_a_second_direction_is_added_to_a_finished_run_and_averaged(
     assert cli.main(["finetune", str(out)]) == 0
     assert all(mark.stat().st_mtime_ns > when for mark, when in zip(marks, before, strict=True))
     capsys.readouterr()
-    validated[1].iloc[1:].to_csv(folders[1] / pipeline.VALIDATION, index=False)
+    validated[1].iloc[1:].to_csv(folders[1] / VALIDATION, index=False)
     assert cli.main(["predict", str(out), "a text"]) == 5
     assert "they are of other texts" in capsys.readouterr().err
-    (folders[1] / pipeline.VALIDATION).unlink()
+    (folders[1] / VALIDATION).unlink()
     assert cli.main(["report", str(out)]) == 0 and json.loads(metrics(out)) == found
     (out / "lm-backward" / "stage.json").unlink()
     capsys.readouterr()
@@ -597,14 +558,14 @@ def test_another_data_set_is_not_trained_over_a_run(csv, tmp_path, capsys):
 def test_a_config_that_was_changed_by_hand_is_refused(csv, tmp_path, capsys, change):
     out = tmp_path / "run"
     run(csv, out)
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "run.json").read_text())
     if change == "cut":
-        (out / "config.json").write_text(json.dumps(config)[:300])
+        (out / "run.json").write_text(json.dumps(config)[:300])
     else:
         changed = {**config, **change}
         if changed["requested"] is None:
             del changed["requested"]
-        (out / "config.json").write_text(json.dumps(changed))
+        (out / "run.json").write_text(json.dumps(changed))
     for verb in ("report", "predict"):
         assert cli.main([verb, str(out), *(["a text"] if verb == "predict" else [])]) == 5
         assert "damaged or was changed by hand" in capsys.readouterr().err
@@ -655,17 +616,16 @@ def test_two_hundred_classes_and_labels_as_numbers(tmp_path):
     assert len(found["model"]["per_class"]) == 200
 
 
-def test_where_time_bounds_the_labels_a_strong_start_reads_each_once(csv, tmp_path):
+def test_where_time_bounds_the_labels_a_strong_start_reads_each_once(csv):
     settings = small_settings(csv)
     lm = replace(settings.lm, pretrained="en-small")
     plans = []
     for tokens in (2_000, 40_000, None):
         classifier = replace(settings.classifier, epochs=None, max_tokens=tokens)
-        job = pipeline.Run(tmp_path / str(tokens), replace(settings, lm=lm, classifier=classifier))
-        plans.append(
-            (job.directions[0].plan.name, sum(p.epochs for p in job.directions[0].plan.phases))
-        )
-        assert job.directions[0].plan.name in job.directions[0].plan_reason
+        planned = plan_run(replace(settings, lm=lm, classifier=classifier))
+        (direction,) = planned.record.directions
+        plans.append((direction.plan.name, count_epochs(direction.plan)))
+        assert direction.plan.name in direction.plan_reason
     assert plans[0] == ("brief", 1)
     assert plans[1][0] == "full-discr" and plans[1][1] >= 8
     assert plans[2] == ("published", 13), "few labels"

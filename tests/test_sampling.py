@@ -4,16 +4,16 @@ import re
 import pytest
 import torch
 
+from ulmfit_app.config import SamplingSettings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.inference.sampling import (
     FORBIDDEN,
     NGrams,
-    SamplingSettings,
-    at_temperature,
-    filtered,
-    min_p,
-    top_k,
-    top_p,
+    filter_logits,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    scale_logits,
 )
 
 LOGITS = torch.randn(5, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2
@@ -35,23 +35,23 @@ def probabilities(row: torch.Tensor) -> list[float]:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_temperature_takes_probabilities_to_the_power_of_its_inverse(temperature):
-    for row, cooled in zip(LOGITS, at_temperature(LOGITS, temperature).softmax(-1), strict=True):
+    for row, cooled in zip(LOGITS, scale_logits(LOGITS, temperature).softmax(-1), strict=True):
         powers = [p ** (1 / temperature) for p in probabilities(row)]
         assert cooled.tolist() == pytest.approx([p / sum(powers) for p in powers])
 
 
 def test_a_temperature_near_zero_leaves_the_likeliest_word_alone():
-    shares = at_temperature(LOGITS * 100, 1e-300).softmax(-1)
+    shares = scale_logits(LOGITS * 100, 1e-300).softmax(-1)
     assert torch.equal(shares, torch.nn.functional.one_hot(LOGITS.argmax(-1), 40).double())
 
 
 @pytest.mark.parametrize("k", [1, 3, 40, 1000])
 def test_top_k_leaves_the_k_likeliest_words(k):
-    assert left(top_k(LOGITS, k)) == [set(likeliest_first(row)[:k]) for row in LOGITS]
+    assert left(keep_top_k(LOGITS, k)) == [set(likeliest_first(row)[:k]) for row in LOGITS]
 
 
 def test_top_k_leaves_words_as_likely_as_the_last_one():
-    assert left(top_k(torch.tensor([[1.0, 3.0, 1.0, 0.0]]), 2)) == [{0, 1, 2}]
+    assert left(keep_top_k(torch.tensor([[1.0, 3.0, 1.0, 0.0]]), 2)) == [{0, 1, 2}]
 
 
 @pytest.mark.parametrize("p", [1e-9, 0.3, 0.9, 1.0])
@@ -64,12 +64,12 @@ def test_top_p_leaves_the_fewest_likeliest_words_that_reach_p(p):
                 words.add(word)
             total += shares[word]
         expected.append(words)
-    assert left(top_p(LOGITS, p)) == expected
+    assert left(keep_top_p(LOGITS, p)) == expected
 
 
 def test_top_p_leaves_as_many_as_the_paper_says_where_it_can_be_counted():
     logits = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log()
-    assert [left(top_p(logits, p)) for p in (0.4, 0.6, 0.8, 0.95)] == [
+    assert [left(keep_top_p(logits, p)) for p in (0.4, 0.6, 0.8, 0.95)] == [
         [{1}],
         [{1, 3}],
         [{1, 2, 3}],
@@ -83,34 +83,36 @@ def test_min_p_leaves_words_at_least_so_likely_as_its_share_of_the_likeliest(p):
     for row in LOGITS:
         shares = probabilities(row)
         expected.append({i for i, share in enumerate(shares) if share >= p * max(shares)})
-    assert left(min_p(LOGITS, p)) == expected
+    assert left(keep_min_p(LOGITS, p)) == expected
 
 
 def test_what_is_left_keeps_its_logits():
-    for result in (top_k(LOGITS, 5), top_p(LOGITS, 0.5), min_p(LOGITS, 0.2)):
+    for result in (keep_top_k(LOGITS, 5), keep_top_p(LOGITS, 0.5), keep_min_p(LOGITS, 0.2)):
         assert torch.equal(result[result > FORBIDDEN], LOGITS[result > FORBIDDEN])
 
 
 def test_filters_follow_temperature_top_k_top_p_min_p():
     settings = SamplingSettings(temperature=0.7, top_k=10, top_p=0.8, min_p=0.2)
-    expected = min_p(top_p(top_k(at_temperature(LOGITS, 0.7), 10), 0.8), 0.2)
-    assert torch.equal(filtered(LOGITS, settings), expected)
+    expected = keep_min_p(keep_top_p(keep_top_k(scale_logits(LOGITS, 0.7), 10), 0.8), 0.2)
+    assert torch.equal(filter_logits(LOGITS, settings), expected)
     others = [
-        min_p(top_k(top_p(at_temperature(LOGITS, 0.7), 0.8), 10), 0.2),
-        at_temperature(min_p(top_p(top_k(LOGITS, 10), 0.8), 0.2), 0.7),
+        keep_min_p(keep_top_k(keep_top_p(scale_logits(LOGITS, 0.7), 0.8), 10), 0.2),
+        scale_logits(keep_min_p(keep_top_p(keep_top_k(LOGITS, 10), 0.8), 0.2), 0.7),
     ]
     assert all(left(other) != left(expected) for other in others), "the order matters here"
 
 
 def test_filters_that_are_off_change_no_probability():
     settings = SamplingSettings(temperature=1.0)
-    torch.testing.assert_close(filtered(LOGITS, settings).softmax(-1), LOGITS.softmax(-1))
+    torch.testing.assert_close(filter_logits(LOGITS, settings).softmax(-1), LOGITS.softmax(-1))
 
 
 def test_forbidden_words_stay_forbidden():
     logits = LOGITS.clone()
     logits[:, :20] = FORBIDDEN
-    result = filtered(logits, SamplingSettings(temperature=0.5, top_k=30, top_p=0.99, min_p=0.01))
+    result = filter_logits(
+        logits, SamplingSettings(temperature=0.5, top_k=30, top_p=0.99, min_p=0.01)
+    )
     assert all(words and min(words) >= 20 for words in left(result))
 
 
@@ -121,15 +123,15 @@ def test_what_would_complete_an_n_gram_again_is_found_by_looking_at_all_of_them(
     for length in range(5, len(ids)):
         text = ids[:length]
         held = {tuple(text[i : i + n]) for i in range(length - n + 1)}
-        assert ngrams.completing() == {
+        assert ngrams.find_repeats() == {
             word for word in range(4) if (*text[length - n + 1 :], word) in held
         }
         ngrams.add(ids[length])
 
 
 def test_a_text_shorter_than_an_n_gram_completes_none():
-    assert NGrams(4, [7, 7]).completing() == set()
-    assert NGrams(1, []).completing() == set()
+    assert NGrams(4, [7, 7]).find_repeats() == set()
+    assert NGrams(1, []).find_repeats() == set()
 
 
 @pytest.mark.parametrize(

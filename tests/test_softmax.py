@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from fastai.callback.progress import ProgressCallback
+from fastai.callback.rnn import rnn_cbs
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
@@ -11,8 +13,8 @@ from torch.nn import functional as F
 
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.models import softmax
-from ulmfit_app.models.awd_lstm import build
-from ulmfit_app.models.softmax import SIZES_APART, Logits, Sampler, VocabularyHead, cross_entropy
+from ulmfit_app.models.awd_lstm import build_language_model, with_vocabulary_head
+from ulmfit_app.models.softmax import SIZES_APART, Logits, Sampler, cross_entropy
 
 WORDS, EMB = 1_000, 16
 
@@ -92,7 +94,7 @@ def test_softmax_may_write_over_its_input():
         assert torch.equal(torch.softmax(x, 1, out=x), expected)
 
 
-# ------------------------------------------------------------------------------------------------------- sampled softmax
+# --------------------------------------------------------------------------------- sampled softmax
 COUNTS = np.random.default_rng(0).zipf(1.3, WORDS).clip(0, 10_000)
 
 
@@ -138,11 +140,8 @@ def test_with_every_word_drawn_the_sampled_softmax_is_the_full_one():
 
 
 def test_the_sampled_softmax_is_for_training_only():
-    model = build(
-        [str(i) for i in range(WORDS)],
-        ModelSettings(emb_sz=EMB, n_hid=20, n_layers=2),
-        drop_mult=0.0,
-    )
+    shape = ModelSettings(emb_sz=EMB, n_hid=20, n_layers=2)
+    model = build_language_model(WORDS, shape, drop_mult=0.0)
     model[1].sampler = Sampler(COUNTS, draws=20)
     x = torch.randint(0, WORDS, (3, 7))
     model.train()
@@ -151,10 +150,9 @@ def test_the_sampled_softmax_is_for_training_only():
     assert model(x)[0].sampler is None
 
 
-# ---------------------------------------------------------------------------------------------------- in fastai's Learner
+# ----------------------------------------------------------------------------- in fastai's Learner
 def test_in_a_learner_metrics_and_regularisation_are_those_of_fastais_head():
     """Two models of the same weights, one with each head, take the same steps."""
-    from fastai.callback.rnn import rnn_cbs
 
     class Batches(list):
         device, bs, dataset = torch.device("cpu"), 4, range(12)
@@ -169,16 +167,16 @@ def test_in_a_learner_metrics_and_regularisation_are_those_of_fastais_head():
         torch.manual_seed(2)
         model = get_language_model(AWD_LSTM, 200, config=config, drop_mult=0.5)
         if ours:
-            model[1].__class__ = VocabularyHead
+            model = with_vocabulary_head(model)
         learn = Learner(
             DataLoaders(data, data),
             model,
             loss_func=cross_entropy if ours else CrossEntropyLossFlat(),
             metrics=[accuracy, Perplexity()],
             cbs=rnn_cbs(alpha=2.0, beta=1.0),
-        )
+        ).remove_cb(ProgressCallback)
         torch.manual_seed(3)
-        with learn.no_bar(), learn.no_logging():
+        with learn.no_logging():
             learn.fit(2, lr=1e-2)
         results.append((learn.recorder.values, model))
     (values, plain), (our_values, our_model) = results

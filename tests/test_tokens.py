@@ -8,7 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from fastai.text.data import LMDataLoader, Numericalize, reverse_text
+from fastai.text.core import WordTokenizer, tokenize_folder
+from fastai.text.data import (
+    LMDataLoader,
+    Numericalize,
+    Pad_Chunk,
+    SortedDL,
+    TensorText,
+    reverse_text,
+)
 from fastai.text.data import make_vocab as fastais_make_vocab
 
 from tests.conftest import made_store
@@ -35,7 +43,7 @@ def empty_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-# ------------------------------------------------------------------------------------------------- stores and the cache
+# ---------------------------------------------------------- stores and the cache
 def words_of(store: TokenStore, text: int) -> list[str]:
     return [store.words[i] for i in store[text]]
 
@@ -115,14 +123,12 @@ def test_worker_processes_do_not_run_the_main_module(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "print('main')\n"
-        "from ulmfit_app import tokens\n"
-        "store.LITTLE_TEXT = 0\n"
-        "print(len(store.TokenStore.open(store.tokenize(['good film']))))\n"
+        "from ulmfit_app.text import store, tokenizing\n"
+        "tokenizing.LITTLE_TEXT = 0\n"
+        "print(len(store.TokenStore.open(tokenizing.tokenize(['good film']))))\n"
     )
-    assert (
-        subprocess.run([sys.executable, script], capture_output=True, text=True).stdout
-        == "main\n1\n"
-    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.stdout == "main\n1\n", done.stderr
 
 
 class TokenizedAgain(Exception):
@@ -131,7 +137,7 @@ class TokenizedAgain(Exception):
 
 @pytest.fixture
 def tokenized_once(empty_cache, monkeypatch):
-    """Reviews whose tokens are in the cache, where tokenizing anything from now on raises TokenizedAgain."""
+    """Reviews whose tokens are in the cache; from now on, tokenizing raises TokenizedAgain."""
     folder = tokenize(REVIEWS)
 
     def refuse(*_):
@@ -158,6 +164,17 @@ def test_the_same_texts_are_served_from_the_cache(tokenized_once):
 def test_changed_texts_are_tokenized_again(tokenized_once, texts):
     with pytest.raises(TokenizedAgain):
         tokenize(texts)
+
+
+def test_plain_fastai_serves_the_tokens_of_texts_that_have_changed(tmp_path):
+    text = tmp_path / "texts" / "review.txt"
+    text.parent.mkdir()
+    found = []
+    for written in ("good", "dull"):
+        text.write_text(written)
+        folder = tokenize_folder(text.parent, folders=["."], n_workers=0, tok=WordTokenizer())
+        found.append((folder / "review.txt").read_text())
+    assert "good" in found[0] and found[1] == found[0]
 
 
 def test_another_language_is_tokenized_again(tokenized_once):
@@ -208,7 +225,7 @@ def test_tokenizing_that_is_cut_short_leaves_nothing_to_be_served(empty_cache, m
     assert len(TokenStore.open(tokenize(REVIEWS))) == len(REVIEWS)
 
 
-# ------------------------------------------------------------------------------------------------ vocabulary and ids
+# ---------------------------------------------------------- vocabulary and ids
 CORPUS = [*REVIEWS, *REVIEWS[3:9], *random_strings(50, seed=4)]
 
 
@@ -243,12 +260,17 @@ def test_known_words_enter_the_vocabulary_however_rare_they_are(empty_cache):
 def test_known_words_that_the_texts_lack_stand_behind_theirs_as_far_as_there_is_room(
     empty_cache, max_vocab, kept
 ):
-    """Plain fastai reads a word that only a later text holds as unknown, although the pretrained model knows it."""
+    """Plain fastai reads a word that only a later text holds as unknown.
+
+    The pretrained model may know it.
+    """
     store = TokenStore.open(tokenize(["good"]))
     known = [*SPECIALS, "later", "good", FAKE, "never"]
     vocab = make_vocab(store, [0], TokenSettings(max_vocab=max_vocab, min_freq=1), known)
     assert [word for word in vocab if word != FAKE] == [*SPECIALS, "good", *kept]
     assert len(vocab) % 8 == 0
+    fastais = fastais_make_vocab(Counter(words_of(store, 0)), min_freq=1, max_vocab=max_vocab)
+    assert [word for word in fastais if word != FAKE] == [*SPECIALS, "good"]
 
 
 def test_words_of_other_texts_do_not_enter_the_vocabulary(empty_cache):
@@ -297,7 +319,7 @@ def test_another_vocabulary_of_equal_size_has_other_ids(empty_cache):
     )
 
 
-# ------------------------------------------------------------------------------------------- language-model batches
+# ---------------------------------------------------------- language-model batches
 def counted_store(lengths) -> TokenStore:
     """Texts in which no token occurs twice: token i of the stream is i."""
     total = int(sum(lengths))
@@ -308,6 +330,11 @@ def counted_store(lengths) -> TokenStore:
 def lm_batches(lengths=(7, 1, 30, 12, 55, 3, 3, 90, 21), batch_size=4, bptt=10, **settings):
     store = counted_store(lengths)
     return LanguageModelBatches(store, np.arange(len(store)), batch_size, bptt, **settings)
+
+
+def tensors(store: TokenStore) -> list[TensorText]:
+    """The texts as fastai's loaders take them."""
+    return [TensorText(torch.from_numpy(store[i].astype(np.int64))) for i in range(len(store))]
 
 
 def read_all(batches):
@@ -368,7 +395,7 @@ def test_batches_cover_the_stream_once():
     batches = lm_batches()
     x, y = (torch.cat(parts, dim=1) for parts in zip(*batches, strict=True))
     total = 222
-    # A row a place in the stream, and what is left over is shorter than one token a row.
+    # One row per place in the stream; what is left over is shorter than one token per row.
     assert x.flatten().tolist() == list(range(len(x) * batches.row))
     assert y.flatten().tolist() == list(range(1, len(x) * batches.row + 1))
     assert total - 1 - x.numel() < len(x)
@@ -390,7 +417,7 @@ def test_epochs_of_so_many_tokens_go_on_where_the_one_before_ended(shuffle):
     store = made_store([30, 7, 50, 12, 61, 41])
     whole = LanguageModelBatches(store, range(6), 1, 10, seed=1, shuffle=shuffle)
     parts = LanguageModelBatches(
-        store, range(6), 1, 10, seed=1, shuffle=shuffle, tokens_an_epoch=50
+        store, range(6), 1, 10, seed=1, shuffle=shuffle, tokens_per_epoch=50
     )
     # 201 tokens have 200 successors.
     assert len(whole) == 20 and len(parts) == 5
@@ -447,15 +474,44 @@ def test_a_corpus_too_short_for_its_batch_size_is_read_in_fewer_rows():
     assert [x.shape for x, _ in lm_batches([2], batch_size=64, bptt=72)] == [(1, 1)]
 
 
+def test_plain_fastai_gives_no_batches_of_a_corpus_too_short_for_its_batch_size():
+    assert list(LMDataLoader(tensors(counted_store([15, 10])), bs=64, seq_len=10)) == []
+
+
+@pytest.mark.parametrize("make", [LMDataLoader, SortedDL])
+def test_plain_fastais_loaders_order_depends_on_what_ran_before(make):
+    """So that no second run can go on from the middle of an epoch of the first."""
+    texts = tensors(counted_store(range(3, 43)))
+
+    def orders(state: int) -> list[list[int]]:
+        """The first token of each batch, in two epochs of a loader made with the same seeds."""
+        random.seed(0)
+        np.random.seed(0)
+        settings = {"bs": 4, "shuffle": True, "num_workers": 0, "device": torch.device("cpu")}
+        if make is SortedDL:
+            settings["before_batch"] = Pad_Chunk(pad_first=False)
+            batches = make([(text, 0) for text in texts], **settings)
+        else:
+            batches = make(texts, seq_len=10, **settings)
+        random.seed(state)
+        np.random.seed(state)
+        return [[int(x[0, 0]) for x, _ in batches] for _ in range(2)]
+
+    first, second = orders(0)
+    assert orders(0) == [first, second]
+    assert orders(1)[0] != first, "something else drew random numbers meanwhile"
+    assert second != first, "an epoch came before, and a new loader cannot be told so"
+
+
 @pytest.mark.parametrize("lengths", [[], [1]])
 def test_a_corpus_without_a_second_token_is_refused(lengths):
     with pytest.raises(DataError, match="at least two tokens"):
         lm_batches(lengths)
 
 
-# -------------------------------------------------------------------------------------------------- classifier batches
+# ---------------------------------------------------------- classifier batches
 def classifier_batches(lengths, batch_size=4, labelled=True, **settings) -> ClassifierBatches:
-    """Token ids from 10 on, none twice, so that none is padding; the label of a text is its number."""
+    """Token ids from 10 on, none twice, so that none is padding; a text's label is its number."""
     store = counted_store(lengths)
     store = TokenStore(store.ids + 10, store.offsets, store.words)
     labels = np.arange(len(lengths)) if labelled else None
@@ -524,6 +580,26 @@ def test_little_is_padding(shuffle):
     assert 1 - sum(lengths) / cells < 0.05
     unsorted = sum(32 * max(lengths[i : i + 32]) for i in range(0, 2_000, 32))
     assert 1 - sum(lengths) / unsorted > 0.4, "what it would be in the order of the data"
+
+
+def test_plain_fastai_pads_more():
+    """Lengths as those of reviews, with a few long ones."""
+    lengths = np.exp(np.random.default_rng(0).normal(5.4, 0.6, 20_000)).clip(10, 3_000).astype(int)
+    ours = classifier_batches(lengths, batch_size=64, shuffle=True)._batches()
+    texts = [(range(length), 0) for length in lengths]
+    order = list(SortedDL(texts, bs=64, shuffle=True, res=lengths.tolist()).get_idxs())
+    fastais = [order[i : i + 64] for i in range(0, len(order), 64)]
+
+    def padding(batches) -> int:
+        return sum(len(rows) * lengths[rows].max() - lengths[rows].sum() for rows in batches)
+
+    assert padding(fastais) > 2 * padding(ours)
+
+
+def test_plain_fastai_puts_padding_first():
+    store = counted_store([3, 90])
+    rows = Pad_Chunk(pad_idx=PAD_ID)([(text, 0) for text in tensors(store)])
+    assert rows[0][0][:72].tolist() == [PAD_ID] * 72
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

@@ -1,21 +1,30 @@
 import json
 import random
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.progress import ProgressCallback
+from fastai.callback.rnn import ModelResetter
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from fastai.torch_core import defaults
 from safetensors.torch import load_file
 
 from tests.conftest import made_store
 from ulmfit_app.config import ClassifierSettings, LanguageModelSettings, ModelSettings
 from ulmfit_app.errors import Diverged
-from ulmfit_app.models.awd_lstm import build
+from ulmfit_app.models.awd_lstm import AWDLSTM, build_language_model
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, unique_tensors
 from ulmfit_app.models.pretrained import Start
+from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.training import checkpoints, classifier, language_model, loop
-from ulmfit_app.training.loop import seed_everything, train
+from ulmfit_app.training.loop import TrainingSettings, seed_everything, train
 from ulmfit_app.training.optimizer import FusedAdam
 from ulmfit_app.training.recipes import Phase, Plan, language_model_phases
 
@@ -30,35 +39,45 @@ def lm_learner(precision="fp32", **settings):
     seed_everything(3)
     settings = LanguageModelSettings(batch_size=4, bptt=10, **settings)
     start = Start("random weights", "random", SHAPE)
-    return language_model.learner(
+    return language_model.make_learner(
         store, np.arange(16), np.arange(16, 20), start, settings, precision, seed=3
     )
+
+
+def lm_settings(key="k", **changes) -> TrainingSettings:
+    settings = LanguageModelSettings(schedule="one-cycle", weight_decay=0.1, grad_clip=None)
+    return replace(language_model.training_settings(settings, "forward", key), **changes)
 
 
 def train_lm(folder, key="k", phases=None, precision="fp32", softmax="exact", **settings):
     learn = lm_learner(precision, softmax=softmax)
     phases = phases or (*language_model_phases(2, 4e-3, None), Phase("again", 1, -1, 1e-3))
-    options = {"schedule": "one-cycle", "weight_decay": 0.1, "grad_clip": None} | settings
-    return learn, train(learn, phases, folder, key, section="lm", **options)
+    return learn, train(learn, phases, folder, lm_settings(key, **settings))
 
 
 def train_classifier(folder, key="k", plan=PLAN, precision="fp32", **settings):
     store = made_store([random.Random(i).randint(2, 40) for i in range(30)])
     labels = np.arange(30) % 2
     seed_everything(3)
-    save_bundle(
-        folder / "lm",
-        build(store.words, SHAPE, 1.0),
-        Bundle("language model", SHAPE, "en", store.words),
-    )
+    model = build_language_model(len(store.words), SHAPE)
+    save_bundle(folder / "lm", model, Bundle("language model", SHAPE, "en", store.words))
     lm = load_bundle(folder / "lm", "language model")
     parts = (np.arange(24), labels[:24]), (np.arange(24, 30), labels[24:])
     seed_everything(3)
-    learn = classifier.learner(
-        store, *parts, 2, lm, plan, ClassifierSettings(batch_size=5), precision, seed=3
+    how = ClassifierSettings(
+        batch_size=5, schedule="slanted-triangular", weight_decay=0.01, grad_clip=0.5
     )
-    options = {"schedule": "slanted-triangular", "weight_decay": 0.01, "grad_clip": 0.5} | settings
-    return learn, train(learn, plan.phases, folder, key, section="classifier", **options)
+    learn = classifier.make_learner(store, *parts, 2, lm, plan, how, precision, seed=3)
+    training = replace(classifier.training_settings(how, "forward", key), **settings)
+    return learn, train(learn, plan.phases, folder, training)
+
+
+def test_training_prints_none_of_fastais_tables_and_bars(tmp_path, capsys):
+    learn = lm_learner()
+    assert any(callback is ProgressCallback for callback in defaults.callbacks)
+    assert not any(isinstance(callback, ProgressCallback) for callback in learn.cbs)
+    learn.fit(1, 1e-3)
+    assert capsys.readouterr().out == ""
 
 
 class Killed(BaseException):
@@ -68,7 +87,7 @@ class Killed(BaseException):
 def interrupted(job, folder, monkeypatch, at: int):
     """Run a training that is killed right after its step number `at`, then again to its end."""
     steps = 0
-    real = loop._Run.after_batch
+    real = loop._Progress.after_batch
 
     def counted(self):
         nonlocal steps
@@ -79,7 +98,7 @@ def interrupted(job, folder, monkeypatch, at: int):
                 raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "after_batch", counted)
+        patch.setattr(loop._Progress, "after_batch", counted)
         with pytest.raises(Killed):
             job(folder)
     return job(folder)
@@ -125,6 +144,80 @@ def test_a_training_killed_between_checkpoints_ends_with_the_same_weights(tmp_pa
         assert torch.equal(value, unique_tensors(resumed.model)[name]), name
 
 
+class Memory(torch.nn.Module):
+    """Adds what it remembers of all batches so far: state that no class of ours knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.memory = torch.nn.Parameter(torch.tensor(0.5)), None
+
+    def forward(self, x):
+        before = 0 if self.memory is None else self.memory
+        self.memory = before + x.detach().mean((0, 1))
+        return x + self.weight * self.memory
+
+    def reset(self):
+        self.memory = None
+
+    def carried_state(self):
+        return {} if self.memory is None else {"memory": self.memory}
+
+    def carry_on(self, state):
+        self.memory = state["memory"]
+
+
+class Toy(torch.nn.Sequential):
+    """A language model that is no AWD-LSTM; its Memory lies deeper than AWD-LSTM's encoder."""
+
+    def __init__(self, n_words):
+        inner = torch.nn.Sequential(torch.nn.Embedding(n_words, 8), Memory())
+        super().__init__(inner, torch.nn.Linear(8, n_words))
+
+    def reset(self):
+        self[0][1].reset()
+
+
+def train_toy(folder):
+    store = made_store([30] * 20)
+    seed_everything(3)
+    parts = np.arange(16), np.arange(16, 20)
+    dls = DataLoaders(*(LanguageModelBatches(store, texts, 4, 10, seed=3) for texts in parts))
+    toy = Toy(len(store.words))
+    learn = Learner(
+        dls, toy, CrossEntropyLossFlat(), FusedAdam, metrics=[accuracy], cbs=[ModelResetter]
+    )
+    phases = (Phase("all groups", 2, 0, 1e-2),)
+    return learn, train(loop.prepare(learn, "fp32"), phases, folder, lm_settings())
+
+
+@pytest.mark.parametrize("seconds", [-1, 1e9], ids=["after every step", "after an epoch"])
+def test_what_any_model_carries_is_saved_and_restored(tmp_path, monkeypatch, seconds):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", seconds)
+    whole, history = train_toy(tmp_path / "whole")
+    assert len(whole.dls.train) == 12
+    for at in (1, 7, 11, 12, 20):
+        resumed, again = interrupted(train_toy, tmp_path / str(at), monkeypatch, at)
+        for name, value in unique_tensors(whole.model).items():
+            assert torch.equal(value, unique_tensors(resumed.model)[name]), (at, name)
+        pd.testing.assert_frame_equal(
+            history.drop(columns="seconds"), again.drop(columns="seconds")
+        )
+
+
+def test_what_is_carried_matters_to_these_tests(tmp_path, monkeypatch):
+    """Without it, the toy and the language model end with other weights."""
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    for job, module in ((train_toy, Memory), (train_lm, AWDLSTM)):
+        whole, _ = job(tmp_path / module.__name__ / "whole")
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "carry_on", lambda *_: None)
+            resumed, _ = interrupted(job, tmp_path / module.__name__, monkeypatch, at=7)
+        assert any(
+            not torch.equal(value, unique_tensors(resumed.model)[name])
+            for name, value in unique_tensors(whole.model).items()
+        )
+
+
 def test_a_checkpoint_of_another_training_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)
     fresh, _ = train_lm(tmp_path / "fresh", key="b")
@@ -146,14 +239,14 @@ def test_the_best_validation_epoch_is_kept(tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training_and_saves_nothing(tmp_path, monkeypatch):
-    real = loop._Run.before_train
+    real = loop._Progress.before_train
 
     def poisoned(self):
         real(self)
         with torch.no_grad():
             self.model[1].decoder.bias.fill_(float("nan"))
 
-    monkeypatch.setattr(loop._Run, "before_train", poisoned)
+    monkeypatch.setattr(loop._Progress, "before_train", poisoned)
     with pytest.raises(Diverged, match="became nan in epoch 1.*--lm.grad-clip"):
         train_lm(tmp_path)
     assert not (tmp_path / "best.safetensors").exists()
@@ -170,16 +263,7 @@ def test_a_phase_out_of_patience_ends_early(tmp_path):
 def test_without_phases_a_training_leaves_the_weights_and_says_how_they_do(tmp_path):
     learn = lm_learner()
     before = {name: tensor.clone() for name, tensor in unique_tensors(learn.model).items()}
-    history = train(
-        learn,
-        (),
-        tmp_path,
-        "k",
-        section="lm",
-        schedule="one-cycle",
-        weight_decay=0.1,
-        grad_clip=None,
-    )
+    history = train(learn, (), tmp_path, lm_settings())
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in unique_tensors(learn.model).items()
     )
@@ -204,7 +288,7 @@ def test_gradients_are_clipped_to_the_norm_asked_for(tmp_path, monkeypatch):
     assert max(norms) <= 1e-3 * 1.001
 
 
-def test_history_has_a_row_an_epoch_and_is_saved(tmp_path):
+def test_history_has_one_row_per_epoch_and_is_saved(tmp_path):
     _, history = train_lm(tmp_path)
     assert list(history["phase"]) == ["all groups", "all groups", "again"]
     assert np.allclose(np.exp(history["valid_loss"]), history["perplexity"], rtol=1e-4)
@@ -214,8 +298,8 @@ def test_history_has_a_row_an_epoch_and_is_saved(tmp_path):
 def test_checkpoints_are_safetensors_with_json_facts(tmp_path):
     train_lm(tmp_path)
     tensors = load_file(tmp_path / "checkpoint.safetensors")
-    assert {"rng.cpu", "hidden.0.h"} <= set(tensors)
+    assert {"rng.cpu", "carried.0:0.h", "carried.0:1.c"} <= set(tensors)
     assert any(name.startswith("opt.") and name.endswith(".sqr_avg") for name in tensors)
-    facts = checkpoints._Checkpoints(tmp_path, "k").facts()
+    facts = checkpoints.Checkpoints(tmp_path, "k").facts()
     assert json.dumps(facts)
-    assert checkpoints._Checkpoints(tmp_path, "another").facts() is None
+    assert checkpoints.Checkpoints(tmp_path, "another").facts() is None

@@ -1,7 +1,8 @@
 """Every setting of a run: one frozen dataclass a stage, and the presets as values of them.
 
-A preset is derived with `dataclasses.replace`; an unknown field is an error, not a silence. Where a number comes from is
-said beside it: "paper" is Howard and Ruder 2018 (ULMFiT), "AWD" is Merity et al. 2017, "fastai" the library's default.
+A preset is derived with `dataclasses.replace`; an unknown field is an error, not a silence. Where
+a number comes from is said beside it: "paper" is Howard and Ruder 2018 (ULMFiT), "AWD" is Merity
+et al. 2017, "fastai" the library's default.
 """
 
 import math
@@ -16,6 +17,8 @@ from ulmfit_app.errors import SettingError
 GENERAL, REVIEWS = "en-small", "en-reviews-small"  # language models that come with the package
 Direction = Literal["forward", "backward"]  # in which a model reads a text
 Schedule = Literal["one-cycle", "slanted-triangular", "cosine", "constant"]
+Precision = Literal["auto", "fp16", "bf16", "fp32"]
+PredictorPrecision = Literal[Precision, "int8"]
 PlanName = Literal[
     "auto",
     "published",
@@ -38,21 +41,17 @@ class DataSettings:
 
     # imdb, trec6, or a path: a CSV, TSV, JSON-lines or Parquet file, or a folder of class folders
     source: Positional[str] = "imdb"
-    data: Path | None = (
-        None  # an archive or folder that holds imdb or trec6; None: the cache, then the download
-    )
-    text: str | None = (
-        None  # column of the texts in a file of your own; None: guessed where there is no doubt
-    )
+    # an archive or folder that holds imdb or trec6; None: the cache, then the download
+    data: Path | None = None
+    # column of the texts in a file of your own; None: guessed where there is no doubt
+    text: str | None = None
     label: str | None = None  # column of the labels, likewise
     split: str | None = None  # column that says train, valid or test; None: splits are made
     encoding: str = "utf-8"  # of the file
-    valid_share: float = (
-        0.1  # of the training rows; everything is selected on them, never on the test split
-    )
-    folds: int | None = (
-        None  # of the training rows; one of them is validated on, instead of valid_share
-    )
+    # of the training rows; everything is selected on them, never on the test split
+    valid_share: float = 0.1
+    # of the training rows; one of them is validated on, instead of valid_share
+    folds: int | None = None
     fold: int = 1  # which one, from 1 on
     test_share: float = 0.2  # of all rows, where the data has no test split
     max_train: int | None = None  # rows, a stratified and seeded subset; None: all
@@ -78,41 +77,51 @@ class ModelSettings:
     n_hid: int = 1152  # fastai; AWD and the paper have 1150
     n_layers: int = 3  # AWD
 
+    @property
+    def n_groups(self) -> int:
+        """Layer groups of a classifier: the embeddings, each LSTM layer, the head."""
+        return self.n_layers + 2
+
 
 @dataclass(frozen=True)
 class LanguageModelSettings:
     """Fine-tuning the language model (paper, section 3.2)."""
 
-    # en-small or en-reviews-small, which come with the package; auto: the latter for imdb, else the former; wt103; none; or
-    # a folder: fastai's .pth + .pkl, or a bundle of ours
+    # en-small or en-reviews-small, which come with the package; auto: the latter for imdb, else
+    # the former; wt103; none; or a folder: fastai's .pth + .pkl, or a bundle of ours
     pretrained: Annotated[str, arg(prefix_name=False)] = "wt103"
-    # over everything but the validation part, after one with the encoder frozen if pretrained; 0: the start as it is, not
-    # fine-tuned at all; fastai's IMDb
+    # over everything but the validation part, after one with the encoder frozen if pretrained; 0:
+    # the start as it is, not fine-tuned at all; fastai's IMDb
     epochs: int = 10
-    # peak of that one, which is left out where max_tokens reaches for a single epoch; None: no such epoch; fastai's IMDb
+    # peak of that one, which is left out where max_tokens is enough for a single epoch only;
+    # None: no such epoch; fastai's IMDb
     frozen_lr: float | None = 2e-2
     lr: float = 2e-3  # peak of the rest; fastai's IMDb
-    decay: float = 1.0  # of the peak from a layer group to the one below, discriminative above 1; fastai's IMDb. Paper: 2.6
+    # of the peak from a layer group to the one below, discriminative above 1; fastai's IMDb.
+    # Paper: 2.6
+    decay: float = 1.0
     schedule: Schedule = "one-cycle"  # of each phase
-    random_lr: float = (
-        4e-3  # peak when the start is random weights, which can and must move faster
-    )
+    # peak when the start is random weights, which can and must move faster
+    random_lr: float = 4e-3
     drop_mult: float = 1.0  # times AWD's dropouts
     weight_decay: float = 0.1  # fastai's IMDb
     batch_size: int = 64  # texts side by side; paper
-    bptt: int = 72  # tokens a step; fastai. The paper has 70
-    # over all words, or while training over a sample: faster, for pretraining on much text; perplexity is always over all
+    bptt: int = 72  # tokens per step; fastai. The paper has 70
+    # over all words, or while training over a sample: faster, for pretraining on much text;
+    # perplexity is always over all
     softmax: Literal["exact", "sampled"] = "exact"
     grad_clip: float | None = None  # largest norm of the gradient; None: not clipped
-    # training tokens over all epochs: fewer epochs, then fewer texts, those of the classifier first; None: no bound
+    # training tokens over all epochs: fewer epochs, then fewer texts, those of the classifier
+    # first; None: no bound
     max_tokens: int | None = None
-    # learn from the test split's texts too, without their labels, as fastai's tutorials do: the report says so
+    # learn from the test split's texts too, without their labels, as fastai's tutorials do: the
+    # report says so
     test_texts: bool = False
     lr_find: bool = False  # save the learning-rate finder's plot as lm/lr_find.png
 
     @property
     def splits(self) -> list[str]:
-        """Whose texts the language model learns from, in this order where there is no time for all."""
+        """Whose texts the language model learns from, in this order where time is short."""
         return ["train", *(["test"] if self.test_texts else []), "unlabelled"]
 
 
@@ -120,21 +129,62 @@ class LanguageModelSettings:
 class ClassifierSettings:
     """Training the classifier on the fine-tuned encoder (paper, section 3.3)."""
 
-    # recipes.py; auto, on a pretrained start: published, or full-discr as long as there is time, where max_tokens bounds it;
-    # from full on: those of the paper's table 7
+    # recipes.py; auto, on a pretrained start: published, or full-discr as long as there is time,
+    # where max_tokens bounds it; from full on: those of the paper's table 7
     plan: PlanName = "auto"
-    epochs: int | None = (
-        None  # in all: the plan's last phase takes what the others leave; None: the plan's own
-    )
+    # in all: the plan's last phase takes what the others leave; None: the plan's own
+    epochs: int | None = None
     schedule: Schedule = "one-cycle"  # of each phase
     batch_size: int = 64  # texts; paper. Fewer where labels are few: recipes.batch_size_for
     weight_decay: float = 0.01  # fastai
     grad_clip: float | None = None  # largest norm of the gradient; None: not clipped
-    max_tokens: int | None = None  # training tokens over all epochs: fewer texts; None: no bound
-    patience: int | None = (
-        None  # epochs without a better validation accuracy before a phase stops; None: never early
-    )
-    grad_tokens: int = 1_440  # gradients reach back so many tokens of a text; all of its tokens are pooled; fastai: 20 x 72
+    # training tokens over all epochs: fewer texts; None: no bound
+    max_tokens: int | None = None
+    # epochs without a better validation accuracy before a phase stops; None: never early
+    patience: int | None = None
+    # gradients reach back so many tokens of a text; all of its tokens are pooled; fastai: 20 x 72
+    grad_tokens: int = 1_440
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """What to draw, and from which words.
+
+    Temperature comes first, then top-k, top-p and min-p, each on what the last one left.
+
+    Raises:
+        SettingError: a number that cannot be one of its kind.
+    """
+
+    # tokens to write: words, punctuation, and the marks of capitals, which are not seen
+    words: int = 40
+    samples: int = 1  # texts, written side by side
+    temperature: float = 0.8  # divides the logits; 0: always the likeliest word
+    top_k: int | None = None  # only the k likeliest words; None: all
+    # only the likeliest words that together reach this probability; Holtzman et al. 2020
+    top_p: float = 1.0
+    # only words at least so likely, as a share of the likeliest's probability; Nguyen et al. 2024
+    min_p: float = 0.0
+    # no sequence of so many tokens comes twice, the prompt's included; None: they may
+    no_repeat_ngrams: int | None = None
+    seed: int | None = None  # the same seed, the same texts; None: others each time
+
+    def __post_init__(self) -> None:
+        for name in ("words", "samples", "top_k", "no_repeat_ngrams"):
+            value = getattr(self, name)
+            self._require(value is None or value >= 1, name, "at least 1")
+        self._require(0 <= self.temperature < math.inf, "temperature", "at least 0")
+        self._require(0 < self.top_p <= 1, "top_p", "more than 0 and at most 1")
+        self._require(0 <= self.min_p <= 1, "min_p", "from 0 to 1")
+        self._require(
+            self.seed is None or 0 <= self.seed < 2**63, "seed", "at least 0 and below 2^63"
+        )
+
+    def _require(self, holds: bool, name: str, expected: str) -> None:
+        if not holds:
+            raise SettingError(
+                f"--{name.replace('_', '-')} must be {expected}, not {getattr(self, name)}."
+            )
 
 
 @dataclass(frozen=True)
@@ -147,14 +197,17 @@ class Settings:
     lm: LanguageModelSettings = field(default_factory=LanguageModelSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     seed: int = 42
-    bidirectional: bool = (
-        False  # a forward and a backward model, and the mean of their probabilities; paper
-    )
+    # a forward and a backward model, and the mean of their probabilities; paper
+    bidirectional: bool = False
     # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
-    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        """Raises SettingError for a number that cannot be one of its kind."""
+        """Refuse numbers that cannot be of their kind.
+
+        Raises:
+            SettingError: naming the option and its bounds.
+        """
         for section in SECTIONS[1:]:  # data's are checked where the data is known
             for name, value in asdict(getattr(self, section)).items():
                 if isinstance(value, bool) or not isinstance(value, int | float):
@@ -171,21 +224,24 @@ class Settings:
                     )
         if self.lm.drop_mult * LARGEST_DROPOUT >= 1:
             raise SettingError(
-                f"--lm.drop-mult must be less than {1 / LARGEST_DROPOUT:g}, not {self.lm.drop_mult:g}: the largest "
-                f"of AWD-LSTM's dropouts is {LARGEST_DROPOUT:g}, and nothing would be left."
+                f"--lm.drop-mult must be less than {1 / LARGEST_DROPOUT:g}, "
+                f"not {self.lm.drop_mult:g}: the largest of AWD-LSTM's dropouts is "
+                f"{LARGEST_DROPOUT:g}, and nothing would be left."
             )
         if self.classifier.batch_size < 2:
             raise SettingError(
-                "--classifier.batch-size must be 2 or more: batch normalisation cannot learn from one text."
+                "--classifier.batch-size must be 2 or more: batch normalisation cannot learn from "
+                "one text."
             )
         if self.tokens.max_vocab < 100:
             raise SettingError(
-                f"--tokens.max-vocab must be 100 or more, not {self.tokens.max_vocab}: 9 words are special."
+                f"--tokens.max-vocab must be 100 or more, not {self.tokens.max_vocab}: "
+                "9 words are special."
             )
 
     @property
     def starts(self) -> list[str]:
-        """The name or folder that the language model of each direction starts from, the forward one's first."""
+        """The name or folder that each direction starts from, the forward one first."""
         names = [self.lm.pretrained] * 2
         if self.lm.pretrained == "auto":
             names = [REVIEWS if self.data.source == "imdb" else GENERAL, GENERAL]
@@ -225,8 +281,8 @@ TINY = replace(
 PRESETS = {"tiny": TINY, "laptop": LAPTOP, "paper": PAPER}
 
 
-# Stage one. A model that a laptop learns in a night, and that a package can carry; it underfits for most of the time, so
-# that dropout would only slow it down.
+# Stage one. A model that a laptop learns in a night, and that a package can carry; it underfits
+# for most of the time, so that dropout would only slow it down.
 SMALL = Settings(
     tokens=TokenSettings(max_vocab=40_000),
     model=ModelSettings(emb_sz=256, n_hid=768, n_layers=3),
@@ -261,7 +317,12 @@ def to_json(settings: Settings) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> Settings:
-    """The inverse of `to_json`. Raises TypeError for a field that is not there."""
+    """The inverse of `to_json`.
+
+    Raises:
+        KeyError, TypeError: a section or field is missing, or there is one too many.
+        SettingError: a number that cannot be of its kind.
+    """
     data = {
         **values["data"],
         "data": Path(values["data"]["data"]) if values["data"]["data"] else None,

@@ -1,7 +1,8 @@
-"""What a user can get wrong, one class a kind, each with the exit code a script sees.
+"""What a user can get wrong, one class per kind, each with the exit code that a script sees.
 
-0 is success, 1 a defect of this program, 2 a wrong setting or command line, 130 an interruption.
-`data_scripts.fetch` adds 8 (a source cannot be reached) and 9 (an archive is damaged or unsafe).
+0 is success, 1 a defect of this program, 2 a wrong setting or command line, 7 an error of the disk
+(any OSError), 130 an interruption, 141 a pipe that its reader closed. `data_scripts.fetch` adds 8
+(a source cannot be reached) and 9 (an archive is damaged or unsafe).
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,10 @@ class SettingError(UserError):
 
 
 class DataError(UserError):
-    """A data file that cannot be used as it is: missing, empty, wrongly encoded, or without what training needs."""
+    """A data file that cannot be used as it is.
+
+    It is missing, empty, wrongly encoded, or without what training needs.
+    """
 
     exit_code = 3
 
@@ -41,12 +45,6 @@ class Diverged(UserError):
     """The training loss is no longer a finite number."""
 
     exit_code = 6
-
-
-class StorageError(UserError):
-    """The disk refused a write; what was there before is untouched."""
-
-    exit_code = 7
 
 
 def quoted(names: Sequence[str]) -> str:

@@ -6,29 +6,29 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from ulmfit_app.config import Precision
 from ulmfit_app.errors import SettingError
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
-def _set_up_cpu() -> None:
-    """Two settings of the process without which CPUs train several times slower."""
-    # Squared gradients of rare words fall below 1e-38, and an optimizer step on such numbers takes five times as long.
+def set_up_cpu() -> None:
+    """Change two settings of this process without which CPUs train several times slower.
+
+    For programs that train, at their start: torch's threads take over what the thread that starts
+    them had set. Importing the package never calls it.
+    """
+    # Squared gradients of rare words fall below 1e-38, and an optimizer step on such numbers
+    # takes five times as long.
     torch.set_flush_denormal(True)
-    # A step frees and allocates the same megabytes as the one before. glibc gives them back to the kernel, which clears
-    # every page each time; so it is told to keep them, but for blocks so large that keeping them costs too much memory.
+    # A step frees and allocates the same megabytes as the one before. glibc gives them back to the
+    # kernel, which clears every page each time; so it is told to keep them, but for blocks so
+    # large that keeping them costs too much memory.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        trim_threshold, mmap_threshold = (
-            -1,
-            -3,
-        )  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
-        mallopt(mmap_threshold, 128 << 20)
-        mallopt(trim_threshold, -1)  # never
-
-
-# At import, because torch's threads take over what the thread that starts them had set.
-_set_up_cpu()
+        mallopt(M_MMAP_THRESHOLD, 128 << 20)
+        mallopt(M_TRIM_THRESHOLD, -1)  # never
 
 
 def cpu_has_bf16() -> bool:
@@ -41,16 +41,20 @@ def cpu_has_bf16() -> bool:
 def available_precisions() -> list[str]:
     """What this machine's processor multiplies, fastest first: of fp16, bf16 and fp32."""
     if torch.cuda.is_available():
-        return [
-            "fp16",
-            *(["bf16"] if torch.cuda.is_bf16_supported(including_emulation=False) else []),
-            "fp32",
-        ]
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ["fp16", *(["bf16"] if has_bf16 else []), "fp32"]
     return [*(["bf16"] if cpu_has_bf16() else []), "fp32"]
 
 
-def resolve_precision(precision: str) -> str:
-    """The precision asked for, or for "auto" this machine's fastest. Raises SettingError for one that it does not have."""
+def resolve_precision(precision: Precision) -> str:
+    """Name the precision to compute in.
+
+    Args:
+        precision: "auto" is this machine's fastest.
+
+    Raises:
+        SettingError: there is no such precision, or this machine does not have it.
+    """
     available = available_precisions()
     if precision not in ("auto", *DTYPES):
         raise SettingError(
@@ -61,13 +65,19 @@ def resolve_precision(precision: str) -> str:
     if precision not in available:
         device = "CUDA GPU" if torch.cuda.is_available() else "CPU"
         raise SettingError(
-            f"This machine's {device} has no {precision}; it has {' and '.join(available)}. Use: --precision auto"
+            f"This machine's {device} has no {precision}; it has {' and '.join(available)}. "
+            "Use: --precision auto"
         )
     return precision
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager:
-    """Matrix products in `precision` (fp32, bf16 or fp16), weights and sums in fp32; device: "cuda" or "cpu"."""
+    """Compute matrix products in a precision, weights and sums in fp32.
+
+    Args:
+        precision: "fp32", "bf16" or "fp16".
+        device: "cuda" or "cpu".
+    """
     return nullcontext() if precision == "fp32" else torch.autocast(device, DTYPES[precision])
 
 

@@ -1,120 +1,93 @@
-"""A run's folder: config.json, which says what it was made with, and a folder a stage, which says whether it is finished."""
+"""Where the parts of a run lie in its folder, and what its run.json says.
+
+Results that are made after changed settings lie in RUN/next until the last of them is complete.
+Then RUN/next is renamed RUN/ready, which makes them the run's own in one step; each is moved to
+its place afterwards. A reader who finds RUN/ready takes what it holds first, so that an
+interrupted move shows nothing half new.
+"""
 
 import json
-import logging
-import shutil
-import time
-from collections.abc import Callable
+import shlex
 from pathlib import Path
 from typing import Any
 
-from data_scripts.files import write_json
-from ulmfit_app.config import from_json, to_json
+from ulmfit_app.config import from_json
 from ulmfit_app.errors import RunFolderError, UserError
-from ulmfit_app.files import sha256_of_strings
 
-log = logging.getLogger(__name__)
-
-FORMAT = 1
-CONFIG_PARTS = (
-    "preset",
-    "minutes",
-    "requested",
-    "settings",
-)  # of config.json, which the next start needs
+FORMAT = 2
+RECORD = "run.json"
+NEXT, AGAIN, READY = "next", "again", "ready"  # under way; repeated by a verb; complete
 STAGES = (
     "tokens",
     "lm",
     "classifier",
     "report",
-)  # a backward one is called lm-backward or classifier-backward
+)  # backward ones: lm-backward, classifier-backward
+VALIDATION = "validation.csv"  # beside a classifier: its probabilities of the validation split
+TABLE, SELECTION = "data/table.csv", "data/selection.csv"
 
 
-def key_of(*parts: Any) -> str:
-    """A hash of JSON-ready parts."""
-    return sha256_of_strings(json.dumps(part, sort_keys=True, default=str) for part in parts)[:32]
+def find_part(run: Path, name: str) -> Path:
+    """The path of a part of a run, such as run.json, data or classifier; it need not exist."""
+    ready = run / READY / name
+    return ready if ready.exists() else run / name
 
 
-def read_config(folder: Path) -> dict[str, Any] | None:
-    """What config.json says, with its settings as Settings; None without one."""
-    path = folder / "config.json"
-    if folder.exists() and not folder.is_dir():
+def read_record(run: Path) -> dict[str, Any] | None:
+    """What run.json says; None without one.
+
+    Raises:
+        RunFolderError: the folder is a file, or its run is of another format or damaged.
+    """
+    if run.exists() and not run.is_dir():
         raise RunFolderError(
-            f"{folder} is a file; a run needs a folder of its own. Name another: --out {folder}-run"
+            f"{run} is a file; a run needs a folder of its own. "
+            f"Name another: --out {shlex.quote(f'{run}-run')}"
         )
+    path = find_part(run, RECORD)
     if not path.is_file():
+        _refuse_format_1(run)
         return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if config["format"] == FORMAT:
-            requested = config["requested"]
-            # Settings that this version has and the one before had not are at their defaults, as in a command without them.
-            asked = {
-                "settings": to_json(from_json(requested["settings"])),
-                "minutes": requested["minutes"],
-            }
-            found = {"settings": from_json(config["settings"]), "requested": asked}
-            return config | {name: config[name] for name in CONFIG_PARTS} | found
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] == FORMAT:
+            for settings in (record["settings"], record["requested"]["settings"]):
+                from_json(settings)
+            return record
     except (AttributeError, KeyError, TypeError, UserError, ValueError) as error:
+        raise damaged(run, error) from None
+    raise _other_format(run, record["format"])
+
+
+def require_record(run: Path) -> dict[str, Any]:
+    """`read_record`, and a RunFolderError where there is no run."""
+    record = read_record(run)
+    if record is None:
         raise RunFolderError(
-            f"{path} is damaged or was changed by hand ({type(error).__name__}: {error}). Nothing was changed. "
-            f"Put it back as it was, or run into another folder: --out {folder}-new"
-        ) from None
-    raise RunFolderError(
-        f"The run folder {folder} has format {config['format']}; this version reads and writes format {FORMAT}. "
-        f"Nothing in it was changed. Run into another folder: --out {folder}-new"
+            f"No run in {run}: it has no {RECORD}. "
+            f"Start one: python -m ulmfit_app.run imdb --out {shlex.quote(str(run))}"
+        )
+    return record
+
+
+def damaged(run: Path, error: Exception) -> RunFolderError:
+    """The error for a run.json that cannot be understood."""
+    return RunFolderError(
+        f"{find_part(run, RECORD)} is damaged or was changed by hand "
+        f"({type(error).__name__}: {error}). Nothing was changed. "
+        f"Put it back as it was, or run into another folder: --out {shlex.quote(f'{run}-new')}"
     )
 
 
-def stored_config(folder: Path) -> dict[str, Any]:
-    """What a run folder was made with. Raises RunFolderError where there is no run, or one that cannot be read."""
-    config = read_config(folder)
-    if config is None:
-        raise RunFolderError(
-            f"No run in {folder}: it has no config.json. Start one: python -m ulmfit_app.run imdb --out '{folder}'"
-        )
-    return config
+def _refuse_format_1(run: Path) -> None:
+    if (run / "config.json").is_file() and (run / "tokens").is_dir():
+        raise _other_format(run, 1)
 
 
-class Stage:
-    """One stage's folder inside a run, and the key of what is to be in it."""
-
-    def __init__(self, run: Path, name: str, key: str, work: Callable[[Path], None]) -> None:
-        self.name, self.key, self.folder, self._work = name, key, run / name, work
-        self.kind = name.removesuffix("-backward")  # one of STAGES
-        self._mark = self.folder / "stage.json"
-
-    def _found(self) -> dict[str, Any]:
-        try:
-            return json.loads(self._mark.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-
-    def is_finished(self) -> bool:
-        return self._found().get("key") == self.key
-
-    def carry_out(self) -> None:
-        """Do the work, unless its result is there already."""
-        if self.is_finished():
-            log.info("Stage %s: finished before, not repeated.", self.name)
-            return
-        if self._mark.exists():
-            log.info("Stage %s: what it depends on has changed, it is repeated.", self.name)
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        self._work(self.folder)
-        # Last of all: before it, the stage counts as unfinished.
-        write_json(self._mark, {"key": self.key, "seconds": round(time.monotonic() - began, 1)})
-
-    def require(self) -> None:
-        """Raises RunFolderError when the stage has not been finished with these settings."""
-        if not self.is_finished():
-            raise RunFolderError(
-                f"The stage {self.name!r} of {self.folder.parent} is not finished with the run's settings, which this one "
-                "starts from. Give the command again that made the run: python -m ulmfit_app.run …"
-            )
-
-    @property
-    def seconds(self) -> float:
-        return self._found()["seconds"]
+def _other_format(run: Path, found: Any) -> RunFolderError:
+    start = shlex.quote(str(run / "lm"))
+    return RunFolderError(
+        f"The run folder {run} has format {found}, and this version reads and writes format "
+        f"{FORMAT}; nothing in it was changed. Run into another folder, if you like from its "
+        f"language model: --out {shlex.quote(f'{run}-new')} --pretrained {start}"
+    )

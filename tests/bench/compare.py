@@ -1,9 +1,10 @@
-"""This application against plain fastai, job by job: python -m tests.bench.compare [JOB …] [--data IMDB] [--pairs 5]
+"""This application against plain fastai, job by job: python -m tests.bench.compare [JOB …] [--data
+IMDB] [--pairs 5]
 
-Each side of a job runs in a process of its own, and the two take turns on all cores: plain, ours, plain, ours. What is
-reported is the median of the ratios of the pairs, so that a machine that slows down or speeds up meanwhile does both sides
-alike. Peak memory is a process's own, imports included. Beside them stands the rate of a large matrix product, measured in
-the same run.
+Each side of a job runs in a process of its own, and the two take turns on all cores: plain, ours,
+plain, ours. What is reported is the median of the ratios of the pairs, so that a machine that
+slows down or speeds up meanwhile does both sides alike. Peak memory is a process's own, imports
+included. Beside them stands the rate of a large matrix product, measured in the same run.
 
 Writes results/JOB.json a job, and results/compare.png from what is there.
 """
@@ -35,15 +36,18 @@ LABELS = {
 }
 
 
-# -------------------------------------------------------------------------------------------------- in a process a side
+# ----------------------------------------------------------------------------- in a process a side
 def _work(job: str, side: int, data: str) -> None:
-    """Answer each line on standard input with a line of JSON: one unit of the job's work, timed."""
+    """Answer each line on standard input with a line of JSON: one unit of the job's work,
+    timed."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
     warnings.filterwarnings("ignore")
     texts = None if job.startswith("lm") else _texts(data)
     from tests.bench.jobs import JOBS
+    from ulmfit_app.hardware import set_up_cpu
 
+    set_up_cpu()  # on both sides: plain fastai, which has no such thing, gains by it too
     unit = JOBS[job][side](texts)
     unit()  # warms up: memory, caches, and the batch of the longest texts
     for _ in sys.stdin:
@@ -79,9 +83,8 @@ class _Side:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(
-                f"A side of the comparison ended with {self.process.wait()}; its message stands above."
-            )
+            code = self.process.wait()
+            raise SystemExit(f"A side of the comparison ended with {code}; its message is above.")
         return json.loads(line)
 
 
@@ -96,9 +99,10 @@ def _sides(job: str, data: str) -> Iterator[list[_Side]]:
             side.process.wait()
 
 
-# ------------------------------------------------------------------------------------------------------------- the pairs
+# --------------------------------------------------------------------------------------- the pairs
 def compare(job: str, data: str, pairs: int) -> dict:
-    """Time `pairs` pairs of units of a job; rates of both sides, ratios and their median, peak memory, machine."""
+    """Time `pairs` pairs of units of a job; rates of both sides, ratios and their median, peak
+    memory, machine."""
     from tests.bench.jobs import JOBS
 
     *_, at_least, aim, counted, flop = JOBS[job]
@@ -136,7 +140,8 @@ def compare(job: str, data: str, pairs: int) -> dict:
 
 
 def gemm_gflops() -> dict[str, int]:
-    """The best rate of a product as large as an LSTM layer's over a batch, in each precision of this machine's."""
+    """The best rate of a product as large as an LSTM layer's over a batch, in each precision of
+    this machine's."""
     import torch
 
     from ulmfit_app.hardware import DTYPES, available_precisions

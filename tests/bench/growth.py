@@ -1,9 +1,9 @@
 """How cost grows with the work: python -m tests.bench.growth [--data IMDB]
 
-Time a token and peak memory over a growing corpus, longer texts, larger files to predict, and larger vocabularies. Each
-point is a process of its own, so that one's memory is not another's. Time a token should stay flat in all of them but the
-vocabulary, whose softmax costs in proportion; memory should stay flat but for what has to be held: the vocabulary's weights,
-and the corpus.
+Time a token and peak memory over a growing corpus, longer texts, larger files to predict, and
+larger vocabularies. Each point is a process of its own, so that one's memory is not another's.
+Time a token should stay flat in all of them but the vocabulary, whose softmax costs in proportion;
+memory should stay flat but for what has to be held: the vocabulary's weights, and the corpus.
 
 Writes results/growth.json and results/growth.png.
 """
@@ -77,7 +77,10 @@ def _vocabulary(words: int, data: str, softmax: str = "exact") -> Callable[[], i
 
 
 def _work(sweep: str, size: int, data: str) -> dict:
+    from ulmfit_app.hardware import set_up_cpu
+
     warnings.filterwarnings("ignore")
+    set_up_cpu()
     makers = {"corpus": _corpus, "length": _length, "rows": _rows, "vocabulary": _vocabulary}
     makers["vocabulary-sampled"] = lambda words, data: _vocabulary(words, data, "sampled")
     unit = makers[sweep](size, data)
@@ -137,10 +140,8 @@ def main() -> None:
             out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             points[sweep].append(json.loads(out.splitlines()[-1]))
             point = points[sweep][-1]
-            print(
-                f"{size:,} {meaning}: {point['microseconds']:.1f} us, peak {point['peak_mib']:,} MiB",
-                flush=True,
-            )
+            took = f"{point['microseconds']:.1f} us, peak {point['peak_mib']:,} MiB"
+            print(f"{size:,} {meaning}: {took}", flush=True)
     (OUT / "growth.json").write_text(
         json.dumps({"machine": machine(), "points": points}, indent=1) + "\n"
     )

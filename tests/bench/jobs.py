@@ -1,7 +1,9 @@
-"""The jobs that are timed, each by plain fastai and by this application: the calls of fastai's tutorials, and ours.
+"""The jobs that are timed, each by plain fastai and by this application: the calls of fastai's
+tutorials, and ours.
 
-A side of a job is a function from the texts to a unit of work: a function that does it once, and returns how many tokens or
-texts it dealt with. Both sides train in the same bare loop, by the same recipe, at the paper's size.
+A side of a job is a function from the texts to a unit of work: a function that does it once, and
+returns how many tokens or texts it dealt with. Both sides train in the same bare loop, by the same
+recipe, at the paper's size.
 """
 
 import tempfile
@@ -33,7 +35,8 @@ BATCH, BPTT, VOCAB = 64, 72, 60_000
 TRAIN = 6_000  # reviews for the classifier
 REVIEWS = 12_000  # to tokenize: enough that starting the worker processes is little of the time
 SHAPE = (400, 1152, 3)
-# Multiplications and additions a token: forward through the LSTM's weights, and twice as many backward.
+# Multiplications and additions a token: forward through the LSTM's weights, and twice as many
+# backward.
 LSTM_WEIGHTS = 4 * (1152 * (400 + 1152) + 1152 * (1152 + 1152) + 400 * (1152 + 400))
 LSTM_FLOP = 3 * 2 * LSTM_WEIGHTS
 SOFTMAX_FLOP = 3 * 2 * 400 * VOCAB
@@ -56,7 +59,7 @@ def _ids(vocab: int = VOCAB) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, ids.roll(-1, 1)
 
 
-# ---------------------------------------------------------------------------------------------- language-model training
+# ------------------------------------------------------------------------- language-model training
 def plain_language_model(texts: pd.DataFrame) -> Unit:
     x, y = _ids()
     model = get_language_model(AWD_LSTM, VOCAB, config=awd_lstm_lm_config)
@@ -77,12 +80,12 @@ def plain_language_model(texts: pd.DataFrame) -> Unit:
 def our_language_model(texts: pd.DataFrame, softmax: str = "exact", vocab: int = VOCAB) -> Unit:
     from ulmfit_app.config import ModelSettings
     from ulmfit_app.hardware import resolve_precision
-    from ulmfit_app.models.awd_lstm import build
+    from ulmfit_app.models.awd_lstm import build_language_model
     from ulmfit_app.models.softmax import Sampler
     from ulmfit_app.training.optimizer import FusedAdam
 
     x, y = _ids(vocab)
-    model = build([str(i) for i in range(vocab)], ModelSettings(*SHAPE), drop_mult=1.0).train()
+    model = build_language_model(vocab, ModelSettings(*SHAPE)).train()
     if softmax == "sampled":
         model[1].sampler = Sampler(np.full(vocab, 100))
     opt = FusedAdam(awd_lstm_lm_split(model), lr=1e-3)
@@ -96,7 +99,7 @@ def our_sampled_language_model(texts: pd.DataFrame) -> Unit:
     return our_language_model(texts, "sampled")
 
 
-# -------------------------------------------------------------------------------------------------- classifier training
+# ----------------------------------------------------------------------------- classifier training
 def _train_on(batches: Iterator, opt, model, precision: str = "fp32", n: int = 3) -> Unit:
     """A unit of n batches, counted in tokens without padding."""
 
@@ -129,8 +132,9 @@ def _plain_classifier_learner(texts: pd.DataFrame) -> Learner:
 
 
 def our_classifier(texts: pd.DataFrame) -> Unit:
+    from ulmfit_app.config import ModelSettings
     from ulmfit_app.hardware import resolve_precision
-    from ulmfit_app.models.awd_lstm_classifier import _mend
+    from ulmfit_app.models.awd_lstm import AWDLSTM, classifier_config, with_pooling
     from ulmfit_app.text.batches import ClassifierBatches
     from ulmfit_app.training.optimizer import FusedAdam
 
@@ -138,10 +142,9 @@ def our_classifier(texts: pd.DataFrame) -> Unit:
     store = _store(texts["text"].tolist())
     labels = texts["label"].astype("category").cat.codes.to_numpy(np.int64)
     batches = ClassifierBatches(store, np.arange(TRAIN), labels, BATCH, seed=0, shuffle=True)
-    model = get_text_classifier(
-        AWD_LSTM, len(store.words), 2, BPTT, config=awd_lstm_clas_config, drop_mult=0.5
-    )
-    model = _mend(model, grad_tokens=20 * BPTT).train()
+    config = classifier_config(ModelSettings(*SHAPE))
+    model = get_text_classifier(AWDLSTM, len(store.words), 2, BPTT, config=config, drop_mult=0.5)
+    model = with_pooling(model, grad_tokens=20 * BPTT).train()
     opt = FusedAdam(awd_lstm_clas_split(model), lr=1e-3)
     return _train_on(iter(cycle(list(batches))), opt, model, resolve_precision("auto"))
 
@@ -157,7 +160,7 @@ def _store(texts: list[str]):
     return TokenStore.open(numericalize(tokenized, vocab))
 
 
-# ----------------------------------------------------------------------------------------------------------- prediction
+# -------------------------------------------------------------------------------------- prediction
 def _of_200_tokens(texts: pd.DataFrame) -> str:
     """The first review's words, until there are 200 tokens of it."""
     from ulmfit_app.text.tokenizer import Tokenizer
@@ -198,7 +201,7 @@ def our_predictor(texts: pd.DataFrame, precision: str = "auto"):
     """A classifier of random weights: how long it takes does not depend on what it has learned."""
     from ulmfit_app.config import ModelSettings
     from ulmfit_app.inference.predictor import Predictor
-    from ulmfit_app.models.awd_lstm_classifier import build_classifier
+    from ulmfit_app.models.awd_lstm import build_classifier
     from ulmfit_app.models.bundle import Bundle, save_bundle
 
     vocab = _store(texts["text"][:600].tolist()).words
@@ -232,7 +235,7 @@ def our_predictions(texts: pd.DataFrame) -> Unit:
     return lambda: len(predictor.predict(many))
 
 
-# --------------------------------------------------------------------------------------------------------------- tokens
+# ------------------------------------------------------------------------------------------ tokens
 def plain_tokens(texts: pd.DataFrame) -> Unit:
     many = texts["text"][:REVIEWS].tolist()
     return lambda: sum(map(len, tokenize_texts(many)))
@@ -255,7 +258,8 @@ def our_tokens(texts: pd.DataFrame, reviews: int = REVIEWS) -> Unit:
     return unit
 
 
-# Name -> (plain fastai, ours, at least so many times as fast, the aim, what is counted, FLOP for each or None).
+# Name -> (plain fastai, ours, at least so many times as fast, the aim, what is counted, FLOP for
+# each or None).
 JOBS = {
     "lm": (plain_language_model, our_language_model, 4, 5, "tokens", LSTM_FLOP + SOFTMAX_FLOP),
     "lm-sampled": (plain_language_model, our_sampled_language_model, 6, 8, "tokens", None),

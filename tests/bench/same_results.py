@@ -1,14 +1,16 @@
 """What the speed costs in quality: python -m tests.bench.same_results JOB [SIDE] [--data PATH]
 
-JOB: lm (500 steps on IMDb reviews), imdb (a classifier from 2,000 reviews) or trec6; SIDE: plain or ours; none: both.
-Plain fastai in fp32 and this application in the machine's precision, from random weights of one small shape, by one recipe,
-three seeds each. Writes results/same-JOB-SIDE.json; when both sides are there, prints them beside each other.
+JOB: lm (500 steps on IMDb reviews), imdb (a classifier from 2,000 reviews) or trec6; SIDE: plain
+or ours; none: both. Plain fastai in fp32 and this application in the machine's precision, from
+random weights of one small shape, by one recipe, three seeds each. Writes
+results/same-JOB-SIDE.json; when both sides are there, prints them beside each other.
 """
 
 import argparse
 import json
 import tempfile
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,6 @@ from fastai.text.all import (
     TextDataLoaders,
     accuracy,
     awd_lstm_clas_config,
-    awd_lstm_lm_config,
     awd_lstm_lm_split,
     get_language_model,
     rnn_cbs,
@@ -40,7 +41,8 @@ from ulmfit_app.config import (
 )
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.evaluation.metrics import accuracy_interval
-from ulmfit_app.models.awd_lstm import build, shaped
+from ulmfit_app.hardware import set_up_cpu
+from ulmfit_app.models.awd_lstm import build_language_model, language_model_config
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.models.pretrained import Start
 from ulmfit_app.text.batches import LanguageModelBatches
@@ -78,9 +80,8 @@ def _store(texts: list[str], training: int, max_vocab: int) -> TokenStore:
 
 def _validation_loss(model: torch.nn.Module, batches: LanguageModelBatches) -> float:
     """Exact, in fp32, whichever side trained it."""
-    plain = get_language_model(
-        AWD_LSTM, len(batches.vocab), config=shaped(awd_lstm_lm_config, LM_SHAPE)
-    )
+    config = language_model_config(LM_SHAPE)
+    plain = get_language_model(AWD_LSTM, len(batches.vocab), config=config)
     plain.load_state_dict(model.state_dict(), strict=False)
     plain.eval()
     plain.reset()
@@ -95,7 +96,7 @@ def _validation_loss(model: torch.nn.Module, batches: LanguageModelBatches) -> f
 
 
 def language_model_loss(side: str, seed: int, data: str) -> dict:
-    """Validation loss, nats a token, after 500 steps."""
+    """Validation loss, nats per token, after 500 steps."""
     texts = (
         _table("imdb", data)
         .query("split == 'train'")["text"]
@@ -107,14 +108,13 @@ def language_model_loss(side: str, seed: int, data: str) -> dict:
     start = Start("random weights", "random", LM_SHAPE)
     seed_everything(seed)
     seen = np.arange(np.searchsorted(store.offsets, STEPS * settings.batch_size * settings.bptt))
-    learn = language_model.learner(
+    learn = language_model.make_learner(
         store, seen, np.arange(3_800, 4_000), start, settings, "auto", seed
     )
     train, check = learn.dls.train, learn.dls.valid
     if side == "plain":
-        model = get_language_model(
-            AWD_LSTM, len(store.words), config=shaped(awd_lstm_lm_config, LM_SHAPE)
-        )
+        config = language_model_config(LM_SHAPE)
+        model = get_language_model(AWD_LSTM, len(store.words), config=config)
         model.load_state_dict(learn.model.state_dict(), strict=False)
         learn = Learner(
             DataLoaders(train, check),
@@ -141,7 +141,7 @@ def classifier_accuracy(side: str, seed: int, data: str, name: str) -> dict:
         dls = TextDataLoaders.from_df(
             both, text_col="text", label_col="label", valid_col="is_valid", bs=BATCH, seed=seed
         )
-        config = shaped(awd_lstm_clas_config, CLASSIFIER_SHAPE)
+        config = {**awd_lstm_clas_config, **asdict(CLASSIFIER_SHAPE)}
         learn = text_classifier_learner(
             dls, AWD_LSTM, config=config, pretrained=False, drop_mult=DROP_MULT, metrics=accuracy
         )
@@ -150,7 +150,7 @@ def classifier_accuracy(side: str, seed: int, data: str, name: str) -> dict:
         store = _store([*train["text"], *test["text"]], n_train, 60_000)
         truth = np.array([labels.index(label) for label in (*train["label"], *test["label"])])
         with tempfile.TemporaryDirectory() as folder:
-            model = build(store.words, CLASSIFIER_SHAPE, 1.0)
+            model = build_language_model(len(store.words), CLASSIFIER_SHAPE)
             save_bundle(
                 Path(folder), model, Bundle("language model", CLASSIFIER_SHAPE, "en", store.words)
             )
@@ -158,7 +158,7 @@ def classifier_accuracy(side: str, seed: int, data: str, name: str) -> dict:
             first, rest = np.arange(n_train), np.arange(n_train, n_train + n_test)
             settings = ClassifierSettings(batch_size=BATCH)
             parts = (first, truth[:n_train]), (rest, truth[n_train:])
-            learn = classifier.learner(
+            learn = classifier.make_learner(
                 store, *parts, len(labels), lm, WEAK_START, settings, "auto", seed
             )
         callbacks = [_InOrder()]
@@ -177,16 +177,14 @@ def _show(job: str) -> None:
         results = json.loads(path.read_text())["results"]
         if job == "lm":
             losses = [r["valid_loss"] for r in results]
-            print(
-                f"{path.stem}: validation loss {np.mean(losses):.4f} ({', '.join(f'{x:.4f}' for x in losses)})"
-            )
+            each = ", ".join(f"{loss:.4f}" for loss in losses)
+            print(f"{path.stem}: validation loss {np.mean(losses):.4f} ({each})")
             continue
         right, n = sum(r["right"] for r in results), sum(r["n"] for r in results)
         low, high = accuracy_interval(right, n)
         each = ", ".join(f"{100 * r['right'] / r['n']:.1f}" for r in results)
-        print(
-            f"{path.stem}: {100 * right / n:.1f} % ({100 * low:.1f} to {100 * high:.1f}), n = {n:,} over the seeds ({each})"
-        )
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        print(f"{path.stem}: {100 * right / n:.1f} % ({interval}), n = {n:,} over seeds ({each})")
 
 
 def main() -> None:
@@ -198,6 +196,7 @@ def main() -> None:
     parser.add_argument("--data", default="", help="IMDb or TREC, where they are not in the cache")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
+    set_up_cpu()
     OUT.mkdir(exist_ok=True)
     for side in [arguments.side] if arguments.side else ["plain", "ours"]:
         results = []

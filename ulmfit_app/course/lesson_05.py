@@ -1,20 +1,17 @@
-"""Notebook 05, the classifier: what its encoder hands over, knows and forgets; texts and their neighbours; checks."""
+"""Notebook 05, the classifier: what its encoder hands over, knows and forgets; exercise checks."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 from types import EllipsisType
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from fastai.learner import Learner, Metric
-from fastai.text.data import Pad_Chunk, SortedDL, TensorText, pad_chunk
-from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config
-from fastai.text.models.core import SequentialRNN, get_text_classifier
+from fastai.text.data import TensorText, pad_chunk
+from fastai.text.models.core import SequentialRNN
 from fastai.torch_core import default_device
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -22,11 +19,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ulmfit_app.config import Settings
-from ulmfit_app.course import Verdict, judged, lesson_04, unanswered
+from ulmfit_app.course import Verdict, check_answered, judge, lesson_04
+from ulmfit_app.course.neighbours import BATCH_SIZE, BPTT
 from ulmfit_app.evaluation.metrics import accuracy_interval
-from ulmfit_app.inference.perplexity import perplexity
-from ulmfit_app.models import awd_lstm, pretrained
-from ulmfit_app.models.bundle import Bundle, load_bundle, load_weights, save_bundle
+from ulmfit_app.inference.perplexity import measure_perplexity
+from ulmfit_app.models.awd_lstm import load_language_model
+from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.models.pretrained import find_start
 from ulmfit_app.text.batches import ClassifierBatches, LanguageModelBatches
 from ulmfit_app.text.rules import PAD_ID
 from ulmfit_app.text.store import TokenStore
@@ -35,14 +34,11 @@ from ulmfit_app.training import classifier, language_model
 from ulmfit_app.training.loop import seed_everything, train
 from ulmfit_app.training.recipes import PUBLISHED, Plan, rates_over
 
-BPTT = 72  # tokens a step, fastai's
 ROWS = 16  # in which a language model is scored
-AT_A_TIME = 64  # texts a batch, fastai's
 
 
-# ------------------------------------------------------------------------------------------------ the encoder and its plan
-class _Kept(Metric):
-    """What the classifier's encoder still knows: the perplexity of the language model with it put back, after each epoch."""
+class _KeptPerplexity(Metric):
+    """What the encoder still knows: the perplexity of the language model with it put back."""
 
     name = "perplexity"
 
@@ -58,296 +54,248 @@ class _Kept(Metric):
     @property
     def value(self) -> float:
         self._model[0].load_state_dict(self._encoder.state_dict())
-        return perplexity(self._model, self._batches).perplexity
+        return measure_perplexity(self._model, self._batches).perplexity
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A classifier that a plan has trained.
+class TrainedClassifier:
+    """A classifier that was trained by a plan.
 
-    history: a row an epoch: phase, epoch, train_loss, valid_loss (nats), accuracy, seconds, and what the bench watches.
-    folder: its bundle, of the most accurate epoch, at temperature 1.
+    Attributes:
+        history: one row per epoch: phase, epoch, train_loss and valid_loss (nats), accuracy,
+            seconds, and what the lab watches.
+        folder: its bundle, of the most accurate epoch, at temperature 1.
     """
 
     history: pd.DataFrame
     folder: Path
 
 
-class Bench(lesson_04.Bench):
-    """The bench of notebook 04, whose encoder can be looked into, and which keeps the classifiers that it trains.
+class ClassifierLab(lesson_04.PlanTrials):
+    """The trials of notebook 04, with an encoder to look into, and classifiers that are kept.
 
-    It watches the perplexity of the language model with the classifier's encoder put back, on the validation texts.
+    After each epoch it puts the classifier's encoder back into the language model, and watches
+    the perplexity of that on the validation texts.
+
+    Args:
+        settings: the texts, and how to train.
     """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.settings, self.corpus = settings, self._run.corpus
-        folder = self._run.stages["tokens"].folder
-        self.store = TokenStore.open(folder)
-        self.rows = pd.read_csv(
-            folder / "rows.csv", dtype={"split": str, "label": str}, keep_default_na=False
-        )
+        self.settings, self.corpus = settings, self._read_corpus()
+        self.store, self.rows = TokenStore.open(self._find_stage("tokens")), self._read_rows()
 
     @cached_property
     def language_model(self) -> Bundle:
-        return load_bundle(self._run.stages["lm"].folder, "language model")
+        return load_bundle(self._find_stage("lm"), "language model")
 
     @cached_property
     def model(self) -> SequentialRNN:
-        """A classifier that has learned nothing yet: the encoder of the fine-tuned language model, and a head."""
-        return self._learner(PUBLISHED).model.eval()
+        """An untrained classifier: the encoder of the fine-tuned language model, and a head."""
+        return self._make_learner(PUBLISHED).model.eval()
 
-    def part(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+    def find_part(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Which texts of the store are in a split, and the index of each one's label."""
         rows = self.rows[self.rows["split"] == split]
         return rows.index.to_numpy(), self.corpus.truth(rows["label"])
 
-    def ids(self, *texts: str) -> TokenStore:
-        """Texts as ids of the vocabulary."""
+    def number_texts(self, *texts: str) -> TokenStore:
+        """Texts as ids of the language model's vocabulary."""
         return in_memory(texts, self.language_model.language, self.language_model.vocab)
 
     # ---- what the encoder hands over
-    def batch(self, *texts: str) -> tuple[np.ndarray, np.ndarray]:
-        """What the encoder's last layer says after each token of some texts, and how many tokens each text has.
+    def encode_batch(self, *texts: str) -> tuple[np.ndarray, np.ndarray]:
+        """The output of the encoder's last layer after each token of some texts.
 
-        Returns [n_texts, longest, emb_sz] and int [n_texts]. Shorter texts are padded at the end, and padding is read too.
+        Args:
+            *texts: the texts. Shorter ones are padded at the end, and the padding is read too.
+
+        Returns:
+            Outputs, [n_texts, longest, emb_sz], and the lengths in tokens, int [n_texts].
         """
-        store = self.ids(*texts)
+        store = self.number_texts(*texts)
         x = np.full((len(store), store.lengths().max()), PAD_ID, np.int64)
         for row in range(len(store)):
             x[row, : store.lengths()[row]] = store[row]
         encoder = self.model[0]
         encoder.reset()
         with torch.no_grad():
-            return _array(encoder.module(_like(encoder, torch.from_numpy(x)))), store.lengths()
+            outputs = encoder.module(_place_beside(encoder, torch.from_numpy(x)))
+        return _to_array(outputs), store.lengths()
 
-    def outputs(self, text: str) -> pd.DataFrame:
-        """`batch` of one text as a table: a row a token, a column a unit."""
-        store = self.ids(text)
-        return pd.DataFrame(self.batch(text)[0][0], [store.words[i] for i in store[0]])
+    def tabulate_outputs(self, text: str) -> pd.DataFrame:
+        """`encode_batch` of one text as a table: one row per token, one column per unit."""
+        store = self.number_texts(text)
+        return pd.DataFrame(self.encode_batch(text)[0][0], [store.words[i] for i in store[0]])
 
-    def pooled(self, *texts: str) -> np.ndarray:
-        """What the encoder hands to the head: a row a text, [n_texts, 3 * emb_sz]."""
-        return encoded(self.model, self.ids(*texts))
+    def pool(self, *texts: str) -> np.ndarray:
+        """What the encoder hands to the head, [n_texts, 3 * emb_sz]."""
+        return pool_texts(self.model, self.number_texts(*texts))
 
-    # ---- what it knows before it has seen a label
-    def probe(self) -> pd.DataFrame:
-        """What logistic regression makes of pooled texts: of an encoder that knows nothing, of the start, and of ours.
-
-        It learns from the split train, and is scored on valid. Columns what, n, accuracy, low, high.
-        """
-        (known, known_truth), (new, truth) = self.part("train"), self.part("valid")
-        rows = []
-        for name, model in self._encoders().items():
-            # There are nearly as many numbers a text as texts: with a weaker penalty it would know them by heart.
-            head = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=2_000))
-            head.fit(encoded(model, self.store, known), known_truth)
-            right = head.predict(encoded(model, self.store, new)) == truth
-            low, high = accuracy_interval(int(right.sum()), len(right))
-            rows.append(
-                {"what": name, "n": len(right), "accuracy": right.mean(), "low": low, "high": high}
-            )
-        return pd.DataFrame(rows)
-
-    def _encoders(self) -> dict[str, SequentialRNN]:
-        s, start = self.settings, self._run.directions[0].start
-        starts = {
-            "encoder of random weights": pretrained.find_start("none", start.shape),
-            "before fine-tuning": start,
-        }
-        splits = [self.part(split)[0] for split in ("train", "valid")]
-        models = {}
-        for name, one in starts.items():
-            model = self._learner(PUBLISHED).model
-            lm = language_model.learner(self.store, *splits, one, s.lm, s.precision, s.seed).model
-            model[0].module.load_state_dict(lm[0].state_dict())
-            models[name] = model
-        return models | {"fine-tuned, before any label": self.model}
+    def measure_perplexity(self) -> float:
+        """The perplexity of the fine-tuned language model on the validation texts."""
+        model = load_language_model(self.language_model)
+        return measure_perplexity(model, self._read_validation()).perplexity
 
     # ---- how it learns
-    def sizes(self) -> pd.Series:
+    def count_weights(self) -> pd.Series:
         """How many weights each layer group has, the head first."""
-        learn = self._learner(PUBLISHED)
+        learn = self._make_learner(PUBLISHED)
         learn.create_opt()
         n = [sum(parameter.numel() for parameter in group) for group in learn.opt.param_lists]
         names = ["embeddings", *(f"LSTM {i}" for i in range(1, len(n) - 1)), "head"]
         return pd.Series(n, names, name="weights").iloc[::-1]
 
-    def phases(self, plan: Plan) -> pd.DataFrame:
-        """How many weights of each layer group learn in each phase of a plan, 0 where it is frozen: the head first."""
-        sizes = self.sizes()
-        learns = np.array(rates_over(plan, len(sizes), "constant", points=1))[::-1] > 0
-        firsts = np.cumsum([0, *(phase.epochs for phase in plan.phases[:-1])])
-        columns = {
-            phase.name: sizes * learns[:, first]
-            for phase, first in zip(plan.phases, firsts, strict=True)
-        }
-        return pd.DataFrame(columns)
+    def keep(self, plan: Plan) -> TrainedClassifier:
+        """Train a classifier, and keep it for as long as the lab lives.
 
-    def perplexity(self) -> float:
-        """Of the fine-tuned language model, on the validation texts."""
-        return perplexity(awd_lstm.with_weights(self.language_model), self._batches()).perplexity
+        Args:
+            plan: who learns when, and at what rate.
 
-    def keep(self, plan: Plan) -> Trained:
-        """Train a classifier by a plan, and keep it. Raises Diverged when the loss is not finite."""
-        learn, s, lm = self._learner(plan), self.settings.classifier, self.language_model
-        learn.metrics = [*learn.metrics, self._watched()]
+        Returns:
+            The classifier and its history.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        learn, s, lm = self._make_learner(plan), self.settings.classifier, self.language_model
+        learn.metrics = [*learn.metrics, self._watch()]
         folder = Path(mkdtemp(dir=self._folder.name))
-        history = train(
-            learn, plan.phases, folder, plan.name, section="classifier", schedule=s.schedule, weight_decay=s.weight_decay,
-            grad_clip=s.grad_clip,
-        )  # fmt: skip
-        save_bundle(
-            folder,
-            learn.model,
-            Bundle("classifier", lm.shape, lm.language, lm.vocab, self.corpus.labels),
-        )
-        return Trained(history, folder)
+        how = replace(classifier.training_settings(s, lm.direction, key=plan.name), patience=None)
+        history = train(learn, plan.phases, folder, how)
+        labels = self.corpus.labels
+        bundle = Bundle("classifier", lm.shape, lm.language, lm.vocab, labels)
+        save_bundle(folder, learn.model, bundle)
+        return TrainedClassifier(history, folder)
 
-    def _learner(self, plan: Plan) -> Learner:
-        s, labels = self.settings, self.corpus.labels
+    def _make_learner(self, plan: Plan) -> Learner:
+        s, n_labels = self.settings, len(self.corpus.labels)
         seed_everything(s.seed)
-        parts = self.part("train"), self.part("valid")
-        return classifier.learner(
-            self.store,
-            *parts,
-            len(labels),
-            self.language_model,
-            plan,
-            s.classifier,
-            s.precision,
-            s.seed,
-        )
+        parts = self.find_part("train"), self.find_part("valid")
+        how = (plan, s.classifier, s.precision, s.seed)
+        return classifier.make_learner(self.store, *parts, n_labels, self.language_model, *how)
 
-    def _watched(self) -> Metric:
-        model = awd_lstm.with_weights(self.language_model)
-        return _Kept(model.to(default_device()), self._batches())
+    def _watch(self) -> Metric:
+        model = load_language_model(self.language_model)
+        return _KeptPerplexity(model.to(default_device()), self._read_validation())
 
-    def _batches(self) -> LanguageModelBatches:
-        return LanguageModelBatches(self.store, self.part("valid")[0], ROWS, BPTT)
+    def _read_validation(self) -> LanguageModelBatches:
+        return LanguageModelBatches(self.store, self.find_part("valid")[0], ROWS, BPTT)
+
+    def make_encoders(self) -> dict[str, SequentialRNN]:
+        """Classifiers whose encoders know less and more, none of which has seen a label."""
+        s, start = self.settings, self._find_start()
+        starts = {
+            "encoder of random weights": find_start("none", start.shape),
+            "before fine-tuning": start,
+        }
+        splits = [self.find_part(split)[0] for split in ("train", "valid")]
+        models = {}
+        for name, one in starts.items():
+            model = self._make_learner(PUBLISHED).model
+            how = (one, s.lm, s.precision, s.seed)
+            lm = language_model.make_learner(self.store, *splits, *how).model
+            model[0].module.load_state_dict(lm[0].state_dict())
+            models[name] = model
+        return models | {"fine-tuned, before any label": self.model}
 
 
-def encoded(
+def probe(lab: ClassifierLab) -> pd.DataFrame:
+    """How well logistic regression labels pooled texts, by what the encoder has learned before.
+
+    The encoder is of random weights, of the start, or of the fine-tuned language model. The
+    regression learns from train and is scored on valid.
+
+    Args:
+        lab: has the texts and the encoders.
+
+    Returns:
+        One row per encoder: what, n, accuracy, low, high (95 %).
+    """
+    (known, known_truth), (new, truth) = lab.find_part("train"), lab.find_part("valid")
+    rows = []
+    for name, model in lab.make_encoders().items():
+        # There are nearly as many numbers per text as texts. With a weaker penalty the regression
+        # would learn them by heart.
+        head = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=2_000))
+        head.fit(pool_texts(model, lab.store, known), known_truth)
+        right = head.predict(pool_texts(model, lab.store, new)) == truth
+        low, high = accuracy_interval(int(right.sum()), len(right))
+        scores = {"n": len(right), "accuracy": right.mean(), "low": low, "high": high}
+        rows.append({"what": name} | scores)
+    return pd.DataFrame(rows)
+
+
+def count_learning(plan: Plan, weights: pd.Series) -> pd.DataFrame:
+    """How many weights of each layer group learn in each phase of a plan, 0 where frozen.
+
+    Args:
+        plan: the plan.
+        weights: of each group, as `ClassifierLab.count_weights` returns them.
+
+    Returns:
+        One row per group, the head first; one column per phase.
+    """
+    learns = np.array(rates_over(plan, len(weights), "constant", points=1))[::-1] > 0
+    firsts = np.cumsum([0, *(phase.epochs for phase in plan.phases[:-1])])
+    columns = {
+        phase.name: weights * learns[:, first]
+        for phase, first in zip(plan.phases, firsts, strict=True)
+    }
+    return pd.DataFrame(columns)
+
+
+def pool_texts(
     model: SequentialRNN, store: TokenStore, texts: np.ndarray | None = None
 ) -> np.ndarray:
-    """What a classifier's encoder hands to its head, without dropout: [n_texts, 3 * emb_sz], of all texts or those named."""
-    batches = ClassifierBatches(
-        store, np.arange(len(store)) if texts is None else texts, None, AT_A_TIME
-    )
+    """What a classifier's encoder hands to its head, without dropout.
+
+    Args:
+        model: the classifier.
+        store: the texts.
+        texts: which of them; None: all.
+
+    Returns:
+        Last state, maximum and mean of each text, [n_texts, 3 * emb_sz].
+    """
+    chosen = np.arange(len(store)) if texts is None else texts
+    batches = ClassifierBatches(store, chosen, None, BATCH_SIZE)
     encoder = model.eval()[0]
     with torch.no_grad():
-        found = np.concatenate([_array(encoder(_like(encoder, x))[0]) for (x,) in batches])
-    return found[batches.order.argsort()]
+        found = [_to_array(encoder(_place_beside(encoder, x))[0]) for (x,) in batches]
+    return np.concatenate(found)[batches.order.argsort()]
 
 
-def _like(model: torch.nn.Module, x: Tensor) -> Tensor:
+def _place_beside(model: torch.nn.Module, x: Tensor) -> Tensor:
     return x.to(next(model.parameters()).device)
 
 
-def _array(x: Tensor) -> np.ndarray:
+def _to_array(x: Tensor) -> np.ndarray:
     return x.float().cpu().numpy()
 
 
-# ------------------------------------------------------------------------------------------------- a text and its neighbours
-class Reader(Protocol):
-    """What gives texts probabilities, rows in the order of the texts: a Predictor, or PlainFastai."""
-
-    def probabilities(self, store: TokenStore) -> np.ndarray: ...
-
-
-class PlainFastai:
-    """fastai's own classifier with the weights of a bundle. It reads batches as fastai makes them: SortedDL and Pad_Chunk.
-
-    Raises BundleError when the bundle cannot be trusted.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        bundle = load_bundle(folder, "classifier")
-        config = awd_lstm.shaped(awd_lstm_clas_config, bundle.shape)
-        self._model = get_text_classifier(
-            AWD_LSTM, len(bundle.vocab), len(bundle.labels), BPTT, config=config
-        ).eval()
-        load_weights(bundle, self._model)
-
-    @torch.no_grad()
-    def probabilities(self, store: TokenStore) -> np.ndarray:
-        """Probabilities of each label for the texts of a store, [n_texts, n_labels], rows in their order."""
-        texts = [
-            (TensorText(torch.from_numpy(store[i].astype(np.int64))),) for i in range(len(store))
-        ]
-        batches = SortedDL(
-            texts, bs=AT_A_TIME, before_batch=Pad_Chunk(pad_idx=PAD_ID, seq_len=BPTT), device="cpu"
-        )
-        found = [self._model(x.as_subclass(Tensor))[0].softmax(1) for (x,) in batches]
-        return torch.cat(found).double().numpy()[np.argsort(batches.get_idxs(), kind="stable")]
-
-
-def alone(reader: Reader, store: TokenStore) -> np.ndarray:
-    """Probabilities of texts that are read one by one, [n_texts, n_labels]."""
-    return np.concatenate([reader.probabilities(some(store, [i])) for i in range(len(store))])
-
-
-def together(reader: Reader, store: TokenStore, tokens: int) -> np.ndarray:
-    """Probabilities of texts each of which shares its batch with a text of so many tokens, [n_texts, n_labels].
-
-    That one is the store's texts, one behind the other, again and again.
-    """
-    parts = [range(len(store))[i : i + AT_A_TIME - 1] for i in range(0, len(store), AT_A_TIME - 1)]
-    neighbour = np.resize(store.ids, tokens)
-    return np.concatenate(
-        [reader.probabilities(some(store, part, neighbour))[: len(part)] for part in parts]
-    )
-
-
-def beside(readers: dict[str, Reader], text: TokenStore, lengths: Iterable[int]) -> pd.DataFrame:
-    """The probability of the last label for the one text of a store, by how long the text beside it is.
-
-    A row a length, in tokens; a column a reader.
-    """
-    lengths = pd.Index(lengths, name="tokens of the text beside it")
-    found = {
-        name: [together(reader, text, n)[0, -1] for n in lengths]
-        for name, reader in readers.items()
-    }
-    return pd.DataFrame(found, lengths)
-
-
-def moved(reader: Reader, store: TokenStore, lengths: Iterable[int]) -> pd.DataFrame:
-    """How far probabilities move when a text of so many tokens shares the batch, against each text read alone.
-
-    A row a length. Columns beside, n, mean and largest (of each text's largest difference of a probability), other_label
-    (how many texts are given another label).
-    """
-    before, rows = alone(reader, store), []
-    for tokens in lengths:
-        after = together(reader, store, tokens)
-        difference = np.abs(after - before).max(axis=1)
-        other = int((after.argmax(axis=1) != before.argmax(axis=1)).sum())
-        rows.append((tokens, len(store), difference.mean(), difference.max(), other))
-    return pd.DataFrame(rows, columns=["beside", "n", "mean", "largest", "other_label"])
-
-
-def some(store: TokenStore, texts: Iterable[int], *more: np.ndarray) -> TokenStore:
-    """A store of some texts of another, and behind them of more texts, given as ids."""
-    ids = [*(store[i] for i in texts), *more]
-    return TokenStore(np.concatenate(ids), np.cumsum([0, *map(len, ids)]), store.words)
-
-
-# ----------------------------------------------------------------------------------------------------------- the exercises
+# --------------------------------------------------------------------------------- the exercises
 def check_pooled(
     answer: np.ndarray | EllipsisType, wanted: np.ndarray, outputs: np.ndarray, lengths: np.ndarray
 ) -> Verdict:
     """Exercise 1: texts of different lengths, pooled by hand.
 
-    wanted: what the encoder hands over [n, 3 * units]; outputs [n, longest, units], lengths [n]: what Bench.batch returns.
+    Args:
+        answer: the pooled texts.
+        wanted: what the encoder hands over, [n, 3 * units].
+        outputs: of `ClassifierLab.encode_batch`, [n, longest, units].
+        lengths: of the texts, in tokens, [n].
+
+    Returns:
+        The verdict.
     """
-    if verdict := unanswered(answer):
+    if verdict := check_answered(answer):
         return verdict
     answer = np.asarray(answer, float)
     if answer.shape != wanted.shape:
-        return Verdict(
-            False, f"expected the shape {wanted.shape}, a row a text, and found {answer.shape}."
-        )
+        expected = f"expected the shape {wanted.shape}, one row per text"
+        return Verdict(False, f"{expected}, and found {answer.shape}.")
 
     def same(a: np.ndarray, b: np.ndarray) -> bool:
         return np.allclose(a, b, atol=1e-3)
@@ -359,79 +307,76 @@ def check_pooled(
         "mean": same(mean, of[2]),
     }
     wrong = [name for name, right in thirds.items() if not right]
-    swapped = all(any(same(one, other) for other in of) for one in (last, largest, mean))
-    return judged(
+    all_there = all(any(same(one, other) for other in of) for one in (last, largest, mean))
+    # Each of these is right where no text has padding.
+    of_last_column = "last state" in wrong and same(last, outputs[:, -1])
+    padded_maximum = "maximum" in wrong and same(largest, outputs.max(axis=1))
+    padded_mean = "mean" in wrong and same(mean, outputs.mean(axis=1))
+    padded_sum = "mean" in wrong and same(mean, outputs.sum(axis=1) / lengths[:, None])
+    return judge(
         {
-            "all three are there, in another order than the paper's: last state, maximum, mean.": bool(
-                wrong
-            )
-            and swapped,
-            "the last state is that of the last column, where the shorter text has padding. Its own last token stands at "
-            "its length - 1.": not thirds["last state"] and same(last, outputs[:, -1]),
-            "the maximum is taken over padding, too.": not thirds["maximum"]
-            and same(largest, outputs.max(axis=1)),
-            "the mean is taken over padding, too.": not thirds["mean"]
-            and same(mean, outputs.mean(axis=1)),
-            "the sum is divided by the text's own length, but padding is still in it.": (
-                not thirds["mean"] and same(mean, outputs.sum(axis=1) / lengths[:, None])
-            ),
+            "all three are there, but in another order than in the paper: last state, maximum, "
+            "mean.": bool(wrong) and all_there,
+            "the last state is that of the last column, where the shorter text has padding. Its "
+            "own last token is at its length - 1.": of_last_column,
+            "the maximum is taken over padding, too.": padded_maximum,
+            "the mean is taken over padding, too.": padded_mean,
+            "the sum is divided by the text's own length, but padding is still in it.": padded_sum,
             f"{' and '.join(wrong)}: not what the encoder hands over.": bool(wrong),
         },
-        f"{len(answer)} texts of {' and '.join(map(str, lengths))} tokens, and padding is in none of the three parts.",
+        f"{len(answer)} texts of {' and '.join(map(str, lengths))} tokens, and padding is in none "
+        "of the three parts.",
     )
 
 
 def check_share(
-    answer: float | EllipsisType, phases: pd.DataFrame, sizes: pd.Series, phase: str
+    answer: float | EllipsisType, phases: pd.DataFrame, weights: pd.Series, phase: str
 ) -> Verdict:
-    """Exercise 2: which share of all weights learns in a phase. phases, sizes: as Bench gives them."""
-    if verdict := unanswered(answer):
+    """Exercise 2: the share of all weights that learns in a phase.
+
+    `phases` and `weights` are what `count_learning` and `count_weights` return.
+    """
+    if verdict := check_answered(answer):
         return verdict
     learning = phases[phase]
-    right, lowest = learning.sum() / sizes.sum(), learning[learning > 0].iloc[-1] / sizes.sum()
-    return judged(
+    right = learning.sum() / weights.sum()
+
+    def is_instead(mistake: float) -> bool:
+        return bool(abs(answer - mistake) < 5e-4 <= abs(answer - right))
+
+    return judge(
         {
             "expected a share, between 0 and 1.": not 0 <= answer <= 1,
-            "this is the share that is frozen.": abs(answer - (1 - right))
-            < 5e-4
-            <= abs(answer - right),
-            "this is the group that is new in this phase; those of the phases before go on learning.": (
-                abs(answer - lowest) < 5e-4 <= abs(answer - right)
+            "this is the share that is frozen.": is_instead(1 - right),
+            "this is only the group that is new in this phase; those of the phases before go on "
+            "learning.": is_instead(learning[learning > 0].iloc[-1] / weights.sum()),
+            "this counts layer groups as if they were all the same size.": is_instead(
+                (learning > 0).mean()
             ),
-            "this counts layer groups as if they were of one size.": (
-                abs(answer - (learning > 0).mean()) < 5e-4 <= abs(answer - right)
-            ),
-            f"{answer:.2%} is not the share of the {sizes.sum():,} weights that learns in the phase {phase!r}.": (
-                abs(answer - right) >= 5e-4
-            ),
+            f"{answer:.2%} is not the share of the {weights.sum():,} weights that learns in the "
+            f"phase {phase!r}.": abs(answer - right) >= 5e-4,
         },
-        f"{right:.1%}: {learning.sum():,} of {sizes.sum():,} weights.",
+        f"{right:.1%}: {learning.sum():,} of {weights.sum():,} weights.",
     )
 
 
 def check_start(answer: int | EllipsisType, tokens: int, longest: int) -> Verdict:
-    """Exercise 3: in which column a text of so many tokens begins when `Pad_Chunk` pads it to `longest`."""
-    if verdict := unanswered(answer):
+    """Exercise 3: the column in which a text begins when `Pad_Chunk` pads it to `longest`."""
+    if verdict := check_answered(answer):
         return verdict
-    padded = pad_chunk(
-        TensorText(torch.full((tokens,), PAD_ID + 1)),
-        pad_idx=PAD_ID,
-        seq_len=BPTT,
-        pad_len=longest,
-    )
+    text = TensorText(torch.full((tokens,), PAD_ID + 1))
+    padded = pad_chunk(text, pad_idx=PAD_ID, seq_len=BPTT, pad_len=longest)
     start = int((padded != PAD_ID).int().argmax())
-    return judged(
+    all_before = answer == longest - tokens != start
+    return judge(
         {
-            "then all padding would stand behind the text, as it does in this package.": answer
-            == 0
-            != start,
-            "then all padding would stand before the text. fastai puts whole chunks before it, and the rest behind.": (
-                answer == longest - tokens != start
-            ),
-            f"a chunk has {BPTT} tokens, and {answer} is not a multiple of it.": answer % BPTT
-            != 0,
-            f"whole chunks of {BPTT} are put before the text, as many as there is padding for, and {answer} is not so "
-            "many.": answer != start,
+            "then all padding would be after the text, as in this package.": answer == 0 != start,
+            "then all padding would be before the text. fastai puts whole chunks before it, and "
+            "the rest after it.": all_before,
+            f"a chunk has {BPTT} tokens, and {answer} is not a multiple of it.": answer % BPTT > 0,
+            f"whole chunks of {BPTT} come before the text, as many as there is padding for, and "
+            f"{answer} is not that many.": answer != start,
         },
-        f"it begins in column {start}, and {longest - tokens - start} columns of padding stand behind it.",
+        f"it begins in column {start}, and {longest - tokens - start} columns of padding follow "
+        "it.",
     )

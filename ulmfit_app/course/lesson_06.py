@@ -1,4 +1,4 @@
-"""Notebook 06, can we trust it: what a classifier makes of labelled texts, what its promises are worth; checks."""
+"""Notebook 06, can we trust it: a classifier's scores, and what its promises are worth; checks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from fastai.learner import Learner, Metric
 
-from ulmfit_app.course import Verdict, judged, lesson_05, unanswered
+from ulmfit_app.course import Verdict, check_answered, judge, lesson_05
 from ulmfit_app.evaluation.calibration import (
     answered,
     calibration_error_by_chance,
@@ -25,22 +25,25 @@ from ulmfit_app.evaluation.metrics import (
     expected_calibration_error,
 )
 from ulmfit_app.evaluation.slices import slices
+from ulmfit_app.evaluation.tables import prediction_table
 from ulmfit_app.inference.explanation import Method, explain
-from ulmfit_app.inference.predictor import Predictor, prediction_table
+from ulmfit_app.inference.predictor import Predictor
 
 N_DRAWS = 200  # of texts to choose a threshold on
-Scored = tuple[
-    np.ndarray, np.ndarray
-]  # probabilities [n, n_labels], and truth [n], the index of each text's label
+# Probabilities, [n, n_labels], and truth, [n], the index of each text's label.
+Outcome = tuple[np.ndarray, np.ndarray]
 
 
-# ---------------------------------------------------------------------------------------------------- what is to be judged
+# --------------------------------------------------------------------------- what is questioned
 @dataclass(frozen=True)
-class Judged:
-    """What a classifier makes of n labelled texts.
+class ScoredSplit:
+    """What a classifier predicts for n labelled texts.
 
-    texts: [n]; truth: int [n], the index of each one's label; labels: the names; probabilities: float64 [n, n_labels], at
-    temperature 1.
+    Attributes:
+        texts: [n].
+        truth: the index of each one's label, int [n].
+        labels: their names.
+        probabilities: at temperature 1, float64 [n, n_labels].
     """
 
     texts: pd.Series
@@ -48,8 +51,15 @@ class Judged:
     labels: list[str]
     probabilities: np.ndarray
 
-    def table(self, probabilities: np.ndarray | None = None) -> pd.DataFrame:
-        """A row a text: text, label, predicted, confidence, and `p_<label>` each; None: of the probabilities as they are."""
+    def tabulate(self, probabilities: np.ndarray | None = None) -> pd.DataFrame:
+        """The predictions as a table.
+
+        Args:
+            probabilities: others in place of the split's own, [n, n_labels].
+
+        Returns:
+            One row per text: text, label, predicted, confidence, and `p_<label>` for each label.
+        """
         found = self.probabilities if probabilities is None else probabilities
         table = prediction_table(self.texts, found, self.labels)
         table.insert(1, "label", [self.labels[i] for i in self.truth])
@@ -75,34 +85,34 @@ class _CalibrationError(Metric):
         )
 
 
-class Bench(lesson_05.Bench):
-    """The bench of notebook 05, which watches the calibration error on the validation texts instead."""
+class CalibrationLab(lesson_05.ClassifierLab):
+    """The lab of notebook 05, which watches the calibration error on validation instead."""
 
-    def judge(self, classifier: lesson_05.Trained, split: str) -> Judged:
-        """What a classifier makes of the texts of a split."""
-        texts, truth = self.part(split)
+    def score_split(self, classifier: lesson_05.TrainedClassifier, split: str) -> ScoredSplit:
+        """What a classifier predicts for the texts of a split."""
+        texts, truth = self.find_part(split)
         (probabilities,) = Predictor(classifier.folder).each(self.store, texts).values()
         shown = self.corpus.table["text"][self.rows["row"][texts]].reset_index(drop=True)
-        return Judged(shown, truth, self.corpus.labels, probabilities)
+        return ScoredSplit(shown, truth, self.corpus.labels, probabilities)
 
-    def _watched(self) -> Metric:
+    def _watch(self) -> Metric:
         return _CalibrationError()
 
 
-# --------------------------------------------------------------------------------------------------- what promises are worth
-def _lowest(error: float, curve: pd.DataFrame) -> float | None:
-    """The lowest confidence from which on no more than a share of `error` of these very answers is wrong."""
+# --------------------------------------------------------------------- what promises are worth
+def _find_lowest(error: float, curve: pd.DataFrame) -> float | None:
+    """The lowest confidence above which at most `error` of these very answers are wrong."""
     fitting = curve[curve["error"] <= error]
     return None if fitting.empty else float(fitting["threshold"].iloc[-1])
 
 
 RULES: dict[str, Callable[[float, pd.DataFrame], float | None]] = {
-    "the lowest that fits": _lowest,
+    "the lowest that fits": _find_lowest,
     "as if one more were wrong": threshold_for,
 }
 
 
-def promises(
+def measure_promises(
     probabilities: np.ndarray,
     truth: np.ndarray,
     error: float,
@@ -110,12 +120,23 @@ def promises(
     rules: Sequence[str] = tuple(RULES),
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What a threshold on the confidence promises on the texts that chose it, and what it keeps on others.
+    """What a threshold promises on the texts that chose it, and what it keeps on others.
 
-    N_DRAWS times, n of the texts (half of them at most) are drawn, and a threshold is chosen on them by each rule, names of
-    RULES, so that a share of `error` of the answers is wrong. Returns a row a rule: promised, the error among the texts that
-    chose, where a threshold was found; kept, the error among the others, 0 where none is answered; broken, the share of
-    draws in which that is above `error`; answered, the share of the others; none, the share of draws without a threshold.
+    N_DRAWS times, texts are drawn, and each rule chooses a threshold on them.
+
+    Args:
+        probabilities: [n_texts, n_labels].
+        truth: the index of each text's label, [n_texts].
+        error: the share of wrong answers that is wanted at most.
+        n: texts to draw, at most half of them.
+        rules: names of RULES.
+        seed: of the draws.
+
+    Returns:
+        One row per rule: promised, the mean error on the drawn texts, over draws with a threshold;
+        kept, the mean error on the others, 0 where none is answered; broken, the share of draws
+        in which that is above `error`; answered, the mean share of the others that is answered;
+        none, the share of draws without a threshold.
     """
     n, rows = min(n, len(truth) // 2), []
     for name in rules:
@@ -126,34 +147,43 @@ def promises(
             threshold = RULES[name](error, risk_coverage(probabilities[chosen], truth[chosen]))
             if threshold is None:
                 found.append((np.nan, 0.0, 0.0))
-            else:
-                promised, kept = (
-                    answered(probabilities[part], truth[part], threshold)
-                    for part in (chosen, others)
-                )
-                found.append((promised["error"], kept["error"] or 0.0, kept["coverage"]))
+                continue
+            promised, kept = (
+                answered(probabilities[part], truth[part], threshold) for part in (chosen, others)
+            )
+            found.append((promised["error"], kept["error"] or 0.0, kept["coverage"]))
         of = pd.DataFrame(found, columns=["promised", "kept", "answered"])
-        means = {
+        row = {
+            "rule": name,
             "promised": of["promised"].mean(),
             "kept": of["kept"].mean(),
             "broken": (of["kept"] > error).mean(),
+            "answered": of["answered"].mean(),
+            "none": of["promised"].isna().mean(),
         }
-        rows.append(
-            {"rule": name}
-            | means
-            | {"answered": of["answered"].mean(), "none": of["promised"].isna().mean()}
-        )
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def deletions(
+def delete_words(
     predictor: Predictor, texts: Sequence[str], n_words: int, seed: int = 0
 ) -> pd.DataFrame:
     """How far the probability of the predicted label falls when words are deleted from each text.
 
-    The words: the n_words that speak most for the label, by either method, and as many drawn at random. predictor: in fp32.
-    Returns a row a way: deleted, n, mean_fall (of the probability), other_label (how many texts then get another one).
-    Raises SettingError as `explain` does.
+    Deleted are the words that speak most for the label, by either method, and random ones.
+
+    Args:
+        predictor: the classifier, in fp32.
+        texts: the texts.
+        n_words: words to delete from each.
+        seed: of the random words.
+
+    Returns:
+        One row per way to choose the words: deleted, n, mean_fall (of the probability),
+        other_label (how many texts then get another label).
+
+    Raises:
+        SettingError: as in `explain`.
     """
     generator = np.random.default_rng(seed)
     before = predictor.probabilities(predictor.store(texts))
@@ -173,7 +203,7 @@ def deletions(
                 if method is None
                 else np.argsort(-words["score"], kind="stable")
             )
-            shorter.append(_without(text, words.iloc[order[:n_words]]))
+            shorter.append(_cut_out(text, words.iloc[order[:n_words]]))
         after = predictor.probabilities(predictor.store(shorter))
         fall = before[each, label] - after[each, label]
         other = int((after.argmax(axis=1) != label).sum())
@@ -183,15 +213,15 @@ def deletions(
     return pd.DataFrame(rows)
 
 
-def _without(text: str, words: pd.DataFrame) -> str:
+def _cut_out(text: str, words: pd.DataFrame) -> str:
     for word in words.sort_values("start", ascending=False).itertuples():
         text = text[: word.start] + text[word.stop :]
     return text
 
 
-# -------------------------------------------------------------------------------------------------- tables for the notebook
-def accuracies(of: Judged, sizes: Sequence[int]) -> pd.DataFrame:
-    """The accuracy on the first texts, as many as each of `sizes` says: n, accuracy, low, high (95 % interval)."""
+# --------------------------------------------------------------------- tables for the notebook
+def tabulate_accuracies(of: ScoredSplit, sizes: Sequence[int]) -> pd.DataFrame:
+    """The accuracy on the first texts, one row per size: n, accuracy, low, high (95 %)."""
     right, rows = of.probabilities.argmax(axis=1) == of.truth, []
     for size in sizes:
         n = min(size, len(right))
@@ -200,16 +230,24 @@ def accuracies(of: Judged, sizes: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def calibrated(test: Judged, temperature: float) -> pd.DataFrame:
-    """Scores at temperature 1 and at another one, a column each: accuracy, log loss, Brier score, calibration error."""
+def compare_calibration(test: ScoredSplit, temperature: float) -> pd.DataFrame:
+    """Scores before (temperature 1) and after a temperature.
+
+    Args:
+        test: the split to score.
+        temperature: divides the logits.
+
+    Returns:
+        Rows accuracy, log loss, Brier score, calibration error and what chance gives of that;
+        columns before and after.
+    """
     columns = {}
     for name, probabilities in {
         "before": test.probabilities,
         "after": tempered(test.probabilities, temperature),
     }.items():
-        scores = {
-            "accuracy": (probabilities.argmax(axis=1) == test.truth).mean()
-        } | calibration_scores(probabilities, test.truth)
+        accuracy = (probabilities.argmax(axis=1) == test.truth).mean()
+        scores = {"accuracy": accuracy} | calibration_scores(probabilities, test.truth)
         scores["of it by chance, at most"] = calibration_error_by_chance(probabilities)
         columns[name] = scores
     kept = [
@@ -222,9 +260,17 @@ def calibrated(test: Judged, temperature: float) -> pd.DataFrame:
     return pd.DataFrame(columns).loc[kept]
 
 
-def thresholds(valid: Scored, test: Scored, errors: Sequence[float]) -> list[dict]:
-    """The confidences that are chosen on validation, so that at most these shares of the answers are wrong, and what each
-    gives on test: as figures.risk_coverage_figure takes them."""
+def choose_thresholds(valid: Outcome, test: Outcome, errors: Sequence[float]) -> list[dict]:
+    """Thresholds on the confidence, chosen on validation and tried on test.
+
+    Args:
+        valid: the texts that choose.
+        test: the texts to try on.
+        errors: the shares of wrong answers that are wanted at most.
+
+    Returns:
+        One entry per error that can be promised, as figures.risk_coverage_figure takes them.
+    """
     curve = risk_coverage(*valid)
     found = [{"wanted_error": error, "threshold": threshold_for(error, curve)} for error in errors]
     return [
@@ -234,9 +280,9 @@ def thresholds(valid: Scored, test: Scored, errors: Sequence[float]) -> list[dic
     ]
 
 
-def by_part(test: Judged, probabilities: np.ndarray) -> pd.DataFrame:
-    """The accuracy by length and confidence: by, part, n, accuracy, low, high."""
-    found, _ = slices(test.table(probabilities), probabilities, test.truth)
+def tabulate_parts(test: ScoredSplit, probabilities: np.ndarray) -> pd.DataFrame:
+    """The accuracy by length and by confidence: by, part, n, accuracy, low, high (95 %)."""
+    found, _ = slices(test.tabulate(probabilities), probabilities, test.truth)
     rows = [
         (one["by"], part["part"], part["n"], part["accuracy"], *part["accuracy_ci95"])
         for one in found
@@ -245,57 +291,53 @@ def by_part(test: Judged, probabilities: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["by", "part", "n", "accuracy", "low", "high"])
 
 
-# ----------------------------------------------------------------------------------------------------------- the exercises
-def check_error(answer: float | EllipsisType, of: Judged, n_bins: int) -> Verdict:
-    """Exercise 1: the expected calibration error over so many bins of equal width, by hand."""
-    if verdict := unanswered(answer):
+# --------------------------------------------------------------------------------- the exercises
+def check_error(answer: float | EllipsisType, of: ScoredSplit, n_bins: int) -> Verdict:
+    """Exercise 1: the expected calibration error over bins of equal width, by hand."""
+    if verdict := check_answered(answer):
         return verdict
     right = expected_calibration_error(of.probabilities, of.truth, n_bins)
     bins = calibration_bins(of.probabilities, of.truth, n_bins).query("n > 0")
-    distance = bins["confidence"] - bins["accuracy"]
+    distance, n = bins["confidence"] - bins["accuracy"], bins["n"]
 
-    def found(mistake: float) -> bool:
+    def is_instead(mistake: float) -> bool:
         return bool(abs(answer - mistake) < 1e-4 <= abs(answer - right))
 
-    return judged(
+    signed, summed = abs((distance * n).sum() / n.sum()), (distance.abs() * n).sum()
+    return judge(
         {
-            "this is the mean over bins as if each had as many texts. Weigh each by its n.": found(
-                distance.abs().mean()
-            ),
-            "overconfident bins and underconfident ones cancel out here. Take each distance without its sign.": (
-                found(abs((distance * bins["n"]).sum() / bins["n"].sum()))
-            ),
-            "this is the largest distance of all bins. Asked is the mean.": found(
-                distance.abs().max()
-            ),
-            "this is a sum over texts. Divide by their number.": found(
-                (distance.abs() * bins["n"]).sum()
-            ),
-            f"{answer:.4g} is not the mean of |confidence - accuracy| over bins, weighed by n.": abs(
-                answer - right
-            )
-            >= 1e-4,
+            "this is the mean over bins as if all had the same number of texts. Weight each by "
+            "its n.": is_instead(distance.abs().mean()),
+            "overconfident and underconfident bins cancel each other here. Take each distance "
+            "without its sign.": is_instead(signed),
+            "this is the largest distance of all bins. The question is about the "
+            "mean.": is_instead(distance.abs().max()),
+            "this is a sum over texts. Divide by their number.": is_instead(summed),
+            f"{answer:.4g} is not the mean of |confidence - accuracy| over bins, weighted by "
+            "n.": abs(answer - right) >= 1e-4,
         },
-        f"{right:.1%}: so far is the confidence from the accuracy, on average over {len(of.truth):,} texts.",
+        f"{right:.1%}: on average over {len(of.truth):,} texts, this is the distance between "
+        "confidence and accuracy.",
     )
 
 
-def check_temperature(answer: float | EllipsisType, valid: Judged, test: Judged) -> Verdict:
-    """Exercise 2: the temperature of a classifier that is going to be judged on `test`."""
-    if verdict := unanswered(answer):
+def check_temperature(
+    answer: float | EllipsisType, valid: ScoredSplit, test: ScoredSplit
+) -> Verdict:
+    """Exercise 2: the temperature of a classifier that will be judged on `test`."""
+    if verdict := check_answered(answer):
         return verdict
     right, of_test = (fit_temperature(one.probabilities, one.truth)[0] for one in (valid, test))
 
-    def found(mistake: float) -> bool:
+    def is_instead(mistake: float) -> bool:
         return bool(abs(answer / mistake - 1) < 5e-3 <= abs(answer / right - 1))
 
-    return judged(
+    return judge(
         {
             "a temperature is above 0.": answer <= 0,
-            "this one was fitted on the texts that it is to be judged on. Which other split has labels?": found(
-                of_test
-            ),
-            "this is what logits would be multiplied by. They are divided by the temperature.": found(
+            "this one was fitted on the texts that the classifier will be judged on. Which other "
+            "split has labels?": is_instead(of_test),
+            "logits would be multiplied by this. They are divided by the temperature.": is_instead(
                 1 / right
             ),
             f"{answer:.3g} does not give the lowest log loss on validation.": abs(
@@ -303,39 +345,50 @@ def check_temperature(answer: float | EllipsisType, valid: Judged, test: Judged)
             )
             >= 5e-3,
         },
-        f"logits divided by {right:.3g} have the lowest log loss on validation, and test has not been looked at.",
+        f"logits divided by {right:.3g} have the lowest log loss on validation, and test was not "
+        "looked at.",
     )
 
 
 def check_threshold(
-    answer: float | EllipsisType | None, valid: Scored, test: Scored, error: float
+    answer: float | EllipsisType | None, valid: Outcome, test: Outcome, error: float
 ) -> Verdict:
-    """Exercise 3: from which confidence on to answer, so that a share of `error` of the answers is wrong.
+    """Exercise 3: the confidence above which to answer, so that at most `error` is wrong.
 
     The answer may be None: that there is no such confidence.
     """
-    if verdict := unanswered(answer):
+    if verdict := check_answered(answer):
         return verdict
     curve, of_test = (risk_coverage(*one) for one in (valid, test))
     right = threshold_for(error, curve)
 
-    def found(mistake: float | None) -> bool:
-        return _same(answer, mistake) and not _same(answer, right)
+    def is_instead(mistake: float | None) -> bool:
+        return _are_same(answer, mistake) and not _are_same(answer, right)
 
     said = "that there is none" if answer is None else f"{answer:.4g}"
-    return judged(
+    if right is None:
+        praise = "no confidence can promise it on so few texts, and it is right to say so."
+    else:
+        of = answered(*test, right)
+        praise = (
+            f"above {right:.1%}, {of['coverage']:.0%} of the test texts are answered, and "
+            f"{of['error'] or 0:.1%} of the answers are wrong."
+        )
+    return judge(
         {
-            "this one was chosen on the texts that it is going to be judged on.": found(threshold_for(error, of_test)),
-            "this is the lowest that fits the validation texts, and luck is in it. Count one wrong answer more than there "
-            "are, as threshold_for does.": found(_lowest(error, curve)),
-            "this is a share of wrong answers, and asked is a confidence.": found(error),
-            f"{said}: not what the rule gives on validation.": not _same(answer, right),
+            "this one was chosen on the texts that it will be judged on.": is_instead(
+                threshold_for(error, of_test)
+            ),
+            "this is the lowest that fits the validation texts, and luck is in it. Count one "
+            "wrong answer more than there are, as threshold_for does.": is_instead(
+                _find_lowest(error, curve)
+            ),
+            "this is a share of wrong answers, but a confidence is wanted.": is_instead(error),
+            f"{said}: not what the rule gives on validation.": not _are_same(answer, right),
         },
-        "no confidence assures it on these few texts, and to say so is right." if right is None
-        else f"from {right:.1%} on, {answered(*test, right)['coverage']:.0%} of the test texts are answered, and "
-        f"{answered(*test, right)['error'] or 0:.1%} of the answers are wrong.",
-    )  # fmt: skip
+        praise,
+    )
 
 
-def _same(one: float | None, other: float | None) -> bool:
+def _are_same(one: float | None, other: float | None) -> bool:
     return one is other if one is None or other is None else abs(one - other) < 1e-6

@@ -1,21 +1,24 @@
-"""Dataset name, folder or file -> one checked table (text, label, split), with every change to the data said in a note.
+"""Dataset name, folder or file -> one checked table: text, label, split, and other columns.
 
-Validation is carved from train, and the copies of a text never part. On IMDb neither do the reviews of one film, as far
-as the data tell: a classifier can otherwise score by a film's name instead of by what is said about it.
+Every change to the data is said in a note. Validation is carved from train, and the copies of a
+text never part. On IMDb neither do the reviews of one film, as far as the data tell: a classifier
+can otherwise score by a film's name instead of by what is said about it.
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ulmfit_app.config import DataSettings
-from ulmfit_app.data.encodings import LONE_SURROGATE, without_lone_surrogates
+from ulmfit_app.data.encodings import LONE_SURROGATE, replace_lone_surrogates
 from ulmfit_app.data.sources import DATA_SETS, read_source
-from ulmfit_app.data.splits import _flag, _subsets, _texts, _with_splits
+from ulmfit_app.data.splits import count_texts, flag_of, make_splits, take_subsets
 from ulmfit_app.data.tables import TABLE_KINDS
 from ulmfit_app.errors import DataError, SettingError, quoted
 
@@ -24,11 +27,13 @@ from ulmfit_app.errors import DataError, SettingError, quoted
 class Corpus:
     """Texts that passed every check before training, and what was done to them.
 
-    table: columns text, label and split, all strings; split is one of SPLITS, label is "" where that is unlabelled.
-    labels: the classes, numbers by value before words by alphabet.
-    origin: what served the data, for people.
-    test_name: what the texts of split test are, for people.
-    notes: one sentence for each thing that was done to the data.
+    Attributes:
+        table: columns text, label and split, then the other columns of the source, all strings;
+            split is one of SPLITS, label is "" where that is unlabelled.
+        labels: the classes, numbers by value before words by alphabet.
+        origin: what served the data, for people.
+        test_name: what the texts of split test are, for people.
+        notes: one sentence for each thing that was done to the data.
     """
 
     table: pd.DataFrame
@@ -42,27 +47,36 @@ class Corpus:
         return self.table.loc[self.table["split"] == split, "text"].tolist()
 
     def truth(self, labels: pd.Series) -> np.ndarray:
-        """The index of each one's class in `self.labels`, int [n]; -1 for what is no class."""
+        """The index of each label's class in `self.labels`, int [n]; -1 for what is no class."""
         return pd.Index(self.labels).get_indexer(labels)
 
 
 def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     """The texts that `settings` name, read, cleaned, split and checked.
 
-    Splits that the source does not give, and subsets, depend on `seed` alone.
-    Raises DataError for data that cannot be used, SettingError for settings that contradict each other, and
-    data_scripts.fetch.FetchError when IMDb or TREC cannot be had.
+    Args:
+        settings: where the texts lie, and how they are split.
+        seed: what splits that the source does not give, and subsets, depend on alone.
+
+    Raises:
+        DataError: the data cannot be used.
+        SettingError: settings contradict each other.
+        data_scripts.fetch.FetchError: IMDb or TREC cannot be had.
     """
-    _check_settings(settings)
+    _check_names(settings)
+    _check_numbers(settings)
     draft = read_source(settings)
     notes = draft.notes
-    table = _cleaned(draft.table, notes)
-    table = _with_splits(table, draft, settings, seed)
-    labels = _checked_labels(table)
+    # To the end rows keep their index in the draft, where the other columns wait.
+    table = draft.table[["text", "label", "split"]].assign(group=draft.groups or "")
+    table = _clean(table, notes)
+    table = make_splits(table, draft, settings, seed)
+    labels = _check_labels(table)
     _note_overlaps(table, notes)
-    table = _subsets(table, settings, seed, notes)
+    table = take_subsets(table, settings, seed, notes)
+    table = table.drop(columns="group").join(draft.table.drop(columns=["text", "label", "split"]))
     return Corpus(
-        table=pd.DataFrame({name: table[name].tolist() for name in ("text", "label", "split")}),
+        table=pd.DataFrame({name: table[name].tolist() for name in table}),
         labels=labels,
         origin=draft.origin,
         test_name=draft.test_name,
@@ -70,45 +84,53 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     )
 
 
-def _check_settings(settings: DataSettings) -> None:
+def _check_names(settings: DataSettings) -> None:
     known = settings.source in DATA_SETS
     columns = [
         f"--{name}" for name in ("text", "label", "split") if getattr(settings, name) is not None
     ]
     if columns and (known or Path(settings.source).is_dir()):
         raise SettingError(
-            f"{' and '.join(columns)} name columns, but {settings.source} is not a table. Leave them out."
+            f"{' and '.join(columns)} name columns, but {settings.source} is not a table. Leave "
+            "them out."
         )
     if settings.data is not None and not known:
         raise SettingError(
-            f"--data says where imdb or trec6 lies, but the source is {settings.source}. Leave one of them out."
+            f"--data says where imdb or trec6 lies, but the source is {settings.source}. Leave "
+            "one of them out."
         )
     if settings.data is not None and (other := _another_data_set(settings.data, settings.source)):
         raise SettingError(
-            f"--data says where {settings.source} lies; {other} is a data set of its own. Name it in the place of "
-            f"{settings.source}: python -m ulmfit_app.run {other}"
+            f"--data says where {settings.source} lies; {other} is a data set of its own. Name it "
+            f"in the place of {settings.source}: python -m ulmfit_app.run {shlex.quote(other)}"
         )
-    if settings.text is not None and settings.text in (settings.label, settings.split):
-        raise SettingError(
-            f"--text {settings.text} is also given as the label or split. Name two different columns."
-        )
+    for one, other in combinations(("text", "label", "split"), 2):
+        if (column := getattr(settings, one)) and column == getattr(settings, other):
+            raise SettingError(
+                f"--{one} and --{other} are both {column!r}. Name two different columns."
+            )
+
+
+def _check_numbers(settings: DataSettings) -> None:
     for name in ("valid_share", "test_share"):
         if not 0 < getattr(settings, name) < 1:
             raise SettingError(
-                f"{_flag(name)} {getattr(settings, name)}: expected a share between 0 and 1."
+                f"{flag_of(name)} {getattr(settings, name)}: expected a share between 0 and 1."
             )
     if settings.folds is not None and settings.folds < 2:
         raise SettingError(
-            f"--folds {settings.folds}: expected 2 or more; in a single fold there is nothing left to train on."
+            f"--folds {settings.folds}: expected 2 or more; in a single fold there is nothing "
+            "left to train on."
         )
     if not 1 <= settings.fold <= (settings.folds or 1):
         raise SettingError(
-            f"--fold {settings.fold}: expected a number from 1 to --folds, which is {settings.folds or 1}."
+            f"--fold {settings.fold}: expected a number from 1 to --folds, which is "
+            f"{settings.folds or 1}."
         )
     for name in ("max_train", "max_valid", "max_test", "max_unlabelled"):
         limit = getattr(settings, name)
         if limit is not None and limit < (name != "max_unlabelled"):
-            raise SettingError(f"{_flag(name)} {limit}: expected a number of texts.")
+            raise SettingError(f"{flag_of(name)} {limit}: expected a number of texts.")
 
 
 def _another_data_set(data: Path, source: str) -> str | None:
@@ -121,18 +143,15 @@ def _another_data_set(data: Path, source: str) -> str | None:
     )
 
 
-# Cleaning
-
-
-def _cleaned(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Rows with a text and, unless unlabelled, a label. Raises DataError when none with a label is left."""
+def _clean(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Rows with a text and, unless unlabelled, a label. Raises DataError when none has both."""
     surrogates = table["text"].map(lambda text: len(LONE_SURROGATE.findall(text)))
     if surrogates.any():
         notes.append(
-            f"Replaced every lone surrogate, which is no character, by U+FFFD: {surrogates.sum():,} in "
-            f"{_texts(surrogates.astype(bool).sum())}."
+            "Replaced every lone surrogate, which is no character, by U+FFFD: "
+            f"{surrogates.sum():,} in {count_texts(surrogates.astype(bool).sum())}."
         )
-        table = table.assign(text=without_lone_surrogates(table["text"]))
+        table = table.assign(text=replace_lone_surrogates(table["text"]))
     labels = {raw: _label(raw) for raw in table["label"].unique()}
     unlabelled = table["split"] == "unlabelled"
     table = table.assign(label=table["label"].map(labels).mask(unlabelled, ""))
@@ -141,14 +160,14 @@ def _cleaned(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     for dropped, what in ((blank, "text is empty"), (no_label, "label is empty or NaN")):
         if dropped.any():
             notes.append(f"Dropped {dropped.sum():,} of {len(table):,} rows, whose {what}.")
-    kept = table[~blank & ~no_label].reset_index(drop=True)
+    kept = table[~blank & ~no_label]
     if kept["label"].eq("").all():
         raise DataError(
-            f"None of the {len(table):,} rows has both a text and a label: {blank.sum():,} have an empty text, "
-            f"{no_label.sum():,} an empty label."
+            f"None of the {len(table):,} rows has both a text and a label: {blank.sum():,} have "
+            f"an empty text, {no_label.sum():,} an empty label."
         )
     # A copy of a text joins the group of its first appearance, so that copies never part.
-    text_ids = pd.Series(pd.factorize(kept["text"])[0])
+    text_ids = pd.Series(pd.factorize(kept["text"])[0], kept.index)
     groups = kept["group"].where(kept["group"] != "", text_ids.astype(str))
     return kept.assign(group=groups.groupby(text_ids).transform("first"))
 
@@ -160,7 +179,8 @@ def _label(raw: str) -> str:
     ['1', '1', 'pos', 'true', '', '01', '0.50']
     """
     label = LONE_SURROGATE.sub("\ufffd", raw).strip()
-    # Labels that were numbers or booleans in pandas come out of a CSV as 1.0, as True, and as nan where there was none.
+    # Labels that were numbers or booleans in pandas come out of a CSV as 1.0, as True, and as nan
+    # where there was none.
     if label.casefold() == "nan":
         return ""
     if label.casefold() in ("true", "false"):
@@ -168,8 +188,8 @@ def _label(raw: str) -> str:
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", label)
 
 
-def _checked_labels(table: pd.DataFrame) -> list[str]:
-    """The labels of train in order. Raises DataError for a single class, or one that train lacks."""
+def _check_labels(table: pd.DataFrame) -> list[str]:
+    """The labels of train in order. Raises DataError for one class alone, or one not in train."""
     seen = {
         split: set(table.loc[table["split"] == split, "label"])
         for split in ("train", "valid", "test")
@@ -177,15 +197,15 @@ def _checked_labels(table: pd.DataFrame) -> list[str]:
     everywhere = set().union(*seen.values())
     if len(everywhere) == 1:
         raise DataError(
-            f"All texts have the one label {quoted(list(everywhere))}; a classifier needs two or more. "
-            f"Check which column --label names."
+            f"All texts have the one label {quoted(list(everywhere))}; a classifier needs two or "
+            "more. Check which column --label names."
         )
     unlearned = sorted(everywhere - seen["train"], key=_label_order)
     if unlearned:
         where = " and ".join(split for split in ("valid", "test") if seen[split] & set(unlearned))
         raise DataError(
-            f"Labels seen only in split {where}, never in train: {quoted(unlearned)}. A classifier cannot learn them. "
-            f"Add training rows for them, or drop their rows."
+            f"Labels seen only in split {where}, never in train: {quoted(unlearned)}. A "
+            "classifier cannot learn them. Add training rows for them, or drop their rows."
         )
     return sorted(seen["train"], key=_label_order)
 
@@ -195,10 +215,15 @@ def _label_order(label: str) -> tuple[bool, float, str]:
     return number is None, float(label) if number else 0.0, label
 
 
-def overlaps(table: pd.DataFrame, by: str = "text") -> Iterator[tuple[str, str, pd.Series]]:
+def find_overlaps(table: pd.DataFrame, by: str = "text") -> Iterator[tuple[str, str, pd.Series]]:
     """Which rows of a split have their `by` in a split that is trained or selected on, too.
 
-    table: columns split and `by`. Yields the split, the other one, and a mask with the index of the split's rows.
+    Args:
+        table: columns split and `by`.
+        by: the column that is compared.
+
+    Yields:
+        The split, the other one, and a mask with the index of the split's rows.
     """
     for split, earlier in (("test", "train"), ("test", "valid"), ("valid", "train")):
         values = table.loc[table["split"] == split, by]
@@ -207,7 +232,7 @@ def overlaps(table: pd.DataFrame, by: str = "text") -> Iterator[tuple[str, str, 
 
 def _note_overlaps(table: pd.DataFrame, notes: list[str]) -> None:
     """Says how many texts a split shares with an earlier one, as only given splits can."""
-    for split, earlier, shared in overlaps(table):
+    for split, earlier, shared in find_overlaps(table):
         if shared.any():
-            n = f"{shared.sum():,} of its {_texts(len(shared))}"
+            n = f"{shared.sum():,} of its {count_texts(len(shared))}"
             notes.append(f"Split {split} shares {n}, word for word, with {earlier}.")

@@ -12,20 +12,26 @@ from ulmfit_app.errors import DataError, SettingError
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def without_lone_surrogates(column: pd.Series) -> pd.Series:
+def replace_lone_surrogates(column: pd.Series) -> pd.Series:
     """U+FFFD for each half of a surrogate pair without the other half: no encoder accepts one.
 
-    >>> without_lone_surrogates(pd.Series(["a\\ud800b"], dtype=object)).tolist() == ["a\\ufffdb"]
+    >>> replace_lone_surrogates(pd.Series(["a\\ud800b"], dtype=object)).tolist() == ["a\\ufffdb"]
     True
     """
     return column.map(lambda cell: LONE_SURROGATE.sub("\ufffd", cell))
 
 
-# Encodings
+def read_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Decoded lines with their ends as they are, without a byte order mark.
 
+    Args:
+        path: a file.
+        encoding: as Python names it.
 
-def _lines(path: Path, encoding: str) -> Iterator[str]:
-    """Decoded lines with their ends as they are, without a byte order mark."""
+    Raises:
+        DataError: the file cannot be read, or is not in this encoding.
+        SettingError: there is no such encoding.
+    """
     codec = _codec(encoding)
     try:
         with open(path, encoding=codec, newline="") as file:
@@ -37,7 +43,18 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _decoded(content: bytes, path: Path, encoding: str) -> str:
+def decode(content: bytes, path: Path, encoding: str) -> str:
+    """The characters of a whole file.
+
+    Args:
+        content: its bytes.
+        path: of the file, for the message.
+        encoding: as Python names it.
+
+    Raises:
+        DataError: they are not in this encoding.
+        SettingError: there is no such encoding.
+    """
     codec = _codec(encoding)
     _refuse_utf16(content[:4096], path, encoding)
     try:
@@ -52,7 +69,8 @@ def _codec(encoding: str) -> str:
         "".encode(encoding)  # refuses codecs that are not of text, such as base64
     except LookupError:
         raise SettingError(
-            f"There is no text encoding '{encoding}'. Expected for instance --encoding utf-8, cp1252 or utf-16."
+            f"There is no text encoding '{encoding}'. Expected for instance --encoding utf-8, "
+            "cp1252 or utf-16."
         ) from None
     return "utf-8-sig" if name == "utf-8" else name
 
@@ -60,7 +78,8 @@ def _codec(encoding: str) -> str:
 def _refuse_utf16(head: bytes, path: Path, encoding: str) -> None:
     """Raises DataError when a file starts like UTF-16 although another encoding is expected.
 
-    Without this check UTF-16 letters of the Latin script are read as valid UTF-8, a NUL character after each.
+    Without this check UTF-16 letters of the Latin script are read as valid UTF-8, a NUL character
+    after each.
     """
     if _codec(encoding).startswith(("utf-16", "utf-32")):
         return

@@ -1,7 +1,7 @@
 """What a data set is like before anything is trained: findings, each with what it means for a run.
 
-Texts are read and tokenized as a run does it; a run over the same texts finds their tokens in the cache. Nothing is trained,
-and nothing here needs torch.
+Texts are read and tokenized as a run does it; a run over the same texts finds their tokens in the
+cache. Nothing is trained, and nothing here needs torch.
 """
 
 import io
@@ -18,11 +18,14 @@ from ulmfit_app.config import (
     Settings,
     TokenSettings,
 )
-from ulmfit_app.data.checks import CHECKS, _Data, _described, _label_errors
 from ulmfit_app.data.corpus import load_corpus
+from ulmfit_app.data.described import Described, describe
+from ulmfit_app.data.label_checks import LABEL_CHECKS, find_label_errors
+from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.data.splits import SPLITS
+from ulmfit_app.data.text_checks import TEXT_CHECKS
 from ulmfit_app.errors import SettingError
-from ulmfit_app.evaluation import drawing, figures
+from ulmfit_app.evaluation import data_figures, drawing
 from ulmfit_app.evaluation.findings import Finding, findings_page
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizing import tokenize
@@ -32,15 +35,20 @@ from ulmfit_app.text.tokenizing import tokenize
 class Inspection:
     """What was found in a data set.
 
-    title, about: of the page. notes: what was done to the data while they were read, in sentences.
-    drawn: figures by finding. go_on: the command that trains on these data.
+    Attributes:
+        title: of the page.
+        about: of the page, a sentence.
+        notes: what was done to the data while they were read, in sentences.
+        findings: one for each check.
+        drawn: figures by finding.
+        go_on: the command that trains on these data.
     """
 
     title: str
     about: str
     notes: list[str]
     findings: list[Finding]
-    drawn: dict[str, figures.Figure]
+    drawn: dict[str, data_figures.Figure]
     go_on: str
 
     def verdict(self) -> str:
@@ -100,34 +108,44 @@ class Inspection:
 def inspect(
     data: DataSettings, tokens: TokenSettings, seed: int, label_errors: bool = False
 ) -> Inspection:
-    """Read, split and tokenize the texts that `data` names, as a run with the same settings would, and look at them.
+    """Read, split and tokenize texts as a run with the same settings would, and look at them.
 
-    label_errors: look for labels of train that are probably wrong, too, which learns from the texts several times.
-    Raises SettingError where that is asked for without cleanlab, and what load_corpus, tokenize and make_vocab raise.
+    Args:
+        data: the texts.
+        tokens: how they are tokenized, and how large the vocabulary is.
+        seed: what made splits depend on.
+        label_errors: look for labels of train that are probably wrong, too, which learns from the
+            texts several times.
+
+    Raises:
+        SettingError: label errors are asked for without cleanlab; or load_corpus raises it.
+        DataError: as load_corpus and make_vocab raise it.
+        data_scripts.fetch.FetchError: IMDb or TREC cannot be had.
     """
     if label_errors and find_spec("cleanlab") is None:
         raise SettingError(
-            "Looking for label errors needs cleanlab, which is not installed. Run: pip install 'ulmfit-app[labels]'"
+            "Looking for label errors needs cleanlab, which is not installed. Run: pip install "
+            "'ulmfit-app[labels]'"
         )
     corpus = load_corpus(data, seed)
     store = TokenStore.open(tokenize(corpus.table["text"].tolist(), tokens.language))
     options = _options(data, tokens, seed)
-    known = _Data(
-        _described(corpus, store), store, tokens, options, data.source in ("imdb", "trec6")
-    )
+    published = data.source in DATA_SETS
+    known = Described(describe(corpus, store), store, tokens, options, published)
     lengths = {
         split: part["tokens"].to_numpy()
         for split, part in known.table.groupby("split", sort=False)
     }
     return Inspection(
         f"Before training on {Path(data.source).name}",
-        f"{len(known.table):,} texts from {corpus.origin}; {len(corpus.labels)} classes; tested on: {corpus.test_name}.",
+        f"{len(known.table):,} texts from {corpus.origin}; {len(corpus.labels)} classes; tested "
+        f"on: {corpus.test_name}.",
         corpus.notes,
-        [check(known) for check in CHECKS]
-        + ([_label_errors(known, seed)] if label_errors else []),
+        [check(known) for check in (*LABEL_CHECKS, *TEXT_CHECKS)]
+        + ([find_label_errors(known, seed)] if label_errors else []),
         {
-            "Classes": figures.balance_figure(known.class_counts()),
-            "Lengths": figures.lengths_figure(
+            "Classes": data_figures.balance_figure(known.class_counts()),
+            "Lengths": data_figures.lengths_figure(
                 {split: lengths[split] for split in SPLITS if split in lengths}, known.reach
             ),
         },
@@ -136,10 +154,19 @@ def inspect(
 
 
 def check_out(out: Path, source: str) -> None:
-    """Raises SettingError where no page can be written into `out`, or its table would replace the data."""
+    """Refuse a folder that cannot take the page, or where its table would replace the data.
+
+    Args:
+        out: the folder of the page.
+        source: the data's name, folder or file.
+
+    Raises:
+        SettingError: it is such a folder.
+    """
     if out.is_file() or Path(source).absolute() == (out / "suspects.csv").absolute():
         raise SettingError(
-            f"The page needs a folder of its own, and cannot have {out}. Name another: --out {out}-page"
+            f"The page needs a folder of its own, and cannot have {out}. Name another: "
+            f"--out {shlex.quote(f'{out}-page')}"
         )
 
 

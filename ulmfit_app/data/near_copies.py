@@ -1,4 +1,7 @@
-"""Which of many texts are nearly the same, in time that grows with their number and not with its square."""
+"""Which of many texts are nearly the same.
+
+In time that grows with the number of texts, and not with its square.
+"""
 
 from collections.abc import Sequence
 
@@ -9,12 +12,14 @@ from scipy.sparse.csgraph import connected_components
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
 
-# Manning, Raghavan and Schütze 2008, "Introduction to Information Retrieval", section 19.6: runs of four words ("shingles"),
-# and what two texts have in common of theirs, as a share of what they have together (Jaccard).
+# Manning, Raghavan and Schütze 2008, "Introduction to Information Retrieval", section 19.6: runs
+# of four words ("shingles"), and what two texts have in common of theirs, as a share of what they
+# have together (Jaccard).
 RUN = 4
 ALIKE = 0.8
-# The smallest hashes of a text's runs are a sample of them, and nearly the same one in a near copy (Broder 1997, "On the
-# resemblance and containment of documents"). So only texts that share one need be compared.
+# The smallest hashes of a text's runs are a sample of them, and nearly the same one in a near copy
+# (Broder 1997, "On the resemblance and containment of documents"). So only texts that share one
+# need be compared.
 SAMPLE = 8
 NEXT = 8
 _FACTORS = np.random.default_rng(0).integers(
@@ -22,11 +27,17 @@ _FACTORS = np.random.default_rng(0).integers(
 ) | np.uint64(1)
 
 
-def near_copies(store: TokenStore, copies: np.ndarray) -> np.ndarray:
-    """A number for each text, int64 [n_texts], that texts have in common when they are linked by near copies.
+def group_near_copies(store: TokenStore, copies: np.ndarray) -> np.ndarray:
+    """Number texts so that those have a number in common that are linked by near copies.
 
     Case, punctuation and markup do not count; a text of fewer than RUN words is a run of its own.
-    copies: [n_texts] a number that texts have in common when they are equal.
+
+    Args:
+        store: the texts' tokens.
+        copies: a number that texts have in common when they are equal, int [n_texts].
+
+    Returns:
+        The numbers, int64 [n_texts].
     """
     is_word = np.array(
         [any(map(str.isalnum, word)) and word not in SPECIALS for word in store.words]
@@ -34,7 +45,7 @@ def near_copies(store: TokenStore, copies: np.ndarray) -> np.ndarray:
 
     def runs_of(text: int) -> np.ndarray:
         ids = store[text]
-        return runs(ids[is_word[ids]])
+        return hash_runs(ids[is_word[ids]])
 
     distinct, first = np.unique(copies, return_index=True)
     samples, sizes = np.zeros((len(first), SAMPLE), np.uint64), np.zeros(len(first), np.int64)
@@ -44,7 +55,8 @@ def near_copies(store: TokenStore, copies: np.ndarray) -> np.ndarray:
         samples[i, : len(found)] = found[:SAMPLE]
     of, _ = np.nonzero(samples)
     hashes = samples[samples > 0]
-    # Of the texts that share a hash each meets the few next in size alone, or a phrase would pair all who use it.
+    # Of the texts that share a hash each meets the few next in size alone, or a phrase would pair
+    # all who use it.
     order = np.lexsort((of, sizes[of], hashes))
     of, hashes = of[order], hashes[order]
     meetings = []
@@ -54,7 +66,8 @@ def near_copies(store: TokenStore, copies: np.ndarray) -> np.ndarray:
         meetings.append(np.minimum(a, b)[met] * len(first) + np.maximum(a, b)[met])
     pairs, times = np.unique(np.concatenate(meetings), return_counts=True)
     a, b = np.divmod(pairs, len(first))
-    # Near copies share most of their samples; a quarter is what hardly any misses, and few other texts reach.
+    # Near copies share most of their samples; a quarter is what hardly any misses, and few other
+    # texts reach.
     likely = 4 * times >= np.minimum(np.minimum(sizes[a], sizes[b]), SAMPLE)
     alike = [
         resemblance(runs_of(first[i]), runs_of(first[j])) >= ALIKE
@@ -67,22 +80,35 @@ def near_copies(store: TokenStore, copies: np.ndarray) -> np.ndarray:
     ].astype(np.int64)
 
 
-def copied(
+def find_copies(
     store: TokenStore, texts: Sequence[str], of: np.ndarray, among: np.ndarray
 ) -> np.ndarray:
-    """Which of some texts have a copy among others: "word for word", "nearly" or "no" for each text of `of`, in order.
+    """Which of some texts have a copy among others.
 
-    texts: those of the store as they are. of, among: boolean [n_texts].
+    Args:
+        store: the tokens of all texts.
+        texts: the same texts as they are.
+        of: which are asked about, bool [n_texts].
+        among: where copies are looked for, bool [n_texts].
+
+    Returns:
+        "word for word", "nearly" or "no" for each text of `of`, in order.
     """
     equal = np.unique(np.asarray(texts, object), return_inverse=True)[1]
-    found = [np.isin(groups[of], groups[among]) for groups in (equal, near_copies(store, equal))]
+    found = [
+        np.isin(groups[of], groups[among]) for groups in (equal, group_near_copies(store, equal))
+    ]
     return np.select(found, ["word for word", "nearly"], "no")
 
 
-def runs(words: np.ndarray) -> np.ndarray:
-    """Hashes of the runs of words in a text, distinct and in order, uint64; none for a text without words.
+def hash_runs(words: np.ndarray) -> np.ndarray:
+    """Hashes of the runs of RUN words in a text.
 
-    words: the ids of the text's words.
+    Args:
+        words: the ids of the text's words, int [n_words].
+
+    Returns:
+        Distinct and in order, uint64; none for a text without words.
     """
     if not len(words):
         return np.zeros(0, np.uint64)
@@ -98,7 +124,11 @@ def runs(words: np.ndarray) -> np.ndarray:
 
 
 def resemblance(a: np.ndarray, b: np.ndarray) -> float:
-    """Jaccard: what two sets have in common, as a share of what they have together. a, b: distinct, not both empty.
+    """Jaccard: what two sets have in common, as a share of what they have together.
+
+    Args:
+        a: distinct elements, in any order.
+        b: likewise; not both are empty.
 
     >>> resemblance(np.array([1, 2, 3]), np.array([2, 3, 4]))
     0.5

@@ -1,7 +1,8 @@
 """Files to raw tables: CSV, TSV, JSON lines, Parquet and folders of text files, read strictly.
 
-Every cell is a string here, and a cell without a value is the empty string: no type is guessed, no word such as "NA" is
-taken for a missing value. What a table means, its labels and splits, is decided in `corpus`.
+Every cell is a string here, and a cell without a value is the empty string: no type is guessed, no
+word such as "NA" is taken for a missing value. What a table means, its labels and splits, is
+decided in `corpus`.
 """
 
 import os
@@ -14,37 +15,57 @@ from typing import Any
 
 import pandas as pd
 
-from ulmfit_app.data.columns import _text_column
-from ulmfit_app.data.encodings import _decoded, without_lone_surrogates
+from ulmfit_app.data.columns import find_text_column
+from ulmfit_app.data.encodings import LONE_SURROGATE, decode, replace_lone_surrogates
 from ulmfit_app.data.tables import TABLE_KINDS
 from ulmfit_app.errors import DataError, quoted
 
 
 def read_table(path: Path, encoding: str = "utf-8") -> pd.DataFrame:
-    """The whole file as one table of strings. Raises what `table_chunks` raises."""
-    return pd.concat(table_chunks(path, encoding, chunk_rows=50_000), ignore_index=True)
+    """The whole file as one table of strings; it raises what `read_chunks` raises."""
+    return pd.concat(read_chunks(path, encoding, chunk_rows=50_000), ignore_index=True)
 
 
 def read_texts(
-    path: Path, text_column: str | None = None, encoding: str = "utf-8", chunk_rows: int = 10_000
+    path: Path, text: str | None = None, encoding: str = "utf-8", chunk_rows: int = 10_000
 ) -> tuple[str, Iterator[pd.DataFrame]]:
-    """The column of the texts, and the file in order, `chunk_rows` rows at a time with all its columns.
+    """The column of the texts, and the file in order, a few rows at a time.
 
-    Memory stays that of one chunk. A file of texts alone needs no second column here. Lone surrogates become U+FFFD.
-    Raises DataError at once for a file or column that is not there or a text column that cannot be told from its first
-    chunk; while iterating, for what is broken further down.
+    Memory stays that of one chunk. A file of texts alone needs no second column here. Lone
+    surrogates become U+FFFD.
+
+    Args:
+        path: CSV, TSV, JSON lines or Parquet.
+        text: the column of the texts; None where its name or content leaves no doubt.
+        encoding: as Python names it.
+        chunk_rows: at most so many rows at a time.
+
+    Returns:
+        The column's name, and chunks with all columns.
+
+    Raises:
+        DataError: at once for a file or column that is not there, or a text column that cannot be
+            told from its first chunk; while iterating, for what is broken further down.
+        SettingError: there is no such encoding.
     """
-    chunks = table_chunks(path, encoding, chunk_rows)
+    chunks = read_chunks(path, encoding, chunk_rows)
     first = next(chunks)
-    column = _text_column(first, path, text_column)
-    return column, (chunk.apply(without_lone_surrogates) for chunk in chain([first], chunks))
+    column = find_text_column(first, path, text)
+    return column, (chunk.apply(replace_lone_surrogates) for chunk in chain([first], chunks))
 
 
-def table_chunks(path: Path, encoding: str, chunk_rows: int) -> Iterator[pd.DataFrame]:
-    """Tables of at most `chunk_rows` rows, all with the same columns; at least one, and none empty.
+def read_chunks(path: Path, encoding: str, chunk_rows: int) -> Iterator[pd.DataFrame]:
+    """Tables of at most `chunk_rows` rows with the same columns; at least one, and none empty.
 
-    Raises DataError for a file that is missing, empty, without rows, of an unknown kind, wrongly encoded or broken, and
-    for two columns of one name; SettingError for an encoding that does not exist.
+    Args:
+        path: CSV, TSV, JSON lines or Parquet.
+        encoding: as Python names it.
+        chunk_rows: of each table but the last.
+
+    Raises:
+        DataError: the file is missing, empty, without rows, of an unknown kind, wrongly encoded or
+            broken, or two of its columns have one name.
+        SettingError: there is no such encoding.
     """
     open_rows = TABLE_KINDS.get(path.suffix.lower())
     if not path.is_file():
@@ -56,6 +77,7 @@ def table_chunks(path: Path, encoding: str, chunk_rows: int) -> Iterator[pd.Data
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty. Expected a table of texts with a line of column names.")
     columns, rows = open_rows(path, encoding)
+    columns = [LONE_SURROGATE.sub("\ufffd", name).strip() for name in columns]
     repeated = [name for name, count in Counter(columns).items() if count > 1]
     if repeated:
         raise DataError(
@@ -63,7 +85,8 @@ def table_chunks(path: Path, encoding: str, chunk_rows: int) -> Iterator[pd.Data
         )
     chunk = None
     while batch := list(islice(rows, chunk_rows)):
-        # object: Arrow's strings, the default where pyarrow is installed, cannot hold the lone surrogates of JSON.
+        # object: Arrow's strings, the default where pyarrow is installed, cannot hold the lone
+        # surrogates of JSON.
         chunk = pd.DataFrame(batch, columns=columns, dtype=object)
         yield chunk
     if chunk is None:
@@ -76,16 +99,26 @@ def table_chunks(path: Path, encoding: str, chunk_rows: int) -> Iterator[pd.Data
 def read_folder(
     folder: Path, encoding: str = "utf-8", order: Callable[[str], Any] | None = None
 ) -> tuple[list[str], list[str]]:
-    """Names and contents of the .txt files that lie in `folder` itself, sorted by `order(name)`.
+    """Names and contents of the .txt files that lie in a folder itself.
 
-    Raises DataError for a file that is not in `encoding`.
+    Args:
+        folder: files in folders of it are left out.
+        encoding: as Python names it.
+        order: what names are sorted by; None for the names themselves.
+
+    Returns:
+        Names and contents, in the same order.
+
+    Raises:
+        DataError: a file is not in this encoding.
+        SettingError: there is no such encoding.
     """
     with os.scandir(folder) as entries:
         names = sorted((entry.name for entry in entries if entry.name.endswith(".txt")), key=order)
     texts = []
     for name in names:
         with open(os.path.join(folder, name), "rb", buffering=0) as file:
-            texts.append(_decoded(file.read(), folder / name, encoding))
+            texts.append(decode(file.read(), folder / name, encoding))
     return names, texts
 
 

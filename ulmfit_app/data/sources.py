@@ -1,4 +1,7 @@
-"""What a data set's name, a folder or a file holds, as it was found: texts, labels, and the splits that it says itself."""
+"""What a data set's name, a folder or a file holds, as it was found.
+
+Texts, labels, the splits that it says itself, and its other columns.
+"""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +13,12 @@ import pandas as pd
 from data_scripts import imdb, trec
 from data_scripts.fetch import Source
 from ulmfit_app.config import DataSettings
-from ulmfit_app.data.columns import require_column, text_and_label_columns
+from ulmfit_app.data.columns import (
+    find_text_and_label_columns,
+    rename_by_meaning,
+    require_column,
+)
+from ulmfit_app.data.encodings import LONE_SURROGATE, replace_lone_surrogates
 from ulmfit_app.data.reading import read_folder, read_table
 from ulmfit_app.errors import DataError, quoted
 
@@ -23,8 +31,9 @@ SPLIT_WORDS = {
 }
 _SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 
-# Maas et al. let a film have at most 30 reviews, so a block this long parts two films at its ends and keeps the rest
-# whole. A multiple of 128: the registry copy holds the reviews in runs of 128, each from its highest number down.
+# Maas et al. let a film have at most 30 reviews, so a block this long parts two films at its ends
+# and keeps the rest whole. A multiple of 128: the registry copy holds the reviews in runs of 128,
+# each from its highest number down.
 REVIEWS_PER_BLOCK = 256
 
 
@@ -32,22 +41,35 @@ REVIEWS_PER_BLOCK = 256
 class Draft:
     """Data as they were found.
 
-    table: text, label, split ("train" also where no split was given) and group; rows of one group are carved into the
-    same split, and "" is a text on its own.
+    Attributes:
+        table: text, label, split ("train" also where no split was given), then the other columns
+            of the source in its order, under names of their own. A row each text.
+        origin: what served the data, for people.
+        test_name: what the texts of split test are, for people.
+        carved: how splits are carved from train, as the end of a sentence.
+        notes: one sentence for each thing that was done to the data.
+        groups: one for each row; rows of one group are carved into the same split, and "" is a
+            text on its own, as all are without groups.
     """
 
     table: pd.DataFrame
     origin: str
     test_name: str
-    carved: str  # how splits are carved from train, as the end of a sentence
+    carved: str
     notes: list[str]
+    groups: list[str] | None = None
 
 
 def read_source(settings: DataSettings) -> Draft:
     """What `settings` name, as it was found.
 
-    Raises DataError for what is none of the kinds that are read, and data_scripts.fetch.FetchError when IMDb or TREC cannot
-    be had.
+    Args:
+        settings: the source, and which of its columns is which.
+
+    Raises:
+        DataError: it is none of the kinds that are read, or broken.
+        SettingError: there is no such encoding.
+        data_scripts.fetch.FetchError: IMDb or TREC cannot be had.
     """
     if settings.source == "imdb":
         source = imdb.fetch(settings.data)
@@ -65,15 +87,16 @@ def read_source(settings: DataSettings) -> Draft:
 
 
 def _imdb_folder(source: Source) -> Draft:
-    parts = []
+    parts, groups = [], []
     titles = _film_titles(source.path / "train")
     for split in ("train", "test"):
         for label in ("neg", "pos"):
             names, texts = read_folder(source.path / split / label, order=_review_number)
-            groups = _blocks(len(texts), label)
             if split == "train" and titles is not None:
-                groups = [_title_of(name, titles[label]) for name in names]
-            parts.append(_rows(texts, label, split, groups))
+                groups += [_title_of(name, titles[label]) for name in names]
+            else:
+                groups += _blocks(len(texts), label)
+            parts.append(_rows(texts, label, split))
     for folder in (source.path / "unsup", source.path / "train" / "unsup"):
         if folder.is_dir():
             parts.append(_rows(read_folder(folder, order=_review_number)[1], "", "unlabelled"))
@@ -82,30 +105,35 @@ def _imdb_folder(source: Source) -> Draft:
         if titles is None
         else "film by film, all reviews of a film together"
     )
-    return Draft(pd.concat(parts, ignore_index=True), source.origin, "IMDb test split", carved, [])
+    table = pd.concat(parts, ignore_index=True)
+    groups += [""] * (len(table) - len(groups))
+    return Draft(table, source.origin, "IMDb test split", carved, [], groups)
 
 
 def _imdb_table(source: Source) -> Draft:
-    """The registry copy: the training reviews alone, in the order of their file names, and other texts after them."""
+    """The registry copy: the training reviews, in the order of their file names, then others."""
     found = read_table(source.path)
     if not {"text", "label", "source"} <= set(found.columns):
         raise DataError(
-            f"{source.path} is not the registry's table of reviews. Expected the columns 'text', 'label' and 'source', "
-            f"found {quoted(found.columns)}."
+            f"{source.path} is not the registry's table of reviews. Expected the columns 'text', "
+            f"'label' and 'source', found {quoted(found.columns)}."
         )
     reviews = found[found["source"] == "imdb"]
-    parts = []
+    parts, groups = [], []
     for number, label in (("0", "neg"), ("1", "pos")):
         texts = reviews.loc[reviews["label"] == number, "text"].tolist()
-        parts.append(_rows(texts, label, "train", _blocks(len(texts), label)))
+        parts.append(_rows(texts, label, "train"))
+        groups += _blocks(len(texts), label)
     return Draft(
         pd.concat(parts, ignore_index=True),
         source.origin,
         "held-out blocks of IMDb's training reviews (the registry copy has no test split)",
         _in_blocks(*parts),
         [
-            f"Left out {len(found) - len(reviews):,} of {len(found):,} rows, which are not from IMDb."
+            f"Left out {len(found) - len(reviews):,} of {len(found):,} rows, which are not from "
+            "IMDb."
         ],
+        groups,
     )
 
 
@@ -114,13 +142,14 @@ def _review_number(name: str) -> int:
     number = name.split("_")[0]
     if not number.isdecimal():
         raise DataError(
-            f"{name} is not named as IMDb's reviews are. Expected number_stars.txt, such as 12_9.txt."
+            f"{name} is not named as IMDb's reviews are. Expected number_stars.txt, such as "
+            "12_9.txt."
         )
     return int(number)
 
 
 def _film_titles(train: Path) -> dict[str, list[str]] | None:
-    """The films of train/neg and train/pos by the number of the review, where the archive lists their URLs."""
+    """The films of train/neg and train/pos by number of the review, where there are their URLs."""
     lists = {label: train / f"urls_{label}.txt" for label in ("neg", "pos")}
     if not all(path.is_file() for path in lists.values()):
         return None
@@ -134,13 +163,14 @@ def _title_of(name: str, titles: Sequence[str]) -> str:
     number = _review_number(name)
     if number >= len(titles):
         raise DataError(
-            f"IMDb's urls_neg.txt or urls_pos.txt has {len(titles):,} films; review {name} needs one more."
+            f"IMDb's urls_neg.txt or urls_pos.txt has {len(titles):,} films; review {name} needs "
+            "one more."
         )
     return titles[number]
 
 
 def _block_size(n: int) -> int:
-    """Reviews a block: at least 20 blocks a class, so that a tenth can be held out of a small copy too."""
+    """Reviews per block: fewer in a small copy, so that a class has 20 blocks to hold out."""
     return min(REVIEWS_PER_BLOCK, max(1, n // 20))
 
 
@@ -151,14 +181,13 @@ def _blocks(n: int, label: str) -> list[str]:
 def _in_blocks(*parts: pd.DataFrame) -> str:
     size = _block_size(max(map(len, parts)))
     return (
-        f"in blocks of {size} reviews of a class that follow each other in the source's order, where reviews of one "
-        f"film are neighbours (reviews of the other class may remain in train)"
+        f"in blocks of {size} reviews of a class that follow each other in the source's order, "
+        "where reviews of one film are neighbours (reviews of the other class may remain in train)"
     )
 
 
-def _rows(texts: list[str], label: str, split: str, groups: list[str] | str = "") -> pd.DataFrame:
-    rows = pd.DataFrame({"text": pd.Series(texts, dtype=object)})
-    return rows.assign(label=label, split=split, group=groups)
+def _rows(texts: list[str], label: str, split: str) -> pd.DataFrame:
+    return pd.DataFrame({"text": pd.Series(texts, dtype=object)}).assign(label=label, split=split)
 
 
 def _trec6(source: Source) -> Draft:
@@ -172,12 +201,11 @@ def _trec6(source: Source) -> Draft:
                 parts.append((question, label, split))
             elif question:
                 raise DataError(
-                    f"{source.path / name}, line {number}: expected 'COARSE:fine question', found '{question[:60]}'."
+                    f"{source.path / name}, line {number}: expected 'COARSE:fine question', found "
+                    f"'{question[:60]}'."
                 )
     table = pd.DataFrame(parts, columns=["text", "label", "split"], dtype=object)
-    return Draft(
-        table.assign(group=""), source.origin, "TREC test split", "stratified by label", []
-    )
+    return Draft(table, source.origin, "TREC test split", "stratified by label", [])
 
 
 def _folder(path: Path, encoding: str) -> Draft:
@@ -198,8 +226,9 @@ def _folder(path: Path, encoding: str) -> Draft:
             parts += _class_folders(folder, split, encoding, notes)
     if not any(map(len, parts)):
         raise DataError(
-            f"{path} has no class folders with texts. Expected a folder a class with a .txt file a text, as in "
-            f"{path / 'pos' / '1.txt'}, or the same in folders train, valid and test. Found: {_listing(path)}."
+            f"{path} has no class folders with texts. Expected one folder per class with one .txt "
+            f"file per text, as in {path / 'pos' / '1.txt'}, or the same in folders train, valid "
+            f"and test. Found: {_listing(path)}."
         )
     table = pd.concat(parts, ignore_index=True)
     return Draft(table, str(path), _test_name(table, path), "stratified by label", notes)
@@ -237,16 +266,42 @@ def _file(path: Path, settings: DataSettings) -> Draft:
     notes: list[str] = []
     if split is None:
         split = _column_named_split(found, notes)
-    text, label = text_and_label_columns(found, path, settings.text, settings.label, split)
+    text, label = find_text_and_label_columns(found, path, settings.text, settings.label, split)
     if (settings.text, settings.label) != (text, label):
         notes.append(
             f"Took column '{text}' of {path.name} for the texts and '{label}' for the labels."
         )
     splits = "train" if split is None else _splits(found[split], split, path)
-    table = pd.DataFrame({"text": found[text], "label": found[label]}).assign(
-        split=splits, group=""
+    table = pd.DataFrame({"text": found[text], "label": found[label]}).assign(split=splits)
+    table = table.join(
+        _other_columns(found, {"text": text, "label": label, "split": split}, notes)
     )
     return Draft(table, str(path), _test_name(table, path), "stratified by label", notes)
+
+
+def _other_columns(
+    found: pd.DataFrame, meanings: dict[str, str | None], notes: list[str]
+) -> pd.DataFrame:
+    """What a file holds beside texts, labels and splits, under names that are not theirs."""
+    used = [column for column in meanings.values() if column is not None]
+    others = found.drop(columns=used)
+    names = {
+        column: name
+        for column, name in rename_by_meaning(list(found), meanings).items()
+        if column in others
+    }
+    notes += [
+        f"Kept column '{old}' as '{new}', since {old} has another meaning here."
+        for old, new in names.items()
+    ]
+    lone = others.map(lambda cell: len(LONE_SURROGATE.findall(cell))).to_numpy().sum()
+    if lone:
+        notes.append(
+            f"Replaced every lone surrogate, which is no character, by U+FFFD: {lone:,} in other "
+            "columns than the texts'."
+        )
+        others = others.apply(replace_lone_surrogates)
+    return others.rename(columns=names)
 
 
 def _column_named_split(found: pd.DataFrame, notes: list[str]) -> str | None:
@@ -256,7 +311,8 @@ def _column_named_split(found: pd.DataFrame, notes: list[str]) -> str | None:
         return None
     if not set(map(_split_word, found[named[0]].unique())) <= set(_SPLIT_OF_WORD):
         notes.append(
-            f"Column '{named[0]}' holds other words than train, valid and test, so it was not used."
+            f"Column '{named[0]}' holds other words than train, valid and test, so it was not "
+            "used."
         )
         return None
     notes.append(f"Took the splits from column '{named[0]}'.")
@@ -272,8 +328,8 @@ def _splits(column: pd.Series, name: str, path: Path) -> pd.Series:
     unknown = [value for value, split in words.items() if split is None]
     if unknown:
         raise DataError(
-            f"Column '{name}' of {path} has {quoted(unknown)} in {column.isin(unknown).sum():,} rows, which is no "
-            f"split. Expected train, valid, test or unlabelled."
+            f"Column '{name}' of {path} has {quoted(unknown)} in {column.isin(unknown).sum():,} "
+            "rows, which is no split. Expected train, valid, test or unlabelled."
         )
     return column.map(words)
 

@@ -12,23 +12,46 @@ from ulmfit_app.errors import DataError, SettingError
 SPLITS = ("train", "valid", "test", "unlabelled")
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """The option of a setting, as the command line has it.
+
+    >>> flag_of("max_train")
+    '--max-train'
+    """
     return "--" + name.replace("_", "-")
 
 
-# Splits
+def count_texts(count: int, noun: str = "text") -> str:
+    """A number of texts as a sentence has it.
+
+    >>> count_texts(1), count_texts(2000)
+    ('1 text', '2,000 texts')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _with_splits(
+def make_splits(
     table: pd.DataFrame, draft: Draft, settings: DataSettings, seed: int
 ) -> pd.DataFrame:
     """The table with the splits test and valid, carved from train where the source has none.
 
-    Raises DataError where a class has too few texts for that.
+    Args:
+        table: columns text, label, split and group; rows of one group stay together.
+        draft: where the texts come from; what is done is added to its notes.
+        settings: shares and folds.
+        seed: what is held out depends on it.
+
+    Returns:
+        The same rows, without unlabelled ones whose text is held out; the index is kept.
+
+    Raises:
+        DataError: there is no train, or a class has too few texts.
+        SettingError: folds of data that have the split valid already.
     """
     if not table["split"].eq("train").any():
         raise DataError(
-            "No row with a text and a label belongs to train. Expected the split train beside the others."
+            "No row with a text and a label belongs to train. Expected the split train beside the "
+            "others."
         )
     shares = {"test": settings.test_share, "valid": settings.valid_share}
     missing = [split for split in shares if not table["split"].eq(split).any()]
@@ -44,9 +67,9 @@ def _with_splits(
     for done, split in enumerate(missing):
         in_train = table["split"] == "train"
         if split == "valid" and settings.folds:
-            groups = _fold(table[in_train & free], settings.folds, settings.fold, seed)
+            groups = _choose_fold(table[in_train & free], settings.folds, settings.fold, seed)
         else:
-            groups = _held_out(
+            groups = _hold_out(
                 table[in_train & free],
                 shares[split],
                 len(missing) - done,
@@ -55,20 +78,24 @@ def _with_splits(
         held_out = in_train & table["group"].isin(groups)
         table = table.assign(split=table["split"].mask(held_out, split))
         draft.notes.append(
-            f"Split {split} is made of {_texts(held_out.sum())}, {held_out.sum() / in_train.sum():.1%} of the "
-            f"{in_train.sum():,} in train, held out {draft.carved}, with seed {seed}; copies of a text stay together."
+            f"Split {split} is made of {count_texts(held_out.sum())}, "
+            f"{held_out.sum() / in_train.sum():.1%} of the {in_train.sum():,} in train, held out "
+            f"{draft.carved}, with seed {seed}; copies of a text stay together."
         )
     held_out_texts = table.loc[table["split"].isin(("valid", "test")), "text"]
     leaked = table["split"].eq("unlabelled") & table["text"].isin(held_out_texts)
     if leaked.any():
         draft.notes.append(
-            f"Dropped {_texts(leaked.sum(), 'unlabelled text')} found in valid or test too."
+            f"Dropped {count_texts(leaked.sum(), 'unlabelled text')} found in valid or test too."
         )
-    return table[~leaked].reset_index(drop=True)
+    return table[~leaked]
 
 
 def _check_enough(table: pd.DataFrame, free: pd.Series, missing: list[str]) -> None:
-    """Raises DataError when a class of train has too few groups to be in each split. free: which rows may move."""
+    """Raises DataError when a class of train has too few groups to be in each split.
+
+    free: which rows may move.
+    """
     train = table[table["split"] == "train"]
     n_groups = train["group"].where(free).groupby(train["label"]).nunique()
     few = n_groups[n_groups <= len(missing)]
@@ -78,16 +105,17 @@ def _check_enough(table: pd.DataFrame, free: pd.Series, missing: list[str]) -> N
         alike = n_groups.groupby(n_groups.index.str.casefold()).transform("size")
         spelled = " Some labels differ by capitals alone." if alike[few.index].gt(1).any() else ""
         raise DataError(
-            f"Too few different texts in {len(few):,} of {len(n_groups):,} classes: {listed}{more}. Expected at least "
-            f"{len(missing) + 1}, one for each of train, {', '.join(reversed(missing))}.{spelled} Drop or merge these "
-            f"classes, or check which column holds the labels."
+            f"Too few different texts in {len(few):,} of {len(n_groups):,} classes: "
+            f"{listed}{more}. Expected at least {len(missing) + 1}, one for each of train, "
+            f"{', '.join(reversed(missing))}.{spelled} Drop or merge these classes, or check "
+            "which column holds the labels."
         )
 
 
-def _held_out(
+def _hold_out(
     pool: pd.DataFrame, share: float, leave: int, generator: np.random.Generator
 ) -> list[str]:
-    """Groups with `share` of each label's rows, at least one group a label, and `leave` of them left."""
+    """Groups with `share` of each label's rows, at least one per label; `leave` of them remain."""
     groups = pool.groupby("group", sort=False)["label"].agg(["size", "first"])
     chosen: list[str] = []
     for _, sizes in groups.groupby("first")["size"]:
@@ -101,17 +129,16 @@ def _held_out(
     return chosen
 
 
-def _fold(pool: pd.DataFrame, n_folds: int, number: int, seed: int) -> pd.Series:
-    """The groups of one fold, from 1 on. Raises DataError where a class has fewer groups than there are folds."""
-    from sklearn.model_selection import (
-        StratifiedGroupKFold,  # takes a second, which no other run needs
-    )
+def _choose_fold(pool: pd.DataFrame, n_folds: int, number: int, seed: int) -> pd.Series:
+    """The groups of fold `number`, from 1 on. Raises DataError where a class has too few."""
+    # Takes a second, which no other run needs.
+    from sklearn.model_selection import StratifiedGroupKFold
 
     groups = pool.groupby("label")["group"].nunique()
     if groups.min() < n_folds:
         raise DataError(
-            f"The label {groups.idxmin()!r} has {groups.min():,} different texts, too few for --folds {n_folds}. "
-            "Use fewer folds, or drop or merge such classes."
+            f"The label {groups.idxmin()!r} has {groups.min():,} different texts, too few for "
+            f"--folds {n_folds}. Use fewer folds, or drop or merge such classes."
         )
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(
         pool, pool["label"], pool["group"]
@@ -125,9 +152,20 @@ def _generator(seed: int, purpose: str, split: str) -> np.random.Generator:
     return np.random.default_rng([seed, ("split", "subset").index(purpose), SPLITS.index(split)])
 
 
-def _subsets(
+def take_subsets(
     table: pd.DataFrame, settings: DataSettings, seed: int, notes: list[str]
 ) -> pd.DataFrame:
+    """At most `max_SPLIT` rows of each split, in the order of the table.
+
+    Args:
+        table: columns label and split.
+        settings: the limits.
+        seed: which rows are taken depends on it.
+        notes: gets a sentence for each split that is cut.
+
+    Raises:
+        SettingError: the limit of train is below the number of classes.
+    """
     kept = np.ones(len(table), dtype=bool)
     for split in SPLITS:
         limit = getattr(settings, f"max_{split}")
@@ -137,27 +175,35 @@ def _subsets(
         labels = table["label"].iloc[rows]
         if split == "train" and limit < labels.nunique():
             raise SettingError(
-                f"--max-train {limit:,} cannot hold one text of each of {labels.nunique():,} classes. "
-                f"Run with --max-train {labels.nunique():,} or more."
+                f"--max-train {limit:,} cannot hold one text of each of {labels.nunique():,} "
+                f"classes. Run with --max-train {labels.nunique():,} or more."
             )
         kept[rows] = False
-        kept[rows[_stratified(labels, limit, _generator(seed, "subset", split))]] = True
+        kept[rows[stratified_order(labels, _generator(seed, "subset", split))[:limit]]] = True
         how = "random" if split == "unlabelled" else "stratified"
         notes.append(
-            f"Took a {how} subset of {limit:,} of {_texts(len(rows))} in {split}, with seed {seed}."
+            f"Took a {how} subset of {limit:,} of {count_texts(len(rows))} in {split}, with seed "
+            f"{seed}."
         )
-    return table[kept].reset_index(drop=True)
+    return table[kept]
 
 
-def _stratified(labels: pd.Series, n: int, generator: np.random.Generator) -> np.ndarray:
-    """Positions of n rows with the shares that the labels have in all, and each label at least once where n allows."""
+def stratified_order(labels: pd.Series, generator: np.random.Generator) -> np.ndarray:
+    """A random order whose every beginning has the labels in about the shares they have in all.
+
+    The first row of each label stands in front, so that a beginning of as many rows as there are
+    labels holds each of them.
+
+    Args:
+        labels: one for each row, whatever its index.
+        generator: what the order is drawn from.
+
+    Returns:
+        Positions in `labels`, int [n].
+    """
     shuffled = labels.reset_index(drop=True).iloc[generator.permutation(len(labels))]
     by_label = shuffled.groupby(shuffled)
     rank = by_label.cumcount()
-    # Along this order every label advances at the same pace, from the first row of each to the last row of all.
+    # Every label advances at the same pace, from the first row of each to the last row of all.
     pace = ((rank + 0.5) / by_label.transform("size")).where(rank > 0, 0)
-    return pace.sort_values(kind="stable").index[:n].to_numpy()
-
-
-def _texts(count: int, noun: str = "text") -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return pace.sort_values(kind="stable").index.to_numpy()

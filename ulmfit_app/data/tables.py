@@ -10,9 +10,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ulmfit_app.data.encodings import _lines
+from ulmfit_app.data.encodings import read_lines
 from ulmfit_app.errors import DataError
 
+# Python 3.10's csv module refuses NUL: half a surrogate pair, which no file holds, stands for it.
+NUL = "\0" if sys.version_info >= (3, 11) else "\udfff"
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -20,21 +22,19 @@ DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def _csv_rows(path: Path, encoding: str) -> tuple[list[str], Iterator[list[str]]]:
-    # The csv module's own limit of 131,072 characters a field is shorter than some reviews; a C long holds no more.
+    # The csv module's own limit of 131,072 characters per field is shorter than some reviews; a C
+    # long holds no more.
     csv.field_size_limit(2**31 - 1)
     records = _csv_records(path, encoding, _delimiter(path, encoding))
-    header = next(records, [])
-    return [name.strip() for name in header], records
+    return next(records, []), records
 
 
 def _delimiter(path: Path, encoding: str) -> str:
     """The one of comma, semicolon and tab that cuts the header line into most fields."""
-    n_fields = {
-        delimiter: len(
-            next(filter(None, csv.reader(_csv_lines(path, encoding), delimiter=delimiter)), [])
-        )
-        for delimiter in DELIMITERS
-    }
+    # A name in quotes may hold any of the three: cut there, it breaks the rules of quoting.
+    n_fields = {d: _fields_of_header(path, encoding, d, strict=True) for d in DELIMITERS}
+    if not any(n_fields.values()):
+        n_fields = {d: _fields_of_header(path, encoding, d, strict=False) for d in DELIMITERS}
     most = max(n_fields.values())
     best = [delimiter for delimiter, count in n_fields.items() if count == most]
     if most <= 1 or len(best) == 1:
@@ -42,9 +42,19 @@ def _delimiter(path: Path, encoding: str) -> str:
     if path.suffix.lower() == ".tsv" and "\t" in best:
         return "\t"
     raise DataError(
-        f"The first line of {path} has as many fields when it is cut at {' as at '.join(DELIMITERS[d] for d in best)}. "
-        f"Put the column names in quotes, so that only the separator is left outside."
+        f"The first line of {path} has as many fields when it is cut at "
+        f"{' as at '.join(DELIMITERS[d] for d in best)}. Put the column names in quotes, so that "
+        "only the separator is left outside."
     )
+
+
+def _fields_of_header(path: Path, encoding: str, delimiter: str, strict: bool) -> int:
+    """Fields of the first line that has any; 0 where there is none, or it breaks a strict rule."""
+    reader = csv.reader(_csv_lines(path, encoding), delimiter=delimiter, strict=strict)
+    try:
+        return len(next(filter(None, reader), []))
+    except csv.Error:
+        return 0
 
 
 def _csv_records(path: Path, encoding: str, delimiter: str) -> Iterator[list[str]]:
@@ -60,7 +70,8 @@ def _csv_records(path: Path, encoding: str, delimiter: str) -> Iterator[list[str
         except csv.Error:
             line = _line_of_open_quote(path, encoding, delimiter, first_line)
             raise DataError(
-                f"{path}, line {line}: a quote opens here and is not closed before a {DELIMITERS[delimiter]} or the "
+                f"{path}, line {line}: a quote opens here and is not closed before a "
+                f"{DELIMITERS[delimiter]} or the "
                 f'end of a line. Close it, and double each quote inside a quoted text: "".'
             ) from None
         if not record:
@@ -68,26 +79,24 @@ def _csv_records(path: Path, encoding: str, delimiter: str) -> Iterator[list[str
         width = width or len(record)
         if len(record) != width:
             raise DataError(
-                f"{path}, line {first_line}: expected {width} fields as in the line of column names, found "
-                f"{len(record)}. A text that holds a {DELIMITERS[delimiter]} or a line break must stand in quotes."
+                f"{path}, line {first_line}: expected {width} fields as in the line of column "
+                f"names, found {len(record)}. A text that holds a {DELIMITERS[delimiter]} or a "
+                "line break must stand in quotes."
             )
-        yield record
+        yield record if NUL == "\0" else [field.replace(NUL, "\0") for field in record]
 
 
 def _csv_lines(path: Path, encoding: str) -> Iterator[str]:
-    lines = _lines(path, encoding)
-    # Python 3.10's csv module refuses a line with a NUL character.
-    return (
-        lines if sys.version_info >= (3, 11) else (line.replace("\0", "\ufffd") for line in lines)
-    )
+    lines = read_lines(path, encoding)
+    return lines if NUL == "\0" else (line.replace("\0", NUL) for line in lines)
 
 
 def _line_of_open_quote(path: Path, encoding: str, delimiter: str, first_line: int) -> int:
-    """Line of the quote that makes the record from `first_line` on break the rules of CSV (RFC 4180, section 2)."""
+    """Line of the quote that makes the record from `first_line` on break RFC 4180, section 2."""
     opened = first_line
     before_field, plain, in_quotes, after_quote = range(4)
     state = before_field
-    for number, line in enumerate(_lines(path, encoding), start=1):
+    for number, line in enumerate(read_lines(path, encoding), start=1):
         if number < first_line:
             continue
         for character in line:
@@ -110,7 +119,8 @@ def _line_of_open_quote(path: Path, encoding: str, delimiter: str, first_line: i
 
 
 def _json_rows(path: Path, encoding: str) -> tuple[list[str], Iterator[list[str]]]:
-    # Read twice: a key may first appear in the last line, and the columns must be known before the first row.
+    # Read twice: a key may first appear in the last line, and the columns must be known before the
+    # first row.
     columns = list(dict.fromkeys(chain.from_iterable(_json_records(path, encoding))))
     rows = (
         [_cell(record.get(column)) for column in columns]
@@ -120,7 +130,7 @@ def _json_rows(path: Path, encoding: str) -> tuple[list[str], Iterator[list[str]
 
 
 def _json_records(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_lines(path, encoding), start=1):
+    for number, line in enumerate(read_lines(path, encoding), start=1):
         if not line.strip():
             continue
         try:
@@ -134,7 +144,8 @@ def _json_records(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
                 else f"{line.strip()[:60]}"
             )
             raise DataError(
-                f'{path}, line {number}: expected one JSON object a line, such as {{"text": "...", "label": "..."}}; '
+                f'{path}, line {number}: expected one JSON object per line, such as {{"text": '
+                '"...", "label": "..."}; '
                 f"found {found}."
             )
         yield record
@@ -146,7 +157,8 @@ def _parquet_rows(path: Path, encoding: str) -> tuple[list[str], Iterator[tuple[
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise DataError(
-            f"Reading {path} needs pyarrow, which is not installed. Run: pip install 'ulmfit-app[parquet]'"
+            f"Reading {path} needs pyarrow, which is not installed. Run: pip install "
+            "'ulmfit-app[parquet]'"
         ) from None
     try:
         file = ParquetFile(path)

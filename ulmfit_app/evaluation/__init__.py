@@ -1,1 +1,4 @@
-"""Arrays in; numbers, tables and figures out. Nothing here knows what kind of model made the probabilities."""
+"""Arrays in; numbers, tables and figures out.
+
+Nothing here knows what kind of model made the probabilities.
+"""

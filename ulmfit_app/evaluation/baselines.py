@@ -5,17 +5,24 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-# Written without spaces between words, so that what stands between two spaces is a sentence.
-WITHOUT_SPACES = {"zh", "ja", "th", "lo", "km", "my"}
-# L-BFGS keeps about 25 vectors as long as the coefficients (n-grams times classes): half a gigabyte at this length.
+from ulmfit_app.languages import WITHOUT_SPACES
+
+# L-BFGS keeps about 25 vectors as long as the coefficients (n-grams times classes): half a
+# gigabyte at this length.
 MAX_COEFFICIENTS = 5_000_000
 FOLDS = 5
 
 
 def majority(train_truth: np.ndarray, n_test: int, n_classes: int) -> np.ndarray:
-    """Predict the commonest class of train for every text, with the shares of the classes in train as probabilities.
+    """Predict the commonest class of train for every text.
 
-    train_truth: [n_train] class indices. Returns probabilities [n_test, n_classes].
+    Args:
+        train_truth: [n_train] class indices.
+        n_test: texts to predict.
+        n_classes: classes, of which some may not be in train.
+
+    Returns:
+        Probabilities [n_test, n_classes]: the shares of the classes in train.
 
     >>> majority(np.array([0, 1, 1, 1]), n_test=2, n_classes=2).tolist()
     [[0.25, 0.75], [0.25, 0.75]]
@@ -32,24 +39,33 @@ def tfidf_logistic_regression(
     seed: int,
     language: str = "en",
 ) -> np.ndarray:
-    """Logistic regression on TF-IDF weights of words and word pairs: fast, and hard to beat with few labels.
+    """Logistic regression on TF-IDF weights of words and word pairs.
 
-    The setting of Wang and Manning 2012, "Baselines and Bigrams", with logarithmic counts, and punctuation as words. In a
-    language without spaces between words, of characters and pairs of them.
-    train_truth: [n_train] class indices, at least two different ones.
-    Returns probabilities [n_test, n_classes], 0 for a class that is not in train.
+    Fast, and hard to beat with few labels. The setting of Wang and Manning 2012, "Baselines and
+    Bigrams", with logarithmic counts, and punctuation as words. In a language without spaces
+    between words, characters and pairs of them take the place of words.
+
+    Args:
+        train_texts: n_train texts.
+        train_truth: [n_train] class indices, at least two different ones.
+        test_texts: n_test texts.
+        n_classes: classes, of which some may not be in train.
+        seed: of the optimizer.
+        language: code of the texts' language.
+
+    Returns:
+        Probabilities [n_test, n_classes], 0 for a class that is not in train.
     """
     if language in WITHOUT_SPACES:
         units = dict(analyzer="char")
     else:
-        units = dict(
-            token_pattern=r"\w+|[^\w\s]"
-        )  # single characters count too, or a text of emoji would be empty
+        # Single characters count too, or a text of emoji would be empty.
+        units = dict(token_pattern=r"\w+|[^\w\s]")
     vectorizer = TfidfVectorizer(
         **units,
         ngram_range=(1, 2),
         sublinear_tf=True,
-        # Of many texts, what occurs in one alone is most of the memory and says next to nothing.
+        # Of many texts, what occurs in only one takes most of the memory and says next to nothing.
         min_df=2 if len(train_texts) >= 1000 else 1,
         max_features=max(MAX_COEFFICIENTS // n_classes, 1),
         dtype=np.float32,
@@ -60,7 +76,8 @@ def tfidf_logistic_regression(
         # Nothing occurs in two texts, as in a list of names.
         train = vectorizer.set_params(min_df=1).fit_transform(train_texts)
 
-    # Of 1, 10 and 30 this had the lowest log loss on held-out parts of IMDb (1,000 and 20,000 texts) and TREC train.
+    # Of 1, 10 and 30 this had the lowest log loss on held-out parts of IMDb (1,000 and 20,000
+    # texts) and TREC train.
     model = LogisticRegression(C=30, max_iter=1000, random_state=seed).fit(train, train_truth)
     probabilities = np.zeros((len(test_texts), n_classes))
     probabilities[:, model.classes_] = model.predict_proba(vectorizer.transform(test_texts))
@@ -75,10 +92,23 @@ def out_of_fold(
     seed: int,
     language: str = "en",
 ) -> np.ndarray:
-    """What tfidf_logistic_regression says of each text when it has learned from the others: FOLDS-fold cross-validation.
+    """What tfidf_logistic_regression says of each text when it has learned from the others.
 
-    truth: [n] class indices; groups: [n] a number that texts have in common which must not be parted, such as copies.
-    Returns probabilities [n, n_classes]. Raises ValueError where a fold would leave a single class to learn from.
+    FOLDS-fold cross-validation, with the classes in their shares.
+
+    Args:
+        texts: n texts.
+        truth: [n] class indices.
+        n_classes: classes.
+        groups: [n] a number that texts share which must stay together, such as copies.
+        seed: of the folds and of the optimizer.
+        language: code of the texts' language.
+
+    Returns:
+        Probabilities [n, n_classes].
+
+    Raises:
+        ValueError: a fold would leave a single class to learn from.
     """
     probabilities = np.zeros((len(texts), n_classes))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)

@@ -1,6 +1,7 @@
 """Probabilities that mean what they say, and what comes of answering only where they are high.
 
-`probabilities` and `truth` are as in metrics.
+`probabilities` and `truth` are as in metrics. scipy.stats and scipy.optimize take longer to import
+than a text takes to be classified, so they are imported where a temperature is fitted.
 """
 
 import math
@@ -8,9 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
-from scipy.stats import chi2
 
 from ulmfit_app.evaluation.metrics import (
     N_BINS,
@@ -20,20 +18,23 @@ from ulmfit_app.evaluation.metrics import (
     check_predictions,
 )
 
-LARGEST_TEMPERATURE = (
-    100.0  # and the smallest is 1 / 100; beyond, probabilities are uniform or all 0 and 1
-)
+# The smallest is 1 / 100; beyond the two, probabilities are uniform, or all 0 and 1.
+LARGEST_TEMPERATURE = 100.0
 WANTED_ERRORS = (0.01, 0.02, 0.05, 0.1)  # shares of the answers
-N_SAMPLES = 400  # of what chance does; the 95th in 100 is then known to about one in 100
+N_SAMPLES = 400  # drawn by chance; enough to know their 95th percentile to about one percentile
 MAX_NAMES = 5  # of classes in a sentence
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibrated the probabilities of tested texts, and the probabilities before it, at temperature 1.
+    """What calibrated the probabilities of tested texts, and the probabilities before it.
 
-    before: of the tested texts [n, n_classes]. validation: of the texts that the temperature was fitted on
-    [n_valid, n_classes], with the index of the true class of each [n_valid].
+    Attributes:
+        temperature: that the logits were divided by.
+        before: probabilities of the tested texts at temperature 1, [n, n_classes].
+        validation: of the texts that the temperature was fitted on, at temperature 1,
+            [n_valid, n_classes].
+        validation_truth: the index of the true class of each of these, [n_valid].
     """
 
     temperature: float
@@ -42,57 +43,82 @@ class Calibration:
     validation_truth: np.ndarray
 
 
-# --------------------------------------------------------------------------------------------------------- temperature
+# ------------------------------------------------------------------------------------ temperature
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """The probabilities that logits divided by `temperature` give (Guo et al. 2017, section 4.2).
+    """The probabilities that logits divided by a temperature give (Guo et al. 2017, section 4.2).
 
-    Logits are known from probabilities up to a constant, which a softmax does not see. Above 1 all move towards 1/n_classes,
-    below 1 away from it; which one is the largest does not change.
+    Logits are known from probabilities up to a constant, which a softmax does not see. Which class
+    is the most probable does not change.
+
+    Args:
+        probabilities: [n, n_classes].
+        temperature: above 1 moves all probabilities towards 1/n_classes, below 1 away from it.
+
+    Returns:
+        Probabilities [n, n_classes].
 
     >>> tempered(np.array([[0.8, 0.2]]), temperature=2).round(3).tolist()
     [[0.667, 0.333]]
     """
-    return (
-        probabilities
-        if temperature == 1
-        else softmax(_logits(probabilities) / temperature, axis=1)
-    )
+    if temperature == 1:
+        return probabilities
+    weights = np.exp(_shifted(_logits(probabilities) / temperature))
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> tuple[float, str]:
-    """The temperature of the lowest log loss on these texts, which must not be those that it is then judged on.
+    """The temperature of the lowest log loss on these texts; judge it on others.
 
-    Returns it with "", or 1 and the reason, as half a sentence: where log loss has no lowest point, or so few texts cannot
-    tell that temperature from 1 (likelihood-ratio test at 5 %); as noise it would do more harm than good.
-    Raises ValueError when the arrays do not fit each other or hold no probabilities.
+    It stays 1 where log loss has no lowest point, and where so few texts cannot tell the best
+    temperature from 1 (likelihood-ratio test at 5 %): fitted to noise it would do harm.
+
+    Args:
+        probabilities: [n, n_classes], at temperature 1.
+        truth: [n] class indices.
+
+    Returns:
+        The temperature and "", or 1 and the reason for it, as half a sentence.
+
+    Raises:
+        ValueError: the arrays do not fit each other, or hold no probabilities.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.stats import chi2
+
     check_predictions(probabilities, truth)
     logits = _logits(probabilities)
     each = np.arange(len(truth))
-    # Log loss is convex in 1 / temperature; the two slopes at its ends tell whether there is a minimum between them.
+    # Log loss is convex in 1 / temperature: its slopes at both ends tell whether it has a minimum.
     if (logits[each, truth] == logits.max(axis=1)).all():
         return 1.0, "each of them is given its class, so that log loss falls with the temperature"
     if logits[each, truth].mean() <= logits.mean():
         return (
             1.0,
-            "their classes are no more probable than others, so that log loss falls as the temperature rises",
+            "their classes are no more probable than others, so that log loss falls as the "
+            "temperature rises",
         )
 
     def log_loss(log_temperature: float) -> float:
-        return -log_softmax(logits / math.exp(log_temperature), axis=1)[each, truth].mean()
+        shifted = _shifted(logits / math.exp(log_temperature))
+        normalizer = np.log(np.exp(shifted).sum(axis=1))
+        return -(shifted[each, truth] - normalizer).mean()
 
     end = math.log(LARGEST_TEMPERATURE)
     found = minimize_scalar(
         log_loss, bounds=(-end, end), method="bounded", options={"xatol": 1e-8}
     )
-    # Where 1 is right, twice the gain in log-likelihood is distributed as chi-squared with one degree of freedom (Wilks).
+    # Where 1 is right, twice the gain in log-likelihood is chi-squared, with one degree of freedom
+    # (Wilks).
     p_value = chi2.sf(2 * len(truth) * (log_loss(0.0) - found.fun), df=1)
     if p_value > SIGNIFICANT:
-        return (
-            1.0,
-            f"they are no proof that any other is better (the best is {math.exp(found.x):.3g}, p = {p_value:.2g})",
-        )
+        best = f"the best is {math.exp(found.x):.3g}, p = {p_value:.2g}"
+        return 1.0, f"they are not enough to show that another is better ({best})"
     return math.exp(found.x), ""
+
+
+def _shifted(logits: np.ndarray) -> np.ndarray:
+    """Logits less the largest of their row, so that their exponentials cannot overflow."""
+    return logits - logits.max(axis=1, keepdims=True)
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:
@@ -100,18 +126,27 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.clip(probabilities.astype(float), np.finfo(float).tiny, None))
 
 
-# ----------------------------------------------------------------------------------------------------- risk and coverage
+# ------------------------------------------------------------------------------ risk and coverage
 def risk_coverage(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
-    """The error among answered texts, as more and more are answered, the most confident first (Geifman and El-Yaniv 2017).
+    """The error among answered texts as more are answered (Geifman and El-Yaniv 2017).
 
-    One row a distinct confidence, falling. Columns: threshold (the lowest confidence that is answered), n (answered),
-    wrong, coverage (share answered), error (wrong / n).
+    The most confident are answered first; texts of equal confidence together, or not at all.
+
+    Args:
+        probabilities: [n, n_classes].
+        truth: [n] class indices.
+
+    Returns:
+        One row per distinct confidence, falling: threshold (the lowest confidence that is
+        answered), n (answered), wrong, coverage (share answered), error (wrong / n).
+
+    Raises:
+        ValueError: the arrays do not fit each other, or hold no probabilities.
     """
     check_predictions(probabilities, truth)
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     wrong = (probabilities.argmax(axis=1) != truth)[order].cumsum()
-    # Texts of one confidence are answered together, or not at all.
     last = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))
     n = last + 1
     return pd.DataFrame(
@@ -126,11 +161,19 @@ def risk_coverage(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
 
 
 def threshold_for(error: float, curve: pd.DataFrame) -> float | None:
-    """The lowest confidence from which on answers are wrong no more often than `error`: 0 where all texts can be answered.
+    """The lowest confidence from which on answers are wrong no more often than wanted.
 
-    curve: what risk_coverage returns. One wrong answer more is counted than there are, as in conformal risk control
-    (Angelopoulos et al. 2024), or the lowest of many thresholds would be one that luck favoured, and three right answers
-    would promise an error of 0. None where no confidence keeps the error so low; that takes 1 / error - 1 answers or more.
+    One wrong answer more is counted than there are, as in conformal risk control (Angelopoulos et
+    al. 2024). Otherwise the lowest of many thresholds would be one that luck favoured, and three
+    right answers would promise an error of 0.
+
+    Args:
+        error: wanted share of wrong answers among the answers.
+        curve: what risk_coverage returns.
+
+    Returns:
+        The threshold; 0 where all texts can be answered; None where no confidence keeps the error
+        so low, which takes at least 1 / error - 1 answers.
     """
     fitting = curve[(curve["wrong"] + 1) / (curve["n"] + 1) <= error]
     if fitting.empty:
@@ -139,10 +182,17 @@ def threshold_for(error: float, curve: pd.DataFrame) -> float | None:
 
 
 def answered(probabilities: np.ndarray, truth: np.ndarray, threshold: float) -> dict:
-    """What comes of answering only where the confidence is `threshold` or more.
+    """What comes of answering only from a confidence on.
 
-    Returns n (answered), wrong, coverage (share answered) with coverage_ci95, error (wrong / n) with error_ci95. Where no
-    text is answered, error and its interval are None, and the key `undefined` says why.
+    Args:
+        probabilities: [n, n_classes].
+        truth: [n] class indices.
+        threshold: the lowest confidence that is answered.
+
+    Returns:
+        n (answered), wrong, coverage (share answered) with coverage_ci95, error (wrong / n) with
+        error_ci95. Where no text is answered, error and its interval are None, and the key
+        `undefined` says why.
     """
     members = probabilities.max(axis=1) >= threshold
     n, wrong = int(members.sum()), int((probabilities.argmax(axis=1) != truth)[members].sum())
@@ -161,12 +211,17 @@ def answered(probabilities: np.ndarray, truth: np.ndarray, threshold: float) -> 
     return found | {"error": wrong / n, "error_ci95": list(accuracy_interval(wrong, n))}
 
 
-# ------------------------------------------------------------------------------------------------------------- in a report
+# ------------------------------------------------------------------------------------ in a report
 def calibration_error_by_chance(probabilities: np.ndarray, seed: int = 0) -> float:
-    """An expected calibration error that 95 of 100 samples of so many texts stay below if each confidence is exactly right.
+    """How large an expected calibration error means nothing, with so many texts.
 
-    A finite sample has an error above 0 by chance alone; this says how large one means nothing. By drawing what is true
-    from the confidences (Bröcker and Smith 2007, "consistency resampling"), over 15 bins of equal width.
+    A finite sample has an error above 0 by chance alone. If each confidence is exactly right, 95
+    of 100 samples stay below this one. Found by drawing what is true from the confidences (Bröcker
+    and Smith 2007, "consistency resampling"), over 15 bins of equal width.
+
+    Args:
+        probabilities: [n, n_classes].
+        seed: of the drawing.
     """
     confidence = probabilities.max(axis=1).astype(float)
     generator = np.random.default_rng(seed)
@@ -182,13 +237,19 @@ def calibration_error_by_chance(probabilities: np.ndarray, seed: int = 0) -> flo
 def before_and_after(
     calibration: Calibration, probabilities: np.ndarray, truth: np.ndarray
 ) -> dict:
-    """Every number of the report about one temperature, as plain data that JSON can hold (never NaN).
+    """Every number of the report about one temperature, as plain data that JSON can hold.
 
-    probabilities: of the tested texts, calibrated.
-    Returns temperature (1 beside temperature_undefined, the reason, where none could be fitted); n_validation; before and
-    after (accuracy and metrics.calibration_scores, on the tested texts); expected_calibration_error_by_chance; thresholds,
-    one for each wanted error (wanted_error, threshold, and what it gives on validation, where it is chosen, and on test, as
-    `answered` has it).
+    Args:
+        calibration: the temperature and what was known before it.
+        probabilities: of the tested texts, calibrated, [n, n_classes].
+        truth: [n] class indices.
+
+    Returns:
+        temperature (1 beside temperature_undefined, the reason, where none could be fitted);
+        n_validation; before and after (accuracy and metrics.calibration_scores, on the tested
+        texts); expected_calibration_error_by_chance; and thresholds, one per wanted error:
+        wanted_error, threshold, and what it gives on validation, where it is chosen, and on test,
+        as `answered` has it. Never NaN.
     """
 
     def scores(of: np.ndarray) -> dict:
@@ -207,7 +268,8 @@ def before_and_after(
         if threshold is None:
             least = math.ceil(1 / error) - 1
             one["undefined"] = (
-                f"no confidence assured it on validation, which takes {least} answers at least, and none wrong"
+                f"no confidence kept it on validation, which takes {least} answers at least, "
+                "and none wrong"
             )
         else:
             one["validation"] = answered(validation, validation_truth, threshold)
@@ -225,23 +287,29 @@ def before_and_after(
 
 
 def undefined(truth: np.ndarray, labels: list[str]) -> list[str]:
-    """What the tested texts cannot tell, in sentences. labels: the class names, in the order of their indices."""
+    """What the tested texts cannot tell, in sentences.
+
+    Args:
+        truth: [n] class indices.
+        labels: the class names, in the order of their indices.
+    """
     notes = []
     if len(truth) < N_BINS:
         notes.append(
-            f"Tested texts (n = {len(truth)}) are fewer than bins ({N_BINS}): calibration errors are mostly chance."
+            f"Tested texts (n = {len(truth)}) are fewer than bins ({N_BINS}): calibration errors "
+            "are mostly chance."
         )
     support = np.bincount(truth, minlength=len(labels))
     absent = [label for label, n in zip(labels, support, strict=True) if not n]
     if len(absent) == len(labels) - 1:
         notes.append(
-            f"All tested texts are of the class “{labels[int(truth[0])]}”: how well the probabilities of other classes fit "
-            "cannot be seen on them."
+            f"All tested texts are of the class “{labels[int(truth[0])]}”: how well the "
+            "probabilities of other classes fit cannot be seen on them."
         )
     elif absent:
         names = ", ".join(absent[:MAX_NAMES]) + (", …" if len(absent) > MAX_NAMES else "")
         notes.append(
-            f"No tested text is of {len(absent)} of the {len(labels)} classes ({names}): how well their probabilities fit "
-            "cannot be seen here."
+            f"No tested text is of {len(absent)} of the {len(labels)} classes ({names}): how well "
+            "their probabilities fit cannot be seen here."
         )
     return notes

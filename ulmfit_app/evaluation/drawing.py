@@ -1,4 +1,8 @@
-"""What all figures share: colours, fonts, labels that fit."""
+"""What all figures share: colours, fonts, labels that fit.
+
+seaborn brings pyplot along, which an application that only predicts must not get from us. So it is
+imported where a figure is drawn.
+"""
 
 import io
 import logging
@@ -7,27 +11,27 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, findfont, findSystemFonts, fontManager, get_font
 
 log = logging.getLogger(__name__)
 
-BLUE, ORANGE = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[3]
+BLUE, ORANGE = "#0173b2", "#d55e00"  # the first and the fourth of seaborn's palette colorblind
 GREY = "0.45"
-FONT = (
-    "DejaVu Sans"  # matplotlib brings it along, so that a figure looks the same on every machine
-)
+# matplotlib brings it along, so that a figure looks the same on every machine.
+FONT = "DejaVu Sans"
 MAX_COUNTED_CLASSES = 20  # more cells than 20 x 20 have no room for a legible count
 MAX_TICK_LABELS = 40
 MAX_LABEL_LENGTH = 24  # characters
 
 
+# -------------------------------------------------------------------------------- figures and axes
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure at 150 dots an inch, byte for byte the same for the same figure."""
+    """Write a figure at 150 dots per inch, byte for byte the same for the same figure."""
     figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
 
 
@@ -40,10 +44,23 @@ class _Shown(Figure):
         return file.getvalue()
 
 
-def _axes(
+def make_axes(
     width: float, height: float, rows: int = 1, columns: int = 1, **subplots
 ) -> tuple[Figure, Axes]:
-    """A figure of our style (sizes in inches) and its axes, without pyplot, which would keep every figure alive."""
+    """A figure in our style and its axes, not known to pyplot, which would keep it alive.
+
+    Args:
+        width: inches.
+        height: inches.
+        rows: of axes.
+        columns: of axes.
+        subplots: what Figure.subplots takes.
+
+    Returns:
+        The figure, and its axes: one, or an array of them.
+    """
+    import seaborn as sns
+
     with rc_context(
         {**sns.axes_style("ticks"), "font.family": [FONT], "font.size": 10, "axes.titlesize": 11}
     ):
@@ -55,8 +72,28 @@ def _axes(
     return figure, axes
 
 
-def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ma.MaskedArray) -> None:
-    """The count in each cell, with the share of the row below it where there is room."""
+def colours(n: int, palette: str = "colorblind") -> list:
+    """n colours of one of seaborn's palettes, which readers can tell apart."""
+    import seaborn as sns
+
+    return sns.color_palette(palette, n)
+
+
+def colour_map(palette: str) -> Colormap:
+    """One of seaborn's palettes without steps."""
+    import seaborn as sns
+
+    return sns.color_palette(palette, as_cmap=True)
+
+
+def write_counts(axes: Axes, matrix: np.ndarray, shares: np.ma.MaskedArray) -> None:
+    """Write the count into each cell, with the share of the row below it where there is room.
+
+    Args:
+        axes: that show the matrix, one cell per unit.
+        matrix: counts, [n_classes, n_classes].
+        shares: of the row, the same shape.
+    """
     with_share = len(matrix) <= 8
     size = float(np.interp(len(matrix), [2, 8, MAX_COUNTED_CLASSES], [11, 9, 7.5]))
     for (row, column), count in np.ndenumerate(matrix):
@@ -66,8 +103,14 @@ def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ma.MaskedArray) -> 
         axes.text(column, row, text, ha="center", va="center", size=size, color=colour)
 
 
-def _mark_phases(axes: Axes, phases: list[str], first: float = 0.5) -> None:
-    """A dotted line where a phase of the training begins, and its name above the axes. first: where the first one does."""
+def mark_phases(axes: Axes, phases: list[str], first: float = 0.5) -> None:
+    """Draw a dotted line where a phase of the training begins, and write its name above the axes.
+
+    Args:
+        axes: with epochs from left to right.
+        phases: the phase of each epoch.
+        first: where the first epoch begins.
+    """
     for index, phase in enumerate(phases):
         if index and phase == phases[index - 1]:
             continue
@@ -86,10 +129,18 @@ def _mark_phases(axes: Axes, phases: list[str], first: float = 0.5) -> None:
         )
 
 
-def _drawable_labels(labels: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Class names as a figure can show them, the font families to show them in, and a note if some cannot be shown.
+# ------------------------------------------------------------------------------------- class names
+def drawable_labels(labels: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Class names as a figure can show them.
 
-    A name with a character that no installed font holds becomes the number of the class, counted from 1.
+    A name with a character that no installed font holds becomes the number of the class, counted
+    from 1.
+
+    Args:
+        labels: the class names, in order.
+
+    Returns:
+        What to write for each; the font families to write it in; a note if some became numbers.
     """
     families, hidden = _fonts_for(labels)
     names = [_plain(_shortened(label)) for label in labels]
@@ -105,12 +156,12 @@ def _drawable_labels(labels: list[str]) -> tuple[list[str], list[str], list[str]
 
 
 def undrawable(labels: list[str]) -> list[int]:
-    """The indices of the class names that figures show as numbers, since no installed font has all their characters."""
+    """The indices of the class names that figures show as numbers: no installed font has them."""
     return _fonts_for(labels)[1]
 
 
 def _fonts_for(labels: list[str]) -> tuple[list[str], list[int]]:
-    """Font families that hold the class names, and the indices of the names that some character is lacking for."""
+    """Font families that hold the class names, and the indices of the names that none can draw."""
     families, missing = _font_families(
         {character for label in labels for character in label if not character.isspace()}
     )
@@ -118,7 +169,7 @@ def _fonts_for(labels: list[str]) -> tuple[list[str], list[int]]:
 
 
 def _font_families(characters: set[str]) -> tuple[list[str], set[str]]:
-    """Installed fonts that together hold the characters, our own first, and the characters that none of them holds."""
+    """Installed fonts that together hold the characters, our own first; the characters in none."""
     families = [FONT]
     missing = characters - _characters_of(findfont(FONT))
     for entry in _installed_fonts():
@@ -135,7 +186,7 @@ def _font_families(characters: set[str]) -> tuple[list[str], set[str]]:
 
 
 def _installed_fonts() -> Iterator[FontEntry]:
-    """The fonts that matplotlib found when it first ran on this machine, then those that have come since."""
+    """Fonts that matplotlib found when it first ran on this machine, then those added since."""
     known = list(fontManager.ttflist)
     yield from known
     for file in sorted(set(findSystemFonts()) - {entry.fname for entry in known}):
@@ -147,15 +198,13 @@ def _installed_fonts() -> Iterator[FontEntry]:
 def _characters_of(font_file: str) -> set[str]:
     try:
         return {chr(code) for code in get_font(font_file).get_charmap()}
-    except (
-        RuntimeError,
-        OSError,
-    ):  # a font that matplotlib lists and cannot read, such as one of coloured bitmaps
+    except (RuntimeError, OSError):
+        # matplotlib lists fonts that it cannot read, such as those of coloured bitmaps.
         return set()
 
 
 def _shortened(name: str) -> str:
-    """One line of at most MAX_LABEL_LENGTH characters, keeping both ends, where class names differ."""
+    """One line of at most MAX_LABEL_LENGTH characters with both ends, where class names differ."""
     name = " ".join(name.split())
     if len(name) <= MAX_LABEL_LENGTH:
         return name

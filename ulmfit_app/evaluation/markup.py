@@ -1,4 +1,7 @@
-"""Texts, tables and pictures as HTML, and the page around them: one file that loads nothing and opens offline."""
+"""Texts, tables and pictures as HTML, and the page around them.
+
+The page is one file that loads nothing and opens offline.
+"""
 
 import base64
 import hashlib
@@ -8,8 +11,8 @@ from string import Template
 
 MAX_NAME = 80  # characters of a class name
 
-# Whatever stands in a text, the policy in the second line keeps the page from loading anything, and from running any script
-# but the one whose hash it names.
+# Whatever stands in a text, the policy in the third line keeps the page from loading anything, and
+# from running any script but the one whose hash it names.
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="$policy">
@@ -26,7 +29,14 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def document(title: str, about: str, sections: list[str], script: str = "") -> str:
-    """The page. title, about: texts, the heading. sections: HTML. script: JavaScript that runs when all else is there."""
+    """The page as HTML.
+
+    Args:
+        title: text of the heading.
+        about: text below it.
+        sections: HTML.
+        script: JavaScript that runs when all else is there.
+    """
     policy = POLICY
     if script:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -41,13 +51,19 @@ def page_file(name: str) -> str:
 
 
 def listed(notes: list[str], heading: str = "") -> str:
-    """Sentences as a list, below a heading where one is given; nothing for none."""
+    """Sentences as a list, below a heading if one is given; "" without sentences."""
     head = f"<h3>{text(heading)}</h3>" if heading else ""
     return f"{head}<ul>{''.join(f'<li>{text(note)}</li>' for note in notes)}</ul>" if notes else ""
 
 
 def table(heads: list[str], rows: list[list[str]], names: tuple[int, ...] = (0,)) -> str:
-    """A table of texts; the columns `names` hold names, aligned left, all others numbers."""
+    """A table as HTML.
+
+    Args:
+        heads: texts of the header.
+        rows: texts of the cells.
+        names: indices of the columns that hold names, aligned left; all others hold numbers.
+    """
 
     def cell(tag: str, column: int, content: str) -> str:
         number = "" if column in names else ' class="number"'
@@ -64,27 +80,35 @@ def table(heads: list[str], rows: list[list[str]], names: tuple[int, ...] = (0,)
         for row in rows
     )
     box = "wide tall" if len(rows) > 25 else "wide"
-    return f'<div class="{box}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    head = f"<thead><tr>{head}</tr></thead>"
+    return f'<div class="{box}"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def picture(name: str, png: bytes, caption: str = "") -> str:
-    """A picture inside the page, at its size in inches (150 dots each in the file, 96 on the page)."""
+    """A picture inside the page, at its size in inches.
+
+    Args:
+        name: what it shows, for those who cannot see it; underscores stand for spaces.
+        png: the file's bytes, of 150 dots per inch; the page has 96.
+        caption: text below it.
+    """
     caption = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
     width = int.from_bytes(png[16:20], "big") * 96 // 150
     alternative = text(name.replace("_", " "))
     return (
-        f'<figure><div class="wide"><img width="{width}" style="--width: {width}px" alt="{alternative}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>{caption}</figure>'
+        f'<figure><div class="wide"><img width="{width}" style="--width: {width}px" '
+        f'alt="{alternative}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        f"</div>{caption}</figure>"
     )
 
 
 def class_name(of: str) -> str:
-    """A class name within a sentence, whichever way it is written."""
+    """A class name within a sentence, written from left to right or from right to left."""
     return f"<bdi>{text(cut(of, MAX_NAME))}</bdi>"
 
 
 def cut(long: str, length: int) -> str:
-    """The text on one line, and how long it was if it is cut."""
+    """The text on one line; where it is cut to `length` characters, its whole length behind it."""
     long = " ".join(long.split())
     return long if len(long) <= length else f"{long[:length]} … ({len(long):,} characters in all)"
 
@@ -92,3 +116,16 @@ def cut(long: str, length: int) -> str:
 def text(shown: str) -> str:
     """A text that HTML shows as it is, a lone surrogate as its escape."""
     return escape(shown.encode("utf-8", errors="backslashreplace").decode())
+
+
+def interval(scores: dict, of: str = "accuracy") -> str:
+    """The 95 % interval beside a number. scores: with the key `of` and _ci95."""
+    low, high = scores[f"{of}_ci95"]
+    return f"{low:.1%} to {high:.1%}"
+
+
+def percent(probability: float) -> str:
+    """One decimal; what is not quite certain is not shown as if it were."""
+    if 0.9995 <= probability < 1:
+        return "over 99.9%"
+    return "under 0.1%" if 0 < probability < 0.0005 else f"{probability:.1%}"

@@ -1,7 +1,8 @@
 """How good are the probabilities, and how sure can n texts make us of it?
 
-Everywhere here `probabilities` is [n, n_classes], each row summing to 1, and `truth` is [n], the index of the true
-class. The predicted class is the most probable one, its probability is the confidence.
+Everywhere here `probabilities` is [n, n_classes], each row summing to 1, and `truth` is [n], the
+index of the true class. The predicted class is the most probable one, its probability is the
+confidence.
 """
 
 import math
@@ -9,7 +10,6 @@ from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 Z_95 = NormalDist().inv_cdf(0.975)
 N_BINS = 15  # of confidence; Guo et al. 2017
@@ -19,10 +19,19 @@ SIGNIFICANT = 0.05  # p-value below which two things count as told apart
 def accuracy_interval(correct: float, n: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22, pp. 209-212).
 
-    Unlike the textbook interval p ± 1.96 s it stays inside 0 and 1 and keeps its width at accuracies near 1.
-    correct: of n texts, where each may count in part, such as the mean over seeds.
-    It covers the chance in which n texts were drawn, not the chance in which another seed would train.
-    Raises ValueError unless 0 <= correct <= n and n >= 1.
+    Unlike the textbook interval p ± 1.96 s it stays inside 0 and 1 and keeps its width at
+    accuracies near 1. It covers the chance in which n texts were drawn, not the chance in which
+    another seed would train.
+
+    Args:
+        correct: how many of the n texts; each may count in part, such as the mean over seeds.
+        n: texts.
+
+    Returns:
+        The bounds, shares from 0 to 1.
+
+    Raises:
+        ValueError: unless 0 <= correct <= n and n >= 1.
 
     >>> [round(bound, 3) for bound in accuracy_interval(90, 100)]
     [0.826, 0.945]
@@ -40,16 +49,20 @@ def accuracy_interval(correct: float, n: int) -> tuple[float, float]:
 
 
 def difference_interval(differences: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of paired differences [n], each from -1 to 1 (Agresti and Min 2005, Stat. Med. 24).
+    """95 % interval of the mean of paired differences (Agresti and Min 2005, Stat. Med. 24).
 
-    Of two classifiers on the same texts: right (1, or the share of seeds) less the other's. It is the interval after half a
-    text more in each cell of their table, whose differences are 0, 0, 1 and -1: it has a width where all texts agree, too.
+    It is the interval after half a text more in each cell of the table of two classifiers, whose
+    differences are 0, 0, 1 and -1. So it has a width even where the two agree on all texts.
+
+    Args:
+        differences: [n], each from -1 to 1: whether one classifier is right on a text (0 or 1, or
+            the share of seeds), less the same of the other.
+
+    Returns:
+        The bounds, from -1 to 1.
     """
-    n, total, squares = (
-        len(differences) + 2,
-        float(differences.sum()),
-        float((differences**2).sum()) + 1,
-    )
+    n, total = len(differences) + 2, float(differences.sum())
+    squares = float((differences**2).sum()) + 1
     centre, half_width = total / n, Z_95 * math.sqrt(squares - total**2 / n) / n
     return max(centre - half_width, -1.0), min(centre + half_width, 1.0)
 
@@ -57,10 +70,10 @@ def difference_interval(differences: np.ndarray) -> tuple[float, float]:
 def expected_calibration_error(
     probabilities: np.ndarray, truth: np.ndarray, n_bins: int = N_BINS, equal_mass: bool = False
 ) -> float:
-    """Mean distance between confidence and accuracy over bins, each weighed by its n (0 is best).
+    """Mean distance between confidence and accuracy over bins, each weighed by its n; 0 is best.
 
-    Top-label calibration as in Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3; bins as in
-    calibration_bins.
+    Top-label calibration as in Guo et al. 2017, "On Calibration of Modern Neural Networks",
+    equation 3. Arguments and errors are those of calibration_bins.
     """
     bins = calibration_bins(probabilities, truth, n_bins, equal_mass)
     filled = bins[bins["n"] > 0]
@@ -72,9 +85,12 @@ def expected_calibration_error(
 def maximum_calibration_error(
     probabilities: np.ndarray, truth: np.ndarray, n_bins: int = N_BINS, equal_mass: bool = False
 ) -> tuple[float, int]:
-    """The largest distance between confidence and accuracy in any bin (Guo et al. 2017, equation 5), and that bin's n.
+    """The largest distance between confidence and accuracy in a bin (Guo et al. 2017, equation 5).
 
-    A bin of few texts is often far off by chance: read the one beside the other.
+    Arguments and errors are those of calibration_bins.
+
+    Returns:
+        The distance, and the n of that bin: a bin of few texts is often far off by chance.
     """
     bins = calibration_bins(probabilities, truth, n_bins, equal_mass)
     distance = (bins["confidence"] - bins["accuracy"]).abs()
@@ -84,12 +100,21 @@ def maximum_calibration_error(
 def calibration_bins(
     probabilities: np.ndarray, truth: np.ndarray, n_bins: int = N_BINS, equal_mass: bool = False
 ) -> pd.DataFrame:
-    """Confidence against accuracy, one row a bin; a bin holds the confidences in (lower, upper].
+    """Confidence against accuracy, one row per bin; a bin holds the confidences in (lower, upper].
 
-    equal_mass: bins between quantiles of the confidence instead of bins of equal width from 0 to 1. Equal confidences
-    share a bin, so that there may be fewer than n_bins.
-    Columns: lower, upper (the bin's edges), n, confidence (mean), accuracy, low, high (95 % interval of the accuracy).
-    The last four are NaN where n is 0.
+    Args:
+        probabilities: [n, n_classes].
+        truth: [n] class indices.
+        n_bins: of confidence.
+        equal_mass: bins between quantiles of the confidence instead of bins of equal width from 0
+            to 1. Equal confidences share a bin, so that there may be fewer than n_bins.
+
+    Returns:
+        Columns lower, upper (the bin's edges), n, confidence (mean), accuracy, low, high (95 %
+        interval of the accuracy). The last four are NaN where n is 0.
+
+    Raises:
+        ValueError: the arrays do not fit each other, or hold no probabilities.
     """
     check_predictions(probabilities, truth)
     confidence = probabilities.max(axis=1).astype(float)
@@ -98,7 +123,8 @@ def calibration_bins(
     if equal_mass:
         edges = np.unique(np.quantile(confidence, edges))
         edges = edges if len(edges) > 1 else edges.repeat(2)
-    # Of the inner edges alone: a softmax in single precision may sum to a little more than 1, and belongs to the last bin.
+    # Of the inner edges alone: a softmax in single precision may sum to a little more than 1, and
+    # belongs to the last bin.
     bin_of = np.searchsorted(edges[1:-1], confidence, side="left")
 
     rows = []
@@ -121,12 +147,22 @@ def calibration_bins(
 
 
 def calibration_scores(probabilities: np.ndarray, truth: np.ndarray) -> dict:
-    """How well probabilities fit what is true, each 0 at best; JSON-ready.
+    """How well probabilities fit what is true, each number 0 at best; ready for JSON.
 
-    Returns log_loss (nats a text; probabilities below 2.2e-16 count as that); brier_score (Brier 1950: mean squared
-    distance to what is true, summed over the classes; of two classes the half of it, as scikit-learn has it, so that the
-    worst is 1 with two and 2 with more); and of 15 bins of equal width, then of equal mass (ending in _equal_mass),
-    expected_calibration_error, maximum_calibration_error, and maximum_calibration_error_n, the n of that bin.
+    Args:
+        probabilities: [n, n_classes].
+        truth: [n] class indices.
+
+    Returns:
+        log_loss (nats per text; probabilities below 2.2e-16 count as that); brier_score (Brier
+        1950: mean squared distance to what is true, summed over the classes; half of it for two
+        classes, as scikit-learn has it, so that the worst is 1 with two and 2 with more); and for
+        15 bins of equal width, then of equal mass (names ending in _equal_mass),
+        expected_calibration_error, maximum_calibration_error and maximum_calibration_error_n, the
+        n of that bin.
+
+    Raises:
+        ValueError: the arrays do not fit each other, or hold no probabilities.
     """
     check_predictions(probabilities, truth)
     # Single precision would be too coarse for the logarithm of a confident mistake.
@@ -150,14 +186,22 @@ def calibration_scores(probabilities: np.ndarray, truth: np.ndarray) -> dict:
 
 
 def score(probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> dict:
-    """Every number of the report for one model, as plain data that JSON can hold (never NaN).
+    """Every number of the report for one model, as plain data that JSON can hold.
 
-    labels: the class names, in the order of the columns of `probabilities`.
-    Returns n, accuracy, accuracy_ci95 [low, high], what calibration_scores returns, macro_f1 (mean over the classes whose
-    F1 is defined), per_class {label: precision, recall, recall_ci95, f1, support} and confusion_matrix (rows: true class,
-    columns: predicted class, counts).
-    A number that is undefined is None, and the class then has a key `undefined` that says why.
-    Raises ValueError when the arrays do not fit each other or hold no probabilities.
+    Args:
+        probabilities: [n, n_classes].
+        truth: [n] class indices.
+        labels: the class names, in the order of the columns of `probabilities`.
+
+    Returns:
+        n, accuracy, accuracy_ci95 [low, high], what calibration_scores returns, macro_f1 (mean
+        over the classes whose F1 is defined), per_class {label: precision, recall, recall_ci95,
+        f1, support} and confusion_matrix (rows: true class, columns: predicted class, counts). A
+        number that is undefined is None, never NaN, and the class then has a key `undefined` that
+        says why.
+
+    Raises:
+        ValueError: the arrays do not fit each other, or hold no probabilities.
     """
     check_predictions(probabilities, truth)
     n, n_classes = probabilities.shape
@@ -183,14 +227,23 @@ def score(probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> di
 
 
 def paired_comparison(right: np.ndarray, other_right: np.ndarray) -> dict:
-    """Two classifiers on the same texts: the exact McNemar test (Dietterich 1998, Neural Computation 10, section 3.1).
+    """Two classifiers on the same texts: the exact McNemar test.
 
-    right, other_right: boolean [n], whether each classifier is right on each text. Texts that both get right, or both
+    As in Dietterich 1998, Neural Computation 10, section 3.1. Texts that both get right, or both
     wrong, say nothing about which is better; the p-value is that of a fair coin on the rest.
-    Comparing the two accuracy intervals instead would be too cautious: it ignores that the texts are the same.
-    Returns accuracy_difference (first minus other), accuracy_difference_ci95 (as `difference_interval` finds it),
-    only_first_right, only_other_right (counts) and p_value.
+    Comparing the two accuracy intervals instead would be too cautious: it ignores that the texts
+    are the same.
+
+    Args:
+        right: boolean [n], whether the first classifier is right on each text.
+        other_right: the same for the other.
+
+    Returns:
+        accuracy_difference (first minus other), accuracy_difference_ci95 (from
+        difference_interval), only_first_right, only_other_right (counts) and p_value.
     """
+    from scipy.stats import binomtest  # slow to import, and classifying needs no test
+
     only_first = int((right & ~other_right).sum())
     only_other = int((other_right & ~right).sum())
     disagreements = only_first + only_other
@@ -224,7 +277,15 @@ def _class_scores(matrix: np.ndarray, index: int) -> dict:
 
 
 def check_predictions(probabilities: np.ndarray, truth: np.ndarray) -> None:
-    """Refuse arrays that would give a number without a meaning. Raises ValueError."""
+    """Refuse arrays that would give a number without a meaning.
+
+    Args:
+        probabilities: expected to be [n, n_classes], with rows that sum to 1.
+        truth: expected to be [n], whole numbers below n_classes.
+
+    Raises:
+        ValueError: they are not; the message says what was found.
+    """
     if probabilities.ndim != 2 or truth.shape != probabilities.shape[:1] or not len(truth):
         raise ValueError(
             "expected probabilities [n, n_classes] and truth [n] with n >= 1, "
@@ -236,7 +297,8 @@ def check_predictions(probabilities: np.ndarray, truth: np.ndarray) -> None:
         or truth.max() >= probabilities.shape[1]
     ):
         raise ValueError(
-            f"expected class indices from 0 to {probabilities.shape[1] - 1}, found {np.unique(truth)[:10]}"
+            f"expected class indices from 0 to {probabilities.shape[1] - 1}, "
+            f"found {np.unique(truth)[:10]}"
         )
     # Written so that NaN, which compares as False with everything, is caught too.
     proper = (probabilities >= 0).all(axis=1) & (
@@ -245,6 +307,6 @@ def check_predictions(probabilities: np.ndarray, truth: np.ndarray) -> None:
     if not proper.all():
         row = int(np.argmin(proper))
         raise ValueError(
-            f"expected rows of probabilities that sum to 1, found {int((~proper).sum())} other rows, "
-            f"the first of them row {row}: {probabilities[row][:10]}"
+            f"expected rows of probabilities that sum to 1, found {int((~proper).sum())} other "
+            f"rows, the first of them row {row}: {probabilities[row][:10]}"
         )

@@ -1,13 +1,13 @@
-"""The report of a run: metrics.json for programs, report.html for people, and the files between the two."""
+"""The report of a run: metrics.json for programs, report.html for people, and what is between."""
 
 import json
-import logging
 import math
 import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from data_scripts.files import replacing
 from ulmfit_app.evaluation import drawing, figures
@@ -15,8 +15,7 @@ from ulmfit_app.evaluation.calibration import Calibration, before_and_after, und
 from ulmfit_app.evaluation.metrics import paired_comparison, score
 from ulmfit_app.evaluation.page import named_scores, page
 from ulmfit_app.evaluation.slices import slices
-
-log = logging.getLogger(__name__)
+from ulmfit_app.evaluation.tables import PREFIX, probability_columns, true_classes
 
 N_WORST_ERRORS = 500  # as many as a page of 3 MB holds with ease
 
@@ -31,80 +30,115 @@ def write_report(
     calibration: Calibration | None = None,
     explanations: dict[int, str] | None = None,
 ) -> dict:
-    """Write metrics.json, classification_report.txt, worst_errors.csv, figures/*.png and report.html into `folder`.
+    """Write the whole report into a folder.
 
-    predictions: one row a tested text: text, label (the true class), and a probability column "p_<label>" for each
-    class, in the order of the classes. Predicted class and confidence follow from the probabilities; by other columns,
-    such as a text's source, the accuracy is given for each of their values.
-    baselines: name -> probabilities [n, n_classes] for the same rows.
-    histories: stage -> one row an epoch, as figures.training_curves_figure wants it; an empty one is left out.
-    facts: what else to know about the run, nested and ready for JSON. Five keys have a place of their own on the page:
-    model (what it is called; ULMFiT without it), data_set and test_name (strings, the heading), notes (a list of sentences)
-    and durations (stage -> minutes, or any text). Durations stay out of metrics.json, which is the same, byte for byte, for
-    two runs that predict the same.
-    directions: "forward" and "backward" -> probabilities [n, n_classes], where the predictions are the mean of two.
-    calibration: how the predictions were calibrated; without it the report shows them as they are, and no thresholds, which
-    must not be chosen on the tested texts.
-    explanations: row of a wrong prediction -> HTML that shows its text, and in it what moved the prediction.
-    Returns what metrics.json holds. It is written last: a folder with a metrics.json has a whole report.
-    Raises ValueError when predictions and baselines do not fit each other.
+    It is metrics.json, classification_report.txt, worst_errors.csv, figures/*.png and report.html.
+    metrics.json is written last: a folder that has one has a whole report. Two runs that predict
+    the same have the same metrics.json, byte for byte.
+
+    Args:
+        folder: made where it is missing.
+        predictions: one row per tested text: text, label (the true class), and a column `p_LABEL`
+            of probabilities per class, in the order of the classes. The accuracy is also given for
+            each value of the other columns, such as a text's source.
+        baselines: name -> probabilities [n, n_classes] for the same rows.
+        histories: stage -> what figures.training_curves_figure takes; an empty one is left out.
+        facts: what else to know about the run, nested and ready for JSON. Five keys have a place
+            of their own on the page: model (what it is called; ULMFiT without it), data_set and
+            test_name (strings, the heading), notes (a list of sentences) and durations (stage ->
+            minutes, or any text), which stay out of metrics.json.
+        directions: "forward" and "backward" -> probabilities [n, n_classes], where the predictions
+            are the mean of two.
+        calibration: how the predictions were calibrated; without it there are no thresholds,
+            which must not be chosen on the tested texts.
+        explanations: row of a wrong prediction -> HTML of its text and what moved the prediction.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        ValueError: predictions and baselines do not fit each other, or a label has no column.
     """
-    labels = [column.removeprefix("p_") for column in predictions if column.startswith("p_")]
-    probabilities = predictions[[f"p_{label}" for label in labels]].to_numpy(dtype=float)
-    truth = pd.Index(labels).get_indexer(predictions["label"])
-    if (truth < 0).any():
-        unknown = predictions["label"][truth < 0].iloc[0]
-        raise ValueError(
-            f"expected a column of probabilities for each label, found none named {f'p_{unknown}'!r}"
-        )
+    labels, probabilities, truth = _arrays_of(predictions)
     metrics = compare(probabilities, baselines, truth, labels, directions)
     if calibration:
         metrics["calibration"] = before_and_after(calibration, probabilities, truth)
     metrics["slices"], metrics["not_sliced"] = slices(predictions, probabilities, truth)
     metrics["undefined"] = undefined(truth, labels)
     metrics["facts"] = _for_json(facts)
-
-    pictures = {
-        "accuracy": figures.comparison_figure(named_scores(metrics)),
-        "confusion_matrix": figures.confusion_figure(
-            np.array(metrics["model"]["confusion_matrix"]), labels
-        ),
-        "confidence": figures.confidence_figure(probabilities, truth),
-        "reliability": figures.reliability_figure(
-            probabilities, truth, calibration and calibration.before
-        ),
-        "risk_coverage": figures.risk_coverage_figure(
-            probabilities, truth, metrics["calibration"]["thresholds"] if calibration else []
-        ),
-    }
-    for stage, history in histories.items():
-        if len(history):
-            title = stage[:1].upper() + stage[1:]
-            pictures[f"training_{re.sub(r'[^a-z0-9]+', '_', stage.lower())}"] = (
-                figures.training_curves_figure(history, title)
-            )
-    for name, picture in pictures.items():
-        with replacing(folder / "figures" / f"{name}.png") as draft:
-            drawing.save_png(picture, draft)
-
+    drawn = _figures_of(metrics, probabilities, truth, calibration) | _training_figures(histories)
+    pngs = _write_figures(folder / "figures", drawn)
     errors = worst_errors(predictions["text"], probabilities, truth, labels)
     with replacing(folder / "worst_errors.csv") as draft:
         # A lone surrogate in a text has no UTF-8; it is shown as a question mark.
         errors.to_csv(draft, index=False, encoding="utf-8", errors="replace")
     _write(folder / "classification_report.txt", classification_report(metrics["model"]))
-    pngs = {name: (folder / "figures" / f"{name}.png").read_bytes() for name in pictures}
-    # Which fonts this machine has is no part of the metrics.
-    hidden = drawing.undrawable(labels)
-    if hidden:
-        note = (
-            f"No font on this machine can draw the names of {len(hidden)} of the {len(labels)} classes: figures show their "
-            "numbers instead, which the table of each class gives."
-        )
-        facts = facts | {"notes": [*facts.get("notes", []), note]}
+    # Which fonts this machine has is not part of the metrics.
+    notes = [*facts.get("notes", []), *_note_on_fonts(labels)]
+    facts = facts | {"notes": notes}
     _write(folder / "report.html", page(metrics, errors, pngs, facts, explanations))
     _write(folder / "metrics.json", _as_json(metrics))
-    log.info("The report is at %s", folder / "report.html")
     return metrics
+
+
+def _arrays_of(predictions: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The class names, the probabilities [n, n_classes], and the true classes [n]."""
+    columns, truth = probability_columns(predictions), true_classes(predictions)
+    if (truth < 0).any():
+        missing = PREFIX + predictions["label"][truth < 0].iloc[0]
+        raise ValueError(
+            f"expected a column of probabilities for each label, found none named {missing!r}"
+        )
+    labels = [column.removeprefix(PREFIX) for column in columns]
+    return labels, predictions[columns].to_numpy(dtype=float), truth
+
+
+def _figures_of(
+    metrics: dict, probabilities: np.ndarray, truth: np.ndarray, calibration: Calibration | None
+) -> dict[str, Figure]:
+    """The figures of the predictions, by name."""
+    model = metrics["model"]
+    before = calibration and calibration.before
+    thresholds = metrics["calibration"]["thresholds"] if calibration else []
+    return {
+        "accuracy": figures.comparison_figure(named_scores(metrics)),
+        "confusion_matrix": figures.confusion_figure(
+            np.array(model["confusion_matrix"]), list(model["per_class"])
+        ),
+        "confidence": figures.confidence_figure(probabilities, truth),
+        "reliability": figures.reliability_figure(probabilities, truth, before),
+        "risk_coverage": figures.risk_coverage_figure(probabilities, truth, thresholds),
+    }
+
+
+def _training_figures(histories: dict[str, pd.DataFrame]) -> dict[str, Figure]:
+    """The training curves of each stage that was trained, by name."""
+    return {
+        f"training_{re.sub(r'[^a-z0-9]+', '_', stage.lower())}": figures.training_curves_figure(
+            history, stage[:1].upper() + stage[1:]
+        )
+        for stage, history in histories.items()
+        if len(history)
+    }
+
+
+def _write_figures(folder: Path, drawn: dict[str, Figure]) -> dict[str, bytes]:
+    """Write figures as PNG files, and return their bytes, by name."""
+    for name, figure in drawn.items():
+        with replacing(folder / f"{name}.png") as draft:
+            drawing.save_png(figure, draft)
+    return {name: (folder / f"{name}.png").read_bytes() for name in drawn}
+
+
+def _note_on_fonts(labels: list[str]) -> list[str]:
+    """A sentence on class names that no font here can draw, where there are any."""
+    hidden = drawing.undrawable(labels)
+    if not hidden:
+        return []
+    return [
+        f"No font on this machine can draw the names of {len(hidden)} of the {len(labels)} "
+        "classes: figures show their numbers instead, which the table of each class gives."
+    ]
 
 
 def compare(
@@ -114,10 +148,21 @@ def compare(
     labels: list[str],
     directions: dict[str, np.ndarray] | None = None,
 ) -> dict:
-    """Scores of the model and of each baseline, and how the model fares against each on the same texts.
+    """Scores of the model and of each baseline, and how the model compares with each.
 
-    Returns {"model": metrics.score, "baselines": {name: metrics.score + {"model_against_it": paired_comparison}}}, and
-    "directions" like "baselines" where some are given.
+    Args:
+        probabilities: the model's, [n, n_classes].
+        baselines: name -> probabilities [n, n_classes] for the same texts.
+        truth: [n] class indices.
+        labels: the class names, in order.
+        directions: direction -> probabilities [n, n_classes], where the model is the mean of two.
+
+    Returns:
+        {"model": metrics.score, "baselines": {name: metrics.score + {"model_against_it":
+        metrics.paired_comparison}}}, and "directions" like "baselines" where some are given.
+
+    Raises:
+        ValueError: the arrays do not fit each other, or hold no probabilities.
     """
     right = probabilities.argmax(axis=1) == truth
 
@@ -137,7 +182,15 @@ def worst_errors(
 ) -> pd.DataFrame:
     """The wrong predictions with the highest confidence, highest first, at most N_WORST_ERRORS.
 
-    Columns: row (of the tested texts, from 0), label, predicted, confidence, probability_of_label, text.
+    Args:
+        texts: [n] the tested ones.
+        probabilities: [n, n_classes].
+        truth: [n] class indices.
+        labels: the class names, in order.
+
+    Returns:
+        Columns row (of the tested texts, from 0), label, predicted, confidence,
+        probability_of_label, text.
     """
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
@@ -157,9 +210,10 @@ def worst_errors(
 
 
 def classification_report(scores: dict) -> str:
-    """A table as scikit-learn prints it, with the accuracy's interval; "-" stands where a number is undefined.
+    """A table as scikit-learn prints it, with the accuracy's interval; "-" means undefined.
 
-    scores: what metrics.score returns.
+    Args:
+        scores: what metrics.score returns.
     """
     per_class = scores["per_class"]
     width = max(len(name) for name in [*per_class, "macro F1"])
@@ -172,14 +226,10 @@ def classification_report(scores: dict) -> str:
         lines.append(
             f"{label:>{width}}  {precision:>9}  {recall:>6}  {f1:>6}  {numbers['support']:>7}"
         )
-    low, high = scores["accuracy_ci95"]
+    n, (low, high) = scores["n"], scores["accuracy_ci95"]
     lines.append("")
-    lines.append(
-        f"{'macro F1':>{width}}  {'':>9}  {'':>6}  {scores['macro_f1']:.4f}  {scores['n']:>7}"
-    )
-    lines.append(
-        f"{'accuracy':>{width}}  {'':>9}  {'':>6}  {scores['accuracy']:.4f}  {scores['n']:>7}"
-    )
+    for name, key in (("macro F1", "macro_f1"), ("accuracy", "accuracy")):
+        lines.append(f"{name:>{width}}  {'':>9}  {'':>6}  {scores[key]:.4f}  {n:>7}")
     lines.append(f"{'':>{width}}  95 % interval of the accuracy: {low:.4f} to {high:.4f}")
     return "\n".join(lines) + "\n"
 
@@ -199,17 +249,11 @@ def _as_json(metrics: dict) -> str:
     """Indented JSON with each row of numbers, such as one of a confusion matrix, on one line."""
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
     # Inside a JSON string a line never breaks, so that this touches no string.
-    return (
-        re.sub(
-            r"\[\n\s+([-+.\de]+(?:,\n\s+[-+.\de]+)*)\n\s+\]",
-            lambda row: f"[{' '.join(row[1].split())}]",
-            text,
-        )
-        + "\n"
-    )
+    rows = r"\[\n\s+([-+.\de]+(?:,\n\s+[-+.\de]+)*)\n\s+\]"
+    return re.sub(rows, lambda row: f"[{' '.join(row[1].split())}]", text) + "\n"
 
 
 def _write(path: Path, text: str) -> None:
-    """UTF-8; a lone surrogate, which has no UTF-8, becomes its escape \\udcXX, which JSON reads back as what it was."""
+    """As UTF-8; a lone surrogate, which has none, becomes its escape, which JSON reads back."""
     with replacing(path) as draft:
         draft.write_bytes(text.encode("utf-8", errors="backslashreplace"))

@@ -1,4 +1,4 @@
-"""Where the errors are: the accuracy on parts of the tested texts, each with its n and 95 % interval.
+"""Where the errors are: accuracy on parts of the tested texts, each with its n and 95 % interval.
 
 `probabilities` and `truth` are as in metrics.
 """
@@ -7,37 +7,43 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.evaluation.metrics import accuracy_interval
+from ulmfit_app.evaluation.tables import probability_columns
 
-MAX_PARTS = 8  # of one slicing; the smallest are taken together
+MAX_PARTS = 8  # of one slicing; the smallest are merged
 MAX_COLUMNS = 5  # that texts are sliced by
 CONFIDENCES = (0.5, 0.75, 0.9, 0.99)  # where the parts by confidence begin
-OF_THE_PREDICTION = (
-    "text",
-    "label",
-    "predicted",
-    "confidence",
-)  # columns that say nothing about where a text is from
+# Columns that say nothing about where a text is from.
+OF_THE_PREDICTION = ("text", "label", "predicted", "confidence")
 
 
 def slices(
     predictions: pd.DataFrame, probabilities: np.ndarray, truth: np.ndarray
 ) -> tuple[list[dict], list[str]]:
-    """Accuracy by length and confidence, and by each column that says more of the texts, such as their source.
+    """Accuracy by length, by confidence, and by each column that says more about the texts.
 
-    predictions: as report.write_report takes it. Numbers of many values, and lengths, are cut into quarters.
-    A column that is the same for all texts is no source of anything.
-    Returns one {by, parts: [{part, n, accuracy, accuracy_ci95}]} a slicing, ready for JSON and without empty parts; and a
-    sentence for each other column that nothing can be sliced by.
+    Lengths, and numbers of many values, are cut into quarters. A column that has one value for all
+    texts is left out.
+
+    Args:
+        predictions: as report.write_report takes it.
+        probabilities: [n, n_classes].
+        truth: [n] class indices.
+
+    Returns:
+        One {by, parts: [{part, n, accuracy, accuracy_ci95}]} per slicing, ready for JSON and
+        without empty parts; and a sentence for each other column that cannot be sliced by.
     """
     right = probabilities.argmax(axis=1) == truth
     parts = {
         "length in characters": _quarters(predictions["text"].str.len()),
         "confidence": _by_confidence(probabilities.max(axis=1)),
     }
+    of_the_prediction = {*OF_THE_PREDICTION, *probability_columns(predictions)}
     columns = [
-        name for name in predictions if name not in OF_THE_PREDICTION and not name.startswith("p_")
+        name
+        for name in predictions
+        if name not in of_the_prediction and predictions[name].nunique(dropna=False) > 1
     ]
-    columns = [name for name in columns if predictions[name].nunique(dropna=False) > 1]
     notes = []
     for name in columns[:MAX_COLUMNS]:
         found = _parts_of(predictions[name])
@@ -48,13 +54,14 @@ def slices(
             parts[f"column {name}" if name in parts else name] = found
     if columns[MAX_COLUMNS:]:
         notes.append(
-            f"The accuracy is given by the first {MAX_COLUMNS} of {len(columns)} columns that say more of the texts."
+            f"The accuracy is given by the first {MAX_COLUMNS} of {len(columns)} columns that say "
+            "more of the texts."
         )
     return [{"by": by, "parts": _scored(*found, right)} for by, found in parts.items()], notes
 
 
 def _scored(of: np.ndarray, names: list[str], right: np.ndarray) -> list[dict]:
-    """of: [n] the index of each text's part."""
+    """The accuracy on each part that has texts. of: [n] the index of each text's part."""
     rows = []
     for index, name in enumerate(names):
         members = of == index
@@ -79,7 +86,7 @@ def _parts_of(column: pd.Series) -> tuple[np.ndarray, list[str]] | str:
 
 
 def _commonest(values: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """A part for each value, the commonest first; the rarest of many are one."""
+    """One part per value, the commonest first; the rarest of many values share one."""
     counts = values.value_counts().rename_axis("value").reset_index()
     names = counts.sort_values(["count", "value"], ascending=[False, True])["value"]
     of = pd.Index(names).get_indexer(values)
@@ -90,9 +97,9 @@ def _commonest(values: pd.Series) -> tuple[np.ndarray, list[str]]:
 
 
 def _quarters(numbers: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """Four parts of as many texts each as equal numbers allow, which stay together."""
+    """Four parts, as equal in size as they can be with equal numbers kept together."""
     edges = np.quantile(numbers.astype(float), [0.25, 0.5, 0.75], method="lower")
-    # As they are shown, so that what is said of a part is true of it.
+    # Rounded as they are shown, so that the name of a part is true.
     edges = np.unique([float(f"{edge:.6g}") for edge in edges])
     edges = edges[edges < numbers.max()]
     shown = [f"{edge:,.6g}" for edge in edges]
@@ -108,8 +115,5 @@ def _quarters(numbers: pd.Series) -> tuple[np.ndarray, list[str]]:
 def _by_confidence(confidence: np.ndarray) -> tuple[np.ndarray, list[str]]:
     shown = [f"{edge:.0%}" for edge in CONFIDENCES]
     between = [f"{low} to under {high}" for low, high in zip(shown, shown[1:], strict=False)]
-    return np.digitize(confidence, CONFIDENCES), [
-        f"under {shown[0]}",
-        *between,
-        f"{shown[-1]} or more",
-    ]
+    names = [f"under {shown[0]}", *between, f"{shown[-1]} or more"]
+    return np.digitize(confidence, CONFIDENCES), names

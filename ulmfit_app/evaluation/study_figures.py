@@ -5,21 +5,29 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from ulmfit_app.evaluation.drawing import BLUE, GREY, ORANGE, _axes, _mark_phases
+from ulmfit_app.evaluation.drawing import (
+    BLUE,
+    GREY,
+    ORANGE,
+    colour_map,
+    colours,
+    make_axes,
+    mark_phases,
+)
 
 
 def ablation_figure(table: pd.DataFrame) -> Figure:
-    """Errors with 95 % intervals, a line a row, in groups; crosses are the paper's.
+    """Errors with 95 % intervals, one line per row, in groups; crosses are the paper's.
 
-    table: what experiments.compared returns, of one table or several.
+    Args:
+        table: what experiments.comparing.compare_rows returns, of one table or several.
     """
     groups = list(table.groupby("table", sort=False))
-    figure, axes = _axes(7.5, 1.2 + 0.27 * (len(table) + 1.6 * len(groups)))
+    figure, axes = make_axes(7.5, 1.2 + 0.27 * (len(table) + 1.6 * len(groups)))
     height, ticks = 0.0, {}
     for name, rows in groups:
         axes.annotate(
@@ -58,13 +66,16 @@ def ablation_figure(table: pd.DataFrame) -> Figure:
 
 
 def label_curve_figure(table: pd.DataFrame) -> Figure:
-    """Error against the number of labels, a line a way, with 95 % intervals; both axes logarithmic unless an error is 0.
+    """Error against the number of labels, one line per way, with 95 % intervals.
 
-    table: what curves.label_curve returns.
+    Both axes are logarithmic, unless an error is 0.
+
+    Args:
+        table: what experiments.label_curve.run_label_curve returns.
     """
-    figure, axes = _axes(9.5, 4.5)
+    figure, axes = make_axes(9.5, 4.5)
     ways = list(table.groupby("way", sort=False))
-    colours = sns.color_palette("colorblind", len(ways))
+    palette = colours(len(ways))
     for i, (way, rows) in enumerate(ways):
         # A little to the side of each other, so that intervals can be told apart.
         labels = rows["labels"] * 1.03 ** (i - len(ways) / 2)
@@ -73,7 +84,7 @@ def label_curve_figure(table: pd.DataFrame) -> Figure:
             labels,
             rows["error"],
             whiskers,
-            color=colours[i],
+            color=palette[i],
             label=way,
             marker="o",
             markersize=4,
@@ -103,11 +114,12 @@ def label_curve_figure(table: pd.DataFrame) -> Figure:
 
 
 def starts_figure(table: pd.DataFrame) -> Figure:
-    """Error against the tokens that a start was pretrained on, beside that of random weights, with 95 % intervals.
+    """Error against the tokens that a start was pretrained on, with 95 % intervals.
 
-    table: what curves.starts_curve returns, the row of random weights first.
+    Args:
+        table: what experiments.starts.run_starts returns, the row of random weights first.
     """
-    figure, axes = _axes(7, 4.5)
+    figure, axes = make_axes(7, 4.5)
     random, pretrained = table.iloc[0], table.iloc[1:]
     axes.axhline(random["error"], color=GREY, linewidth=1.5, label="random weights")
     axes.axhspan(random["low"], random["high"], color=GREY, alpha=0.2, linewidth=0)
@@ -138,11 +150,13 @@ def starts_figure(table: pd.DataFrame) -> Figure:
 
 
 def schedules_figure(rates: dict[str, Sequence[float]]) -> Figure:
-    """How learning rates move from the start of a training to its end. rates: name -> rates at equal distances."""
-    figure, axes = _axes(7, 3.4)
-    for (name, course), colour in zip(
-        rates.items(), sns.color_palette("colorblind", len(rates)), strict=True
-    ):
+    """How learning rates move from the start of a training to its end.
+
+    Args:
+        rates: name -> rates at equal distances.
+    """
+    figure, axes = make_axes(7, 3.4)
+    for (name, course), colour in zip(rates.items(), colours(len(rates)), strict=True):
         axes.plot(np.linspace(0, 1, len(course)), course, color=colour, linewidth=1.6, label=name)
     axes.set(
         xlim=(0, 1),
@@ -157,17 +171,21 @@ def schedules_figure(rates: dict[str, Sequence[float]]) -> Figure:
 
 
 def plan_figure(rates: np.ndarray, phases: dict[str, int], title: str) -> Figure:
-    """Which layer group of a classifier learns when, and at what rate: a row a group, the head on top; white where frozen.
+    """Which layer group of a classifier learns when, and at what rate; white where it is frozen.
 
-    rates: [n_groups, n], 0 where frozen, at equal distances over all epochs. phases: name -> epochs, in order.
+    Args:
+        rates: [n_groups, n], lowest group first, at equal distances over all epochs; 0 where
+            frozen.
+        phases: name -> epochs, in order.
+        title: of the figure.
     """
     n_groups, epochs = len(rates), sum(phases.values())
     learns = rates[rates > 0]
-    figure, axes = _axes(7, 1.9 + 0.28 * n_groups)
+    figure, axes = make_axes(7, 1.9 + 0.28 * n_groups)
     image = axes.imshow(
         np.ma.masked_equal(rates, 0),
-        cmap=sns.color_palette("flare", as_cmap=True),
-        # A schedule begins and ends near nothing: what is far below the peaks is all one colour.
+        cmap=colour_map("flare"),
+        # A schedule begins and ends near 0: all rates far below the peaks share one colour.
         norm=LogNorm(max(learns.min(), learns.max() / 1000), learns.max()),
         aspect="auto",
         origin="lower",
@@ -180,21 +198,20 @@ def plan_figure(rates: np.ndarray, phases: dict[str, int], title: str) -> Figure
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epochs")
-    _mark_phases(axes, [name for name, n in phases.items() for _ in range(n)], first=0)
+    mark_phases(axes, [name for name, n in phases.items() for _ in range(n)], first=0)
     figure.suptitle(title, size=11)
     figure.colorbar(image, ax=axes, pad=0.02, label="learning rate")
     return figure
 
 
 def coverage_figure(covered: dict[str, np.ndarray]) -> Figure:
-    """What share of the tokens is known to a vocabulary of the n commonest words, n on a logarithmic scale.
+    """The share of the tokens that a vocabulary of the n commonest words knows, n logarithmic.
 
-    covered: name -> the shares for n = 1, 2, 3 and so on.
+    Args:
+        covered: name -> the shares for n = 1, 2, 3 and so on.
     """
-    figure, axes = _axes(7, 3.4)
-    for (name, shares), colour in zip(
-        covered.items(), sns.color_palette("colorblind", len(covered)), strict=True
-    ):
+    figure, axes = make_axes(7, 3.4)
+    for (name, shares), colour in zip(covered.items(), colours(len(covered)), strict=True):
         axes.plot(np.arange(1, len(shares) + 1), shares, color=colour, linewidth=1.6, label=name)
     axes.set(
         xscale="log",
@@ -211,14 +228,14 @@ def coverage_figure(covered: dict[str, np.ndarray]) -> Figure:
 
 
 def perplexities_figure(courses: dict[str, Sequence[float]], title: str) -> Figure:
-    """The perplexity of language models on the same texts after each epoch, on a logarithmic scale.
+    """The perplexity of language models on the same texts after each epoch, logarithmic.
 
-    courses: name -> perplexities, the first one before any training.
+    Args:
+        courses: name -> perplexities, the first one before any training.
+        title: of the figure.
     """
-    figure, axes = _axes(7, 3.4)
-    for (name, course), colour in zip(
-        courses.items(), sns.color_palette("colorblind", len(courses)), strict=True
-    ):
+    figure, axes = make_axes(7, 3.4)
+    for (name, course), colour in zip(courses.items(), colours(len(courses)), strict=True):
         axes.plot(
             range(len(course)), course, "o-", color=colour, markersize=4, linewidth=1.6, label=name
         )
@@ -241,11 +258,15 @@ def perplexities_figure(courses: dict[str, Sequence[float]], title: str) -> Figu
 
 
 def lines_figure(lines: pd.DataFrame, ylabel: str, title: str) -> Figure:
-    """A line a column over the table's index, whose name says what it counts."""
-    figure, axes = _axes(7, 3.4)
-    for (name, line), colour in zip(
-        lines.items(), sns.color_palette("colorblind", lines.shape[1]), strict=True
-    ):
+    """One line per column over the table's index, whose name says what it counts.
+
+    Args:
+        lines: numbers.
+        ylabel: what they are.
+        title: of the figure.
+    """
+    figure, axes = make_axes(7, 3.4)
+    for (name, line), colour in zip(lines.items(), colours(lines.shape[1]), strict=True):
         axes.plot(lines.index, line, "o-", color=colour, markersize=3, linewidth=1.6, label=name)
     axes.set(xlabel=lines.index.name, ylabel=ylabel)
     axes.margins(x=0.02)

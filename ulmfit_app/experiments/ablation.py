@@ -1,7 +1,8 @@
-"""The paper's comparisons by command: the ablations of its tables 4 to 7; and cross-validation.
+"""The paper's tables 4 to 7, and its comparison of directions (Howard and Ruder 2018, section 5).
 
-Howard and Ruder 2018, section 5. As there, an ablation is scored on a part of the training data that nothing was trained
-on; the test split stays unread. Each run has an ordinary run folder, and what several of them start from is one of them.
+As there, an ablation is scored on a part of the training data that nothing was trained on; the
+test split stays unread. Each run has an ordinary run folder, and what several of them start from
+is one of them.
 """
 
 import json
@@ -21,25 +22,28 @@ from ulmfit_app.evaluation.study_figures import ablation_figure
 from ulmfit_app.experiments.comparing import (
     ULMFIT,
     Row,
-    as_markdown,
-    compared,
-    each_text_once,
-    finding,
-    from_general_text,
-    on_validation,
-    save,
+    average_over_seeds,
+    compare_rows,
+    format_tables,
+    read_texts,
+    save_result,
+    score_validation,
     slug,
+    start_from_general_text,
+    state_finding,
 )
+from ulmfit_app.experiments.fixed import FULL_RECIPE
 from ulmfit_app.experiments.trials import Trial, at_once, carry_out
 from ulmfit_app.models import pretrained
 from ulmfit_app.models.bundle import versions
-from ulmfit_app.pipeline import budget, selection
+from ulmfit_app.pipeline.budget import measure_rates
+from ulmfit_app.pipeline.selection import count_labelled_tokens
 
 CLASSIFIER_SHARE = 0.75  # of --minutes
-SECONDS_A_TRIAL = 12  # imports, tokens, files, a temperature
+SECONDS_PER_TRIAL = 12  # imports, tokens, files, a temperature
 
-# The language models that classifiers start from: name -> what differs from the full recipe of section 3.2, whose rates are
-# discriminative and slanted triangular, the largest 0.004 (section 4.1).
+# The language models that classifiers start from: name -> what differs from the full recipe of
+# section 3.2, whose rates are discriminative and slanted triangular.
 LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "full + discr + stlr": {},
     "full + discr": {"schedule": "constant"},
@@ -49,7 +53,6 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "without dropouts": {"drop_mult": 0.0},
     "scratch": {"pretrained": "none", "epochs": 0},
 }
-
 
 FULL_ROW = Row(ULMFIT, {"imdb": 5.00, "trec6": 5.69})
 CONSTANT = {"schedule": "constant"}
@@ -110,10 +113,10 @@ TABLES: dict[str, list[Row]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------- ablations
-def _language_model_trial(name: str, settings: Settings, seed: int) -> Trial:
+def plan_language_model(name: str, settings: Settings, seed: int) -> Trial:
+    """The trial of one of LANGUAGE_MODELS."""
     changed = replace(settings.lm, **LANGUAGE_MODELS[name])
-    both = any(row.lm == name and row.direction != "forward" for row in _rows())
+    both = any(row.lm == name and row.direction != "forward" for row in list_rows())
     return Trial(
         f"lm-{slug(name)}-seed{seed}",
         replace(settings, seed=seed, lm=changed, bidirectional=both),
@@ -121,9 +124,12 @@ def _language_model_trial(name: str, settings: Settings, seed: int) -> Trial:
     )
 
 
-def _classifier_trial(row: Row, settings: Settings, seed: int, folder: Path) -> Trial:
-    start = folder / _language_model_trial(row.lm, settings, seed).name / "lm"
-    both = any(other.folder == row.folder and other.direction != "forward" for other in _rows())
+def plan_classifier(row: Row, settings: Settings, seed: int, folder: Path) -> Trial:
+    """The trial of a row, from its language model, whose run lies in `folder`."""
+    start = folder / plan_language_model(row.lm, settings, seed).name / "lm"
+    both = any(
+        other.folder == row.folder and other.direction != "forward" for other in list_rows()
+    )
     changed = replace(
         settings,
         seed=seed,
@@ -134,104 +140,132 @@ def _classifier_trial(row: Row, settings: Settings, seed: int, folder: Path) -> 
     return Trial(f"{row.folder}-seed{seed}", changed)
 
 
-def _rows() -> list[Row]:
+def list_rows() -> list[Row]:
     """Each row once, in the order of the tables."""
     return list({row.name + row.folder: row for rows in TABLES.values() for row in rows}.values())
 
 
-def _full_recipe(settings: Settings) -> Settings:
-    """The paper's section 3 with the rates of its section 4.1, on the shape, the data and the bounds of `settings`."""
-    stlr = {"schedule": "slanted-triangular"}
-    lm = replace(settings.lm, lr=4e-3, random_lr=4e-3, decay=2.6, frozen_lr=None, **stlr)
+def with_full_recipe(settings: Settings) -> Settings:
+    """The paper's full recipe on the shape, the data and the bounds of `settings`."""
+    lm = replace(settings.lm, **FULL_RECIPE["lm"])
     epochs = settings.classifier.epochs or 8
-    return replace(
-        settings,
-        lm=lm,
-        classifier=replace(settings.classifier, plan="gradual-discr", epochs=epochs, **stlr),
-    )
+    classifier = replace(settings.classifier, **FULL_RECIPE["classifier"], epochs=epochs)
+    return replace(settings, lm=lm, classifier=classifier)
 
 
-def _fit(minutes: float, settings: Settings, seeds: int) -> Settings:
-    """Settings whose bounds in tokens let all trials end in so many minutes, measured on this machine."""
+def fit_to_minutes(minutes: float, settings: Settings, seeds: int) -> Settings:
+    """Bound all trials in tokens, so that they end in time.
+
+    Args:
+        minutes: for all trials, measured on this machine.
+        settings: of the experiment.
+        seeds: how many.
+
+    Raises:
+        SettingError: the time is not enough for trainings of any use.
+    """
     table = load_corpus(settings.data, settings.seed).table
     table = table[table["split"].isin(["train", "valid", "unlabelled"])]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in each of several trials
     start = pretrained.find_start(settings.lm.pretrained, settings.model)
-    rates = budget.measure(table["text"], start, settings)
+    rates = measure_rates(table["text"], start, settings)
     torch.set_num_threads(threads)
-    folders = {row.folder for row in _rows()}
-    n_lms = seeds * (
-        sum(changes.get("epochs") != 0 for changes in LANGUAGE_MODELS.values()) + 1
-    )  # one of them twice
+    folders = {row.folder for row in list_rows()}
+    trained = sum(changes.get("epochs") != 0 for changes in LANGUAGE_MODELS.values())
+    n_lms = seeds * (trained + 1)  # one of them twice
     n_classifiers = seeds * (len(folders) + 1)
-    seconds = 60 * minutes * at_once() - SECONDS_A_TRIAL * (n_lms + n_classifiers)
+    seconds = 60 * minutes * at_once() - SECONDS_PER_TRIAL * (n_lms + n_classifiers)
     lm_tokens = int((1 - CLASSIFIER_SHARE) * seconds / (n_lms * rates.lm_training))
     classifier_tokens = int(
         CLASSIFIER_SHARE * seconds / (n_classifiers * rates.classifier_training)
     )
-    passes = classifier_tokens / selection.labelled_tokens(table, settings)
+    passes = classifier_tokens / count_labelled_tokens(table, settings)
     if passes < 0.1:
         raise SettingError(
-            f"{minutes:g} minutes do not reach for {n_lms + n_classifiers} trainings here: more --minutes, or fewer --seeds"
+            f"{minutes:g} minutes are not enough for {n_lms + n_classifiers} trainings here. "
+            "Give more --minutes, or fewer --seeds."
         )
+    # Chain-thaw has six phases; more than twelve epochs are past the best one on TREC-6.
+    epochs = min(max(int(passes), 6), 12)
     return replace(
         settings,
         lm=replace(settings.lm, max_tokens=lm_tokens),
-        # Chain-thaw has six phases; more than twelve epochs are past the best one on TREC-6.
-        classifier=replace(
-            settings.classifier, max_tokens=classifier_tokens, epochs=min(max(int(passes), 6), 12)
-        ),
+        classifier=replace(settings.classifier, max_tokens=classifier_tokens, epochs=epochs),
     )
 
 
-def ablation(
+def run_ablation(
     folder: Path, settings: Settings, seeds: int, minutes: float | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Carry out the paper's tables 4 to 7, and its comparison of directions, with `seeds` seeds from settings.seed on.
+    """Carry out the paper's tables 4 to 7, and its comparison of directions.
 
-    minutes: fit the work into so many, measured on this machine. `folder` gets a run folder a trial, and ablation.csv,
-    ablation.md and ablation.png. Returns the table, whose columns are those of `compared`, and a paragraph a table of it.
+    Args:
+        folder: gets a run folder per trial, and ablation.csv, ablation.md and ablation.png.
+        settings: of the runs, but for FULL_RECIPE, and for what a row says.
+        seeds: how many, from settings.seed on.
+        minutes: fit the work into this many, measured on this machine.
+
+    Returns:
+        The table, whose columns are those of `compare_rows`, and a paragraph per table of it.
+
+    Raises:
+        SettingError: the minutes are not enough.
     """
-    settings = from_general_text(settings)
+    settings = start_from_general_text(settings)
     requested = {"settings": to_json(settings), "seeds": seeds, "minutes": minutes}
-    settings = _full_recipe(
-        _planned(folder, requested, settings, minutes and (lambda: _fit(minutes, settings, seeds)))
-    )
     every = range(settings.seed, settings.seed + seeds)
-    lms = [
-        _language_model_trial(name, settings, seed) for seed in every for name in LANGUAGE_MODELS
-    ]
+
+    def fit() -> Settings:
+        return fit_to_minutes(minutes, settings, seeds)
+
+    planned = with_full_recipe(plan_once(folder, requested, settings, fit if minutes else None))
+    lms = [plan_language_model(name, planned, seed) for seed in every for name in LANGUAGE_MODELS]
     carry_out(lms, folder, "Language models")
-    rows = {row.folder: row for row in _rows()}
+    rows = {row.folder: row for row in list_rows()}
     trials = [
-        _classifier_trial(row, settings, seed, folder) for seed in every for row in rows.values()
+        plan_classifier(row, planned, seed, folder) for seed in every for row in rows.values()
     ]
     carry_out(trials, folder, "Classifiers")
 
-    texts = {seed: load_corpus(settings.data, seed).table["text"] for seed in every}
-    tables = []
-    for name, rows in TABLES.items():
-        right = [
-            each_text_once(
-                on_validation(folder / f"{row.folder}-seed{seed}", row.direction, texts[seed])
-                for seed in every
-            )["right"].to_numpy()
-            for row in rows
-        ]
-        tables.append(compared(name, rows, right, settings.data.source))
-    table = pd.concat(tables, ignore_index=True)
-    findings = [finding(part) for _, part in table.groupby("table", sort=False)]
-    save(folder, "ablation", table, ablation_figure(table))
+    texts = {seed: read_texts(folder / f"{FULL_ROW.folder}-seed{seed}") for seed in every}
+    table = _compare(folder, texts, settings.data.source)
+    findings = [state_finding(part) for _, part in table.groupby("table", sort=False)]
+    save_result(folder, "ablation", table, ablation_figure(table))
     with replacing(folder / "ablation.md") as draft:
-        draft.write_text(as_markdown(table, findings), encoding="utf-8")
+        draft.write_text(format_tables(table, findings), encoding="utf-8")
     return table, findings
 
 
-def _planned(
+def _compare(folder: Path, texts: dict[int, pd.Series], source: str) -> pd.DataFrame:
+    """All TABLES. texts: of each seed's runs, by their row."""
+    tables = []
+    for name, rows in TABLES.items():
+        right = [
+            average_over_seeds(
+                score_validation(folder / f"{row.folder}-seed{seed}", row.direction, of_seed)
+                for seed, of_seed in texts.items()
+            )["right"].to_numpy()
+            for row in rows
+        ]
+        tables.append(compare_rows(name, rows, right, source))
+    return pd.concat(tables, ignore_index=True)
+
+
+def plan_once(
     folder: Path, requested: dict, settings: Settings, fit: Callable[[], Settings] | None
 ) -> Settings:
-    """The settings that `fit` finds, or those it found when the same was requested before."""
+    """Fit the settings, unless that was done before, and say in experiment.json what they are.
+
+    Args:
+        folder: of the experiment.
+        requested: what the same command requests again.
+        settings: to use where there is nothing to fit.
+        fit: finds settings; None: there is nothing to fit.
+
+    Returns:
+        The settings that `fit` finds, or those it found when the same was requested before.
+    """
     path = folder / "experiment.json"
     if fit is None:
         found = settings

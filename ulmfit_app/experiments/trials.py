@@ -1,4 +1,4 @@
-"""Runs side by side, each in a folder of its own, so that experiments can compare what came out of them."""
+"""Runs side by side, each in a folder of its own, for experiments to compare."""
 
 import json
 import logging
@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 
@@ -21,19 +22,26 @@ from data_scripts.files import progress, replacing, sha256_of, write_json
 from ulmfit_app.config import Settings, to_json
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.errors import RunFolderError
-from ulmfit_app.inference.predictor import prediction_table
+from ulmfit_app.evaluation.tables import prediction_table
+from ulmfit_app.hardware import set_up_cpu
 from ulmfit_app.models.bundle import versions
-from ulmfit_app.pipeline.run import Run
+from ulmfit_app.pipeline.run import begin
 
-MOST_AT_ONCE = 4  # a large corpus takes some GB a run
+MOST_AT_ONCE = 4  # a large corpus takes some GB per run
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of an experiment: its folder's name, what it is made with, and the stage that it ends with.
+    """One run of an experiment.
 
-    instead: a function with the arguments and the result of baselines.tfidf_logistic_regression, which labels the test split
-    in the place of a run; its folder then holds predictions alone, where a run has them.
+    Attributes:
+        name: of its folder.
+        settings: what it is made with.
+        last: the stage that it ends with.
+        instead: a function or a `partial` of one, which labels the test split in the place of a
+            run, from train_texts, train_truth, test_texts, n_classes and seed, as
+            baselines.tfidf_logistic_regression does. The folder then holds predictions alone,
+            where a run has them.
     """
 
     name: str
@@ -41,21 +49,35 @@ class Trial:
     last: str = "classifier"
     instead: Callable[..., np.ndarray] | None = None
 
+    @property
+    def what(self) -> str:
+        """What it makes: the name of the function instead of a run, or of the last stage."""
+        if self.instead is None:
+            return self.last
+        return getattr(self.instead, "func", self.instead).__name__
+
 
 def at_once() -> int:
-    """How many trials run side by side on this machine: one on a GPU; one a core elsewhere, up to MOST_AT_ONCE."""
+    """How many trials run side by side: one on a GPU, else one per core, up to MOST_AT_ONCE."""
     return 1 if torch.cuda.is_available() else min(torch.get_num_threads(), MOST_AT_ONCE)
 
 
 def carry_out(trials: Sequence[Trial], folder: Path, description: str) -> None:
-    """Run all trials that are not finished, each in `folder`/name, which gets its trial.json, and its words as log.txt.
+    """Run all trials that are not finished. Interrupted, the same call continues with the rest.
 
-    Interrupted, the same call goes on with what is left. An error of one trial stops all, and is raised here.
+    Args:
+        trials: with different names.
+        folder: gets a folder per trial, by its name, with its trial.json, and what it says as
+            log.txt.
+        description: of the progress bar.
+
+    Raises:
+        Exception: the first error of a trial, which stops all.
     """
     left = [trial for trial in trials if not _is_finished(trial, folder)]
     if not left:
         return
-    # fastai decorates with torch.jit.script at import, in each process anew; the user can do nothing about it.
+    # fastai decorates with torch.jit.script at import, before a new process can set anything.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:`torch.jit.script`:FutureWarning")
     bar = progress(total=len(trials), description=description, unit=" runs")
     bar.update(len(trials) - len(left))
@@ -72,56 +94,59 @@ def carry_out(trials: Sequence[Trial], folder: Path, description: str) -> None:
             bar.close()
 
 
-def facts_of(trial: Trial, folder: Path) -> dict[str, Any]:
-    """Of a finished trial: minutes, beside the others, and peak_memory_gb, None where the system does not say it."""
+def read_facts(trial: Trial, folder: Path) -> dict[str, Any]:
+    """Read what is known of a finished trial.
+
+    Returns:
+        Among others minutes, beside the other trials, and peak_memory_gb, None where the system
+        does not say it.
+    """
     return json.loads((folder / trial.name / "trial.json").read_text(encoding="utf-8"))
 
 
 def _made_with(trial: Trial) -> dict[str, Any]:
-    what = trial.instead.__name__ if trial.instead else trial.last
     # The model in a folder may have been trained on since, and the folder's name is the same.
     bundle = Path(trial.settings.lm.pretrained) / "bundle.json"
-    start = sha256_of(bundle) if bundle.is_file() else None
-    # Through JSON, which knows no tuples.
-    return json.loads(
-        json.dumps(
-            {
-                "settings": to_json(trial.settings),
-                "start": start,
-                "what": what,
-                "versions": versions(),
-            }
-        )
-    )
+    made_with = {
+        "settings": to_json(trial.settings),
+        "start": sha256_of(bundle) if bundle.is_file() else None,
+        "what": trial.what,
+    }
+    return json.loads(json.dumps(made_with))  # JSON knows no tuples
 
 
 def _is_finished(trial: Trial, folder: Path) -> bool:
     try:
-        return facts_of(trial, folder)["made_with"] == _made_with(trial)
+        return read_facts(trial, folder)["made_with"] == _made_with(trial)
     except (OSError, ValueError, KeyError):
         return False
 
 
 def _in_a_process(trial: Trial, folder: Path) -> None:
     # A process for each, because the peak of memory is known of whole processes only.
-    with ProcessPoolExecutor(1, get_context("spawn"), _begin) as process:
+    with ProcessPoolExecutor(1, get_context("spawn"), _set_up_process) as process:
         try:
-            process.submit(_carry_out, trial, folder).result()
+            process.submit(run_trial, trial, folder).result()
         except BrokenProcessPool:
             raise RunFolderError(
-                f"The process of the run {folder.name} was ended from outside, as the system does when memory runs out. "
-                f"What it said is in {folder / 'log.txt'}. The same command goes on with the runs that are left."
+                f"The process of the run {folder.name} was ended from outside, as the system does "
+                f"when memory runs out. What it said is in {folder / 'log.txt'}. The same command "
+                "continues with the runs that are left."
             ) from None
 
 
-def _begin() -> None:
+def _set_up_process() -> None:
+    """What the command line sets in its own process, which a new one does not inherit."""
+    set_up_cpu()
+    if "MPLBACKEND" not in os.environ:
+        matplotlib.use("Agg")
     if not torch.cuda.is_available():
         # Threads of several runs on the same cores would wait for each other.
         torch.set_num_threads(max(torch.get_num_threads() // MOST_AT_ONCE, 1))
 
 
-def _carry_out(trial: Trial, folder: Path) -> None:
-    """The run, with what it says in log.txt instead of on the screen that all share."""
+def run_trial(trial: Trial, folder: Path) -> None:
+    """Run one trial, with what it says in log.txt instead of on the screen that all share."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         open(folder / "log.txt", "a", encoding="utf-8", buffering=1) as log,
@@ -135,20 +160,23 @@ def _carry_out(trial: Trial, folder: Path) -> None:
         if trial.instead:
             _label_instead(trial, folder)
         else:
-            Run(folder, trial.settings).carry_out(trial.last)
+            begin(folder, trial.settings).carry_out(trial.last)
         minutes = round((time.monotonic() - began) / 60, 2)
-    facts = {"made_with": _made_with(trial), "minutes": minutes, "peak_memory_gb": _peak_memory()}
+    facts = {
+        "made_with": _made_with(trial),
+        "versions": versions(),
+        "minutes": minutes,
+        "peak_memory_gb": _peak_memory(),
+    }
     write_json(folder / "trial.json", facts)
 
 
 def _label_instead(trial: Trial, folder: Path) -> None:
-    s = trial.settings
-    corpus = load_corpus(s.data, s.seed)
+    seed = trial.settings.seed
+    corpus = load_corpus(trial.settings.data, seed)
     train, test = (corpus.table[corpus.table["split"] == split] for split in ("train", "test"))
     texts, truth = test["text"].tolist(), corpus.truth(train["label"])
-    probabilities = trial.instead(
-        train["text"].tolist(), truth, texts, len(corpus.labels), s.seed, s.tokens.language
-    )
+    probabilities = trial.instead(train["text"].tolist(), truth, texts, len(corpus.labels), seed)
     predictions = prediction_table(texts, probabilities, corpus.labels)
     predictions.insert(1, "label", test["label"].to_numpy())
     with replacing(folder / "report" / "predictions.csv") as draft:
@@ -156,6 +184,7 @@ def _label_instead(trial: Trial, folder: Path) -> None:
 
 
 def _peak_memory() -> float | None:
+    """In GB, of this process so far."""
     try:
         import resource
     except ImportError:  # on Windows

@@ -1,1 +1,11 @@
+"""What a program embeds: predictions, explanations and generated texts of trained models.
 
+Importing it brings no fastai, no Learner and no pyplot, and changes nothing in the process.
+"""
+
+from ulmfit_app.config import SamplingSettings
+from ulmfit_app.inference.explanation import Explanation, explain
+from ulmfit_app.inference.generation import generate
+from ulmfit_app.inference.language_model import TrainedModel, load
+from ulmfit_app.inference.perplexity import score_file
+from ulmfit_app.inference.predictor import Predictor, load_predictor, predict_file

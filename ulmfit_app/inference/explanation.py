@@ -1,13 +1,16 @@
-"""Which words of a text moved its prediction, by two methods whose scores have one unit: the log-odds of a label.
+"""Which words of a text moved its prediction.
 
-Occlusion: how far the log-odds fall when a word is taken out (Li, Monroe and Jurafsky 2016, arXiv:1612.08220). The word goes
-without a trace, as if it had never been typed. xxunk in its place would say that a rare word stands there, which a
-classifier of reviews, say, has learned from too: most rare words are names.
+Two methods, whose scores have one unit: the log-odds of a label. A probability near 1 hardly
+moves, whatever is taken out; of one text, both put the words in one order.
 
-Gradient times input: how far they would fall if a word's embedding shrank to zero and they went on falling as they begin to
-(Shrikumar et al. 2016, arXiv:1605.01713). One pass for all words, and less faithful.
+Occlusion: how far the log-odds fall when a word is taken out (Li, Monroe and Jurafsky 2016,
+arXiv:1612.08220). The word goes without a trace, as if it had never been typed. xxunk in its place
+would say that a rare word stands there, which a classifier of reviews, say, has learned from too:
+most rare words are names.
 
-The log-odds, because a probability near 1 hardly moves, whatever is taken out; of one text, both put the words in one order.
+Gradient times input: how far they would fall if a word's embedding shrank to zero and they went on
+falling as they begin to (Shrikumar et al. 2016, arXiv:1605.01713). One pass for all words, and
+less faithful.
 """
 
 import math
@@ -53,9 +56,16 @@ class Word(NamedTuple):
 class Explanation:
     """What moved the probability of a label for a text.
 
-    probability: of the label; n_words: in the text; words: a row a word, or a run of words where there are too many to take
-    out one by one, in the order of the text. Its columns: start, stop (the characters text[start:stop]), word, score (by how
-    much the word raises the log-odds of the label, in nats), without (the label's probability without it; NaN by gradient).
+    Args:
+        text: as it was explained, lone surrogates replaced.
+        label: whose probability is explained.
+        probability: of the label.
+        method: "occlusion" or "gradient".
+        n_words: in the text.
+        words: one row per word, or per run of words where there are too many to take out one by
+            one, in the order of the text. Its columns: start, stop (the characters
+            text[start:stop]), word, score (by how much the word raises the log-odds of the label,
+            in nats), without (the label's probability without it; NaN by gradient).
     """
 
     text: str
@@ -71,7 +81,12 @@ class Explanation:
         return words.iloc[np.argsort(-words["score"].abs(), kind="stable")[:top]]
 
     def terminal(self, top: int = TOP, colour: bool = False) -> str:
-        """A list of the strongest words, and the text with them marked: {+for+} the label and [-against-] it."""
+        """A list of the strongest words, and the text with them marked, for a terminal.
+
+        Args:
+            top: words that are shown.
+            colour: mark by colour and style, instead of as {+for+} the label and [-against-] it.
+        """
 
         def mark(shown: str, score: float) -> str:
             if colour:
@@ -89,16 +104,19 @@ class Explanation:
                 f"  {row.score:>+8.2f}{without}  {mark(word, row.score) if colour else word}"
             )
         if len(rows):
-            lines += [
-                "",
-                f"In the text, what speaks {mark('for', 1)} the label and {mark('against', -1)} it:",
-            ]
+            speaks = f"what speaks {mark('for', 1)} the label and {mark('against', -1)} it:"
+            lines += ["", f"In the text, {speaks}"]
         return "\n".join(
             [*lines, self._marked(rows, _visible, lambda row: mark(_visible(row.word), row.score))]
         )
 
     def html(self, top: int = TOP, how: bool = True) -> str:
-        """A fragment for a page: the text with its strongest words marked, escaped. how: with a sentence that says how."""
+        """A fragment for a page: the text with its strongest words marked, escaped.
+
+        Args:
+            top: words that are marked.
+            how: with a sentence that says how they are marked.
+        """
         rows = self.strongest(top)
         largest = rows["score"].abs().max()
 
@@ -108,20 +126,22 @@ class Explanation:
             share = 0.15 + 0.35 * abs(row.score) / largest
             # <b> and <u> say it without the colour.
             tag, rgb = ("b", "31 119 180") if row.score > 0 else ("u", "255 127 14")
-            return f'<{tag} style="background: rgb({rgb} / {share:.2f})" title="{title}">{escape(row.word)}</{tag}>'
+            style = f"background: rgb({rgb} / {share:.2f})"
+            return f'<{tag} style="{style}" title="{title}">{escape(row.word)}</{tag}>'
 
         text = (
             f'<p dir="auto" style="white-space: pre-wrap">{self._marked(rows, escape, mark)}</p>'
         )
-        key = f"{escape(self._heading())} <b>Bold</b> words speak for it, <u>underlined</u> ones against it."
-        return f'<p class="how">{key}</p>{text}' if how else text
+        key = "<b>Bold</b> words speak for it, <u>underlined</u> ones against it."
+        return f'<p class="how">{escape(self._heading())} {key}</p>{text}' if how else text
 
     _repr_html_ = html
 
     def _heading(self) -> str:
         found = f"{self.label} {_rounded(self.probability)}: what moved it most, by {self.method}."
         if self.n_words > len(self.words):
-            found += f" Of {self.n_words:,} words, {-(-self.n_words // len(self.words))} at a time were taken out."
+            at_a_time = math.ceil(self.n_words / len(self.words))
+            found += f" Of {self.n_words:,} words, {at_a_time} at a time were taken out."
         return found
 
     def _marked(self, rows: pd.DataFrame, plain: Callable[[str], str], mark: Callable) -> str:
@@ -152,11 +172,18 @@ def _name(word: str) -> str:
     return line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]} …"
 
 
-def words_of(text: str, tokens: list[Span]) -> list[Word]:
-    """The words of a text as they were typed, with the tokens of each, from what `Tokenizer.spans` returns.
+def find_words(text: str, tokens: list[Span]) -> list[Word]:
+    """The words of a text as they were typed, with the tokens of each.
 
-    A word is all tokens that came from the same characters, and those that touch: is and n't, or s and the ooo of sooo.
-    Punctuation is a word of its own, and so is what makes a new line.
+    A word is all tokens that came from the same characters, and those that touch: is and n't, or s
+    and the ooo of sooo. Punctuation is a word of its own, and so is what makes a new line.
+
+    Args:
+        text: as it was typed.
+        tokens: what `Tokenizer.spans` gives for it.
+
+    Returns:
+        Words in the order of the text; each token but the first belongs to one of them.
     """
     words: list[Word] = []
     first = None  # of the markers before a word, which came from no characters
@@ -179,11 +206,19 @@ def words_of(text: str, tokens: list[Span]) -> list[Word]:
 def explain(
     predictor: Predictor, text: str, method: Method = "occlusion", label: str | None = None
 ) -> Explanation:
-    """Which words moved the probability of a label for a text; None: of the label that is predicted.
+    """Which words moved the probability of a label for a text.
 
-    Two directions are explained as what they are together, the mean of their probabilities. Occlusion predicts the text
-    once for each word, or each run of words where it has more than MOST_SPANS. Gradients need a predictor in fp32.
-    Raises SettingError for a label or method that there is not, and as `Predictor.differentiable` does.
+    Two directions are explained as what they are together, the mean of their probabilities.
+
+    Args:
+        predictor: of the labels; gradients need one in fp32.
+        text: to explain.
+        method: "occlusion" predicts the text once for each word, or each run of words where it has
+            more than MOST_SPANS; "gradient" takes one pass.
+        label: to explain; None: the one that is predicted.
+
+    Raises:
+        SettingError: a label or method that there is not, and as `Predictor.differentiable` does.
     """
     if label is not None and label not in predictor.labels:
         raise SettingError(
@@ -197,7 +232,7 @@ def explain(
         if label is None
         else predictor.labels.index(label)
     )
-    words = words_of(text, tokens)
+    words = find_words(text, tokens)
     if method == "occlusion":
         spans = _runs(words)
         probability, scores, without = _occlusion(predictor, tokens, spans, index)
@@ -227,7 +262,11 @@ def _runs(words: list[Word]) -> list[Word]:
 def _occlusion(
     predictor: Predictor, tokens: list[Span], spans: list[Word], label: int
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The label's probability, the fall of its log-odds without each span, and its probability then, both [n_spans]."""
+    """The label's probability, the fall of its log-odds without each span, and its probability
+    then.
+
+    The latter two are [n_spans].
+    """
     names = [token.token for token in tokens]
     texts = [names, *(names[: span.first] + names[span.last :] for span in spans)]
     probabilities = predictor.probabilities(
@@ -245,7 +284,10 @@ def _occlusion(
 def _gradient_times_input(
     predictor: Predictor, store: TokenStore, label: int
 ) -> tuple[float, np.ndarray]:
-    """The label's probability, and the gradient of its log-odds times each token's embedding [n_tokens]."""
+    """The label's probability, and the gradient of its log-odds times each token's embedding.
+
+    The latter is [n_tokens], in the order of the text.
+    """
     found = predictor.differentiable(store)
     mean = torch.stack([each for each, _ in found.values()]).logsumexp(0) - math.log(len(found))
     log_p = (mean / predictor.temperature).log_softmax(0)

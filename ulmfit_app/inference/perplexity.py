@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.text.models.core import SequentialRNN
-from torch import Tensor
+from torch import Tensor, nn
 
-from data_scripts.documents import documents
 from data_scripts.files import progress
 from ulmfit_app.errors import DataError
 from ulmfit_app.inference.language_model import TrainedModel
@@ -21,16 +19,18 @@ from ulmfit_app.text.tokenizing import in_memory
 
 ROWS = 32  # places of a corpus that are read side by side
 ROW = 2_000  # tokens at least, for each row begins as if nothing stood before it
-TOKENS_A_STEP = 2_304  # of all rows together
+TOKENS_PER_STEP = 2_304  # of all rows together
 
 
-# ------------------------------------------------------------------------------------------------------------ perplexity
 @dataclass(frozen=True)
 class Score:
-    """How well a text was predicted. Tokens are predicted ones, marks of capitals and of a text's beginning included.
+    """How well a text was predicted.
 
-    nats: negative log-likelihood of all tokens together; unknown: how many of the tokens are xxunk, which a model with a
-    small vocabulary predicts easily; so only scores with like shares of them compare.
+    Args:
+        tokens: predicted ones, marks of capitals and of a text's beginning included.
+        unknown: how many of them are xxunk, which a model with a small vocabulary predicts easily;
+            so only scores with like shares of them compare.
+        nats: negative log-likelihood of all tokens together.
     """
 
     tokens: int
@@ -38,24 +38,31 @@ class Score:
     nats: float
 
     @property
-    def nats_a_token(self) -> float:
+    def nats_per_token(self) -> float:
+        """Mean negative log-likelihood."""
         return self.nats / self.tokens
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.nats_a_token)
+        """e to the power of the nats per token."""
+        return math.exp(self.nats_per_token)
 
     @property
     def unknown_share(self) -> float:
+        """Of the predicted tokens."""
         return self.unknown / self.tokens
 
 
 @torch.no_grad()
-def perplexity(model: SequentialRNN, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
-    """Score a language model by the softmax over all its words, the state carried from batch to batch.
+def measure_perplexity(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Score:
+    """Score a language model by the softmax over all its words.
 
-    batches: what `LanguageModelBatches` gives, (x, y) with y a token later than x. A model in training is so again
-    afterwards; its state begins anew.
+    The state is carried from batch to batch, and begins anew afterwards. A model in training is so
+    again afterwards.
+
+    Args:
+        model: of ids it gives `softmax.Logits`.
+        batches: what `LanguageModelBatches` gives, (x, y) with y one token later than x.
     """
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
@@ -72,33 +79,41 @@ def perplexity(model: SequentialRNN, batches: Iterable[tuple[Tensor, Tensor]]) -
 
 def _texts(path: Path) -> Iterable[str]:
     if path.suffix.lower() != ".txt" or not path.is_file():
-        return documents(path)
+        from data_scripts.documents import read_documents  # with what a download needs
+
+        return read_documents(path)
     try:
         return [path.read_text(encoding="utf-8-sig")]
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8: byte {error.start} cannot be read so. Convert it from the encoding that it has: "
-            "iconv -f ENCODING -t UTF-8 OLD > NEW"
+            f"{path} is not UTF-8: byte {error.start} cannot be read so. Convert it from the "
+            "encoding that it has: iconv -f ENCODING -t UTF-8 OLD > NEW"
         ) from None
 
 
 def score_file(trained: TrainedModel, path: Path) -> tuple[Score, int]:
-    """Score a .txt as one text, or a corpus that `documents` reads, its documents as one stream; also how many they are.
+    """Score a .txt as one text, or a corpus that `read_documents` reads as one stream.
 
-    Raises DataError for too little text and another encoding than UTF-8, and DocumentError as `documents` does.
+    Returns:
+        The score, and the number of documents.
+
+    Raises:
+        DataError: too little text, or another encoding than UTF-8.
+        data_scripts.documents.DocumentError: as `read_documents` does.
     """
     bundle = trained.bundle
     store = in_memory(_texts(path), bundle.language, bundle.vocab, bundle.direction)
-    return perplexity(trained.model, _batches(store, path)), len(store)
+    return measure_perplexity(trained.model, _batches(store, path)), len(store)
 
 
 def _batches(store: TokenStore, path: Path) -> Iterable[tuple[Tensor, Tensor]]:
     tokens = len(store.ids)
     if tokens < 2:
         raise DataError(
-            f"{path} has {tokens} tokens, the mark of a text's beginning included. A perplexity needs at least two, for "
-            "each token is predicted from those before it. Give a file with text."
+            f"{path} has {tokens} tokens, the mark of a text's beginning included. A perplexity "
+            "needs at least two, since each token is predicted from those before it. Give a file "
+            "with text."
         )
     rows = min(max(tokens // ROW, 1), ROWS)
-    batches = LanguageModelBatches(store, np.arange(len(store)), rows, TOKENS_A_STEP // rows)
+    batches = LanguageModelBatches(store, np.arange(len(store)), rows, TOKENS_PER_STEP // rows)
     return progress(batches, total=len(batches), description="Scoring", unit=" batches")

@@ -1,8 +1,10 @@
 """An LSTM layer that trains in bf16 on a CPU.
 
-torch hands bf16 LSTMs on CPUs to oneDNN, whose backward pass is wrong for layers of 1,024 units and more: with torch 2.15,
-the gradient of the input is off by more than its own size. So the training pass is written out here: large products over
-all steps at once where the recurrence allows it, a small one a step where it does not, gates and cell state in fp32.
+torch hands bf16 LSTMs on CPUs to oneDNN, whose backward pass is wrong for layers of 1,024 units
+and more: with torch 2.15, the gradient of the input is off by more than its own size (test_lstm.py
+holds ours to fp32). So the training pass is written out here: large products over all steps at
+once where the recurrence allows it, a small one per step where it does not, gates and cell state
+in fp32. On CUDA and in fp32, torch's own layer trains, as in fastai.
 """
 
 import warnings
@@ -10,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from fastai.text.models.awdlstm import AWD_LSTM, EmbeddingDropout, WeightDropout, dropout_mask
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -25,8 +26,9 @@ _tanh_backward = torch.ops.aten.tanh_backward
 def _packed_product(weight: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
     """x [n, k], y [n, m] -> x @ weight.T + y [n, m], for many products with one weight [m, k].
 
-    oneDNN lays a weight out anew for each product, which takes as long as multiplying 64 rows by it. torch lays it out once
-    for models that its compiler freezes, by operators that it does not document; without them, the product is slower.
+    oneDNN lays a weight out anew for each product, which takes as long as multiplying 64 rows by
+    it. torch lays it out once for models that its compiler freezes, by operators that it does not
+    document; without them, the product is slower.
     """
     mkldnn = torch.ops.mkldnn
     if not (torch.backends.mkldnn.is_available() and hasattr(mkldnn, "_linear_pointwise")):
@@ -36,17 +38,22 @@ def _packed_product(weight: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]
 
 
 def _kept(weight: Tensor, p: float) -> Tensor:
-    """Which elements stay: each with chance 1 - p, to 2^-16. Several times as fast as torch's dropout, and smaller."""
-    bits = (
-        torch.empty(-(-weight.numel() // 4), dtype=torch.int64)
-        .random_(-(2**63), None)
-        .view(torch.int16)
-    )
+    """Which elements stay: each with chance 1 - p, to 2^-16.
+
+    Several times as fast as torch's dropout, and smaller.
+    """
+    words = torch.empty(-(-weight.numel() // 4), dtype=torch.int64)
+    bits = words.random_(-(2**63), None).view(torch.int16)
     return (bits[: weight.numel()] >= round((p - 0.5) * 2**16)).view_as(weight)
 
 
-class _LowWeights:
-    """A layer's weights in bf16, the recurrent ones dropped with chance p, laid out for forward and backward products."""
+class LowWeights:
+    """A layer's weights in bf16, laid out for the forward and the backward products.
+
+    Args:
+        w_ih, w_hh, bias: as `train_in_bf16` has them.
+        p: chance with which each recurrent weight is dropped.
+    """
 
     @torch.no_grad()
     def __init__(self, w_ih: Tensor, w_hh: Tensor, bias: Tensor, p: float) -> None:
@@ -57,12 +64,14 @@ class _LowWeights:
         self.recur_back = _packed_product(dropped.t().contiguous())
 
 
-class _LSTM(torch.autograd.Function):
-    """One layer over time-major inputs x [steps, batch, n_in], bf16; states h0 (bf16), c0 (fp32): [batch, n_hid].
+class _WrittenOutLSTM(torch.autograd.Function):
+    """One LSTM layer, forward and backward, step by step.
 
-    The weights are torch's, [4 * n_hid, n_in] and [4 * n_hid, n_hid] with the gates in the order input, forget, cell,
-    output, and bias [4 * n_hid], all in fp32; `low` is made of them. Returns the outputs [steps, batch, n_hid] and the last
-    states, through which no gradient flows, since fastai detaches them between batches.
+    Inputs x are time-major [steps, batch, n_in], bf16; states h0 (bf16) and c0 (fp32) are [batch,
+    n_hid]. The weights are torch's, [4 * n_hid, n_in] and [4 * n_hid, n_hid] with the gates in the
+    order input, forget, cell, output, and bias [4 * n_hid], all in fp32; `low` is made of them.
+    Returns the outputs [steps, batch, n_hid] and the last states, through which no gradient flows,
+    since fastai detaches them between batches.
     """
 
     @staticmethod
@@ -74,7 +83,7 @@ class _LSTM(torch.autograd.Function):
         w_ih: Tensor,
         w_hh: Tensor,
         bias: Tensor,
-        low: _LowWeights,
+        low: LowWeights,
     ) -> tuple[Tensor, Tensor, Tensor]:
         steps, batch, _ = x.shape
         n_hid = w_hh.shape[1]
@@ -104,7 +113,8 @@ class _LSTM(torch.autograd.Function):
         x, gates, cells, outputs = ctx.saved_tensors
         steps, batch, n_hid = grad.shape
         d_gates = torch.empty_like(gates)
-        # The weights' gradients are products of the transpose, which takes twice as long where it is not laid out so.
+        # The weights' gradients are products of the transpose, which takes twice as long where it
+        # is not laid out so.
         by_gate = gates.new_empty(4 * n_hid, steps, batch)
         z, dz = cells.new_empty(2, batch, 4 * n_hid)
         i, f, g, o = z.split(n_hid, 1)
@@ -130,64 +140,46 @@ class _LSTM(torch.autograd.Function):
         return dx, None, None, d_ih.float(), d_hh, d_bias.float(), None
 
 
-class WeightDroppedLSTM(WeightDropout):
-    """fastai's weight-dropped LSTM layer (Merity et al. 2017, section 2), with three differences.
+def train_in_bf16(
+    x: Tensor,
+    state: tuple[Tensor, Tensor],
+    weights: tuple[Tensor, Tensor, Tensor],
+    low: LowWeights,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """One LSTM layer over a batch, forward and backward written out.
 
-    Under bf16 on a CPU it trains by `_LSTM`. A dropout of 0 works: fastai 2.8 then hands the raw parameter to the LSTM,
-    which registers it twice. And where `draws_at_reset`, one mask holds until the next reset instead of for one step of
-    `bptt` tokens: for the whole forward and backward pass of a batch of texts, as Merity et al. say.
+    Args:
+        x: [batch, steps, n_in].
+        state: two [1, batch, n_hid]; no gradient flows through it.
+        weights: torch's, in fp32: [4 * n_hid, n_in], [4 * n_hid, n_hid] and the sum of the biases
+            [4 * n_hid].
+        low: made of them.
+
+    Returns:
+        Outputs [batch, steps, n_hid] in bf16, and the state.
     """
-
-    draws_at_reset = False
-    _low: _LowWeights | None = None
-    _is_drawn = False
-
-    def reset(self) -> None:
-        self._is_drawn = False
-
-    def without_dropout(self, kind: type[nn.LSTM]) -> nn.LSTM:
-        """The layer for prediction, of torch's class or ours, with this one's weights."""
-        lstm = kind(self.module.input_size, self.module.hidden_size, batch_first=True)
-        weights = dict(self.module.named_parameters(), weight_hh_l0=self.weight_hh_l0_raw)
-        lstm.load_state_dict({name: weight.detach() for name, weight in weights.items()})
-        return lstm
-
-    def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x: [batch, steps, n_in]; state: two [1, batch, n_hid]. Returns outputs [batch, steps, n_hid] and state."""
-        draws = not (self.draws_at_reset and self._is_drawn)
-        self._is_drawn = True
-        lstm, raw, p = self.module, self.weight_hh_l0_raw, self.weight_p if self.training else 0.0
-        if self.training and _is_bf16_on_cpu(x):
-            weights = lstm.weight_ih_l0, raw, lstm.bias_ih_l0 + lstm.bias_hh_l0
-            if draws:
-                self._low = _LowWeights(*weights, p)
-            hidden, cell = state
-            steps_first = x.bfloat16().transpose(0, 1).contiguous()
-            outputs, hidden, cell = _LSTM.apply(
-                steps_first, hidden[0].bfloat16(), cell[0].float(), *weights, self._low
-            )
-            return outputs.transpose(0, 1), (hidden[None], cell[None])
-        if draws:
-            lstm.weight_hh_l0 = F.dropout(raw, p) if p > 0 else raw.clone()
-        with warnings.catch_warnings():
-            # That the weights are not one block of memory, which dropping some of them makes so.
-            warnings.simplefilter("ignore", UserWarning)
-            return _evenly(lstm, x, state)
+    hidden, cell = state
+    steps_first = x.bfloat16().transpose(0, 1).contiguous()
+    states = hidden[0].bfloat16(), cell[0].float()
+    outputs, hidden, cell = _WrittenOutLSTM.apply(steps_first, *states, *weights, low)
+    return outputs.transpose(0, 1), (hidden[None], cell[None])
 
 
-def _is_bf16_on_cpu(x: Tensor) -> bool:
+def is_bf16_on_cpu(x: Tensor) -> bool:
+    """Whether products with x are computed in bf16 on a CPU."""
     return x.device.type == "cpu" and working_dtype(x) == torch.bfloat16
 
 
-def _evenly(
+def run_evenly(
     layer: Callable, x: Tensor, state: tuple[Tensor, Tensor], rows_at_a_time: int = 32
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """layer(x, state), with rows of zeros added where oneDNN would take six times as long: in bf16, 191 rows, say, or 53."""
+    """layer(x, state), with rows of zeros added where oneDNN would take six times as long.
+
+    That is in bf16 with 191 rows, say, or 53.
+    """
     rows = len(x)
     extra = -rows % rows_at_a_time
-    if not extra or rows < rows_at_a_time or not _is_bf16_on_cpu(x):
+    if not extra or rows < rows_at_a_time or not is_bf16_on_cpu(x):
         return layer(x, state)
     hidden, cell = (F.pad(s, (0, 0, 0, extra)) for s in state)
     outputs, (hidden, cell) = layer(F.pad(x, (0, 0, 0, 0, 0, extra)), (hidden, cell))
@@ -200,14 +192,18 @@ class EvenLSTM(nn.LSTM):
     def forward(
         self, x: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x: [batch, steps, n_in]; state: two [1, batch, n_hid]. Returns outputs [batch, steps, n_hid] and state."""
-        return _evenly(super().forward, x, state)
+        """Outputs [batch, steps, n_hid] and state, of x [batch, steps, n_in] and a state.
+
+        A state is two [1, batch, n_hid].
+        """
+        return run_evenly(super().forward, x, state)
 
 
-def quantized(layers: nn.ModuleList) -> nn.ModuleList:
-    """torch's LSTM layers with weights in int8, and activations put into int8 from product to product.
+def quantize(layers: nn.ModuleList) -> nn.ModuleList:
+    """torch's LSTM layers with weights in int8, and activations in int8 from product to product.
 
-    Raises SettingError where torch was built without the kernels.
+    Raises:
+        SettingError: torch was built without the kernels.
     """
     try:
         with warnings.catch_warnings():
@@ -220,24 +216,3 @@ def quantized(layers: nn.ModuleList) -> nn.ModuleList:
         raise SettingError(
             f"torch {torch.__version__} has no int8 LSTM here: {error}. Use: --precision auto"
         ) from None
-
-
-class WordDropout(EmbeddingDropout):
-    """fastai's embedding dropout, which drops whole words, applied to the words of the batch instead of the vocabulary."""
-
-    def forward(self, words: Tensor) -> Tensor:
-        """words: ids [batch, steps]. Returns [batch, steps, emb_sz]."""
-        embedded = self.emb(words)
-        if not self.training or self.embed_p == 0:
-            return embedded
-        return (
-            embedded
-            * dropout_mask(self.emb.weight.data, (len(self.emb.weight), 1), self.embed_p)[words]
-        )
-
-
-def mend(encoder: AWD_LSTM) -> None:
-    """Give fastai's encoder these layers, around the same parameters."""
-    for layer in encoder.rnns:
-        layer.__class__ = WeightDroppedLSTM
-    encoder.encoder_dp.__class__ = WordDropout

@@ -1,40 +1,44 @@
 """What a language model starts from: random weights, a bundle, or fastai's own files."""
 
-import logging
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
-from fastai.text.learner import clean_raw_keys
 
 from data_scripts import wt103
-from data_scripts.fetch import FetchError
 from data_scripts.files import replacing, sha256_of
 from ulmfit_app.config import Direction, ModelSettings
 from ulmfit_app.errors import BundleError
-from ulmfit_app.models.awd_lstm import with_weights
 from ulmfit_app.models.bundle import load_bundle, require_direction
-
-log = logging.getLogger(__name__)
+from ulmfit_app.run_folder import find_part
 
 RANDOM = "random weights"
 MODELS = Path(__file__).parents[1] / "weights"  # those that come with the package
-MARKS = {
-    "forward": "fwd",
-    "backward": "bwd",
-}  # in the names of fastai's files, which say the direction in no other way
-BESIDE = "Beside a forward model's folder NAME, the backward one is looked for in NAME-backward and NAME-bwd."
+# In the names of fastai's files, which say the direction in no other way.
+MARKS = {"forward": "fwd", "backward": "bwd"}
+BESIDE = (
+    "Beside a forward model's folder NAME, the backward one is looked for in NAME-backward and "
+    "NAME-bwd."
+)
 
 
 @dataclass(frozen=True)
 class Start:
     """What a language model starts from.
 
-    weights: parameters by fastai's names, on the CPU, or None for random ones; vocab: the word of each of their ids;
-    fingerprint: another start has another one; origin: for people.
+    Args:
+        origin: for people; RANDOM for random weights.
+        fingerprint: another start has another one.
+        shape: the config of its architecture.
+        weights: parameters by fastai's names, on the CPU; None for random ones, and where only the
+            facts of a start are known.
+        vocab: the word of each embedding, likewise.
+        is_strong: whether it learned from general text, and not only from a domain's.
+        direction: in which it reads.
+        n_words: in its vocabulary.
     """
 
     origin: str
@@ -42,16 +46,31 @@ class Start:
     shape: ModelSettings
     weights: dict[str, torch.Tensor] | None = None
     vocab: list[str] | None = None
-    is_strong: bool = False  # whether it learned from general text, and not only from a domain's
-    direction: Direction = "forward"  # in which it reads
+    is_strong: bool = False
+    direction: Direction = "forward"
+    n_words: int = 0
 
     @property
     def is_pretrained(self) -> bool:
-        return self.weights is not None
+        """Whether it starts from weights that have learned something."""
+        return self.origin != RANDOM
+
+    def facts(self) -> dict[str, Any]:
+        """All of it but the weights and words, JSON-ready."""
+        known = {name: value for name, value in vars(self).items() if name not in _LOADED}
+        return known | {"shape": asdict(self.shape)}
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> "Start":
+        """The start that `facts` described, without weights and words."""
+        return cls(**{**facts, "shape": ModelSettings(**facts["shape"])})
+
+
+_LOADED = ("weights", "vocab")
 
 
 class _DataOnly(pickle.Unpickler):
-    """Reads pickled lists, numbers and strings; a pickle that names a class or a function is refused, not run."""
+    """Reads pickled lists, numbers and strings; one that names a class or function is refused."""
 
     def find_class(self, module: str, name: str):
         raise pickle.UnpicklingError(f"it calls {module}.{name}")
@@ -63,7 +82,8 @@ def _read_vocab(path: Path) -> list[str]:
             vocab = _DataOnly(file).load()
     except Exception as error:  # a broken pickle can raise nearly anything
         raise BundleError(
-            f"{path} was refused: {error}. Expected fastai's vocabulary, a pickled list of words; nothing in it was run."
+            f"{path} was refused: {error}. Expected fastai's vocabulary, a pickled list of words; "
+            "nothing in it was run."
         ) from None
     if not isinstance(vocab, list) or not all(isinstance(word, str) for word in vocab):
         raise BundleError(
@@ -75,10 +95,20 @@ def _read_vocab(path: Path) -> list[str]:
 def read_fastai(folder: Path, direction: Direction = "forward") -> Start:
     """Weights and vocabulary in fastai's own format: one .pth and one .pkl, as in WT103_FWD.
 
-    Both are pickles. They are read by readers that build tensors, lists and strings and call nothing.
-    direction: what the caller knows of them; the format does not say it, but the files' names may.
-    Raises BundleError when a file is missing, refused, named for the other direction, or the two do not belong together.
+    Both are pickles. They are read by readers that build tensors, lists and strings and call
+    nothing; fastai's `load_pretrained` unpickles whatever it is given.
+
+    Args:
+        folder: of the two files.
+        direction: what the caller knows of them; the format does not say it, but the files' names
+            may.
+
+    Raises:
+        BundleError: a file is missing, refused, named for the other direction, or the two do not
+            belong together.
     """
+    from fastai.text.learner import clean_raw_keys  # takes seconds, for few runs
+
     files = {suffix: sorted(folder.glob(f"*{suffix}")) for suffix in (".pth", ".pkl")}
     for suffix, found in files.items():
         if len(found) != 1:
@@ -111,20 +141,32 @@ def read_fastai(folder: Path, direction: Direction = "forward") -> Start:
         ) from None
     if len(vocab) != len(embedding):
         raise BundleError(
-            f"{vocab_file} has {len(vocab):,} words, {weights_file.name} {len(embedding):,} embeddings."
+            f"{vocab_file} has {len(vocab):,} words, {weights_file.name} {len(embedding):,} "
+            "embeddings."
         )
     fingerprint = sha256_of(weights_file) + sha256_of(vocab_file)
     origin = f"fastai's format in {folder.name}"
-    return Start(origin, fingerprint, shape, weights, vocab, is_strong=True, direction=direction)
+    facts = dict(is_strong=True, direction=direction, n_words=len(vocab))
+    return Start(origin, fingerprint, shape, weights, vocab, **facts)
 
 
 def write_fastai(model_folder: Path, name: str) -> tuple[Path, Path]:
-    """A bundle as fastai's own files: NAME.pth and NAME.pkl beside it, which plain fastai takes as `pretrained_fnames`.
+    """Write a bundle as fastai's own files, which plain fastai takes as `pretrained_fnames`.
 
-    Returns both paths. Raises BundleError where there is no bundle.
+    Args:
+        model_folder: of the bundle.
+        name: of the files.
+
+    Returns:
+        The paths of NAME.pth and NAME.pkl, beside the bundle.
+
+    Raises:
+        BundleError: there is no bundle.
     """
+    from ulmfit_app.models.awd_lstm import load_language_model
+
     bundle = load_bundle(model_folder, "language model")
-    model = with_weights(bundle)
+    model = load_language_model(bundle)
     weights, vocab = model_folder / f"{name}.pth", model_folder / f"{name}.pkl"
     with replacing(weights) as draft:
         torch.save(model.state_dict(), draft)
@@ -141,86 +183,54 @@ def packaged() -> list[str]:
 def locate(name: str) -> Path:
     """The folder of a language model's bundle.
 
-    name: of a model that comes with the package, such as en-small; or a bundle's folder; or a run's, whose forward model is
-    meant. Raises BundleError where there is none.
+    Args:
+        name: of a model that comes with the package, such as en-small; or a bundle's folder; or a
+            run's, whose forward model is meant.
+
+    Raises:
+        BundleError: there is none.
     """
     if name in packaged():
         return MODELS / name
     folder = Path(name)
-    for candidate in (folder, folder / "lm"):
+    for candidate in (folder, find_part(folder, "lm")):
         if (candidate / "bundle.json").is_file():
             return candidate
-    found = (
-        "neither it nor its folder lm holds a bundle.json"
-        if folder.is_dir()
-        else "it is no folder"
-    )
-    names = ", ".join(packaged()) or "none"
+    found = "neither it nor its folder lm holds a bundle.json"
     raise BundleError(
-        f"There is no language model {name!r}: {found}. Expected a name (here: {names}), the folder of a language model, or "
-        "a run's folder. Make one: python -m ulmfit_app pretrain CORPUS"
-    )
-
-
-def _of_direction(folder: Path, direction: Direction) -> Path:
-    """The folder itself; of the backward direction rather the one beside it, where there is one of such a name."""
-    stem = folder.name.removesuffix("-fwd")
-    beside = [folder.parent / f"{stem}-{ending}" for ending in ("backward", "bwd")]
-    return next((other for other in beside if direction == "backward" and other.is_dir()), folder)
-
-
-def _read_bundle(folder: Path, direction: Direction) -> Start:
-    """A bundle to start from. Raises BundleError also where it reads in the other direction."""
-    bundle = load_bundle(folder, "language model")
-    require_direction(bundle.direction, direction, f"The language model in {folder}", BESIDE)
-    before = bundle.about.get("start", "a start that it does not name")
-    corpus = bundle.about.get("corpus")
-    name = folder.name if folder.parent == MODELS else f"the bundle {folder}"
-    if corpus is None:
-        history = f"started from {before}"
-    else:
-        history = f"learned from {bundle.about['tokens_trained_on'] / 1e6:,.0f} million tokens of {corpus['name']}"
-    return Start(
-        f"{name}, which {history}",
-        sha256_of(folder / "bundle.json"),
-        bundle.shape,
-        with_weights(bundle).state_dict(),
-        bundle.vocab,
-        is_strong=corpus is not None or not before.endswith(RANDOM),
-        direction=bundle.direction,
+        f"There is no language model {name!r}: {found if folder.is_dir() else 'it is no folder'}. "
+        f"Expected a name (here: {', '.join(packaged()) or 'none'}), the folder of a language "
+        "model, or a run's folder. Make one: python -m ulmfit_app pretrain CORPUS"
     )
 
 
 def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "forward") -> Start:
-    """Resolve the setting `lm.pretrained`: "wt103", "none", a packaged model's name, or a folder.
+    """Resolve the setting `lm.pretrained`, and load the weights.
 
-    direction: in which the start has to read. Beside a forward model's folder NAME or NAME-fwd, the backward one is looked
-    for in NAME-backward, as in a run, and NAME-bwd.
-    WT103 that cannot be had is replaced by random weights, with a warning; a folder that cannot be read, or whose model
-    reads in the other direction, is a BundleError.
+    Args:
+        pretrained: "wt103", "none", a packaged model's name, or a folder. Beside a forward model's
+            folder NAME or NAME-fwd, the backward one is looked for in NAME-backward, as in a run,
+            and NAME-bwd.
+        shape: of random weights.
+        direction: in which the start has to read.
+
+    Raises:
+        BundleError: a folder that cannot be read, or whose model reads in the other direction.
+        data_scripts.fetch.FetchError: WT103 cannot be had.
     """
-    random = Start(RANDOM, f"random {shape}", shape, direction=direction)
     if pretrained == "none":
-        return random
+        return Start(RANDOM, f"random {shape}", shape, direction=direction)
     if pretrained == "wt103":
-        try:
-            source = wt103.fetch(direction)
-        except FetchError as error:
-            log.warning(
-                "NO PRETRAINED MODEL: %s\nThe language model starts from random weights.", error
-            )
-            return random
-        start = read_fastai(source.path, direction)
-        return replace(start, origin=source.origin)
-    folder = _of_direction(
-        MODELS / pretrained if pretrained in packaged() else Path(pretrained), direction
-    )
+        source = wt103.fetch(direction)
+        return replace(read_fastai(source.path, direction), origin=source.origin)
+    folder = _folder_of(pretrained, direction)
     if (folder / "bundle.json").is_file():
         return _read_bundle(folder, direction)
     if not folder.is_dir():
+        known = ", ".join([*packaged(), "wt103", "none"])
         raise BundleError(
-            f"No folder {folder} to start from. Expected for --pretrained: {', '.join([*packaged(), 'wt103', 'none'])}, or "
-            "a folder with a bundle or with fastai's .pth and .pkl."
+            f"No folder {folder} to start from. Expected for --pretrained: {known}, or a folder "
+            "with a bundle or with fastai's .pth and .pkl."
         )
     return read_fastai(folder, direction)
 
@@ -228,16 +238,61 @@ def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "fo
 def find_starts(pretrained: Sequence[str], shape: ModelSettings) -> list[Start]:
     """`find_start` for each name, the forward direction's first, then perhaps the backward one's.
 
-    Raises BundleError also when both would start from the same files.
+    Raises:
+        BundleError: as `find_start`, and where both would start from the same files.
     """
     starts = [
         find_start(name, shape, direction)
         for name, direction in zip(pretrained, get_args(Direction), strict=False)
     ]
-    if len({start.fingerprint for start in starts if start.is_pretrained}) < sum(
-        start.is_pretrained for start in starts
-    ):
+    prints = [start.fingerprint for start in starts if start.is_pretrained]
+    if len(set(prints)) < len(prints):
         raise BundleError(
             f"The files in {pretrained[0]} cannot read both forward and backward. {BESIDE}"
         )
     return starts
+
+
+def has_changed(start: Start, pretrained: str) -> bool:
+    """Whether the user's bundle that a start was read from is another one by now.
+
+    Args:
+        start: its facts, as they were.
+        pretrained: the setting that named it.
+    """
+    if pretrained in ("none", "wt103", *packaged()):
+        return False
+    path = _folder_of(pretrained, start.direction) / "bundle.json"
+    return path.is_file() and sha256_of(path) != start.fingerprint
+
+
+def _folder_of(pretrained: str, direction: Direction) -> Path:
+    """Its folder; of the backward direction rather the one beside it, where there is one."""
+    folder = MODELS / pretrained if pretrained in packaged() else Path(pretrained)
+    stem = folder.name.removesuffix("-fwd")
+    beside = [folder.parent / f"{stem}-{ending}" for ending in ("backward", "bwd")]
+    return next((other for other in beside if direction == "backward" and other.is_dir()), folder)
+
+
+def _read_bundle(folder: Path, direction: Direction) -> Start:
+    from ulmfit_app.models.awd_lstm import load_language_model
+
+    bundle = load_bundle(folder, "language model")
+    require_direction(bundle.direction, direction, f"The language model in {folder}", BESIDE)
+    before = bundle.about.get("start", "a start that it does not name")
+    corpus = bundle.about.get("corpus")
+    name = folder.name if folder.parent == MODELS else f"the bundle {folder}"
+    history = f"started from {before}"
+    if corpus is not None:
+        millions = bundle.about["tokens_trained_on"] / 1e6
+        history = f"learned from {millions:,.0f} million tokens of {corpus['name']}"
+    return Start(
+        f"{name}, which {history}",
+        sha256_of(folder / "bundle.json"),
+        bundle.shape,
+        load_language_model(bundle).state_dict(),
+        bundle.vocab,
+        is_strong=corpus is not None or not before.endswith(RANDOM),
+        direction=bundle.direction,
+        n_words=len(bundle.vocab),
+    )

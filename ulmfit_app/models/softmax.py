@@ -1,8 +1,10 @@
 """The language model's softmax over the vocabulary, worked off in pieces.
 
-A batch of 64 x 72 tokens over 60,000 words has 276 million logits: a gigabyte, which plain PyTorch writes and reads several
-times a step. Here the logits of a few hundred tokens are made, turned into loss and gradients, and forgotten; what comes out
-is the full cross-entropy and its gradients, rounding apart.
+A batch of 64 x 72 tokens over 60,000 words has 276 million logits: a gigabyte, which fastai's
+`LinearDecoder` and `CrossEntropyLossFlat` write and read several times per step; on a CPU that is
+most of the step (tests/bench/compare.py, "lm"). Here the logits of a few hundred tokens are made,
+turned into loss and gradients, and forgotten; what comes out is the full cross-entropy and its
+gradients, rounding apart. On CUDA, whose memory is fast enough, fastai's own head and loss train.
 """
 
 from collections.abc import Iterator
@@ -11,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastai.text.models.core import LinearDecoder
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ulmfit_app.hardware import working_dtype
 
-# Fewer, and the products run at half the speed; more, and their logits take more memory than the model.
+# On a CPU. Fewer, and the products run at half the speed; more, and their logits take more memory
+# than the model.
 TOKENS_AT_A_TIME = 768
 WORDS_AT_A_TIME = 4_096
 NEGATIVES = 8_192  # draws a step
@@ -26,9 +28,10 @@ SIZES_APART = 1_024  # the number of words that they and the batch's come to is 
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of targets [n] under the softmax of hidden [n, emb] x weight [words, emb] + bias [words].
+    """Mean cross-entropy of targets [n] under a softmax over words.
 
-    The gradients are made beside the loss, because both need the same logits. Backward may run once.
+    The logits are hidden [n, emb] x weight [words, emb] + bias [words]. The gradients are made
+    beside the loss, because both need the same logits. Backward may run once.
     """
 
     @staticmethod
@@ -65,13 +68,16 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _by_word(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weight [words, emb] as [emb, words]: a CPU multiplies by it twice as fast as by Linear's layout."""
+    """Weight [words, emb] as [emb, words]: a CPU multiplies by it twice as fast."""
     return weight.to(dtype).t().contiguous()
 
 
 def _softmax(hidden: Tensor, by_word: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yields (rows of hidden, their probabilities [n, words]), a piece at a time, each in the memory of the one before."""
-    n = min(TOKENS_AT_A_TIME, len(hidden))
+    """Yields (rows of hidden, their probabilities [n, words]), a piece at a time.
+
+    Each piece takes the memory of the one before.
+    """
+    n = min(TOKENS_AT_A_TIME, len(hidden)) if hidden.device.type == "cpu" else len(hidden)
     memory = hidden.new_empty(n, len(bias))
     for start in range(0, len(hidden), n):
         h = hidden[start : start + n]
@@ -88,12 +94,15 @@ def _losses(probabilities: Tensor, targets: Tensor) -> Tensor:
 
 
 class Sampler:
-    """Chooses the words of a sampled softmax, which stands for the full one while training (after Bengio and Senécal 2008).
+    """Chooses the words of a sampled softmax, which stands for the full one while training.
 
-    The words of the batch are always among them. The others are drawn in proportion to count^0.75, and weigh 1 / (their
-    chance to be drawn), so that the softmax's sum over all words is estimated without bias.
+    After Bengio and Senécal 2008. The words of the batch are always among them. The others are
+    drawn in proportion to count^0.75, and weigh 1 / (their chance to be drawn), so that the
+    softmax's sum over all words is estimated without bias.
 
-    counts: occurrences of each word in the training texts, [vocabulary].
+    Args:
+        counts: occurrences of each word in the training texts, [vocabulary].
+        draws: words drawn per step, before repetitions are dropped.
     """
 
     def __init__(self, counts: np.ndarray, draws: int = NEGATIVES) -> None:
@@ -106,7 +115,17 @@ class Sampler:
     def choose(
         self, weight: Tensor, bias: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Weight and corrected bias of the chosen words, and where among them the targets [n] are."""
+        """Choose words for a step.
+
+        Args:
+            weight: [vocabulary, emb].
+            bias: [vocabulary].
+            targets: [n].
+
+        Returns:
+            Weight [words, emb] and corrected bias [words] of the chosen words, and where among
+            them the targets are, [n].
+        """
         device = weight.device
         drawn = torch.searchsorted(
             self.upto, torch.rand(self.draws, dtype=self.upto.dtype)
@@ -116,8 +135,8 @@ class Sampler:
         correction = self.log_chance.to(device, bias.dtype)[words]
         correction[torch.searchsorted(words, present)] = 0
         where = torch.searchsorted(words, targets)
-        # oneDNN compiles and keeps code for each size of a product that it meets, so there should be few of them. The
-        # words that fill up have no probability.
+        # oneDNN compiles and keeps code for each size of a product that it meets, so there should
+        # be few of them. The words that fill up have no probability.
         filling = -len(words) % SIZES_APART
         words, correction = (
             F.pad(words, (0, filling)),
@@ -129,24 +148,24 @@ class Sampler:
 
 @dataclass
 class Logits:
-    """The logits of a batch, not multiplied out: hidden [..., emb] x weight [vocabulary, emb] + bias [vocabulary].
+    """The logits of a batch, not multiplied out.
 
-    fastai's Learner passes it on as the prediction, and its metrics find in it the `argmax` that they ask for.
+    They are hidden [..., emb] x weight [vocabulary, emb] + bias [vocabulary]. fastai's Learner
+    passes it on as the prediction, and its metrics find in it the `argmax` that they ask for.
     """
 
     hidden: Tensor
     weight: Tensor
     bias: Tensor
-    sampler: Sampler | None = (
-        None  # for training alone: without gradients, the softmax is always over all words
-    )
+    # For training alone: without gradients, the softmax is always over all words.
+    sampler: Sampler | None = None
     _best: Tensor | None = None
 
     def _inputs(self) -> tuple[Tensor, torch.dtype]:
         return self.hidden.flatten(0, -2), working_dtype(self.hidden)
 
     def cross_entropy(self, targets: Tensor) -> Tensor:
-        """Mean negative log-likelihood of targets [...], in nats; its gradient can be had once."""
+        """Mean negative log-likelihood of targets [...], in nats; backward may run once."""
         targets = targets.flatten()
         if not torch.is_grad_enabled():
             return self._evaluate(targets).mean()
@@ -180,16 +199,26 @@ class Logits:
         return self._best
 
 
-class VocabularyHead(LinearDecoder):
-    """fastai's decoder, tied weights and dropout included, that leaves its logits to be worked off by the loss."""
+class VocabularyHead(nn.Module):
+    """A decoder, tied weights and dropout included, that leaves its logits to be worked off.
+
+    Args:
+        decoder: [emb] -> [vocabulary].
+        output_dp: dropout before it.
+    """
 
     sampler: Sampler | None = None
 
+    def __init__(self, decoder: nn.Linear, output_dp: nn.Module) -> None:
+        super().__init__()
+        self.decoder, self.output_dp = decoder, output_dp
+
     def forward(self, outputs: Tensor) -> tuple[Logits, Tensor, Tensor]:
-        """Returns the logits of outputs [batch, tokens, emb], and what fastai's AR and TAR callbacks regularise."""
+        """The logits of outputs [batch, tokens, emb], and what AR and TAR regularise."""
         dropped = self.output_dp(outputs)
         sampler = self.sampler if self.training else None
-        return Logits(dropped, self.decoder.weight, self.decoder.bias, sampler), outputs, dropped
+        logits = Logits(dropped, self.decoder.weight, self.decoder.bias, sampler)
+        return logits, outputs, dropped
 
 
 def cross_entropy(logits: Logits, targets: Tensor) -> Tensor:

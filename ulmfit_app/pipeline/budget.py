@@ -1,7 +1,8 @@
-"""How much of the data is used, and how long it will take: bounds in tokens, measured rates, and the plan in minutes.
+"""How long a run will take: measured rates, the estimate, and the plan in minutes.
 
-Bounds are in training tokens and not in minutes, so that the same command does the same work whatever else the machine is
-doing. `--minutes` measures the machine once, and turns the time into such bounds.
+Bounds are in training tokens and not in minutes, so that the same command does the same work
+whatever else the machine is doing. `--minutes` measures the machine once, and turns the time into
+such bounds.
 """
 
 import time
@@ -19,25 +20,24 @@ from ulmfit_app.config import ModelSettings, Settings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.hardware import autocast, resolve_precision
-from ulmfit_app.models.awd_lstm import build
-from ulmfit_app.models.awd_lstm_classifier import build_classifier
+from ulmfit_app.models.awd_lstm import build_classifier, build_language_model
 from ulmfit_app.models.pretrained import Start
 from ulmfit_app.models.softmax import Sampler
-from ulmfit_app.pipeline.selection import Selection, planned_tokens
+from ulmfit_app.pipeline.selection import Selection, count_tokens_roughly
 from ulmfit_app.text.tokenizer import Tokenizer
 from ulmfit_app.training.optimizer import FusedAdam
-from ulmfit_app.training.recipes import Plan, epochs_of
+from ulmfit_app.training.recipes import Phase, Plan, count_epochs
 
 SAMPLE = 200  # texts a rate is measured on
 FIXED_SECONDS = 30  # imports, figures, files
 TEST_SHARE = 0.25  # of the time, at most, for scoring the test split
 LM_SHARE = 0.3  # of the time left for training, at least
+FEWEST_SECONDS = 20  # of training
 
 
-# ------------------------------------------------------------------------------------------------------ how long it takes
 @dataclass(frozen=True)
 class Rates:
-    """Seconds a token on this machine, of models all directions of the run together."""
+    """Seconds per token on this machine, of the models of all directions of the run together."""
 
     tokenizing: float
     lm_training: float
@@ -46,7 +46,67 @@ class Rates:
     baseline: float
 
 
-def _seconds(step: Callable[[], None], repeats: int = 2) -> float:
+# --------------------------------------------------------------------------------------- measuring
+def measure_rates(texts: pd.Series, start: Start, settings: Settings) -> Rates:
+    """Time a few real steps of each stage, in the shapes that the run will have.
+
+    Args:
+        texts: a sample of them is read.
+        start: its shape, and its number of words.
+        settings: of the run.
+    """
+    generator = np.random.default_rng(settings.seed)
+    sample = texts.iloc[generator.permutation(len(texts))[:SAMPLE]].tolist()
+    tokenizer = Tokenizer(settings.tokens.language)
+    began = time.perf_counter()
+    n_tokens = sum(len(tokenizer(text)) for text in sample)
+    tokenizing = (time.perf_counter() - began) / n_tokens / torch.get_num_threads()
+    began = time.perf_counter()
+    truth = np.arange(len(sample)) % 2
+    tfidf_logistic_regression(sample, truth, sample, 2, settings.seed, settings.tokens.language)
+    baseline = (time.perf_counter() - began) / n_tokens
+
+    # Vocabularies grow about with the square root of a text (Heaps' law); this is generous for
+    # words seen three times.
+    in_all = int(count_tokens_roughly(texts, settings.tokens.language).sum())
+    vocab_size = min(settings.tokens.max_vocab, max(1_000 + int(12 * in_all**0.5), start.n_words))
+    lm_training = measure_language_model(vocab_size, start.shape, settings)
+    length = max(n_tokens // len(sample), 2)
+    of_classifier = _measure_classifier(vocab_size, length, start.shape, settings)
+    directions = 1 + settings.bidirectional
+    of_models = (directions * rate for rate in (lm_training, *of_classifier))
+    return Rates(tokenizing, *of_models, baseline)
+
+
+def measure_language_model(vocab_size: int, shape: ModelSettings, settings: Settings) -> float:
+    """Seconds per token of training a language model here, by `settings.lm`."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = build_language_model(vocab_size, shape, settings.lm.drop_mult).to(device).train()
+    if settings.lm.softmax == "sampled":
+        model[1].sampler = Sampler(np.ones(vocab_size))
+    ids = torch.randint(9, vocab_size, (settings.lm.batch_size, settings.lm.bptt), device=device)
+    precision = resolve_precision(settings.precision)
+    return _time_training(model, ids, lambda logits: logits.cross_entropy(ids), precision)
+
+
+def _measure_classifier(
+    vocab_size: int, length: int, shape: ModelSettings, settings: Settings
+) -> tuple[float, float]:
+    """Seconds per token of training a classifier on texts of a length, and of reading alone."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = resolve_precision(settings.precision)
+    model = build_classifier(vocab_size, 2, shape).to(device).train()
+    # Gradients over whole texts, as in training.
+    model[0].max_len = length
+    ids = torch.randint(9, vocab_size, (settings.classifier.batch_size, length), device=device)
+    labels = ids.new_zeros(len(ids))
+    training = _time_training(model, ids, lambda out: cross_entropy(out, labels), precision)
+    model.eval()
+    with torch.inference_mode(), autocast(precision, device.type):
+        return training, _time(lambda: model(ids)) / ids.numel()
+
+
+def _time(step: Callable[[], None], repeats: int = 2) -> float:
     step()  # warms up
     began = time.perf_counter()
     for _ in range(repeats):
@@ -54,62 +114,10 @@ def _seconds(step: Callable[[], None], repeats: int = 2) -> float:
     return (time.perf_counter() - began) / repeats
 
 
-def measure(texts: pd.Series, start: Start, settings: Settings) -> Rates:
-    """Time a few real steps of each stage on a sample of the texts, in the shapes that the run will have."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sample = texts.iloc[
-        np.random.default_rng(settings.seed).permutation(len(texts))[:SAMPLE]
-    ].tolist()
-    tokenizer = Tokenizer(settings.tokens.language)
-    began = time.perf_counter()
-    n_tokens = sum(len(tokenizer(text)) for text in sample)
-    tokenizing = (time.perf_counter() - began) / n_tokens
-    began = time.perf_counter()
-    truth = np.arange(len(sample)) % 2
-    tfidf_logistic_regression(sample, truth, sample, 2, settings.seed, settings.tokens.language)
-    baseline = (time.perf_counter() - began) / n_tokens
-
-    # Vocabularies grow about with the square root of a text (Heaps' law); this is generous for words seen three times.
-    in_all = int(planned_tokens(texts, settings.tokens.language).sum())
-    vocab_size = min(
-        settings.tokens.max_vocab, max(1_000 + int(12 * in_all**0.5), len(start.vocab or ()))
-    )
-    lm_training = language_model_seconds(vocab_size, start.shape, settings)
-    precision = resolve_precision(settings.precision)
-    length = max(n_tokens // len(sample), 2)
-    clas = build_classifier(vocab_size, 2, start.shape).to(device).train()
-    # Gradients over whole texts, as in training.
-    clas[0].max_len = length
-    texts = torch.randint(9, vocab_size, (settings.classifier.batch_size, length), device=device)
-    labels = texts.new_zeros(len(texts))
-    classifier_training = _training_seconds(
-        clas, texts, lambda logits: cross_entropy(logits, labels), precision
-    )
-    clas.eval()
-    with torch.inference_mode(), autocast(precision, device.type):
-        encoding = _seconds(lambda: clas(texts)) / texts.numel()
-    directions = 1 + settings.bidirectional
-    of_models = (directions * rate for rate in (lm_training, classifier_training, encoding))
-    return Rates(tokenizing / torch.get_num_threads(), *of_models, baseline)
-
-
-def language_model_seconds(vocab_size: int, shape: ModelSettings, settings: Settings) -> float:
-    """Seconds a token of training a language model here, by `settings.lm`."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    vocab = [str(i) for i in range(vocab_size)]
-    model = build(vocab, shape, settings.lm.drop_mult).to(device).train()
-    if settings.lm.softmax == "sampled":
-        model[1].sampler = Sampler(np.ones(vocab_size))
-    ids = torch.randint(9, vocab_size, (settings.lm.batch_size, settings.lm.bptt), device=device)
-    return _training_seconds(
-        model, ids, lambda logits: logits.cross_entropy(ids), resolve_precision(settings.precision)
-    )
-
-
-def _training_seconds(
+def _time_training(
     model: nn.Module, ids: Tensor, loss_of: Callable[[Any], Tensor], precision: str
 ) -> float:
-    """Seconds a token of training steps on ids [batch, tokens]; loss_of: a prediction's loss."""
+    """Seconds per token of training steps on ids [batch, tokens]; loss_of: a prediction's loss."""
     optimizer = FusedAdam(list(model.parameters()), lr=1e-5)
 
     def step() -> None:
@@ -120,48 +128,55 @@ def _training_seconds(
         optimizer.step()
         optimizer.zero_grad()
 
-    return _seconds(step) / ids.numel()
+    return _time(step) / ids.numel()
 
 
+# ---------------------------------------------------------------------------------------- planning
 def estimate(
-    table: pd.DataFrame, selection: Selection, plan: Plan, settings: Settings, rates: Rates
+    table: pd.DataFrame,
+    selection: Selection,
+    plan: Plan,
+    n_groups: int,
+    settings: Settings,
+    rates: Rates,
 ) -> dict[str, float]:
-    """Seconds a stage will take for the selected rows."""
-    of_text = planned_tokens(table["text"], settings.tokens.language)
-    tokens = (
-        of_text.groupby(selection.split)
-        .sum()
-        .reindex(["train", "valid", "test", "unlabelled"], fill_value=0.0)
-    )
+    """Seconds that each stage will take for the selected rows.
+
+    Args:
+        table: with a column text.
+        selection: which of its rows, and as what.
+        plan: of the classifier.
+        n_groups: its layer groups.
+        settings: of the run.
+        rates: as `measure_rates` finds them.
+    """
+    of_text = count_tokens_roughly(table["text"], settings.tokens.language)
+    splits = ["train", "valid", "test", "unlabelled"]
+    tokens = of_text.groupby(selection.split).sum().reindex(splits, fill_value=0.0)
     read = of_text[selection.read].sum()
-    epochs = epochs_of(plan)
-    groups = 5  # embedding, three layers, head; a frozen group costs its forward pass alone
     learning = sum(
-        phase.epochs
-        * (
-            rates.encoding
-            + (rates.classifier_training - rates.encoding)
-            * _learning_share(phase.freeze_to, groups)
-        )
-        for phase in plan.phases
+        phase.epochs * _seconds_per_token(phase, n_groups, rates) for phase in plan.phases
     )
+    validations = count_epochs(plan) + 1  # the last one to fit the temperature
     return {
-        "tokens": rates.tokenizing * (tokens.sum()),
+        "tokens": rates.tokenizing * tokens.sum(),
         # A validation pass saves the backward pass, two thirds of the work.
         "language model": selection.lm_epochs * rates.lm_training * (read + tokens["valid"] / 3),
-        # Once more than there are epochs, to fit the temperature.
-        "classifier": learning * tokens["train"] + (epochs + 1) * rates.encoding * tokens["valid"],
+        "classifier": learning * tokens["train"] + validations * rates.encoding * tokens["valid"],
         "report": rates.encoding * tokens["test"]
         + rates.baseline * (tokens["train"] + tokens["test"]),
         "start and files": FIXED_SECONDS,
     }
 
 
-def _learning_share(freeze_to: int, groups: int) -> float:
-    return 1.0 if freeze_to >= 0 else -freeze_to / groups
+def _seconds_per_token(phase: Phase, n_groups: int, rates: Rates) -> float:
+    """Of an epoch: gradients reach down to the lowest group that learns."""
+    lowest = min(phase.learning(n_groups))
+    share = (n_groups - lowest) / n_groups
+    return rates.encoding + (rates.classifier_training - rates.encoding) * share
 
 
-def fit(
+def fit_settings(
     minutes: float,
     elapsed: float,
     table: pd.DataFrame,
@@ -171,44 +186,57 @@ def fit(
 ) -> Settings:
     """Settings whose bounds in tokens fill the time that is left of `minutes`.
 
-    elapsed: seconds used so far. plan_for: the classifier's plan, given the passes over all labels that there is time for.
-    Raises SettingError when the time does not reach for anything.
+    Args:
+        minutes: in all.
+        elapsed: seconds used so far.
+        table: a Corpus's.
+        plan_for: the classifier's plan, given the passes over all labels that there is time for.
+        settings: to be bounded.
+        rates: as `measure_rates` finds them.
+
+    Raises:
+        SettingError: the time is not enough for anything.
     """
-    tokens = planned_tokens(table["text"], settings.tokens.language)
+    tokens = count_tokens_roughly(table["text"], settings.tokens.language)
     by_split = tokens.groupby(table["split"]).sum()
     left = minutes * 60 - elapsed - FIXED_SECONDS
-    a_test_token = rates.tokenizing + rates.encoding + rates.baseline
-    test_seconds = a_test_token * by_split["test"]
-    data = settings.data
-    if test_seconds > TEST_SHARE * left > 0:
-        n_test = int((table["split"] == "test").sum() * TEST_SHARE * left / test_seconds)
-        data = replace(
-            data, max_test=min(max(n_test, table["label"].nunique()), data.max_test or n_test)
-        )
-        test_seconds = TEST_SHARE * left
+    data, test_seconds = _bound_test(left, table, by_split, settings, rates)
     left -= test_seconds
     passes = (1 - LM_SHARE) * left / (rates.classifier_training * by_split["train"])
-    epochs = epochs_of(plan_for(max(passes, 0)))
+    epochs = count_epochs(plan_for(max(passes, 0)))
     left -= by_split["valid"] * (
         rates.tokenizing + (epochs + 1) * rates.encoding + rates.lm_training / 3
     )
-    if left < 20:
-        needed = minutes + (20 - left) / 60
+    if left < FEWEST_SECONDS:
+        enough = minutes + (FEWEST_SECONDS - left) / 60 + 1
         raise SettingError(
-            f"{minutes:g} minutes do not reach for training here: start, validation and test take all of them. "
-            f"Use --minutes {needed + 1:.0f} or more, a smaller --max-test and --max-valid, or --preset tiny"
+            f"{minutes:g} minutes are not enough for training here: start, validation and test "
+            f"take all of them. Use --minutes {enough:.0f} or more, a smaller --max-test and "
+            "--max-valid, or --preset tiny"
         )
-    a_classifier_token = rates.classifier_training + (rates.tokenizing + rates.baseline) / epochs
-    classifier_tokens = (1 - LM_SHARE) * left / a_classifier_token
+    per_token = rates.classifier_training + (rates.tokenizing + rates.baseline) / epochs
+    classifier_tokens = (1 - LM_SHARE) * left / per_token
     needed = by_split["train"] * epochs
     if classifier_tokens > needed:
         classifier_tokens = needed * 1.01
-    lm_tokens = (left - classifier_tokens * a_classifier_token) / (
-        rates.lm_training + rates.tokenizing
-    )
+    lm_seconds = left - classifier_tokens * per_token
+    lm_tokens = lm_seconds / (rates.lm_training + rates.tokenizing)
     return replace(
         settings,
         data=data,
         lm=replace(settings.lm, max_tokens=int(lm_tokens)),
         classifier=replace(settings.classifier, max_tokens=int(classifier_tokens)),
     )
+
+
+def _bound_test(
+    left: float, table: pd.DataFrame, by_split: pd.Series, settings: Settings, rates: Rates
+):
+    """Data settings whose test split takes at most TEST_SHARE of the seconds left, and its own."""
+    data = settings.data
+    seconds = (rates.tokenizing + rates.encoding + rates.baseline) * by_split["test"]
+    if not seconds > TEST_SHARE * left > 0:
+        return data, seconds
+    n_test = int((table["split"] == "test").sum() * TEST_SHARE * left / seconds)
+    at_least = max(n_test, table["label"].nunique())
+    return replace(data, max_test=min(at_least, data.max_test or n_test)), TEST_SHARE * left

@@ -7,21 +7,36 @@ import numpy as np
 
 from ulmfit_app.errors import DataError
 from ulmfit_app.text.rules import PAD_ID
-
-# The rooms below ask for it here.
+from ulmfit_app.text.store import TokenStore
 
 if TYPE_CHECKING:
     import torch
-from ulmfit_app.text.store import TokenStore
 
 
-# --------------------------------------------------------------------------------------------------- ids to batches
 class Batches:
-    """What fastai's Learner asks of a loader, plus a place to go on from: `epoch` and `start` (batches to leave out)."""
+    """What fastai's Learner asks of a loader, plus a place to go on from.
+
+    Ours, because the order of fastai's loaders depends on the process's random state and on all
+    epochs before, and they begin at the first batch only: a resumed run could not see what the
+    uninterrupted one saw (test_plain_fastais_loaders_order_depends_on_what_ran_before).
+
+    Attributes:
+        epoch: which order comes next; epochs count from 0.
+        start: batches to leave out at its beginning.
+    """
 
     def __init__(
         self, store: TokenStore, texts: Sequence[int], batch_size: int, seed: int, shuffle: bool
     ) -> None:
+        """Batches of some texts.
+
+        Args:
+            store: token ids.
+            texts: which of its texts, by number.
+            batch_size: rows of a batch.
+            seed: of the order, together with the epoch.
+            shuffle: another order each epoch; otherwise the same.
+        """
         self.store, self.texts = store, np.asarray(texts, np.int64)
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.epoch = self.start = 0
@@ -37,17 +52,20 @@ class Batches:
         return default_device()
 
     def _generator(self, epoch: int) -> np.random.Generator:
-        """The same order for the same epoch, whatever ran before: that is what makes a resumed run equal."""
+        """The same numbers for the same epoch, whatever ran before: a resumed run is equal."""
         return np.random.default_rng([self.seed, epoch])
 
 
 class LanguageModelBatches(Batches):
     """The texts as one stream, read in `batch_size` places at once (Merity et al. 2017).
 
-    Yields (x, y): int64 [batch_size, bptt], y one token later than x; the last batch may be shorter. Each time that the
-    texts have been read, they come in another order when `shuffle`. A corpus too short for `batch_size` places is read in
-    fewer. tokens_an_epoch: an epoch is so many tokens of the stream, the next one goes on behind them; None: all of it.
-    Raises DataError when there is no second token to predict.
+    Yields (x, y): int64 [batch_size, bptt], y one token later than x; the last batch may be
+    shorter. Each time that the texts have been read, they come in another order when `shuffle`. A
+    corpus too short for `batch_size` places is read in fewer.
+
+    Ours, because fastai's LMDataLoader cannot go on from the middle of an epoch (see `Batches`)
+    and gives no batches at all, silently, of a corpus too short for its batch size
+    (test_plain_fastai_gives_no_batches_of_a_corpus_too_short_for_its_batch_size).
     """
 
     def __init__(
@@ -58,17 +76,33 @@ class LanguageModelBatches(Batches):
         bptt: int,
         seed: int = 0,
         shuffle: bool = False,
-        tokens_an_epoch: int | None = None,
+        tokens_per_epoch: int | None = None,
     ) -> None:
+        """Batches of a stream of texts.
+
+        Args:
+            store: token ids.
+            texts: which of its texts, by number.
+            batch_size: places that are read at once.
+            bptt: tokens per place and batch.
+            seed: of the order of texts, together with how often they were read.
+            shuffle: another order each time that all texts have been read.
+            tokens_per_epoch: an epoch is so many tokens of the stream, and the next one goes on
+                behind them; None for all of it.
+
+        Raises:
+            DataError: there is no second token to predict.
+        """
         super().__init__(store, texts, batch_size, seed, shuffle)
         # The last token has no successor, so it is only ever a target.
         tokens = int(store.lengths()[self.texts].sum()) - 1
         if tokens < 1:
             raise DataError(
-                "The language model needs texts of at least two tokens in training and in validation."
+                "The language model needs texts of at least two tokens in training and in "
+                "validation."
             )
         self.bptt = bptt
-        self.parts = max(1, tokens // (tokens_an_epoch or tokens))
+        self.parts = max(1, tokens // (tokens_per_epoch or tokens))
         tokens //= self.parts
         self.batch_size = max(1, min(batch_size, tokens // bptt))
         self.row = tokens // self.batch_size
@@ -103,9 +137,15 @@ class LanguageModelBatches(Batches):
 class ClassifierBatches(Batches):
     """Texts of like length together, padded on the right.
 
-    Yields (x, y): int64 [n, longest] padded with PAD_ID, and int64 [n]; without labels, (x,). When `shuffle`, batches and
-    what is in them change each epoch, and the longest comes first, so that a batch too large for memory fails at once;
-    otherwise the longest texts come first, and `order` says which text a row is.
+    Yields (x, y): int64 [n, longest] padded with PAD_ID, and int64 [n]; without labels, (x,). When
+    `shuffle`, batches and what is in them change each epoch, and the longest comes first, so that
+    a batch too large for memory fails at once; otherwise the longest texts come first, and `order`
+    says which text a row is.
+
+    Ours, because fastai's SortedDL cannot go on from the middle of an epoch either, and pads two
+    to three times as much where lengths differ as those of reviews do
+    (test_plain_fastai_pads_more); its Pad_Chunk puts padding first, which makes a prediction
+    depend on the texts that share the batch (test_plain_fastai_puts_padding_first).
     """
 
     def __init__(
@@ -117,6 +157,16 @@ class ClassifierBatches(Batches):
         seed: int = 0,
         shuffle: bool = False,
     ) -> None:
+        """Batches of texts with their labels.
+
+        Args:
+            store: token ids.
+            texts: which of its texts, by number.
+            labels: class of each of these texts; None where there are none.
+            batch_size: rows of a batch; one more in the last where a row would be left alone.
+            seed: of the order, together with the epoch.
+            shuffle: for training.
+        """
         super().__init__(store, texts, batch_size, seed, shuffle)
         self.labels = None if labels is None else np.asarray(labels, np.int64)
         self.lengths = store.lengths()[self.texts]
@@ -128,14 +178,14 @@ class ClassifierBatches(Batches):
 
     @property
     def order(self) -> np.ndarray:
-        """Positions in `texts`, in the order in which rows come when not shuffled."""
+        """Positions in `texts`, int64 [n_texts], in the order of rows when not shuffled."""
         return np.argsort(-self.lengths, kind="stable")
 
     def _batches(self) -> list[np.ndarray]:
         order = self.order
         if self.shuffle:
-            # Sorted by lengths that are off by up to 2 %: little padding, and another mixture each epoch. fastai sorts
-            # within blocks of 50 batches, which pads twice as much.
+            # Sorted by lengths that are off by up to 2 %: little padding, and another mixture each
+            # epoch. fastai sorts within blocks of 50 batches.
             jitter = self._generator(self.epoch).uniform(0.98, 1.02, len(self.lengths))
             order = np.argsort(-self.lengths * jitter, kind="stable")
         cuts = np.arange(1, len(self)) * self.batch_size

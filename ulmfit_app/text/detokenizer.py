@@ -1,7 +1,9 @@
-"""Tokens back to a text that reads well: `tokenizer.py` turned round, as far as its tokens still tell.
+"""Tokens back to a text that reads well: `tokenizer.py` in reverse, as far as tokens still tell.
 
-They do not tell where spaces were, nor which capitals were inside a word: spaces follow the rules of English punctuation,
-and in Chinese, Japanese and Thai there is none beside their own characters.
+They do not tell where spaces were, nor which capitals were inside a word: spaces follow the rules
+of English punctuation, and in Chinese, Japanese and Thai there is none beside their own
+characters. fastai joins tokens with spaces and leaves xxmaj and xxrep in the text
+(test_plain_fastai_leaves_markers_in_the_text).
 """
 
 import re
@@ -9,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from ulmfit_app.languages import UNSPACED
+from ulmfit_app.languages import SEGMENTED, UNSPACED
 from ulmfit_app.text.rules import BOS, EOS, FAKE, FLD, PAD, TK_MAJ, TK_REP, TK_UP, TK_WREP
 
 # A language model that repeats "9999999" times would otherwise fill the memory.
@@ -21,11 +23,9 @@ _OPENING = set("([{“‘$£€#¿¡")  # and these what follows
 _JOINING = {"/", "\\", "—"}  # and these both
 _CLITIC = re.compile(r"['’](s|m|d|ll|re|ve)|n['’]?t|ll|re|ve|s")  # spaCy splits "thats", too
 _HALVES = {("can", "not"), ("gon", "na"), ("got", "ta"), ("y'", "all"), ("c'm", "on")}
-_SHORT_WORD = re.compile(
-    r"(?<!\w)[^\W\d_]{1,2}$"
-)  # what stands before the repeated letter of "sooo", "hmmm", "whooo"
+# What stands before the repeated letter of "sooo", "hmmm", "whooo".
+_SHORT_WORD = re.compile(r"(?<!\w)[^\W\d_]{1,2}$")
 _BEHIND_ZEROS = re.compile(r"\d|(s|th|st|nd|rd)$")
-_WITHOUT_SPACES = {"zh", "ja", "th"}
 _unspaced = re.compile(f"[{UNSPACED}]")
 _SENTENCE_START = re.compile(r"(^|[.!?]|\n)[\s\"'“‘(]*$")
 
@@ -65,10 +65,8 @@ class _Line:
         self.touching = end.isspace() or end in _OPENING or (end == '"' and self._in_quotes())
         self.capitals = False  # xxup holds for all that stands without a space between
         self.last = _Word("")
-        self.single_quotes, self.in_single_quotes = (
-            single_quotes,
-            False,
-        )  # how many of them are still to come
+        self.single_quotes = single_quotes  # how many of them are still to come
+        self.in_single_quotes = False
 
     def add(self, word: _Word, following: _Word) -> None:
         space = word.text.replace("▁", " ")
@@ -88,7 +86,7 @@ class _Line:
 
     def _gap_before(self, word: _Word) -> str:
         either_side = self.text[-1:] + word.text[:1]
-        return "" if self.language in _WITHOUT_SPACES and _unspaced.search(either_side) else " "
+        return "" if self.language in SEGMENTED and _unspaced.search(either_side) else " "
 
     def _touches(self, word: _Word, following: _Word) -> tuple[bool, bool]:
         """Whether a word touches what stands before it, and what follows it."""
@@ -114,7 +112,10 @@ class _Line:
         return self.text.rpartition("\n")[2].count('"') % 2 == 1
 
     def _single_quote(self, following: _Word) -> tuple[bool, bool]:
-        """A quotation mark, or an apostrophe: of an odd number, the first one outside a quotation is an apostrophe."""
+        """A quotation mark, or an apostrophe.
+
+        Of an odd number, the first one outside a quotation is an apostrophe.
+        """
         odd = self.single_quotes % 2 == 1
         self.single_quotes -= 1
         if self.in_single_quotes:
@@ -150,17 +151,22 @@ class _Line:
         # The tokenizer marks no capital that stands alone.
         if word.case == TK_MAJ or (len(text) == 1 and _SENTENCE_START.search(self.text)):
             return text[:1].upper() + text[1:]
-        return (
-            text.upper()
-            if self.language == "en" and (text == "i" or (word.is_repetition and text[0] == "i"))
-            else text
-        )
+        is_i = text == "i" or (word.is_repetition and text[0] == "i")
+        return text.upper() if self.language == "en" and is_i else text
 
 
 def detokenize(tokens: Iterable[str], language: str = "en", start: str = "") -> str:
-    """The text of some tokens, behind the text `start`, with the capitals, repetitions and spaces that they stand for.
+    """The text of some tokens, with the capitals, repetitions and spaces that they stand for.
 
-    >>> detokenize(["xxbos", "xxmaj", "it", "is", "n't", "s", "xxrep", "3", "o", "bad", "xxrep", "3", "!"])
+    Args:
+        tokens: as `Tokenizer` or a language model gives them.
+        language: spaCy's code of it.
+        start: text that they go on from; kept as it is, but for spaces at its end.
+
+    Returns:
+        `start` and what the tokens say.
+
+    >>> detokenize("xxbos xxmaj it is n't s xxrep 3 o bad xxrep 3 !".split())
     "It isn't sooo bad!!!"
     """
     words = list(_without_markers(tokens))

@@ -4,16 +4,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ulmfit_app.config import Direction
-
-# The rooms below ask for it here.
-
-if TYPE_CHECKING:
-    pass
 
 COUNTED_AT_A_TIME = 1_000  # texts
 
@@ -22,8 +16,14 @@ COUNTED_AT_A_TIME = 1_000  # texts
 class TokenStore:
     """Token ids of many texts, one behind the other, memory-mapped.
 
-    ids: int32 [n_tokens]; offsets: int64 [n_texts + 1], text i is ids[offsets[i]:offsets[i + 1]];
-    words: the word of each id; direction: a backward store gives each text from its last token to its first, xxbos.
+    Ours, because fastai keeps each text as a tensor of its own in memory, and the `backwards=True`
+    of its learners swaps the pretrained weights but reverses no text.
+
+    Attributes:
+        ids: int32 [n_tokens].
+        offsets: int64 [n_texts + 1]; text i is ids[offsets[i]:offsets[i + 1]].
+        words: the word of each id.
+        direction: a backward store gives each text from its last token to its first, xxbos.
     """
 
     ids: np.ndarray
@@ -33,7 +33,14 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> "TokenStore":
-        """Map the files of a folder that `tokenize` or `numericalize` wrote."""
+        """Map the files of a folder.
+
+        Args:
+            folder: what `tokenize` or `numericalize` wrote.
+
+        Returns:
+            Its texts, read forward.
+        """
         offsets = np.load(folder / "offsets.npy")
         words = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         # np.memmap refuses an empty file.
@@ -50,17 +57,25 @@ class TokenStore:
         return ids[::-1] if self.direction == "backward" else ids
 
     def backward(self) -> "TokenStore":
-        """The same texts read backward, as fastai's `reverse_text` does; the ids stay where they are."""
+        """The same texts read backward, as by fastai's `reverse_text`; ids stay where they are."""
         return replace(self, direction="backward")
 
     def lengths(self) -> np.ndarray:
-        """Tokens a text, int64 [n_texts]."""
+        """Tokens per text, int64 [n_texts]."""
         return np.diff(self.offsets)
 
     def counts(self, texts: Iterable[int]) -> np.ndarray:
-        """How often each id occurs in the given texts, int64 [n_words]."""
+        """How often each id occurs.
+
+        Args:
+            texts: in which texts, by number; one that is named twice counts twice.
+
+        Returns:
+            Counts, int64 [n_words].
+        """
         texts, total = np.asarray(texts, np.int64), np.zeros(len(self.words), np.int64)
-        # A count costs the whole vocabulary each time; so it is made of many texts at once, but not of all in memory.
+        # A count costs the whole vocabulary each time; so it is made of many texts at once, but
+        # not of all in memory.
         for some in np.array_split(texts, len(texts) // COUNTED_AT_A_TIME + 1):
             total += np.bincount(
                 np.concatenate([self.ids[:0], *(self[text] for text in some)]),

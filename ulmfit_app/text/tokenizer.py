@@ -1,15 +1,18 @@
 """A text to its tokens.
 
-They are those of fastai's spaCy tokenizer and rules, with three differences. Specials that a user typed, such as xxpad, are
-broken up, so that they cannot act as specials. The quadratic all-caps rule is written in a linear form. Words of more than
-250 characters are cut, because spaCy's own cost grows with the square of a word's length.
+They are those of fastai's spaCy tokenizer and rules, with three differences. Specials that a user
+typed, such as xxpad, are broken up, so that they cannot act as specials. The quadratic all-caps
+rule is written in a linear form. Words of more than 250 characters are cut, because spaCy's own
+cost grows with the square of a word's length.
 
-Nearly all tokens depend on nothing beyond the whitespace around them. So the words between are tokenized once and
-remembered, and only where something reaches further does spaCy see them together.
+Nearly all tokens depend on nothing beyond the whitespace around them. So the words between are
+tokenized once and remembered, and only where something reaches further does spaCy see them
+together.
 """
 
 import gc
 import itertools
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -19,37 +22,42 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ulmfit_app.errors import SettingError
-
-if TYPE_CHECKING:
-    from spacy.tokenizer import Tokenizer as SpacyTokenizer
 from ulmfit_app.text.rules import (
     BOS,
     SPECIALS,
-    _cut_long_words,
-    _mark_text,
-    _texts,
-    _word,
+    cut_long_words,
     mark_case,
+    mark_text,
+    token_texts,
 )
-from ulmfit_app.text.tracing import Span, _trace
+from ulmfit_app.text.tracing import Span, Traced
 
-# These bound what a process keeps of the words it saw: some 70 MB of our own, and 100 MB of spaCy's.
+if TYPE_CHECKING:
+    from spacy.tokenizer import Tokenizer as SpacyTokenizer
+
+# These bound what a process keeps of the words it saw: some 70 MB of our own, and 100 MB of
+# spaCy's.
 REMEMBERED = 1 << 18
 KNOWN_TO_SPACY = 1 << 18
-LONGEST_REMEMBERED = (
-    100  # characters; lower-casing at most doubles them, so that no such word is cut
-)
+LONGEST_REMEMBERED = 100  # characters; lower-casing at most doubles them: no such word is cut
+
+# Words as spaCy finds them where no space follows another: other whitespace is one too, less a
+# space that it begins with.
+_word = re.compile(r"\S+|[^\S ]\s*")
 
 
-# ------------------------------------------------------------------------------------------------------- the tokenizer
 def _not_joining(split: "SpacyTokenizer") -> "SpacyTokenizer":
-    """A copy of a spaCy tokenizer without its last pass, which joins tokens to special cases, such as : and ) to :)."""
+    """A copy of a spaCy tokenizer without its last pass.
+
+    That pass joins tokens to special cases, such as : and ) to :).
+    """
     loading = True
 
     def once_loaded(search: Callable | None, nothing: tuple | None = None) -> Callable | None:
         return search and (lambda text: nothing if loading else search(text))
 
-    # spaCy gives the last pass only special cases with a space, or with something to split off when they are loaded.
+    # spaCy gives the last pass only special cases with a space, or with something to split off
+    # when they are loaded.
     rules = {case: rule for case, rule in split.rules.items() if " " not in case}
     bare = type(split)(
         split.vocab,
@@ -65,37 +73,36 @@ def _not_joining(split: "SpacyTokenizer") -> "SpacyTokenizer":
 
 
 class Tokenizer:
-    """A text to the list of its tokens, as fastai 2.8's `WordTokenizer` with its default rules gives them.
+    """A text to the list of its tokens, as fastai 2.8's `WordTokenizer` with its rules gives them.
 
-    Chinese, which fastai's cannot tokenize, comes as characters, with Latin words and numbers whole.
-    Raises SettingError for a language that spaCy does not have, or that needs a package which is not installed.
+    Chinese, which fastai's cannot tokenize, comes as characters, with Latin words and numbers
+    whole.
+
+    Ours, because fastai's takes a typed xxpad for padding, needs a minute for 64 kB of ABAB…a,
+    fails on a text of over a million characters, does not say where a token came from, and takes
+    3.8 times
+    as long (tests/bench/results/tokens.json). tests/test_tokenizer.py shows each on plain fastai:
+    test_plain_fastai_takes_a_typed_special_for_one, test_plain_fastais_all_caps_rule_is_quadratic,
+    test_a_text_of_over_a_million_characters_is_tokenized.
     """
 
     def __init__(self, language: str = "en") -> None:
-        import spacy
+        """Load spaCy's tokenizer of a language.
+
+        Args:
+            language: spaCy's code of it, as en.
+
+        Raises:
+            SettingError: spaCy does not have it, or it needs a package that is not installed.
+        """
         from spacy.symbols import ORTH
 
-        try:
-            # The tokenizer alone, since spaCy's pipeline refuses texts of more than a million characters.
-            self._split = spacy.blank(language).tokenizer
-            # Korean's misses mecab, a library and no package, at the first text; it has an error of its own for that.
-            self._split("")
-        except Exception as error:
-            raise SettingError(
-                f"spaCy cannot tokenize the language {language!r} here: {str(error).rstrip('.')}. "
-                "Expected a spaCy language code whose packages are installed, such as en, de or zh: --tokens.language en"
-            ) from None
-        self._segment = None
-        if not hasattr(self._split, "rules"):
-            # spaCy's tokenizers of Chinese, Japanese, Korean and Thai take no special cases, so that xxrep would not be safe
-            # with them, and the Chinese one gives characters, even of Latin words. So they are asked about their own scripts
-            # alone; Latin words, numbers and specials go through the rules that spaCy has for no language in particular.
-            self._segment, self._split = self._split, spacy.blank("xx").tokenizer
-            self._segment.vocab.lex_attr_getters = {}
+        self._split, self._segment = _load_spacy(language)
         self._first_tokens_of_cases = {rule[0][ORTH] for rule in self._split.rules.values()}
         for special in SPECIALS:
             self._split.add_special_case(special, [{ORTH: special}])
-        # spaCy works out what it can say of each new word, such as its shape, which takes longer than finding the word.
+        # spaCy works out what it can say of each new word, such as its shape, which takes longer
+        # than finding the word.
         self._split.vocab.lex_attr_getters = {}
         self._split_only = _not_joining(self._split)
         # Special cases of several words, such as the Russian в н.в.
@@ -107,33 +114,38 @@ class Tokenizer:
         return self.each([text])[0]
 
     def each(self, texts: Sequence[str]) -> list[list[str]]:
-        """The tokens of each of some texts. It costs less than one text after the other."""
-        texts = [_mark_text(text, self._segment) for text in texts]
+        """The tokens of each of some texts, xxbos first; faster than one text after the other."""
+        texts = [mark_text(text, self._segment) for text in texts]
         words = [_word.findall(text) for text in texts]
         known = self._learn(set(itertools.chain.from_iterable(words)))
         return [
-            self._join(*text_and_words, known) for text_and_words in zip(texts, words, strict=True)
+            self._join(text, its_words, known)
+            for text, its_words in zip(texts, words, strict=True)
         ]
 
     def spans(self, text: str) -> list[Span]:
-        """The tokens of a text, and where in it each came from; that takes far longer than the tokens alone.
+        """The tokens of a text, and where in it each came from; far slower than the tokens alone.
 
-        xxbos and what marks the word behind it, as xxmaj, came from no characters: start equals stop. Tokens that stand for
-        the same characters, as xxrep 3 o, share them. A rule can drop characters, which then are no token's.
+        xxbos and what marks the word behind it, as xxmaj, came from no characters: start equals
+        stop. Tokens that stand for the same characters, as xxrep 3 o, share them. A rule can drop
+        characters, which then are no token's.
+
+        Args:
+            text: as it was typed.
+
+        Returns:
+            The same tokens as for a call, starts and stops never falling.
         """
-        traced = _trace(text, self._segment)
+        traced = cut_long_words(mark_case(mark_text(Traced(text), self._segment)))
+        tokens = self._split(str(traced))
         found = [Span(BOS, 0, 0)]
-        for token, its_text in zip(
-            tokens := self._split(traced.text), _texts(tokens), strict=True
-        ):
+        for token, its_text in zip(tokens, token_texts(tokens), strict=True):
             start, stop = traced.span(token.idx, token.idx + len(token))
             # What a rule replaced can begin or end with the space beside a word.
             blanks = text[start:stop]
             if blanks.strip():
-                start, stop = (
-                    start + len(blanks) - len(blanks.lstrip()),
-                    stop - len(blanks) + len(blanks.rstrip()),
-                )
+                start += len(blanks) - len(blanks.lstrip())
+                stop -= len(blanks) - len(blanks.rstrip())
             found.append(Span(its_text, start, stop))
         return found
 
@@ -142,7 +154,7 @@ class Tokenizer:
         return len(self._split.vocab) + (len(self._segment.vocab) if self._segment else 0)
 
     def _learn(self, words: set[str]) -> dict[str, tuple[str, ...] | None]:
-        """The tokens that a word is in any text; None for one whose tokens depend on the words beside it."""
+        """The tokens that a word is in any text; None where they depend on the words beside it."""
         if len(self._known) > REMEMBERED:
             self._known = {}
         # By a name of its own, for another thread may start anew.
@@ -151,17 +163,19 @@ class Tokenizer:
         spaces = [word for word in new if word.isspace()]
         new = [word for word in new if not word.isspace()]
         for word in spaces:
-            known[word] = tuple(_texts(self._split(word)))
-        # Together they take spaCy two thirds of the time, and nothing reaches over the end of a line.
-        tokens = iter(_texts(self._split(mark_case("\n".join(new)))))
+            known[word] = tuple(token_texts(self._split(word)))
+        # Together they take spaCy two thirds of the time, and nothing reaches over the end of a
+        # line.
+        tokens = iter(token_texts(self._split(mark_case("\n".join(new)))))
         for word in new:
             its_tokens = list(iter(tokens.__next__, "\n"))
             known[word] = tuple(its_tokens) if self._stands_alone(word, its_tokens) else None
         return known
 
     def _stands_alone(self, word: str, tokens: list[str]) -> bool:
-        # The words beside it can keep spaCy from joining: "fun:)" ends in :) but "fun:) )" in three tokens.
-        return self._first_tokens_of_cases.isdisjoint(tokens) or tokens == _texts(
+        # The words beside it can keep spaCy from joining: "fun:)" ends in :) but "fun:) )" in
+        # three tokens.
+        return self._first_tokens_of_cases.isdisjoint(tokens) or tokens == token_texts(
             self._split_only(mark_case(word))
         )
 
@@ -171,7 +185,7 @@ class Tokenizer:
         found = list(map(known.get, words))
         unsure = [i for i, tokens in enumerate(found) if tokens is None]
         if self._has_phrase(text) or len(unsure) * self._longest_case > len(words):
-            return [BOS, *_texts(self._split(_cut_long_words(mark_case(text))))]
+            return [BOS, *token_texts(self._split(cut_long_words(mark_case(text))))]
         for i in unsure:
             found[i] = self._tokens_among(words, i)
         return [BOS, *itertools.chain.from_iterable(found)]
@@ -179,27 +193,56 @@ class Tokenizer:
     def _has_phrase(self, text: str) -> bool:
         if not self._phrases:
             return False
-        lowered = _cut_long_words(text.lower())
+        lowered = cut_long_words(text.lower())
         return any(phrase in lowered for phrase in self._phrases)
 
     def _tokens_among(self, words: list[str], i: int) -> list[str]:
-        """Tokens of a word between those beside it, as far as the tokens of a special case can reach."""
+        """Tokens of a word between those beside it, as far as those of a special case reach."""
         if words[i].isspace():
-            return _texts(self._split(words[i]))
+            return token_texts(self._split(words[i]))
         first = max(i - self._longest_case, 0)
         marked = [
-            _cut_long_words(mark_case(word)) for word in words[first : i + self._longest_case + 1]
+            cut_long_words(mark_case(word)) for word in words[first : i + self._longest_case + 1]
         ]
         start = sum(len(word) + 1 for word in marked[: i - first])
         stop = start + len(marked[i - first])
-        return _texts(
+        return token_texts(
             token for token in self._split(" ".join(marked)) if start <= token.idx < stop
         )
 
 
-# --------------------------------------------------------------------------------------------------- worker processes
+def _load_spacy(language: str) -> "tuple[SpacyTokenizer, SpacyTokenizer | None]":
+    """What splits a language's words, and what finds them first where it writes no spaces."""
+    import spacy
+
+    try:
+        # The tokenizer alone: spaCy's pipeline refuses texts of more than a million characters.
+        split = spacy.blank(language).tokenizer
+        # Korean's misses mecab, a library and no package, at the first text; it has an error of
+        # its own for that.
+        split("")
+    except Exception as error:
+        raise SettingError(
+            f"spaCy cannot tokenize the language {language!r} here: {str(error).rstrip('.')}. "
+            "Expected a spaCy language code whose packages are installed, such as en, de or zh: "
+            "--tokens.language en"
+        ) from None
+    if hasattr(split, "rules"):
+        return split, None
+    # spaCy's tokenizers of Chinese, Japanese, Korean and Thai take no special cases, so that xxrep
+    # would not be safe with them, and the Chinese one gives characters, even of Latin words. So
+    # they are asked about their own scripts alone; Latin words, numbers and specials go through
+    # the rules that spaCy has for no language in particular.
+    split.vocab.lex_attr_getters = {}
+    return spacy.blank("xx").tokenizer, split
+
+
+# ------------------------------------------------------------------------------- worker processes
 def without_torch() -> None:
-    """Let this process never import torch: spaCy would, for what is not used here, and spend most of its start on it."""
+    """Let this process never import torch.
+
+    spaCy would, for what is not used here, and spend most of its start on it.
+    """
     sys.modules.setdefault("torch", None)
 
 
@@ -207,9 +250,18 @@ _tokenizer = lru_cache(1)(Tokenizer)
 
 
 def tokenize_chunk(language: str, texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Words of a chunk in the order they appear, ids into them, and tokens a text: little to send between processes.
+    """Tokenize some texts into what is little to send between processes.
 
-    Returns the words, int32 [n_tokens] and int64 [n_texts]. Raises SettingError as Tokenizer does.
+    Args:
+        language: spaCy's code of it, as en.
+        texts: as they were typed.
+
+    Returns:
+        The words in the order in which they appear; ids into them, int32 [n_tokens]; and tokens
+        per text, int64 [n_texts].
+
+    Raises:
+        SettingError: as `Tokenizer` raises it.
     """
     if _tokenizer(language).known_words() > KNOWN_TO_SPACY:
         # spaCy forgets no word, so its memory would grow with the corpus.

@@ -1,7 +1,9 @@
-"""Texts to files of token ids, and ids to batches.
+"""Texts to files of token ids.
 
-Ids live in memory-mapped files in a cache whose keys are hashes of everything that goes in: another text, rule, spaCy
-version or vocabulary is another key, so that nothing stale can be served.
+Ids live in memory-mapped files in a cache whose keys are hashes of everything that goes in:
+another text, rule, spaCy version or vocabulary is another key, so that nothing stale can be
+served. fastai's `tokenize_folder` serves what it once wrote, however the texts change
+(test_plain_fastai_serves_the_tokens_of_texts_that_have_changed).
 """
 
 import json
@@ -17,31 +19,21 @@ from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_scripts.fetch import cache_folder
 from data_scripts.files import progress, replacing, unless_made
 from ulmfit_app.config import Direction
-from ulmfit_app.text.rules import RULES_VERSION, UNK_ID
-from ulmfit_app.text.tokenizer import tokenize_chunk, without_torch
-
-# The rooms below ask for it here.
-
-if TYPE_CHECKING:
-    pass
 from ulmfit_app.files import sha256_of_strings
+from ulmfit_app.text.rules import RULES_VERSION, UNK_ID
 from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizer import tokenize_chunk, without_torch
 from ulmfit_app.text.vocabulary import word_to_id
 
-LITTLE_TEXT = (
-    3_000_000  # characters; below it, starting worker processes costs more than they save
-)
+# Characters; below it, starting worker processes costs more than they save.
+LITTLE_TEXT = 3_000_000
 CHUNK = 300_000  # characters that a worker takes at a time
-
-
-# ------------------------------------------------------------------------------------------- texts to files of token ids
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -58,7 +50,10 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 @contextmanager
 def _no_main_module() -> Iterator[None]:
-    """A spawned process runs the main module of its parent again, and with it imports all that workers have no use for."""
+    """Hide the main module from processes that start meanwhile.
+
+    A spawned one runs its parent's again, and with it imports all that workers have no use for.
+    """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -70,7 +65,10 @@ def _no_main_module() -> Iterator[None]:
 def _tokenize_chunks(
     texts: Iterable[str], language: str
 ) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
-    """Results of `tokenize_chunk` in order, at most a few chunks ahead of what was taken, so that memory stays flat."""
+    """Results of `tokenize_chunk` in order.
+
+    They are at most a few chunks ahead of what was taken, so that memory stays flat.
+    """
     chunks = _chunks(texts)
     first = list(islice(chunks, LITTLE_TEXT // CHUNK))
     if len(first) < LITTLE_TEXT // CHUNK:
@@ -106,17 +104,39 @@ def _write_store(
 
 
 def tokenize(texts: Sequence[str], language: str = "en") -> Path:
-    """Tokenize texts on all cores into the cache; the folder of a TokenStore whose words stand in order of appearance.
+    """Tokenize texts on all cores into the cache.
 
-    Served from the cache when the same texts were tokenized by the same rules, language and spaCy version before.
-    Raises SettingError for a language spaCy cannot tokenize.
+    Served from it when the same texts were tokenized by the same rules, language and spaCy version
+    before.
+
+    Args:
+        texts: as they were typed.
+        language: spaCy's code of it.
+
+    Returns:
+        The folder of a TokenStore whose words stand in order of appearance.
+
+    Raises:
+        SettingError: spaCy cannot tokenize the language.
     """
     with progress(texts, total=len(texts), description="Tokenizing", unit=" texts") as bar:
         return tokenize_documents(bar, sha256_of_strings(texts), language)
 
 
 def tokenize_documents(documents: Iterable[str], sha256: str, language: str = "en") -> Path:
-    """`tokenize` for a corpus that need not fit into memory; `sha256` tells it from any other corpus."""
+    """`tokenize` for a corpus that need not fit into memory.
+
+    Args:
+        documents: read once, and not at all where the cache has them.
+        sha256: tells the corpus from any other.
+        language: spaCy's code of it.
+
+    Returns:
+        The folder of a TokenStore whose words stand in order of appearance.
+
+    Raises:
+        SettingError: spaCy cannot tokenize the language.
+    """
     key = sha256_of_strings([f"{RULES_VERSION} {version('spacy')} {language}", sha256])[:32]
     folder = cache_folder() / "tokens" / key
     if not folder.exists():
@@ -136,7 +156,15 @@ def tokenize_documents(documents: Iterable[str], sha256: str, language: str = "e
 
 
 def numericalize(store_folder: Path, vocab: list[str]) -> Path:
-    """The texts of a tokenized store as ids of `vocab`: the folder of another TokenStore, cached by both."""
+    """The texts of a tokenized store as ids of a vocabulary, cached by both.
+
+    Args:
+        store_folder: what `tokenize` gave.
+        vocab: the word of each id; all others become UNK_ID.
+
+    Returns:
+        The folder of another TokenStore.
+    """
     key = sha256_of_strings([store_folder.name, *vocab])[:32]
     folder = cache_folder() / "ids" / key
     if not folder.exists():
@@ -152,7 +180,20 @@ def numericalize(store_folder: Path, vocab: list[str]) -> Path:
 def in_memory(
     texts: Iterable[str], language: str, vocab: list[str], direction: Direction = "forward"
 ) -> TokenStore:
-    """Texts as ids of `vocab` in memory, 4 bytes a token; nothing is cached, and `texts` may be a stream."""
+    """Texts as ids of a vocabulary, in memory: 4 bytes per token; nothing is cached.
+
+    Args:
+        texts: as they were typed; may be a stream.
+        language: spaCy's code of it.
+        vocab: the word of each id; all others become UNK_ID.
+        direction: backward for texts from their last token to their first.
+
+    Returns:
+        The texts in their order.
+
+    Raises:
+        SettingError: spaCy cannot tokenize the language.
+    """
     ids_of = word_to_id(vocab)
     ids, lengths = [np.zeros(0, np.int32)], [np.zeros(1, np.int64)]
     for words, chunk_ids, chunk_lengths in _tokenize_chunks(texts, language):

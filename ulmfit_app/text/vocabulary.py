@@ -1,30 +1,37 @@
 """The vocabulary: which words have an id of their own."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ulmfit_app.config import TokenSettings
 from ulmfit_app.errors import DataError
 from ulmfit_app.text.rules import FAKE, SPECIALS
-
-# The rooms below ask for it here.
-
-if TYPE_CHECKING:
-    pass
 from ulmfit_app.text.store import TokenStore
 
 
 def make_vocab(
     store: TokenStore, texts: Iterable[int], settings: TokenSettings, known: Iterable[str] = ()
 ) -> list[str]:
-    """The vocabulary of some of a store's texts, most frequent first, as fastai's `make_vocab` orders and fills it.
+    """The vocabulary of some of a store's texts, most frequent first.
 
-    known: words that have an embedding already, most frequent first. They need not occur `min_freq` times to be learned, and
-    those that do not occur at all stand behind the others, as far as `max_vocab` reaches: a text that comes later may hold
-    them. fastai forgets them.
-    Raises DataError when the texts have too few tokens for any vocabulary.
+    Ordered and filled as by fastai's `make_vocab`. Ours, because fastai's forgets the words that
+    the pretrained model knows and the texts lack or hold too rarely: a later text's are read as
+    unknown (test_known_words_that_the_texts_lack_stand_behind_theirs_as_far_as_there_is_room).
+
+    Args:
+        store: tokenized texts.
+        texts: which of them, by number.
+        settings: the least frequency and the largest size.
+        known: words that have an embedding already, most frequent first. They need not occur
+            `min_freq` times, and those that do not occur at all stand behind the others, as far as
+            `max_vocab` reaches.
+
+    Returns:
+        The word of each id, filled with FAKE to a multiple of 8.
+
+    Raises:
+        DataError: the texts have too few tokens for any vocabulary.
     """
     counts = store.counts(texts)
     ranked = np.argsort(-counts, kind="stable")[: settings.max_vocab]
@@ -37,8 +44,9 @@ def make_vocab(
     found = dict.fromkeys([*SPECIALS, *frequent])
     if len(found) == len(SPECIALS):
         raise DataError(
-            f"No token occurs {settings.min_freq} times in the training texts ({counts.sum():,} tokens in all): too little "
-            "text for a vocabulary. Add texts, or lower the bound: --tokens.min-freq 1"
+            f"No token occurs {settings.min_freq} times in the training texts "
+            f"({counts.sum():,} tokens in all): too little text for a vocabulary. "
+            "Add texts, or lower the bound: --tokens.min-freq 1"
         )
     vocab = [word for word in {**found, **known} if word != FAKE][: settings.max_vocab]
     return vocab + [FAKE] * (8 - len(vocab) % 8)

@@ -1,4 +1,8 @@
-"""The files of a training in progress."""
+"""The files of a training in progress.
+
+fastai's `save` and `load` are pickles, keep no hidden state, no position in the epoch and no
+random state, and `torch.save` overwrites the only good file in place.
+"""
 
 import json
 import shutil
@@ -8,7 +12,6 @@ from pathlib import Path
 
 import torch
 from fastai.learner import Learner
-from fastai.text.models.awdlstm import AWD_LSTM
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -16,9 +19,11 @@ from data_scripts.files import replacing
 from ulmfit_app.models.bundle import unique_tensors
 from ulmfit_app.training.recipes import Phase
 
+CARRIED = "carried."  # before the names of what modules carry from batch to batch
+
 
 @dataclass
-class _Position:
+class Position:
     """How far training has come."""
 
     phase: int = 0
@@ -29,26 +34,25 @@ class _Position:
     seconds: float = 0.0  # spent in this epoch
 
 
-def _encoder(model: torch.nn.Module) -> AWD_LSTM:
-    return next(module for module in model.modules() if isinstance(module, AWD_LSTM))
+class Checkpoints:
+    """`checkpoint.safetensors` to go on from, `best.safetensors` to end with.
 
+    `steady.safetensors` is a checkpoint at the end of a phase of constant rate, kept so that a
+    longer training can go on from there. A checkpoint that another key wrote, another training
+    that is, is never read. A model's modules give what they carry from batch to batch, such as a
+    hidden state, by `carried_state()`, and take it by `carry_on(state)`.
 
-class _Checkpoints:
-    """The files of a training in progress: `checkpoint.safetensors` to go on from, `best.safetensors` to end with.
-
-    `steady.safetensors` is a checkpoint at the end of a phase of constant rate, kept so that a longer training can go on
-    from there. A checkpoint that another key wrote, another training that is, is never read.
+    Args:
+        folder: of the files.
+        key: a hash of everything the training's result depends on.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self.path, self.best, self.key = (
-            folder / "checkpoint.safetensors",
-            folder / "best.safetensors",
-            key,
-        )
-        self.steady = folder / "steady.safetensors"
+        self.path, self.best = folder / "checkpoint.safetensors", folder / "best.safetensors"
+        self.steady, self.key = folder / "steady.safetensors", key
 
     def keep_steady(self) -> None:
+        """Keep the checkpoint of this moment for a longer training."""
         with replacing(self.steady) as draft:
             shutil.copyfile(self.path, draft)
 
@@ -66,20 +70,17 @@ class _Checkpoints:
                     shutil.copyfile(self.steady, draft)
                 self.best.unlink(missing_ok=True)
 
-    def save(self, learn: Learner, position: _Position, history: list[dict]) -> None:
-        rnn = _encoder(learn.model)
-        tensors = {f"model.{name}": tensor for name, tensor in unique_tensors(learn.model).items()}
+    def save(self, learn: Learner, position: Position, history: list[dict]) -> None:
+        """Write all that a training needs to end as if it had not been interrupted."""
+        tensors = {f"model.{name}": part for name, part in unique_tensors(learn.model).items()}
         scalars: list[dict] = []
         for i, state in enumerate(learn.opt.state_dict()["state"]):
             scalars.append({k: v for k, v in state.items() if not torch.is_tensor(v)})
-            tensors |= {
-                f"opt.{i}.{k}": v.detach().cpu().contiguous()
-                for k, v in state.items()
-                if torch.is_tensor(v)
-            }
-        for layer, pair in enumerate(rnn.hidden):
-            for part, state in zip("hc", pair, strict=True):
-                tensors[f"hidden.{layer}.{part}"] = state.detach().cpu().contiguous()
+            tensors |= {f"opt.{i}.{k}": _stored(v) for k, v in state.items() if torch.is_tensor(v)}
+        for name, module in learn.model.named_modules():
+            if hasattr(module, "carried_state"):
+                of_module = module.carried_state().items()
+                tensors |= {f"{CARRIED}{name}:{key}": _stored(part) for key, part in of_module}
         tensors["rng.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -103,56 +104,56 @@ class _Checkpoints:
         return facts if facts["key"] == self.key else None
 
     def load_model(self, learn: Learner) -> None:
-        tensors = load_file(self.path)
-        _load_state(
-            learn.model,
-            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")},
-        )
+        """Put the checkpoint's weights into the model."""
+        _load_state(learn.model, _with_prefix(load_file(self.path), "model."))
 
     def load_optimizer(self, learn: Learner, facts: dict) -> None:
-        """What a Learner holds beside its weights, to be called when its epoch has begun."""
+        """Restore what a Learner holds beside its weights; to be called when its epoch has
+        begun."""
         tensors = load_file(self.path)
         for i, (param, *_) in enumerate(learn.opt.all_params()):
-            state = dict(facts["optimizer"][i])
-            prefix = f"opt.{i}."
-            state |= {
-                k.removeprefix(prefix): v.to(param.device)
-                for k, v in tensors.items()
-                if k.startswith(prefix)
-            }
+            of_param = _with_prefix(tensors, f"opt.{i}.").items()
+            state = facts["optimizer"][i] | {k: v.to(param.device) for k, v in of_param}
             learn.opt.state[param] = state
         if facts["scaler"] is not None:
             learn.scaler.load_state_dict(facts["scaler"])
-        if facts["position"]["batch"]:  # an epoch begins with a hidden state of zeros
-            rnn = _encoder(learn.model)
-            device = next(rnn.parameters()).device
-            layers = range(rnn.n_layers)
-            rnn.hidden = [
-                tuple(tensors[f"hidden.{layer}.{part}"].to(device) for part in "hc")
-                for layer in layers
-            ]
-            rnn.bs = rnn.hidden[0][0].shape[1]
+        if facts["position"]["batch"]:  # an epoch begins with nothing carried
+            for name, module in learn.model.named_modules():
+                if hasattr(module, "carry_on"):
+                    module.carry_on(_with_prefix(tensors, f"{CARRIED}{name}:"))
         torch.set_rng_state(tensors["rng.cpu"])
         if "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
 
     def save_best(self, learn: Learner) -> None:
+        """Keep the weights of this moment as the best."""
         with replacing(self.best) as draft:
             save_file(unique_tensors(learn.model), draft)
 
     def load_best(self, learn: Learner) -> None:
+        """Put the best weights into the model."""
         _load_state(learn.model, load_file(self.best))
 
     def remove(self) -> None:
+        """Remove what a finished training does not need; what a longer one goes on from stays."""
         self.path.unlink(missing_ok=True)
         self.best.unlink(missing_ok=True)
+
+
+def finish(folder: Path) -> None:
+    """Remove a training's checkpoints, once its result is saved."""
+    Checkpoints(folder, "").remove()
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().cpu().contiguous()
+
+
+def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    found = ((name, part) for name, part in tensors.items() if name.startswith(prefix))
+    return {name.removeprefix(prefix): part for name, part in found}
 
 
 def _load_state(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     # Not strict, because a tied weight is stored under one of its names only.
     model.load_state_dict(tensors, strict=False)
-
-
-def finish(folder: Path) -> None:
-    """Remove a training's checkpoints, once its result is saved."""
-    _Checkpoints(folder, "").remove()

@@ -1,95 +1,89 @@
-"""The language model: built, started from pretrained weights or from none, fine-tuned, and measured by its perplexity.
+"""The language model's Learner: fastai's over our batches, started from weights or from none.
 
-ULMFiT sections 3.1 and 3.2. The model is fastai's AWD-LSTM with tied embeddings (Merity et al. 2017).
+ULMFiT sections 3.1 and 3.2; fastai's AWD-LSTM with tied embeddings (Merity et al. 2017).
 """
 
 import logging
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import matplotlib
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.metrics import Perplexity, accuracy
 from fastai.text.learner import language_model_learner, match_embeds
-from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 
 from data_scripts.files import replacing
-from ulmfit_app.config import LanguageModelSettings
+from ulmfit_app.config import Direction, LanguageModelSettings, Precision
 from ulmfit_app.errors import BundleError
-from ulmfit_app.models.awd_lstm import _mend, shaped, start_bias_at_frequencies
+from ulmfit_app.models.awd_lstm import (
+    AWDLSTM,
+    language_model_config,
+    start_bias_at_frequencies,
+    with_vocabulary_head,
+)
 from ulmfit_app.models.bundle import require_direction
 from ulmfit_app.models.pretrained import Start
 from ulmfit_app.models.softmax import Sampler, cross_entropy
 from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.text.rules import UNK_ID
 from ulmfit_app.text.store import TokenStore
-from ulmfit_app.training.loop import prepare
+from ulmfit_app.training.loop import TrainingSettings, prepare
 from ulmfit_app.training.optimizer import FusedAdam
-
-if "MPLBACKEND" not in os.environ:  # a notebook says there where its figures go
-    matplotlib.use("Agg")  # fastai imports pyplot, which would look for a screen
 
 log = logging.getLogger(__name__)
 
 
-def vocabulary_overlap(start: Start, words: list[str], counts: np.ndarray) -> str:
-    """How far the start's vocabulary covers texts, in a sentence. counts: how often each of `words` occurs in them."""
-    known = set(start.vocab)
-    new = np.array([word not in known for word in words]) & (counts > 0)
-    share_new, share_unknown = counts[new].sum() / counts.sum(), counts[UNK_ID] / counts.sum()
-    return (
-        f"The texts use {(counts > 0).sum():,} words of the vocabulary, {new.sum():,} of them new to the start "
-        f"({share_new:.1%} of the running words), which begin as the mean of the words it knows; of the running words "
-        f"{share_unknown:.1%} are not in the vocabulary."
-    )
-
-
-def learner(
+def make_learner(
     store: TokenStore,
     train: np.ndarray,
     valid: np.ndarray,
     start: Start,
     settings: LanguageModelSettings,
-    precision: str,
+    precision: Precision,
     seed: int,
-    tokens_an_epoch: int | None = None,
+    tokens_per_epoch: int | None = None,
 ) -> Learner:
     """fastai's language-model Learner over our batches, its weights as `start` says.
 
-    train, valid: which texts of the store; words that the start does not know begin as the mean of those it knows.
-    Raises BundleError when the store gives texts in the other direction than the start reads.
+    Args:
+        store: texts, read in its direction.
+        train, valid: which of them, [n].
+        start: words that it does not know begin as the mean of those it knows.
+        settings: of the batches, the dropouts and the softmax.
+        precision: of matrix products.
+        seed: of the order of texts.
+        tokens_per_epoch: as `LanguageModelBatches` has it.
+
+    Raises:
+        BundleError: the store gives texts in the other direction than the start reads, or the
+            start's weights do not fit.
     """
     require_direction(start.direction, store.direction, f"The start, {start.origin},")
+    sizes = settings.batch_size, settings.bptt
     batches = LanguageModelBatches(
-        store,
-        train,
-        settings.batch_size,
-        settings.bptt,
-        seed,
-        shuffle=True,
-        tokens_an_epoch=tokens_an_epoch,
+        store, train, *sizes, seed, shuffle=True, tokens_per_epoch=tokens_per_epoch
     )
-    check = LanguageModelBatches(store, valid, settings.batch_size, settings.bptt)
+    dls = DataLoaders(batches, LanguageModelBatches(store, valid, *sizes))
     learn = language_model_learner(
-        DataLoaders(batches, check),
-        AWD_LSTM,
-        config=shaped(awd_lstm_lm_config, start.shape),
+        dls,
+        AWDLSTM,
+        config=language_model_config(start.shape),
         drop_mult=settings.drop_mult,
         pretrained=False,
         metrics=[accuracy, Perplexity()],
         opt_func=FusedAdam,
     )
-    _mend(learn.model)
-    learn.loss_func = cross_entropy
     counts = store.counts(train)
+    # The pieces of our softmax are for a CPU's memory; a GPU's is fast enough for fastai's own.
+    if settings.softmax == "sampled" or dls.device.type != "cuda":
+        learn.model = with_vocabulary_head(learn.model)
+        learn.loss_func = cross_entropy
     if settings.softmax == "sampled":
         learn.model[1].sampler = Sampler(counts)
     if start.is_pretrained:
-        log.info(vocabulary_overlap(start, store.words, counts))
+        log.info(describe_overlap(start, store.words, counts))
         weights = match_embeds(dict(start.weights), start.vocab, store.words)
         try:
             learn.model.load_state_dict(weights)
@@ -102,8 +96,41 @@ def learner(
     return prepare(learn, precision)
 
 
+def training_settings(
+    settings: LanguageModelSettings, direction: Direction, key: str
+) -> TrainingSettings:
+    """How its Learner is trained: the epoch of the lowest validation loss is kept."""
+    title = "Language model" if direction == "forward" else f"Language model, {direction}"
+    return TrainingSettings(
+        title, key, settings.schedule, settings.weight_decay, settings.grad_clip
+    )
+
+
+def describe_overlap(start: Start, words: list[str], counts: np.ndarray) -> str:
+    """How far the start's vocabulary covers texts, in a sentence.
+
+    Args:
+        start: with its words.
+        words: of the texts' vocabulary.
+        counts: how often each of them occurs in the texts, [n_words].
+    """
+    known = set(start.vocab)
+    new = np.array([word not in known for word in words]) & (counts > 0)
+    share_new, share_unknown = counts[new].sum() / counts.sum(), counts[UNK_ID] / counts.sum()
+    return (
+        f"The texts use {(counts > 0).sum():,} words of the vocabulary, {new.sum():,} of them new "
+        f"to the start ({share_new:.1%} of the running words), which begin as the mean of the "
+        f"words it knows; of the running words {share_unknown:.1%} are not in the vocabulary."
+    )
+
+
 def save_lr_finder_plot(learn: Learner, path: Path) -> None:
-    """Run fastai's learning-rate finder (Smith 2017) and draw loss against rate; the learner is as before."""
+    """Run fastai's learning-rate finder (Smith 2017) and draw loss against rate.
+
+    Args:
+        learn: is as before, afterwards.
+        path: of the PNG.
+    """
     from matplotlib.figure import Figure
 
     state = torch.get_rng_state()
@@ -116,13 +143,11 @@ def save_lr_finder_plot(learn: Learner, path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot(learn.recorder.lrs, learn.recorder.losses)
-    axes.axvline(
-        suggestion.valley,
-        linestyle=":",
-        color="gray",
-        label=f"fastai's suggestion: {suggestion.valley:.1e}",
+    label = f"fastai's suggestion: {suggestion.valley:.1e}"
+    axes.axvline(suggestion.valley, linestyle=":", color="gray", label=label)
+    axes.set(
+        xscale="log", xlabel="learning rate", ylabel="smoothed training loss (nats per token)"
     )
-    axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed training loss (nats a token)")
     axes.set_title("Learning-rate finder, language model")
     axes.legend()
     with replacing(path) as draft:

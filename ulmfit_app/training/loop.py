@@ -1,15 +1,19 @@
 """How a Learner is run here: phases, precision, progress, checkpoints, resume, seeds.
 
-A run that was killed and goes on ends with the same weights, to the bit, as one that was not: a checkpoint holds the model,
-the optimizer, the schedule's position, the random state, the hidden state, and how far the epoch had come; the order of the
-texts depends on seed and epoch alone.
+A run that was killed and goes on ends with the same weights, to the bit, as one that was not: a
+checkpoint holds the model, the optimizer, the schedule's position, the random state, what the
+model carries from batch to batch, and how far the epoch had come; the order of the texts depends
+on seed and epoch alone. fastai's `SaveModelCallback` resumes at epochs only, rewrites earlier
+files, and after a NaN reloads whatever file has the name of the best.
 """
 
 import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -19,9 +23,10 @@ from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
 from data_scripts.files import progress, replacing
+from ulmfit_app.config import Precision, Schedule
 from ulmfit_app.errors import Diverged
 from ulmfit_app.hardware import resolve_precision
-from ulmfit_app.training.checkpoints import _Checkpoints, _Position
+from ulmfit_app.training.checkpoints import Checkpoints, Position
 from ulmfit_app.training.precision import MixedPrecision
 from ulmfit_app.training.recipes import SCHEDULES, Phase, discriminative_rates
 
@@ -30,14 +35,42 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a training is carried out, whatever it trains.
+
+    Args:
+        title: of it, for people.
+        key: a hash of everything its result depends on; a checkpoint of another one is not used.
+        schedule: of phases that name none.
+        weight_decay: decoupled.
+        grad_clip: largest norm of the gradient; None: not clipped.
+        patience: epochs without a better one before a phase ends; None: never early.
+        select_by: the epoch that is kept has the best of it.
+        section: whose settings these are, for advice: lm or classifier.
+    """
+
+    title: str
+    key: str
+    schedule: Schedule
+    weight_decay: float
+    grad_clip: float | None = None
+    patience: int | None = None
+    select_by: Literal["accuracy", "valid_loss"] = "valid_loss"
+    section: str = "lm"
+
+
 def seed_everything(seed: int) -> None:
-    """Make what follows repeat itself: initial weights and dropout (the order of texts has its own generator)."""
+    """Make what follows repeat itself: initial weights and dropout.
+
+    The order of texts has a generator of its own.
+    """
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
-def prepare(learn: Learner, precision: str) -> Learner:
-    """Set the Learner's precision, and silence fastai's own tables and bars, which fill log files."""
+def prepare(learn: Learner, precision: Precision) -> Learner:
+    """Set the Learner's precision, and silence fastai's tables and bars, which fill log files."""
     learn.logger = lambda *_: None
     if hasattr(learn, "progress"):
         learn.remove_cb(learn.progress)
@@ -45,21 +78,86 @@ def prepare(learn: Learner, precision: str) -> Learner:
     return learn if precision == "fp32" else learn.add_cb(MixedPrecision(precision))
 
 
-def is_better(row: dict, best: dict | None) -> bool:
-    """Whether an epoch's validation beats the best so far: by accuracy where it has one to select by, then by loss."""
+def train(
+    learn: Learner, phases: Sequence[Phase], folder: Path, settings: TrainingSettings
+) -> pd.DataFrame:
+    """Carry out phases, going on from `folder`'s checkpoint where one of the same key is there.
+
+    Args:
+        learn: ends with the weights of the best epoch. Its splitter gives the layer groups.
+        phases: in order; none: the history says how the model does as it is.
+        folder: of the checkpoints and of history.csv.
+        settings: how.
+
+    Returns:
+        The history, one row per epoch: phase, epoch, train_loss, valid_loss (nats), the metrics,
+        seconds.
+
+    Raises:
+        Diverged: the loss is not finite.
+    """
+    history = _carry_out(learn, phases, folder, settings) if phases else _validate_only(learn)
+    with replacing(folder / "history.csv") as draft:
+        history.to_csv(draft, index=False)
+    return history
+
+
+def is_better(row: dict, best: dict | None, select_by: str) -> bool:
+    """Whether an epoch beats the best so far: by accuracy where that selects, then by loss."""
     if best is None:
         return True
-    if row["selects_by"] == "accuracy" and row["accuracy"] != best["accuracy"]:
+    if select_by == "accuracy" and row["accuracy"] != best["accuracy"]:
         return row["accuracy"] > best["accuracy"]
     return row["valid_loss"] < best["valid_loss"]
 
 
-class _Run(Callback):
+class _Training:
+    """One training through all of its phases, and what is known of it so far."""
+
+    def __init__(self, phases: Sequence[Phase], folder: Path, settings: TrainingSettings) -> None:
+        self.phases, self.settings = phases, settings
+        self.checkpoints = Checkpoints(folder, settings.key)
+        self.position, self.history = Position(), []
+        self.checkpoints.go_back_to_steady(phases)
+        self.resumed = self.checkpoints.facts()
+        if self.resumed is not None:
+            self.position = Position(**self.resumed["position"])
+            self.history = self.resumed["history"]
+
+    @property
+    def phase(self) -> Phase:
+        return self.phases[self.position.phase]
+
+    def best(self) -> dict | None:
+        best = None
+        for row in self.history:
+            best = row if is_better(row, best, self.settings.select_by) else best
+        return best
+
+    def out_of_patience(self) -> bool:
+        """Whether the last epochs of this phase, as many as patience allows, were no better."""
+        if self.settings.patience is None:
+            return False
+        best = self.best()
+        since = self.history[self.history.index(best) + 1 :] if best else []
+        in_phase = [row for row in since if row["phase"] == self.phase.name]
+        return len(in_phase) >= self.settings.patience
+
+    def goes_on_from(self, index: int) -> bool:
+        """Whether a phase trains the groups of the one before, with its optimizer's state."""
+        return index > 0 and _same_groups(self.phases[index - 1], self.phases[index])
+
+
+def _same_groups(phase: Phase, other: Phase) -> bool:
+    return (phase.freeze_to, phase.freeze_from) == (other.freeze_to, other.freeze_from)
+
+
+class _Progress(Callback):
     """Goes on from a checkpoint, writes checkpoints and history, shows progress, stops on NaN."""
 
     order = 65  # behind everything that sets up an epoch, the scheduler included
 
-    def __init__(self, job: "_Training") -> None:
+    def __init__(self, job: _Training) -> None:
         self.job = job
 
     def before_epoch(self) -> None:
@@ -80,10 +178,9 @@ class _Run(Callback):
             job.checkpoints.load_optimizer(self.learn, job.resumed)
             self.learn.pct_train = job.position.pct_train
             job.resumed = None
-        phase = job.phases[job.position.phase]
-        total = len(self.dls.train)
-        label = f"{job.title}, {phase.name}, epoch {self.epoch + 1} of {phase.epochs}"
-        self.bar = progress(total=total, description=label, unit=" batches")
+        epoch = f"epoch {self.epoch + 1} of {job.phase.epochs}"
+        label = f"{job.settings.title}, {job.phase.name}, {epoch}"
+        self.bar = progress(total=len(self.dls.train), description=label, unit=" batches")
         self.bar.update(job.position.batch)
 
     def after_loss(self) -> None:
@@ -91,8 +188,9 @@ class _Run(Callback):
         if self.training and not math.isfinite(loss):
             raise Diverged(
                 f"The training loss became {loss} in epoch {self.epoch + 1} of the phase "
-                f"{self.job.phases[self.job.position.phase].name!r} of the {self.job.title}. "
-                f"Nothing was saved from it. Lower the rates or clip the gradient: --{self.job.section}.grad-clip 0.25"
+                f"{self.job.phase.name!r} of the {self.job.settings.title}. Nothing was saved "
+                "from it. Lower the rates or clip the gradient: "
+                f"--{self.job.settings.section}.grad-clip 0.25"
             )
 
     def after_batch(self) -> None:
@@ -114,84 +212,76 @@ class _Run(Callback):
         job, position = self.job, self.job.position
         if self.epoch < position.epoch:
             return
-        values = dict(
-            zip(self.recorder.metric_names[2:-1], self.recorder.values[-1][1:], strict=True)
-        )
+        names, values = self.recorder.metric_names[2:-1], self.recorder.values[-1][1:]
+        metrics = {name: float(value) for name, value in zip(names, values, strict=True)}
         row = {
-            "phase": job.phases[position.phase].name,
+            "phase": job.phase.name,
             "epoch": self.epoch + 1,
             "train_loss": position.loss_sum / max(position.batch, 1),
-            **{name: float(value) for name, value in values.items()},
+            **metrics,
             "seconds": round(time.monotonic() - self.began, 1),
-            "selects_by": job.selects_by,
         }
-        if is_better(row, job.best()):
+        if is_better(row, job.best(), job.settings.select_by):
             job.checkpoints.save_best(self.learn)
         job.history.append(row)
         position.epoch, position.batch, position.loss_sum = self.epoch + 1, 0, 0.0
         self._save()
-        shown = [
-            f"{name.replace('_', ' ')} {row[name]:.4g}"
-            for name in ("train_loss", "valid_loss", *list(values)[1:])
-        ]
-        log.info(
-            "%s, %s, epoch %d: %s (%.0f s)",
-            job.title,
-            row["phase"],
-            row["epoch"],
-            ", ".join(shown),
-            row["seconds"],
-        )
+        names = ["train_loss", "valid_loss", *list(metrics)[1:]]
+        shown = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in names)
+        where = f"{job.settings.title}, {row['phase']}, epoch {row['epoch']}"
+        log.info("%s: %s (%.0f s)", where, shown, row["seconds"])
 
     def _save(self) -> None:
-        self.job.position.seconds = (
-            time.monotonic() - self.began if self.job.position.batch else 0.0
-        )
-        self.job.checkpoints.save(self.learn, self.job.position, self.job.history)
+        position = self.job.position
+        position.seconds = time.monotonic() - self.began if position.batch else 0.0
+        self.job.checkpoints.save(self.learn, position, self.job.history)
         self.saved = time.monotonic()
 
 
-class _Training:
-    """One training through all of its phases, and what is known of it so far."""
-
-    def __init__(
-        self,
-        learn: Learner,
-        phases: Sequence[Phase],
-        folder: Path,
-        key: str,
-        title: str,
-        section: str,
-    ) -> None:
-        self.phases, self.title, self.section = phases, title, section
-        self.selects_by = "accuracy" if section == "classifier" else "valid_loss"
-        self.checkpoints = _Checkpoints(folder, key)
-        self.position, self.history, self.patience = _Position(), [], None
-        self.checkpoints.go_back_to_steady(phases)
-        self.resumed = self.checkpoints.facts()
-        if self.resumed is not None:
-            self.position, self.history = (
-                _Position(**self.resumed["position"]),
-                self.resumed["history"],
-            )
-
-    def best(self) -> dict | None:
-        best = None
-        for row in self.history:
-            best = row if is_better(row, best) else best
-        return best
-
-    def out_of_patience(self) -> bool:
-        """Whether the last epochs of this phase, as many as patience allows, brought nothing better."""
-        if self.patience is None:
-            return False
-        best, this_phase = self.best(), self.phases[self.position.phase].name
-        since = self.history[self.history.index(best) + 1 :] if best else []
-        return len([row for row in since if row["phase"] == this_phase]) >= self.patience
+def _carry_out(
+    learn: Learner, phases: Sequence[Phase], folder: Path, settings: TrainingSettings
+) -> pd.DataFrame:
+    job = _Training(phases, folder, settings)
+    if job.resumed is not None:
+        job.checkpoints.load_model(learn)
+        if job.history and not job.checkpoints.best.is_file():
+            job.checkpoints.save_best(learn)
+        done = len(job.history)
+        log.info("%s: going on from the checkpoint; %d epochs are done.", settings.title, done)
+    learn.create_opt()
+    first = job.position.phase
+    for index in range(first, len(phases)):
+        if index > first:
+            job.position = Position(phase=index)
+        if index == first or not job.goes_on_from(index):
+            _freeze(learn, phases[index])
+        if job.position.epoch < phases[index].epochs:
+            _fit(learn, phases[index], job)
+        if phases[index].schedule == "constant":
+            job.checkpoints.keep_steady()
+        if index + 1 < len(phases) and not job.goes_on_from(index + 1):
+            # Another set of groups starts with a new optimizer: nothing of the checkpoint matters
+            # then but the weights.
+            job.resumed = None
+    job.checkpoints.load_best(learn)
+    best = job.best()
+    log.info(
+        "%s: the epoch kept is %d of the phase %r.", settings.title, best["epoch"], best["phase"]
+    )
+    return pd.DataFrame(job.history)
 
 
-def _learns_as(phase: Phase, other: Phase) -> bool:
-    return (phase.freeze_to, phase.freeze_from) == (other.freeze_to, other.freeze_from)
+def _fit(learn: Learner, phase: Phase, job: _Training) -> None:
+    """One phase by fastai's fit, its rates by fastai's scheduler."""
+    settings = job.settings
+    peaks = discriminative_rates(phase.lr, len(learn.opt.param_lists), phase.decay)
+    rate_at, momentum_at = SCHEDULES[phase.schedule or settings.schedule]
+    schedules = ParamScheduler(
+        {"lr": lambda pct: [rate_at(pct, peak) for peak in peaks], "mom": momentum_at}
+    )
+    clipping = [GradientClip(settings.grad_clip)] if settings.grad_clip else []
+    callbacks = [schedules, *clipping, _Progress(job)]
+    learn.fit(phase.epochs, wd=settings.weight_decay, cbs=callbacks)
 
 
 def _freeze(learn: Learner, phase: Phase) -> None:
@@ -202,88 +292,10 @@ def _freeze(learn: Learner, phase: Phase) -> None:
                 parameter.requires_grad_(False)
 
 
-def _untrained(learn: Learner, folder: Path) -> pd.DataFrame:
+def _validate_only(learn: Learner) -> pd.DataFrame:
     """The history of no training at all: how the model does on the validation part as it is."""
     loss, *values = learn.validate()
     names = [metric.name for metric in learn.metrics]
-    row = {
-        "phase": "not trained",
-        "epoch": 0,
-        "train_loss": math.nan,
-        "valid_loss": loss,
-        **dict(zip(names, values, strict=True)),
-        "seconds": 0,
-    }
-    history = pd.DataFrame([row])
-    with replacing(folder / "history.csv") as draft:
-        history.to_csv(draft, index=False)
-    return history
-
-
-def train(
-    learn: Learner,
-    phases: Sequence[Phase],
-    folder: Path,
-    key: str,
-    *,
-    section: str,
-    schedule: str,
-    weight_decay: float,
-    grad_clip: float | None,
-    patience: int | None = None,
-) -> pd.DataFrame:
-    """Carry out phases, going on from `folder`'s checkpoint where one of the same key is there; the history.
-
-    key: a hash of everything the result depends on. section: "lm" or "classifier", whose settings these are; the classifier
-    keeps the epoch of the best validation accuracy, the language model that of the lowest validation loss.
-    The learner ends with the weights of the best epoch. `folder/history.csv` has a row an epoch; without phases, the one row
-    says how the model does as it is.
-    Raises Diverged when the loss is not finite.
-    """
-    if not phases:
-        return _untrained(learn, folder)
-    title = {"lm": "Language model", "classifier": "Classifier"}[section]
-    if learn.dls.train.store.direction == "backward":
-        title += ", backward"
-    training = _Training(learn, phases, folder, key, title, section)
-    training.patience = patience
-    if training.resumed is not None:
-        training.checkpoints.load_model(learn)
-        if training.history and not training.checkpoints.best.is_file():
-            training.checkpoints.save_best(learn)
-        log.info(
-            "%s: going on from the checkpoint; %d epochs are done.", title, len(training.history)
-        )
-    learn.create_opt()
-    clipping = [GradientClip(grad_clip)] if grad_clip else []
-    first = training.position.phase
-    for index in range(first, len(phases)):
-        phase = phases[index]
-        goes_on = index > 0 and _learns_as(phases[index - 1], phase)
-        if index > first:
-            training.position = _Position(phase=index)
-        if index == first or not goes_on:
-            _freeze(learn, phase)
-        peaks = discriminative_rates(phase.lr, len(learn.opt.param_lists), phase.decay)
-        rate_at, momentum_at = SCHEDULES[phase.schedule or schedule]
-        schedules = ParamScheduler(
-            {
-                "lr": lambda pct, at=rate_at, peaks=peaks: [at(pct, peak) for peak in peaks],
-                "mom": momentum_at,
-            }
-        )
-        if training.position.epoch < phase.epochs:
-            learn.fit(phase.epochs, wd=weight_decay, cbs=[schedules, *clipping, _Run(training)])
-        if phase.schedule == "constant":
-            training.checkpoints.keep_steady()
-        next_goes_on = index + 1 < len(phases) and _learns_as(phase, phases[index + 1])
-        if not next_goes_on:
-            # Another set of groups starts with a new optimizer: nothing of the checkpoint matters then but the weights.
-            training.resumed = None
-    training.checkpoints.load_best(learn)
-    best = training.best()
-    history = pd.DataFrame(training.history).drop(columns="selects_by")
-    log.info("%s: the epoch kept is %d of the phase %r.", title, best["epoch"], best["phase"])
-    with replacing(folder / "history.csv") as draft:
-        history.to_csv(draft, index=False)
-    return history
+    metrics = dict(zip(names, values, strict=True))
+    row = {"phase": "not trained", "epoch": 0, "train_loss": math.nan, "valid_loss": loss}
+    return pd.DataFrame([{**row, **metrics, "seconds": 0}])

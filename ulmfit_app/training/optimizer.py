@@ -1,4 +1,4 @@
-"""fastai's Adam, in one pass over the weights instead of several."""
+"""fastai's Adam in one pass over the weights; fastai's own makes several."""
 
 from itertools import groupby
 
@@ -8,10 +8,14 @@ from torch.optim.adamw import adamw
 
 
 class FusedAdam(Optimizer):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), fastai's update by torch's kernel.
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), by torch's fused kernel.
 
-    params: parameters a layer group; lr, mom (Adam's first beta), sqr_mom (its second), eps and wd are fastai's
-    hyper-parameters, scheduled and set a group as there.
+    The update is fastai's (tests/test_optimizer.py compares them step by step).
+
+    Args:
+        params: parameters per layer group.
+        lr, mom, sqr_mom, eps, wd: fastai's hyper-parameters, scheduled and set per group as there;
+            mom is Adam's first beta, sqr_mom its second.
     """
 
     def __init__(
@@ -26,7 +30,8 @@ class FusedAdam(Optimizer):
         super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
     def zero_grad(self) -> None:
-        # Without a buffer to add to, the backward pass hands its own over; that saves a pass over all gradients.
+        # Without a buffer to add to, the backward pass hands its own over; that saves a pass over
+        # all gradients.
         for p, *_ in self.all_params(with_grad=True):
             p.grad = None
 

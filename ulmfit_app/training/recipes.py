@@ -1,25 +1,31 @@
-"""The paper's section 3 as plain data: schedules, discriminative rates, and plans of gradual unfreezing.
+"""The paper's section 3 as plain data: schedules, discriminative rates, gradual unfreezing.
 
-Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018. Nothing here trains; `training`
-carries a plan out.
+Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018. Nothing
+here trains; `loop` carries a plan out. A recipe knows the number of a model's layer groups, lowest
+first, and no layer by name: `gradual(3, …)` and `gradual(13, …)` are the same recipe.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 
-# ------------------------------------------------------------------------------------------------------------- schedules
+# --------------------------------------------------------------------------------------- schedules
 def slanted_triangular(
     position: float, peak: float, cut_frac: float = 0.1, ratio: float = 32
 ) -> float:
-    """Learning rate at `position`, from 0 at the start of training to 1 at its end (ULMFiT section 3.2, equation 3).
+    """Learning rate at `position`, from 0 at the start of training to 1 at its end (ULMFiT section
+    3.2, equation 3).
 
-    Rises in a line to `peak` over the first `cut_frac` of training, then falls in a line; `ratio` is peak over lowest.
+    Rises in a line to `peak` over the first `cut_frac` of training, then falls in a line; `ratio`
+    is peak over lowest.
 
     >>> [round(slanted_triangular(p, peak=32), 1) for p in (0, 0.1, 0.55, 1)]
     [1.0, 32.0, 16.5, 1.0]
     """
-    # The paper writes this in whole iterations; a position makes it independent of how many there are.
+    # The paper writes this in whole iterations; a position makes it independent of how many there
+    # are.
     if position < cut_frac:
         height = position / cut_frac
     else:
@@ -34,7 +40,8 @@ def _cosine(start: float, end: float, position: float) -> float:
 def one_cycle(
     position: float, peak: float, start_div: float = 25, end_div: float = 1e5, rising: float = 0.25
 ) -> float:
-    """Learning rate at `position` in [0, 1] of a cosine cycle, with fastai's defaults (after Smith 2018).
+    """Learning rate at `position` in [0, 1] of a cosine cycle, with fastai's defaults (after Smith
+    2018).
 
     >>> [round(one_cycle(p, peak=1), 5) for p in (0, 0.25, 1)]
     [0.04, 1.0, 1e-05]
@@ -70,10 +77,18 @@ SCHEDULES = {
 
 
 def discriminative_rates(top: float, n_groups: int, decay: float = 2.6) -> list[float]:
-    """One learning rate a layer group, lowest group first (ULMFiT section 3.2).
+    """One learning rate per layer group, lowest group first (ULMFiT section 3.2).
 
-    top: peak rate of the last group; each group below gets 1/decay of the one above.
-    Raises ValueError when n_groups < 1.
+    Args:
+        top: peak rate of the last group; each group below gets 1/decay of the one above.
+        n_groups: layer groups, embeddings included.
+        decay: 2.6 in the paper.
+
+    Returns:
+        Rates, [n_groups].
+
+    Raises:
+        ValueError: n_groups < 1.
 
     >>> discriminative_rates(0.01, 3, decay=2)
     [0.0025, 0.005, 0.01]
@@ -83,32 +98,61 @@ def discriminative_rates(top: float, n_groups: int, decay: float = 2.6) -> list[
     return [top / decay**below for below in range(n_groups - 1, -1, -1)]
 
 
-# ----------------------------------------------------------------------------------------------------------------- plans
+# ------------------------------------------------------------------------------------------ plans
 @dataclass(frozen=True)
 class Phase:
-    """One cycle of the schedule over some epochs, with some of the layer groups frozen."""
+    """One cycle of the schedule over some epochs, with some of the layer groups frozen.
+
+    Args:
+        name: for people, and in the history.
+        epochs: in it.
+        freeze_to: groups before this index do not learn; negative counts from the last; 0: all do.
+        lr: peak rate of the last group.
+        decay: of the peak rate from a group to the one below.
+        schedule: a key of SCHEDULES; None: the training's.
+        freeze_from: groups from this index on do not learn either; None: they do.
+    """
 
     name: str
     epochs: int
-    freeze_to: (
-        int  # groups before this index do not learn; negative counts from the last; 0: all learn
-    )
-    lr: float  # peak rate of the last group
-    decay: float = 1.0  # of the peak rate from a group to the one below
-    schedule: str | None = None  # a name of SCHEDULES; None: the training's
-    freeze_from: int | None = None  # groups from this index on do not learn either; None: they do
+    freeze_to: int
+    lr: float
+    decay: float = 1.0
+    schedule: str | None = None
+    freeze_from: int | None = None
+
+    def learning(self, n_groups: int) -> list[int]:
+        """Indices of the groups that learn, of a model with so many."""
+        return list(range(n_groups)[self.freeze_to : self.freeze_from])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a classifier is trained: its phases in order, and the multiplier of the classifier's dropouts."""
+    """How a classifier is trained.
+
+    Args:
+        name: of it.
+        phases: in order.
+        drop_mult: times the classifier's dropouts.
+    """
 
     name: str
     phases: tuple[Phase, ...]
     drop_mult: float
 
+    def to_json(self) -> dict[str, Any]:
+        """It as JSON writes it."""
+        return asdict(self)
 
-# Gradual unfreezing (ULMFiT section 3.3) at the rates of fastai's IMDb example, which the paper's authors published.
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Plan":
+        """The inverse of `to_json`."""
+        phases = tuple(Phase(**phase) for phase in values["phases"])
+        return cls(values["name"], phases, values["drop_mult"])
+
+
+# Gradual unfreezing (ULMFiT section 3.3) at the rates of fastai's IMDb example, which the paper's
+# authors published.
 PUBLISHED = Plan(
     "published",
     (
@@ -120,138 +164,164 @@ PUBLISHED = Plan(
     drop_mult=0.5,
 )
 
-# The published rates keep the encoder near where it was, which is right when it knows the language well. An encoder that
-# saw little text has to learn more from the labels: higher rates below, less dropout, no phase with the encoder frozen.
-WEAK_START = Plan(
-    "weak-start", (Phase("all groups", 5, freeze_to=0, lr=2e-3, decay=1.3),), drop_mult=0.25
-)
+# The published rates keep the encoder near where it was, which is right when it knows the language
+# well. An encoder that saw little text has to learn more from the labels: higher rates below, less
+# dropout, no phase with the encoder frozen.
+WEAK_START = Plan("weak-start", (Phase("all groups", 5, 0, lr=2e-3, decay=1.3),), drop_mult=0.25)
 
-
-def _gradual(lr: float, decay: float) -> tuple[Phase, ...]:
-    names = ("head", "last two groups", "last three groups", "last four groups")
-    freezing = tuple(
-        Phase(name, 1, freeze_to=-i, lr=lr, decay=decay) for i, name in enumerate(names, start=1)
-    )
-    return (*freezing, Phase("all groups", 4, freeze_to=0, lr=lr, decay=decay))
-
-
-# What the paper compares in its table 7, with its rates: 0.01 where they are discriminative, else 0.001. The rates' course
-# over a phase (constant, stlr, cos) is the schedule's.
-FULL = Plan("full", (Phase("all groups", 8, freeze_to=0, lr=1e-3),), drop_mult=0.5)
-FULL_DISCR = Plan(
-    "full-discr", (Phase("all groups", 8, freeze_to=0, lr=1e-2, decay=2.6),), drop_mult=0.5
-)
+# What the paper compares in its table 7, with its rates: 0.01 where they are discriminative, else
+# 0.001. The rates' course over a phase (constant, stlr, cos) is the schedule's.
+FULL = Plan("full", (Phase("all groups", 8, 0, lr=1e-3),), drop_mult=0.5)
+FULL_DISCR = Plan("full-discr", (Phase("all groups", 8, 0, lr=1e-2, decay=2.6),), drop_mult=0.5)
 LAST = Plan("last", (Phase("head", 8, freeze_to=-1, lr=1e-3),), drop_mult=0.5)
-# Felbo et al. 2017, section 3.3: the new layer, then each of the others alone from the first one on, then all.
-CHAIN_THAW = Plan(
-    "chain-thaw",
-    (
-        Phase("head", 1, freeze_to=-1, lr=1e-3),
-        Phase("embeddings alone", 1, freeze_to=0, freeze_from=1, lr=1e-4),
-        Phase("first layer alone", 1, freeze_to=1, freeze_from=2, lr=1e-4),
-        Phase("second layer alone", 1, freeze_to=2, freeze_from=3, lr=1e-4),
-        Phase("third layer alone", 1, freeze_to=3, freeze_from=4, lr=1e-4),
-        Phase("all groups", 3, freeze_to=0, lr=1e-4),
-    ),
-    drop_mult=0.5,
-)
-GRADUAL = Plan("gradual", _gradual(1e-3, 1.0), drop_mult=0.5)
-GRADUAL_DISCR = Plan("gradual-discr", _gradual(1e-2, 2.6), drop_mult=0.5)
 
-PLANS = {
-    plan.name: plan
-    for plan in (PUBLISHED, WEAK_START, FULL, FULL_DISCR, LAST, CHAIN_THAW, GRADUAL, GRADUAL_DISCR)
+NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
+
+
+def gradual(n_groups: int, lr: float, decay: float = 1.0) -> tuple[Phase, ...]:
+    """Gradual unfreezing (section 3.3): the head, then one more group per epoch, then all for
+    four.
+
+    >>> [(phase.name, phase.freeze_to) for phase in gradual(3, lr=0.001)]
+    [('head', -1), ('last two groups', -2), ('all groups', 0)]
+    """
+    names = ["head", *(f"last {_in_words(n)} groups" for n in range(2, n_groups))]
+    freezing = [Phase(name, 1, -i, lr, decay) for i, name in enumerate(names, start=1)]
+    return (*freezing, Phase("all groups", 4, 0, lr, decay))
+
+
+def chain_thaw(n_groups: int, lr: float = 1e-4, head_lr: float = 1e-3) -> tuple[Phase, ...]:
+    """Felbo et al. 2017, section 3.3: the new layer, then each other group alone, then all.
+
+    >>> [(phase.name, phase.learning(3)) for phase in chain_thaw(3)]
+    [('head', [2]), ('embeddings alone', [0]), ('layer 1 alone', [1]), ('all groups', [0, 1, 2])]
+    """
+    names = ["embeddings alone", *(f"layer {n} alone" for n in range(1, n_groups - 1))]
+    alone = [Phase(name, 1, freeze_to=i, freeze_from=i + 1, lr=lr) for i, name in enumerate(names)]
+    head, everything = Phase("head", 1, -1, head_lr), Phase("all groups", 3, 0, lr)
+    return (head, *alone, everything)
+
+
+# Name of a plan -> it for a model with so many layer groups.
+PLANS: dict[str, Callable[[int], Plan]] = {
+    **{
+        plan.name: lambda _, plan=plan: plan
+        for plan in (PUBLISHED, WEAK_START, FULL, FULL_DISCR, LAST)
+    },
+    "chain-thaw": lambda n: Plan("chain-thaw", chain_thaw(n), drop_mult=0.5),
+    "gradual": lambda n: Plan("gradual", gradual(n, 1e-3), drop_mult=0.5),
+    "gradual-discr": lambda n: Plan("gradual-discr", gradual(n, 1e-2, 2.6), drop_mult=0.5),
 }
 
 
-def epochs_of(plan: Plan) -> int:
+def make_plan(name: str, n_groups: int) -> Plan:
+    """The plan of a name, for a model with so many layer groups.
+
+    Raises:
+        KeyError: there is no such plan.
+    """
+    return PLANS[name](n_groups)
+
+
+def count_epochs(plan: Plan) -> int:
     """Epochs of all phases together."""
     return sum(phase.epochs for phase in plan.phases)
 
 
-def lasting(plan: Plan, epochs: int) -> Plan:
+def extend_to(plan: Plan, epochs: int) -> Plan:
     """The plan with so many epochs in all: its last phase takes what the others leave.
 
-    Raises ValueError where that is none.
+    Raises:
+        ValueError: they leave none.
     """
     *first, last = plan.phases
     before = sum(phase.epochs for phase in first)
     if epochs <= before:
         raise ValueError(
-            f"The plan {plan.name!r} has {len(plan.phases)} phases: it needs {before + 1} epochs or more."
+            f"The plan {plan.name!r} has {len(plan.phases)} phases: it needs {before + 1} epochs "
+            "or more."
         )
     return replace(plan, phases=(*first, replace(last, epochs=epochs - before)))
 
 
-# Where time bounds the training: each label read once is worth more than a third of them read five times.
-BRIEF = Plan("brief", (Phase("all groups", 1, freeze_to=0, lr=5e-3, decay=2.0),), drop_mult=0.3)
+# Where time bounds the training: each label read once is worth more than a third of them read five
+# times.
+BRIEF = Plan("brief", (Phase("all groups", 1, 0, lr=5e-3, decay=2.0),), drop_mult=0.3)
 MOST_EPOCHS = 10  # of a plan's last phase; the paper trains for 50, and stops early
 # Few labels: smaller batches, and more epochs, or a hundred labels would be learned in ten steps.
-STEPS_AN_EPOCH, SMALLEST_BATCH, FEWEST_STEPS = 30, 16, 200
+STEPS_PER_EPOCH, SMALLEST_BATCH, FEWEST_STEPS = 30, 16, 200
 
 
 def _most_epochs(plan: Plan) -> int:
     last = plan.phases[-1].epochs
-    return epochs_of(plan) - last + max(last, MOST_EPOCHS)
+    return count_epochs(plan) - last + max(last, MOST_EPOCHS)
 
 
 def batch_size_for(n_texts: int, largest: int) -> int:
-    """Texts a batch: `largest`, or as few as make STEPS_AN_EPOCH steps an epoch, but no fewer than SMALLEST_BATCH.
+    """Texts per batch: `largest`, or as few as make STEPS_PER_EPOCH steps per epoch.
 
-    Fewer would make the batch normalisation of the head a lottery.
+    No fewer than SMALLEST_BATCH, which would make the batch normalisation of the head a lottery.
 
     >>> [batch_size_for(n, largest=64) for n in (100, 1_000, 25_000)]
     [16, 33, 64]
     """
-    return min(largest, max(SMALLEST_BATCH, n_texts // STEPS_AN_EPOCH))
+    return min(largest, max(SMALLEST_BATCH, n_texts // STEPS_PER_EPOCH))
 
 
-def with_enough_steps(plan: Plan, n_texts: int, largest: int, passes: float = math.inf) -> Plan:
-    """The plan with a longer last phase where few texts would make fewer than FEWEST_STEPS steps, up to MOST_EPOCHS.
+def extend_to_enough_steps(
+    plan: Plan, n_texts: int, largest: int, passes: float = math.inf
+) -> Plan:
+    """The plan with a longer last phase where texts are few.
 
-    largest: the batch size where texts are many; passes: over the texts, for which there is time.
+    Args:
+        plan: it is made to last FEWEST_STEPS steps, up to MOST_EPOCHS epochs of its last phase.
+        n_texts: per epoch.
+        largest: the batch size where texts are many.
+        passes: over the texts, for which there is time.
     """
     steps = math.ceil(n_texts / batch_size_for(n_texts, largest))
-    return lasting(
-        plan,
-        max(
-            epochs_of(plan), int(min(math.ceil(FEWEST_STEPS / steps), _most_epochs(plan), passes))
-        ),
-    )
+    enough = min(math.ceil(FEWEST_STEPS / steps), _most_epochs(plan), passes)
+    return extend_to(plan, max(count_epochs(plan), int(enough)))
 
 
-def fitted(plan: Plan, passes: float) -> Plan:
+def fit_plan_to(plan: Plan, passes: float) -> Plan:
     """A plan for a budget of so many passes over all labelled texts.
 
-    Where its epochs fit, its last phase lasts as long as the budget does, up to MOST_EPOCHS; where they do not, it is BRIEF,
-    with as many epochs as fit, at least one.
+    Where its epochs fit, its last phase lasts as long as the budget does, up to MOST_EPOCHS; where
+    they do not, it is BRIEF, with as many epochs as fit, at least one.
 
-    >>> fitted(FULL_DISCR, passes=2.7) == replace(BRIEF, phases=(replace(BRIEF.phases[0], epochs=2),))
+    >>> fit_plan_to(FULL_DISCR, passes=2.7) == extend_to(BRIEF, 2)
     True
     """
-    if passes < epochs_of(plan):
-        return lasting(BRIEF, max(1, int(passes)))
-    return lasting(plan, min(int(passes), _most_epochs(plan)))
+    if passes < count_epochs(plan):
+        return extend_to(BRIEF, max(1, int(passes)))
+    return extend_to(plan, min(int(passes), _most_epochs(plan)))
 
 
 def rates_over(plan: Plan, n_groups: int, schedule: str, points: int = 100) -> list[list[float]]:
-    """The rate of each layer group, lowest first, at `points` places of each epoch of a plan; 0 while a group is frozen.
+    """The rate of each layer group over a plan.
 
-    schedule: a name of SCHEDULES, for phases that name none.
+    Args:
+        plan: its phases.
+        n_groups: of the model.
+        schedule: a key of SCHEDULES, for phases that name none.
+        points: places per epoch.
 
-    >>> rates_over(Plan("two", (Phase("head", 1, freeze_to=-1, lr=1.0),), 0.5), n_groups=2, schedule="constant", points=3)
+    Returns:
+        Lowest group first, one rate per place; 0 while a group is frozen.
+
+    >>> once = Plan("once", (Phase("head", 1, freeze_to=-1, lr=1.0),), 0.5)
+    >>> rates_over(once, n_groups=2, schedule="constant", points=3)
     [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
     """
     rates = [[] for _ in range(n_groups)]
     for phase in plan.phases:
-        peaks, learning = (
-            discriminative_rates(phase.lr, n_groups, phase.decay),
-            range(n_groups)[phase.freeze_to :],
-        )
+        peaks = discriminative_rates(phase.lr, n_groups, phase.decay)
+        learning = phase.learning(n_groups)
         rate_at, _ = SCHEDULES[phase.schedule or schedule]
         n = phase.epochs * points
         for group, of_group in enumerate(rates):
-            learns = group in learning and (phase.freeze_from is None or group < phase.freeze_from)
+            learns = group in learning
             of_group += [
                 rate_at(i / max(n - 1, 1), peaks[group]) if learns else 0.0 for i in range(n)
             ]
@@ -261,14 +331,21 @@ def rates_over(plan: Plan, n_groups: int, schedule: str, points: int = 100) -> l
 def language_model_phases(
     epochs: int, lr: float, frozen_lr: float | None, decay: float = 1.0
 ) -> tuple[Phase, ...]:
-    """Fine-tuning a language model: one epoch for the embeddings alone, which hold the new words, then all.
+    """Fine-tuning a language model: one epoch for the embeddings alone, then all.
 
-    epochs: in all; 0: none. A single one is not spent on the embeddings alone. frozen_lr: peak rate of that first epoch;
-    None for random weights, where there is nothing worth keeping still.
+    The embeddings hold the new words.
+
+    Args:
+        epochs: in all; 0: none. A single one is not spent on the embeddings alone.
+        lr: peak rate.
+        frozen_lr: peak rate of that first epoch; None for random weights, where there is nothing
+            worth keeping still.
+        decay: of the peak rate from a group to the one below.
     """
     if not epochs:
         return ()
-    # fastai puts the tied embedding in the LM's last group, so "lower layers learn slower" does not hold for it.
+    # fastai puts the tied embedding in the LM's last group, so "lower layers learn slower" does
+    # not hold for it.
     everything = Phase("all groups", epochs, freeze_to=0, lr=lr, decay=decay)
     if frozen_lr is None or epochs == 1:
         return (everything,)
@@ -279,11 +356,16 @@ def language_model_phases(
 
 
 def pretraining_phases(epochs: int, lr: float, cooling: float = 0.2) -> tuple[Phase, ...]:
-    """A language model from scratch: the rate rises, stays, and falls to nothing over the last part of `epochs`.
+    """A language model from scratch: the rate rises, stays, and falls to nothing at the end.
 
-    cooling: the share of epochs in which it falls. As good as one cycle, but where it stays the end need not be known: a
-    training can be made longer by going on from there (Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training
+    As good as one cycle, but where it stays the end need not be known: a training can be made
+    longer by going on from there (Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training
     Beyond Fixed Training Durations").
+
+    Args:
+        epochs: in all.
+        lr: peak rate.
+        cooling: the share of epochs in which it falls.
 
     >>> [(phase.name, phase.epochs) for phase in pretraining_phases(10, 0.005)]
     [('rising rate', 1), ('steady rate', 7), ('falling rate', 2)]
@@ -296,3 +378,7 @@ def pretraining_phases(epochs: int, lr: float, cooling: float = 0.2) -> tuple[Ph
         for name, n in lengths.items()
         if n
     )
+
+
+def _in_words(n: int) -> str:
+    return NUMBERS[n - 1] if n <= len(NUMBERS) else str(n)

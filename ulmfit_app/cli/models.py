@@ -1,0 +1,107 @@
+"""Verbs that train and measure language models: pretrain and perplexity."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tyro import MISSING
+from tyro.conf import Positional
+
+from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.settings import check_used, preset_in
+from ulmfit_app.config import (
+    PRETRAINING_PRESETS,
+    LanguageModelSettings,
+    ModelSettings,
+    Precision,
+    TokenSettings,
+)
+
+
+@dataclass(frozen=True)
+class PretrainArguments:
+    """Stage one: train a language model on general text, from which runs can start: --pretrained
+    models/NAME.
+
+    The same command continues after an interruption; with more --lm.max-tokens or --minutes, a
+    finished model is trained longer. The defaults shown are those of --preset, or of small.
+    """
+
+    # WikiExtractor's folder or archive, a .txt with one document per line, a folder of those, or
+    # WikiText's folder or CSV
+    corpus: Positional[Path]
+    tokens: TokenSettings
+    model: ModelSettings
+    lm: LanguageModelSettings
+    name: str | None = None  # of the model; None: the corpus's
+    preset: Literal["small", "paper"] = "small"
+    backwards: bool = False  # learn to predict the word before instead of the next one
+    # train for this many minutes, measured on this machine, instead of --lm.max-tokens
+    minutes: float | None = None
+    # fastai: write NAME.pth and NAME.pkl beside the bundle, too; int8: a bundle of a quarter of
+    # the size in its folder int8
+    format: Literal["bundle", "fastai", "int8"] = "bundle"
+    out: Path = Path("models")  # the model's folder is OUT/NAME
+    seed: int = 42
+    # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True)
+class PerplexityArguments:
+    """How well a language model predicts a text or a corpus, by the softmax over all its words."""
+
+    # a model that comes with the package, such as en-small; the folder of a language model; or a
+    # run folder
+    model: Positional[str]
+    # a .txt, read as one text; or a corpus as pretrain takes it, which includes folders of .txt
+    # with one document per line
+    file: Positional[Path]
+
+
+def pretrain(argv: list[str]) -> None:
+    """A language model from general text."""
+    preset = PRETRAINING_PRESETS.get(preset_in(argv) or "small", PRETRAINING_PRESETS["small"])
+    default = PretrainArguments(MISSING, preset.tokens, preset.model, preset.lm)
+    arguments = tyro.cli(
+        PretrainArguments, args=argv, default=default, prog="python -m ulmfit_app pretrain"
+    )
+    shared = ("tokens", "model", "lm", "seed", "precision")
+    settings = replace(preset, **{name: getattr(arguments, name) for name in shared})
+    check_used(settings, preset, "pretrain")
+
+    print("Starting …", flush=True)
+    set_up_torch()
+    set_up_figures()
+    from ulmfit_app.models import pretrained
+    from ulmfit_app.pipeline import pretraining
+
+    name = arguments.name or arguments.corpus.name.partition(".")[0]
+    folder = arguments.out / name
+    direction = "backward" if arguments.backwards else "forward"
+    facts = pretraining.pretrain(arguments.corpus, folder, settings, direction, arguments.minutes)
+    n_documents = facts["held_out"]["documents"]
+    print(f"Perplexity {facts['perplexity']:.1f} on {n_documents:,} held-out documents.")
+    if arguments.format == "fastai":
+        print("In fastai's format:", *pretrained.write_fastai(folder, name))
+    if arguments.format == "int8":
+        print(f"In int8: {pretraining.write_int8(folder)}")
+    print(f"Model: {folder}")
+
+
+def perplexity(argv: list[str]) -> None:
+    """How well a language model predicts a text or a corpus."""
+    arguments = tyro.cli(PerplexityArguments, args=argv, prog="python -m ulmfit_app perplexity")
+
+    set_up_torch()
+    from ulmfit_app.inference import language_model, perplexity
+    from ulmfit_app.models.pretrained import locate
+
+    trained = language_model.load(locate(arguments.model))
+    score, n_texts = perplexity.score_file(trained, arguments.file)
+    print(
+        f"perplexity {score.perplexity:.2f} ({score.nats_per_token:.4f} nats per token; "
+        f"{score.tokens:,} tokens predicted, {100 * score.unknown_share:.2f} % of them unknown "
+        f"words; texts: {n_texts:,}; {trained.precision})"
+    )

@@ -1,0 +1,93 @@
+"""Verbs that use a run's classifier: predict and explain."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tyro.conf import Positional
+
+from ulmfit_app.cli.process import set_up_torch
+from ulmfit_app.config import PredictorPrecision
+from ulmfit_app.errors import SettingError
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Label texts with a run's classifier: texts on the command line, or the rows of a file into a
+    CSV."""
+
+    run: Positional[Path]  # the run folder
+    texts: Positional[tuple[str, ...]] = ()
+    file: Path | None = None  # CSV, TSV, JSON lines or Parquet
+    # the file's columns, then predicted, confidence, and p_LABEL for each label
+    out: Path = Path("predictions.csv")
+    text: str | None = None  # the column of the texts; None: guessed where there is no doubt
+    encoding: str = "utf-8"  # of the file
+    # of the encoder's products; auto: the machine's fastest; int8: faster still for single texts,
+    # and less exact
+    precision: PredictorPrecision = "auto"
+
+
+@dataclass(frozen=True)
+class ExplainArguments:
+    """Show which words of a text moved its prediction, and by how much, in log-odds of the
+    label."""
+
+    run: Positional[Path]  # the run folder
+    text: Positional[str]
+    # occlusion: what the text is given without each word; gradient: one pass for all words, and
+    # less faithful
+    method: Literal["occlusion", "gradient"] = "occlusion"
+    label: str | None = None  # the label to explain; None: the one that is predicted
+    top: int = 10  # words that are shown
+
+
+def predict(argv: list[str]) -> None:
+    """Labels with probabilities."""
+    arguments = tyro.cli(PredictArguments, args=argv, prog="python -m ulmfit_app predict")
+    if bool(arguments.texts) == bool(arguments.file):
+        raise SettingError(
+            'Expected texts or a file: predict RUN "a text" …, or predict RUN --file reviews.csv'
+        )
+
+    set_up_torch()
+    from ulmfit_app.inference.predictor import EMPTY, load_predictor, predict_file
+
+    predictor = load_predictor(arguments.run, arguments.precision)
+    if arguments.file:
+        rows = predict_file(
+            predictor, arguments.file, arguments.out, arguments.text, arguments.encoding
+        )
+        print(f"{rows:,} rows predicted in {predictor.precision}: {arguments.out}")
+        return
+    temperature = f"temperature {predictor.temperature:.3g}"
+    print(f"Precision {predictor.precision}, {temperature}.", file=sys.stderr)
+    if empty := sum(not text.strip() for text in arguments.texts):
+        print(EMPTY % empty, file=sys.stderr)
+    for row in predictor.predict(arguments.texts).to_dict("records"):
+        shares = ", ".join(f"{label} {row[f'p_{label}']:.3f}" for label in predictor.labels)
+        print(f"{row['predicted']}\t{shares}\t{row['text']}")
+
+
+def explain(argv: list[str]) -> None:
+    """Which words moved a prediction."""
+    arguments = tyro.cli(ExplainArguments, args=argv, prog="python -m ulmfit_app explain")
+    if not arguments.text.strip():
+        raise SettingError(
+            'The text is empty, and no word moved anything. Expected: explain RUN "a text"'
+        )
+    if arguments.top < 1:
+        raise SettingError(f"--top must be 1 or more, not {arguments.top}.")
+
+    set_up_torch()
+    from ulmfit_app.inference import explanation
+    from ulmfit_app.inference.predictor import load_predictor
+
+    predictor = load_predictor(arguments.run, "fp32" if arguments.method == "gradient" else "auto")
+    found = explanation.explain(predictor, arguments.text, arguments.method, arguments.label)
+    # https://no-color.org
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(found.terminal(arguments.top, colour))

@@ -1,0 +1,25 @@
+"""What the command line sets in its own process. Importing the package sets nothing."""
+
+import os
+import warnings
+
+
+def set_up_torch() -> None:
+    """Make torch fast on a CPU and quiet. Call it once, before torch first computes."""
+    # fastai decorates with torch.jit.script at import; the user can do nothing about it.
+    warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
+
+    from ulmfit_app.hardware import set_up_cpu
+
+    set_up_cpu()
+
+
+def set_up_figures() -> None:
+    """Draw into files, without a screen, unless MPLBACKEND says where figures go.
+
+    Not by that variable: processes that this one starts, such as a notebook's, would inherit it.
+    """
+    if "MPLBACKEND" not in os.environ:
+        import matplotlib
+
+        matplotlib.use("Agg")

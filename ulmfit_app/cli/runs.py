@@ -1,0 +1,162 @@
+"""Verbs of a run: run, finetune, classify and report; and inspect, which comes before one."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.settings import RunSettings, read_settings
+from ulmfit_app.config import DataSettings, Settings, TokenSettings
+from ulmfit_app.errors import SettingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments(RunSettings):
+    """Take ULMFiT from raw texts to a report: data, tokens, language model, classifier, scores on
+    the test split.
+
+    The same command continues after an interruption where it stopped. Every setting of the preset
+    can be overridden; the defaults shown are those of --preset, or of laptop.
+    """
+
+    # a forward and a backward model, and the mean of their probabilities; twice the time
+    bidirectional: bool
+    out: Path | None = None  # the run folder; None: runs/DATA-PRESET
+    minutes: float | None = None  # fit the work into this many minutes, measured on this machine
+
+
+@dataclass(frozen=True)
+class InspectArguments:
+    """Look at texts and labels before anything is trained: what is wrong with them, and what it
+    means for a run.
+
+    Prints what was found and writes it as a page, with all texts to look at in suspects.csv. To
+    find trouble is not an error: the exit code is 0.
+    """
+
+    data: Annotated[DataSettings, arg(name="")]
+    tokens: TokenSettings
+    seed: int = Settings.seed  # of splits that are made
+    out: Path | None = None  # the folder of the page; None: inspection/DATA
+    # look for labels that are probably wrong, too: pip install 'ulmfit-app[labels]'
+    label_errors: bool = False
+
+
+@dataclass(frozen=True)
+class StageArguments:
+    """Carry out one stage of a run again, from what the stages before it left, with the run's
+    settings."""
+
+    run: Positional[Path]  # the run folder
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """Write the report of a run again, or that of anybody's predictions, which needs no model."""
+
+    # the run folder, or a file of predictions: columns of texts and true labels, and p_LABEL for
+    # each label
+    run: Positional[Path]
+    out: Path | None = None  # of predictions: the report's folder; None: reports/FILE
+    text: str = "text"  # of predictions: the column of the texts
+    label: str = "label"  # of predictions: the column of the true labels
+    encoding: str = "utf-8"  # of predictions
+
+
+def run(argv: list[str]) -> None:
+    """Everything, from raw texts to a report."""
+    preset, arguments, settings = read_settings(
+        RunArguments, argv, "python -m ulmfit_app.run", "run"
+    )
+    out = arguments.out or Path("runs") / f"{Path(settings.data.source).stem}-{preset}"
+
+    print("Starting …", flush=True)
+    set_up_torch()
+    set_up_figures()
+    from ulmfit_app.pipeline import forecast
+    from ulmfit_app.pipeline.run import begin
+
+    job = begin(out, settings, arguments.minutes, preset)
+    print(*forecast.describe(job), sep="\n")
+    if job.is_fresh():
+        print("Measuring this machine …")
+        seconds = forecast.estimate_seconds(job)
+        parts = ", ".join(f"{stage} {part / 60:.1f}" for stage, part in seconds.items())
+        print(f"Estimate: {sum(seconds.values()) / 60:.1f} minutes ({parts}).")
+        print("Interrupt whenever you like: the same command continues.")
+    report = job.carry_out()
+    _print_scores(report, job.record.data.test_name)
+
+
+def _print_scores(report: Path, test_name: str) -> None:
+    from ulmfit_app.evaluation.page import named_scores
+
+    metrics = json.loads(report.with_name("metrics.json").read_text(encoding="utf-8"))
+    n = metrics["model"]["n"]
+    print(f"\nAccuracy on {test_name}, {n:,} texts, with its 95 % interval:")
+    for name, scores in named_scores(metrics).items():
+        accuracy, (low, high) = scores["accuracy"], scores["accuracy_ci95"]
+        print(f"  {100 * accuracy:5.1f} %  ({100 * low:.1f} to {100 * high:.1f})  {name}")
+    print(f"Report: {report}")
+
+
+def inspect(argv: list[str]) -> None:
+    """What the data are like, before anything is trained."""
+    arguments = tyro.cli(InspectArguments, args=argv, prog="python -m ulmfit_app inspect")
+    out = arguments.out or Path("inspection") / Path(arguments.data.source).stem
+
+    print("Starting …", flush=True)
+    set_up_figures()
+    from ulmfit_app.data import inspection
+
+    inspection.check_out(out, arguments.data.source)
+    found = inspection.inspect(
+        arguments.data, arguments.tokens, arguments.seed, arguments.label_errors
+    )
+    page = found.write(out)
+    print(found.as_text())
+    print(f"Page: {page}, with the texts to look at in {page.with_name('suspects.csv')}")
+
+
+def finetune(argv: list[str]) -> None:
+    """The language model of a run again."""
+    _repeat("finetune", "lm", argv)
+
+
+def classify(argv: list[str]) -> None:
+    """The classifier of a run again."""
+    _repeat("classify", "classifier", argv)
+
+
+def _repeat(verb: str, stage: str, argv: list[str]) -> None:
+    arguments = tyro.cli(StageArguments, args=argv, prog=f"python -m ulmfit_app {verb}")
+    set_up_torch()
+    set_up_figures()
+    from ulmfit_app.pipeline.run import Run
+
+    print("Done:", *Run.open(arguments.run).repeat(stage))
+
+
+def report(argv: list[str]) -> None:
+    """The report of a run again, or of a file of predictions."""
+    arguments = tyro.cli(ReportArguments, args=argv, prog="python -m ulmfit_app report")
+    path = arguments.run
+    if path.is_dir():
+        if arguments != ReportArguments(path):
+            raise SettingError(
+                f"{path} is a run folder, whose report has its place and its data. "
+                f"Expected: report {path}"
+            )
+        _repeat("report", "report", argv)
+        return
+
+    set_up_figures()
+    from ulmfit_app.data.predictions import report_predictions
+
+    out = arguments.out or Path("reports") / path.stem
+    page = report_predictions(path, out, arguments.text, arguments.label, arguments.encoding)
+    print(f"Report: {page}")

@@ -1,0 +1,167 @@
+"""The arguments that all runs share, the presets, and the refusal of what would be ignored."""
+
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+from tyro.conf import arg
+
+from ulmfit_app.config import (
+    PRESETS,
+    ClassifierSettings,
+    DataSettings,
+    LanguageModelSettings,
+    ModelSettings,
+    Precision,
+    Settings,
+    TokenSettings,
+)
+from ulmfit_app.errors import SettingError
+from ulmfit_app.experiments.fixed import ALSO_FROM_RANDOM, SET_BY
+
+PresetName = Literal["tiny", "laptop", "paper"]
+# Of fine-tuning alone: pretraining has one schedule and one rate for all layers.
+NOT_FOR_PRETRAINING = ("lm.schedule", "lm.decay", "lm.frozen_lr", "lm.test_texts", "lm.lr_find")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """The settings that all runs have."""
+
+    data: Annotated[DataSettings, arg(name="")]
+    tokens: TokenSettings
+    model: ModelSettings
+    lm: LanguageModelSettings
+    classifier: ClassifierSettings
+    seed: int  # of weights, dropout, splits and the order of texts
+    # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
+    precision: Precision
+    # tiny: seconds; laptop: 20 minutes on two cores; paper: full size. None: the machine decides
+    preset: PresetName | None = None
+
+
+Arguments = TypeVar("Arguments", bound=RunSettings)
+
+
+def preset_in(argv: list[str]) -> str | None:
+    """The value of --preset, which decides every other default and so is looked up first."""
+    for i, word in enumerate(argv):
+        if word.startswith("--preset="):
+            return word.partition("=")[2]
+        if word == "--preset" and i + 1 < len(argv):
+            return argv[i + 1]
+    return None
+
+
+def _choose_preset() -> str:
+    """The preset for this machine, which is said."""
+    import torch
+
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_name()
+        print(f"No --preset given: 'paper', since there is a GPU ({gpu}).")
+        return "paper"
+    print(f"No --preset given: 'laptop', since there is no GPU ({torch.get_num_threads()} cores).")
+    return "laptop"
+
+
+def _parse(kind: type[Arguments], argv: list[str], prog: str, preset: str) -> Arguments:
+    """Arguments whose defaults are the preset's."""
+    known = {f.name for f in fields(kind)} & {f.name for f in fields(Settings)}
+    values = {name: getattr(PRESETS[preset], name) for name in known}
+    arguments = tyro.cli(kind, args=argv, default=kind(**values), prog=prog)
+    minutes = getattr(arguments, "minutes", None)
+    if minutes is not None and not minutes > 0:
+        raise SettingError(f"--minutes must be more than 0, not {minutes:g}.")
+    if getattr(arguments, "seeds", 1) < 1:
+        raise SettingError(f"--seeds must be 1 or more, not {arguments.seeds}.")
+    return arguments
+
+
+def _with_absolute_paths(data: DataSettings) -> DataSettings:
+    """The same data, found from any working directory."""
+    from ulmfit_app.data.sources import DATA_SETS  # brings pandas, which a wrong option need not
+
+    source = data.source if data.source in DATA_SETS else str(Path(data.source).absolute())
+    return replace(data, source=source, data=data.data and data.data.absolute())
+
+
+def read_settings(
+    kind: type[Arguments], argv: list[str], prog: str, verb: str
+) -> tuple[str, Arguments, Settings]:
+    """Read the command line of a run or an experiment.
+
+    Args:
+        kind: the class of its arguments.
+        argv: the words behind the verb.
+        prog: the command, as its help shows it.
+        verb: run, or the experiment's name.
+
+    Returns:
+        The preset's name, the arguments, and the settings that both give, with absolute paths.
+
+    Raises:
+        SettingError: a value that cannot be, or that would be ignored.
+        SystemExit: from the parser, for --help or an option that does not exist.
+    """
+    named = preset_in(argv)
+    preset = named if named in PRESETS else "laptop"
+    arguments = _parse(kind, argv, prog, preset)
+    # After parsing, so that nobody waits for torch to hear of a wrong option.
+    if named is None and (chosen := _choose_preset()) != preset:
+        preset = chosen
+        arguments = _parse(kind, argv, prog, preset)
+    known = [f.name for f in fields(Settings) if hasattr(arguments, f.name)]
+    settings = Settings(**{name: getattr(arguments, name) for name in known})
+    check_used(settings, PRESETS[preset], verb)
+    return preset, arguments, replace(settings, data=_with_absolute_paths(settings.data))
+
+
+def flag_of(name: str) -> str:
+    """The option of a setting.
+
+    >>> [flag_of(name) for name in ("lm.drop_mult", "lm.pretrained", "data.max_train")]
+    ['--lm.drop-mult', '--pretrained', '--max-train']
+    """
+    section, _, field = name.partition(".")
+    is_bare = section == "data" or name == "lm.pretrained"
+    return f"--{field if is_bare else name}".replace("_", "-")
+
+
+def check_used(settings: Settings, preset: Settings, verb: str) -> None:
+    """Refuse a setting that would be ignored.
+
+    Args:
+        settings: what the command line gives.
+        preset: where its defaults come from; a preset's own value is nobody's request.
+        verb: run, pretrain, or an experiment's name.
+
+    Raises:
+        SettingError: names the option and says why it is not used.
+    """
+    for name, why in _unused(settings, verb).items():
+        if attrgetter(name)(settings) != attrgetter(name)(preset):
+            raise SettingError(f"{flag_of(name)} {why}")
+
+
+def _unused(settings: Settings, verb: str) -> dict[str, str]:
+    """The settings that a verb does not use, each with the reason, as the end of a sentence."""
+    start, found = settings.lm.pretrained, {}
+    if start == "none" and verb != "starts":
+        why = (
+            "is for a pretrained start, and this one is random weights (--pretrained none). "
+            "Leave it out; their rate is --lm.random-lr"
+        )
+        found |= dict.fromkeys(("lm.lr", "lm.frozen_lr"), why)
+    elif verb not in ALSO_FROM_RANDOM:
+        only_random = f"is for random weights (--pretrained none), and the start here is {start}"
+        found["lm.random_lr"] = f"{only_random}. Leave it out; the rate of such a start is --lm.lr"
+        shape = f"{only_random}, which brings its own shape. Leave it out."
+        found |= {f"model.{f.name}": shape for f in fields(settings.model)}
+    if verb == "pretrain":
+        why = "is for fine-tuning, and pretraining does not use it. Leave it out."
+        found |= dict.fromkeys(NOT_FOR_PRETRAINING, why)
+    why = f"is what {verb} compares, or fixes so that the rest can be compared. Leave it out."
+    return found | dict.fromkeys(SET_BY.get(verb, ()), why)

@@ -1,0 +1,154 @@
+"""A corpus with what its tokens say of each text: what the checks of an inspection look at."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ulmfit_app.config import ClassifierSettings, TokenSettings
+from ulmfit_app.data.corpus import Corpus
+from ulmfit_app.data.near_copies import group_near_copies
+from ulmfit_app.text.rules import SPECIALS
+from ulmfit_app.text.store import TokenStore
+
+NOTABLE = 0.01  # of the texts, from where on they are trouble: a result moves by no more than this
+INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff]")
+_ONE_SCRIPT = {
+    name: "Chinese or Japanese" for name in ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC")
+}
+NO_LETTERS = "no letters"
+
+
+@dataclass(frozen=True)
+class Described:
+    """A corpus and its tokens.
+
+    Attributes:
+        table: text, label and split of a Corpus, and of each text its tokens (a number), its
+            script, and numbers that texts have in common: copy when they are equal, near when
+            they are nearly so.
+        store: the tokens of the same texts.
+        tokens: how they were made.
+        options: the command line that gives these data.
+        published: others use the same data.
+        reach: tokens of a text that carry gradients.
+    """
+
+    table: pd.DataFrame
+    store: TokenStore
+    tokens: TokenSettings
+    options: str
+    published: bool
+    reach: int = ClassifierSettings().grad_tokens
+
+    @property
+    def go_on(self) -> str:
+        return f"python -m ulmfit_app.run {self.options}"
+
+    def class_counts(self) -> pd.DataFrame:
+        """How many texts: one row per class, the largest in train first, one column per split."""
+        labelled = self.table[self.table["split"] != "unlabelled"]
+        counts = pd.crosstab(labelled["label"], labelled["split"])[["train", "valid", "test"]]
+        return counts.sort_values("train", ascending=False, kind="stable")
+
+    def mend(self, how: str) -> str:
+        """Advice for what stands in the data themselves."""
+        if self.published:
+            return (
+                "Leave published data as they are, so that results can be compared, and say "
+                "this beside them."
+            )
+        return (
+            f"{how} (suspects.csv lists the texts), then: python -m ulmfit_app inspect "
+            f"{self.options}"
+        )
+
+    def suspects(
+        self, rows: Iterable[int], groups: Iterable, excerpts: Iterable[str] | None = None
+    ) -> pd.DataFrame:
+        """Rows as a Finding takes them.
+
+        Args:
+            rows: which of the table.
+            groups: what each belongs to.
+            excerpts: the part of each text to show; None for its beginning.
+        """
+        found = self.table.loc[list(rows), ["split", "label", "text"]].reset_index(drop=True)
+        excerpts = found["text"].str.slice(0, 80) if excerpts is None else excerpts
+        found.insert(0, "group", list(groups))
+        found.insert(
+            3,
+            "excerpt",
+            [INVISIBLE.sub(lambda odd: f"\\u{ord(odd[0]):04x}", excerpt) for excerpt in excerpts],
+        )
+        return found
+
+    def grouped(self, rows: pd.Index, exact: pd.Series) -> pd.DataFrame:
+        """`suspects` with near copies together.
+
+        Args:
+            rows: which of the table.
+            exact: a mask of the table; groups with rows in it come first, then the largest.
+        """
+        near = self.table["near"]
+        order = pd.DataFrame(
+            {
+                "near": near,
+                "exact": ~exact.groupby(near).transform("any"),
+                "n": -near.map(near.value_counts()),
+            }
+        )
+        rows = order.loc[rows].sort_values(["exact", "n", "near"], kind="stable").index
+        return self.suspects(rows, "group " + near[rows].astype(str))
+
+
+def describe(corpus: Corpus, store: TokenStore) -> pd.DataFrame:
+    """The table of `Described`.
+
+    Args:
+        corpus: the texts.
+        store: their tokens, in the same order.
+    """
+    script_of, names = pd.factorize(
+        np.array([_script(word) for word in store.words], dtype=object)
+    )
+    script_of = script_of.astype(np.int16)[store.ids]
+    # One row per script: how many words of each text are in it.
+    counts = np.stack(
+        [
+            np.add.reduceat(script_of == i, store.offsets[:-1], dtype=np.int32)
+            for i in range(len(names))
+        ]
+    )
+    counts[names == NO_LETTERS] = 0
+    scripts = np.where(counts.max(axis=0) > 0, names[counts.argmax(axis=0)], NO_LETTERS)
+    copy = pd.factorize(corpus.table["text"])[0]
+    return corpus.table[["text", "label", "split"]].assign(
+        tokens=store.lengths(), script=scripts, copy=copy, near=group_near_copies(store, copy)
+    )
+
+
+def _script(word: str) -> str:
+    """The script of the first letter, as Unicode names it; NO_LETTERS for none, and for marks.
+
+    >>> [_script(word) for word in ("word", "слово", "ことば", "12", "xxmaj")]
+    ['Latin', 'Cyrillic', 'Chinese or Japanese', 'no letters', 'no letters']
+    """
+    letter = next(filter(str.isalpha, word), None)
+    if letter is None or word in SPECIALS:
+        return NO_LETTERS
+    name = unicodedata.name(letter, "unnamed").partition(" ")[0]
+    return _ONE_SCRIPT.get(name, name.capitalize())
+
+
+def count_share(count: int, n: int, noun: str = "texts") -> str:
+    """A number and its share as a sentence has it.
+
+    >>> count_share(3, 1200), count_share(0, 10)
+    ('3 of 1,200 texts (0.2%)', '0 of 10 texts')
+    """
+    share = f" ({count / n:.1%})"
+    return f"{count:,} of {n:,} {noun}{'' if share == ' (0.0%)' else share}"

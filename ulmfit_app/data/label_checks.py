@@ -1,0 +1,225 @@
+"""Checks of how many rows there are, of their labels, and of copies; each returns a finding."""
+
+import unicodedata
+
+import numpy as np
+import pandas as pd
+
+from ulmfit_app.data.corpus import find_overlaps
+from ulmfit_app.data.described import NOTABLE, Described, count_share
+from ulmfit_app.data.near_copies import ALIKE, RUN
+from ulmfit_app.data.splits import SPLITS
+from ulmfit_app.errors import quoted
+from ulmfit_app.evaluation.baselines import FOLDS, out_of_fold
+from ulmfit_app.evaluation.findings import Finding
+from ulmfit_app.evaluation.metrics import accuracy_interval
+
+# From where on a finding counts as trouble.
+WIDE = 0.1  # width of the interval of an accuracy of 90 % in test
+FEW = 20  # training texts of a class
+LOPSIDED = 0.8  # of the test texts in one class
+SHIFTED = 0.1  # between a class's shares of train and of test
+SUSPECTED = 0.05  # of the labels of train
+
+
+def _sizes(data: Described) -> Finding:
+    sizes = (
+        data.table.groupby("split")["tokens"].agg(["size", "sum"]).reindex(SPLITS, fill_value=0)
+    )
+    n = sizes["size"]
+    low, high = accuracy_interval(round(0.9 * n["test"]), int(n["test"]))
+    found = (
+        f"{n['train']:,} texts to train on, {n['valid']:,} to validate, {n['test']:,} to test, "
+    )
+    return Finding(
+        "Sizes",
+        found + f"{n['unlabelled']:,} unlabelled.",
+        f"An accuracy of 90% in test will stand with the 95% interval {low:.1%} to {high:.1%}, "
+        "within which nothing can be told apart.",
+        f"Label more texts, or hold more out where the split is made: {data.go_on} --test-share "
+        "0.4",
+        high - low > WIDE,
+        pd.DataFrame(
+            {
+                "split": SPLITS,
+                "texts": n.map("{:,}".format),
+                "tokens": sizes["sum"].map("{:,}".format),
+            }
+        ),
+    )
+
+
+def _classes(data: Described) -> Finding:
+    counts = data.class_counts()
+    shares = counts / counts.sum()
+    top, rare = counts.index[0], counts.index[counts["train"] < FEW].tolist()
+    shift = (shares["train"] - shares["test"]).abs()
+    moved, lopsided = shift.idxmax(), shares["test"][top] >= LOPSIDED
+    found = (
+        f"{len(counts):,} classes, of {counts['train'].iloc[-1]:,} to "
+        f"{counts['train'].iloc[0]:,} texts in train."
+    )
+    advice = []
+    if rare:
+        found += f" Under {FEW} have {quoted(rare)}."
+        advice.append(
+            "Add texts of the smallest classes, or merge them: what is seen so rarely is hardly "
+            "ever predicted."
+        )
+    if shift[moved] > SHIFTED:
+        found += (
+            f" {quoted([moved])} is {shares['train'][moved]:.1%} of train, but "
+            f"{shares['test'][moved]:.1%} of test."
+        )
+        advice.append("Check that test is of the same kind as train.")
+    if lopsided:
+        advice.append("Go by macro F1 in the report, not by accuracy.")
+    return Finding(
+        "Classes",
+        found,
+        f"To say {quoted([top])} of every text is right on {shares['test'][top]:.1%} of test: "
+        "that much has to be beaten.",
+        " ".join(advice),
+        bool(advice),
+        counts.map("{:,}".format)
+        .reset_index()
+        .rename(columns={"label": "class"})
+        .rename_axis(columns=None),
+    )
+
+
+def _label_spelling(data: Described) -> Finding:
+    n = data.table.loc[data.table["split"] != "unlabelled", "label"].value_counts()
+    spelled = [
+        "".join(unicodedata.normalize("NFKC", label).split()).casefold() for label in n.index
+    ]
+    several = [
+        labels.index.tolist()
+        for _, labels in n.groupby(pd.Index(spelled), sort=False)
+        if len(labels) > 1
+    ]
+    rarer = data.table["label"].isin([label for labels in several for label in labels[1:]])
+    return Finding(
+        "Spelling of labels",
+        f"By case or spaces alone differ: {'; '.join(map(quoted, several)) or 'none'}.",
+        "Each spelling is a class of its own, so that answers count as wrong which are right.",
+        data.mend("Spell each label in one way"),
+        bool(several),
+        pd.DataFrame(
+            [[label, f"{n[label]:,}"] for labels in several for label in labels],
+            columns=["label", "texts"],
+        ),
+        data.suspects(data.table.index[rarer], data.table["label"][rarer]),
+    )
+
+
+def _contradictions(data: Described) -> Finding:
+    table = data.table[data.table["split"] != "unlabelled"]
+    exact, near = (table.groupby(by)["label"].transform("nunique") > 1 for by in ("copy", "near"))
+    return Finding(
+        "Contradictory labels",
+        f"{count_share(exact.sum(), len(table), 'labelled texts')} have another label elsewhere, "
+        f"and {(near & ~exact).sum():,} more have a near copy with another one.",
+        "At most one of the labels is right: the other unteaches it in train, and costs an error "
+        "in test.",
+        data.mend("Settle which label is right"),
+        near.mean() >= NOTABLE,
+        suspects=data.grouped(
+            table.index[near], exact.reindex(data.table.index, fill_value=False)
+        ),
+    )
+
+
+def _duplicates(data: Described) -> Finding:
+    near, n = data.table["near"], len(data.table)
+    exact, all_copies = n - data.table["copy"].nunique(), n - near.nunique()
+    several = data.table.groupby("near")["copy"].transform("nunique") > 1
+    return Finding(
+        "Duplicates",
+        f"{count_share(exact, n)} repeat an earlier one word for word, and {all_copies - exact:,} "
+        f"more nearly: but for case, signs and markup they have {ALIKE:.0%} of their runs of "
+        f"{RUN} words in common.",
+        "What comes n times counts n times, in learning as in the score.",
+        data.mend("Drop all but one of each group"),
+        all_copies >= NOTABLE * n,
+        suspects=data.grouped(data.table.index[near.duplicated(keep=False)], several),
+    )
+
+
+def _leaks(data: Described) -> Finding:
+    lines, leaked = [], pd.Series(False, data.table.index)
+    for (split, earlier, exact), (_, _, near) in zip(
+        find_overlaps(data.table, "copy"), find_overlaps(data.table, "near"), strict=True
+    ):
+        lines.append(
+            [
+                f"{split} in {earlier}",
+                f"{exact.sum():,}",
+                f"{(near & ~exact).sum():,}",
+                f"{near.mean():.1%}",
+            ]
+        )
+        of_both = data.table["split"].isin((split, earlier))
+        leaked |= of_both & data.table["near"].isin(data.table["near"][near.index[near]])
+    shares = [float(line[-1].rstrip("%")) for line in lines]
+    return Finding(
+        "Leaks between splits",
+        f"Of test, {lines[0][1]} texts are in train word for word, and {lines[0][2]} nearly; "
+        "splits that are made keep only the former together.",
+        "They can be remembered, not understood: accuracy in test can come out up to "
+        f"{shares[0]:.1f} points too high.",
+        data.mend("Keep one of each group, or all of it in one split"),
+        max(shares) >= 100 * NOTABLE,
+        pd.DataFrame(lines, columns=["texts of", "word for word", "nearly", "share"]),
+        data.grouped(data.table.index[leaked], leaked),
+    )
+
+
+def find_label_errors(data: Described, seed: int) -> Finding:
+    """Labels of train that are probably wrong, by confident learning.
+
+    Northcutt et al. 2021, J. Artif. Intell. Res. 70: what contradicts a label more than is usual.
+
+    Args:
+        data: texts and labels.
+        seed: no text is judged by a model that learned from it; how they are parted depends on it.
+    """
+    from cleanlab.filter import find_label_issues
+
+    train = data.table[data.table["split"] == "train"]
+    # A class that not every fold can hold out would be improbable everywhere, and all its labels
+    # suspect.
+    judged = train[train.groupby("label")["near"].transform("nunique") >= FOLDS]
+    skipped = sorted(set(train["label"]) - set(judged["label"]))
+    truth, labels = pd.factorize(judged["label"], sort=True)
+    rows, guesses = np.zeros(0, int), []
+    if len(labels) > 1:
+        groups, language = judged["near"].to_numpy(), data.tokens.language
+        probabilities = out_of_fold(
+            judged["text"].tolist(), truth, len(labels), groups, seed, language
+        )
+        rows = find_label_issues(
+            truth, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1
+        )
+        guesses = [
+            f"probably {labels[of.argmax()]} ({of.max():.0%})" for of in probabilities[rows]
+        ]
+    found = (
+        f"{count_share(len(rows), len(judged), 'labels of train')} look wrong to cleanlab, by "
+        "what TF-IDF with logistic regression says of each text after learning from the others "
+        f"({FOLDS} folds)."
+    )
+    if skipped:
+        found += f" Not judged, for they have under {FOLDS} different texts: {quoted(skipped)}."
+    return Finding(
+        "Suspected label errors",
+        found,
+        "A wrong label unteaches the right one. Some of these are right, and their texts hard: "
+        "read them.",
+        data.mend("Correct the labels that are wrong"),
+        len(rows) >= SUSPECTED * max(len(judged), 1),
+        suspects=data.suspects(judged.index[rows], guesses),
+    )
+
+
+LABEL_CHECKS = (_sizes, _classes, _label_spelling, _contradictions, _duplicates, _leaks)

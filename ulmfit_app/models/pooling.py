@@ -1,0 +1,108 @@
+"""A text of any length to one vector: an encoder read in steps, and concat pooling."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ulmfit_app.text.rules import PAD_ID
+
+TOKENS_AT_A_TIME = 1 << 14  # in evaluation: few enough to take little memory
+
+
+class TextEncoder(nn.Module):
+    """Encodes texts in steps and pools as it goes, so that memory does not grow with their length.
+
+    fastai's `SentenceEncoder` and `masked_concat_pool` count rows by the first token of each chunk
+    and pool by a mask of the whole batch, so that a text's pooled vector, and with it its
+    prediction, depends on which texts share its batch (fastai#3379; up to 0.20 of probability).
+    They pool a text's last `max_len` tokens only. Here each text is read by its own length, and
+    all of its tokens are pooled and nothing else.
+
+    Args:
+        bptt: tokens per step.
+        module: the encoder: `embed(ids)`, `reset()`, and a call with `from_embeds=True`.
+        max_len: gradients reach back over a text's last `max_len` tokens.
+    """
+
+    def __init__(self, bptt: int, module: nn.Module, max_len: int) -> None:
+        super().__init__()
+        self.bptt, self.module, self.max_len = bptt, module, max_len
+
+    def reset(self) -> None:
+        """Begin texts anew."""
+        self.module.reset()
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Pool a batch of texts (ULMFiT section 3.3, "concat pooling").
+
+        Args:
+            ids: int64 [batch, length], padded on the right with PAD_ID, rows in any order.
+
+        Returns:
+            The pooled texts [batch, 3 * emb_sz], each the last state, the maximum and the mean
+            over its tokens; and the encoder's outputs [batch, tokens, emb_sz], zero at padding,
+            for the activation regularisation, rows by falling length; in evaluation these are
+            empty.
+        """
+        lengths, order = (ids != PAD_ID).sum(1).sort(descending=True, stable=True)
+        self.reset()
+        # A step's gradient for the embeddings is as large as what was looked up: the batch's
+        # words, not the vocabulary.
+        words, ids = ids[order].unique(return_inverse=True)
+        embeddings = self.module.embed(words)
+        largest = total = None
+        pooled, outputs = [], []
+        steps = lengths.tolist()
+        # Without a gradient to cut off, steps may be longer; that saves laying out the weights for
+        # each.
+        step = self.bptt if self.training else max(self.bptt, TOKENS_AT_A_TIME // len(ids))
+        for start in range(0, max(steps[0], 1), step):
+            # Rows stand by length, so those with tokens left are always the first ones.
+            alive = max(sum(length > start for length in steps), 1)
+            end = start + step
+            learns = any(length - self.max_len < end for length in steps[:alive])
+            with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+                embedded = F.embedding(ids[:alive, start:end], embeddings)
+                out = self.module(embedded, from_embeds=True)
+                places = torch.arange(start, start + out.shape[1], device=ids.device)
+                own = (places < lengths[:alive, None])[:, :, None]
+                here = out.masked_fill(~own, -torch.inf).amax(1)
+                largest = here if largest is None else torch.maximum(largest[:alive], here)
+                out = out.masked_fill(~own, 0)
+                # A sum over thousands of tokens leaves the range of fp16.
+                sums = out.float().sum(1)
+                total = sums if total is None else total[:alive] + sums
+            if self.training and learns:
+                outputs.append(F.pad(out, (0, 0, 0, 0, 0, len(ids) - alive)))
+            going_on = sum(length > end for length in steps)
+            done = slice(going_on, alive)
+            if going_on < alive:
+                rows = torch.arange(going_on, alive, device=ids.device)
+                last = out[rows, lengths[done] - start - 1]
+                pooled.append(
+                    torch.cat([last, largest[done], total[done] / lengths[done, None]], 1)
+                )
+            largest, total = largest[:going_on], total[:going_on]
+        # The shortest texts were done first.
+        texts = torch.cat(pooled[::-1])[order.argsort()]
+        return texts, torch.cat(outputs, 1) if outputs else texts.new_zeros(0)
+
+
+class PooledHead(nn.Module):
+    """The classifier's layers over texts that are pooled already.
+
+    fastai's `PoolingLinearClassifier` pools by the mask of a batch, as `TextEncoder` says.
+
+    Args:
+        layers: fastai's: batch normalisation, dropout, a linear layer, ReLU; and without ReLU
+            again.
+    """
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, encoded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [batch, classes] and, twice, what fastai's AR and TAR callbacks regularise."""
+        texts, outputs = encoded
+        return self.layers(texts), outputs, outputs

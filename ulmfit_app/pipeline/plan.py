@@ -1,0 +1,209 @@
+"""Deciding what a run will do: its texts, its starts, its plans, its bounds, and its stages' keys.
+
+Planning reads the data and loads the starts, once; what was decided is the run's record, and a run
+that is opened again reads that.
+"""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ulmfit_app.config import PAPER, PRESETS, Settings, to_json
+from ulmfit_app.data.columns import rename_by_meaning
+from ulmfit_app.data.corpus import Corpus, load_corpus
+from ulmfit_app.data.sources import DATA_SETS
+from ulmfit_app.files import sha256_of_path, sha256_of_strings, write_table
+from ulmfit_app.models.pretrained import Start, find_starts
+from ulmfit_app.pipeline.budget import fit_settings, measure_rates
+from ulmfit_app.pipeline.record import DataRecord, DirectionPlan, RunRecord
+from ulmfit_app.pipeline.selection import Selection, count_labelled_tokens, select
+from ulmfit_app.run_folder import SELECTION, TABLE
+from ulmfit_app.training import classifier
+from ulmfit_app.training.recipes import Plan
+
+# What planning reads of a stage's settings; the stage itself reads what comes of it.
+PLANNED = {
+    "lm": ("pretrained", "epochs", "max_tokens", "test_texts"),
+    "classifier": ("plan", "epochs", "max_tokens"),
+}
+ROW = "row"  # column: the number of a row in the table
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that was decided on, with the rows that its folder will hold."""
+
+    record: RunRecord
+    corpus: Corpus
+    selection: Selection
+
+    def write(self, folder: Path) -> None:
+        """Write data/ and then run.json into a folder."""
+        table = self.corpus.table
+        table = table.rename(columns=rename_by_meaning(table.columns, {ROW: None}))
+        table.insert(0, ROW, range(len(table)))
+        write_table(folder / TABLE, table)
+        split, read = self.selection.split, self.selection.read
+        used = split.index[split != ""]
+        uses = pd.DataFrame({ROW: used, "use": split[used], "read": read[used].map(_yes_or_no)})
+        write_table(folder / SELECTION, uses)
+        self.record.write(folder)
+
+
+def request(settings: Settings, minutes: float | None) -> dict[str, Any]:
+    """What a command asked for, as JSON reads it back."""
+    return json.loads(json.dumps({"settings": to_json(settings), "minutes": minutes}))
+
+
+def source_sha256(settings: Settings) -> str | None:
+    """The hash of the file or folder that holds a run's data; None where there is none.
+
+    Data sets known by name have none: their archives are held to hashes when they are fetched.
+    """
+    source = settings.data.source
+    if source in DATA_SETS or not Path(source).exists():
+        return None
+    return sha256_of_path(Path(source))
+
+
+def plan_run(
+    settings: Settings,
+    minutes: float | None = None,
+    preset: str = "",
+    corpus: Corpus | None = None,
+) -> Planned:
+    """Decide what a run will do.
+
+    Args:
+        settings: of the run.
+        minutes: fit the work into so many, measured on this machine.
+        preset: the name of the preset that the settings were derived from.
+        corpus: its texts, where they were read before; None: they are read.
+
+    Raises:
+        DataError, SettingError, BundleError, data_scripts.fetch.FetchError: as `load_corpus`,
+            `find_starts`, `choose_plan` and `fit_settings` do.
+    """
+    began = time.monotonic()
+    requested = request(settings, minutes)
+    starts = find_starts(settings.starts, settings.model)
+    # Before the texts are read, so that a wrong plan is told at once.
+    _choose_plans(settings, starts)
+    if minutes is not None:
+        corpus, settings = _fit_minutes(minutes, began, settings, preset, starts[0], corpus)
+    corpus = corpus or load_corpus(settings.data, settings.seed)
+    table = corpus.table
+    most = settings.classifier.max_tokens
+    passes = most and most / count_labelled_tokens(table, settings)
+    directions = _choose_plans(settings, starts, passes, int((table["split"] == "train").sum()))
+    selection = select(table, settings, directions[0].plan, starts[0].is_pretrained)
+    counts = selection.split[selection.split != ""].value_counts()
+    record = RunRecord(
+        settings=settings,
+        requested=requested,
+        preset=preset,
+        data=DataRecord(
+            corpus.origin, corpus.test_name, corpus.labels, len(table), source_sha256(settings)
+        ),
+        counts={name: int(n) for name, n in counts.items()},
+        lm_epochs=selection.lm_epochs,
+        data_notes=corpus.notes,
+        selection_notes=selection.notes,
+        directions=directions,
+        keys=_stage_keys(settings, corpus, selection, directions),
+    )
+    return Planned(record, corpus, selection)
+
+
+def _choose_plans(
+    settings: Settings,
+    starts: Iterable[Start],
+    passes: float | None = None,
+    n_texts: int | None = None,
+) -> list[DirectionPlan]:
+    directions = []
+    for name, start in zip(settings.starts, starts, strict=True):
+        plan, reason = classifier.choose_plan(
+            settings.classifier, start.shape.n_groups, start.is_strong, passes, n_texts
+        )
+        directions.append(DirectionPlan(name, start, plan, reason))
+    return directions
+
+
+def _fit_minutes(
+    minutes: float,
+    began: float,
+    settings: Settings,
+    preset: str,
+    start: Start,
+    corpus: Corpus | None,
+) -> tuple[Corpus | None, Settings]:
+    """Settings for so many minutes, and the texts where those are the ones that were measured."""
+    # A preset's own bounds are for its own time; others were asked for.
+    data, presets = settings.data, PRESETS.get(preset, PAPER).data
+    names = ("max_train", "max_unlabelled")
+    bounds = [name for name in names if getattr(data, name) == getattr(presets, name)]
+    settings = replace(settings, data=replace(data, **dict.fromkeys(bounds)))
+    corpus = corpus or load_corpus(settings.data, settings.seed)
+    rates = measure_rates(corpus.table["text"], start, settings)
+    elapsed = time.monotonic() - began
+
+    def plan_for(passes: float) -> Plan:
+        n_texts = int((corpus.table["split"] == "train").sum())
+        n_groups = start.shape.n_groups
+        return classifier.choose_plan(
+            settings.classifier, n_groups, start.is_strong, passes, n_texts
+        )[0]
+
+    fitted = fit_settings(minutes, elapsed, corpus.table, plan_for, settings, rates)
+    return corpus if fitted.data == settings.data else None, fitted
+
+
+# ------------------------------------------------------------------------------ stages' identities
+def key_of(*parts: Any) -> str:
+    """A hash of JSON-ready parts."""
+    strings = (json.dumps(part, sort_keys=True, default=str) for part in parts)
+    return sha256_of_strings(strings)[:32]
+
+
+def _stage_keys(
+    settings: Settings, corpus: Corpus, selection: Selection, directions: list[DirectionPlan]
+) -> dict[str, str]:
+    """What each stage's result depends on, hashed: its inputs and the settings that it reads.
+
+    Versions, precision and paths are facts beside a result: another torch, a slower precision or a
+    moved folder makes no finished stage unfinished.
+    """
+    table, split = corpus.table, selection.split
+    rows = split.index[split != ""]
+    read = selection.read[rows].astype(str)
+    content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows], *read])
+    known = directions[0].start.vocab
+    words = sha256_of_strings(known) if known else None
+    keys = {"tokens": key_of(content, asdict(settings.tokens), words)}
+    classifiers = []
+    for each in directions:
+        start = each.start
+        lm = key_of(
+            keys["tokens"], _read_by("lm", settings), selection.lm_epochs, start.fingerprint,
+            start.direction, settings.seed,
+        )  # fmt: skip
+        classifiers.append(key_of(lm, _read_by("classifier", settings), each.plan.to_json()))
+        keys[each.named("lm")], keys[each.named("classifier")] = lm, classifiers[-1]
+    learned = sha256_of_strings(table["text"][table["split"] == "train"])
+    keys["report"] = key_of(learned, *classifiers)
+    return keys
+
+
+def _read_by(section: str, settings: Settings) -> dict[str, Any]:
+    values = asdict(getattr(settings, section))
+    return {name: value for name, value in values.items() if name not in PLANNED[section]}
+
+
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"

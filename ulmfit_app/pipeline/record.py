@@ -1,0 +1,146 @@
+"""What run.json says: everything that was decided before a run began, and nothing that is read
+back."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from data_scripts.files import write_json
+from ulmfit_app.config import Settings, from_json, to_json
+from ulmfit_app.errors import UserError
+from ulmfit_app.hardware import resolve_precision
+from ulmfit_app.models.bundle import versions
+from ulmfit_app.models.pretrained import Start
+from ulmfit_app.run_folder import FORMAT, RECORD, damaged
+from ulmfit_app.training.recipes import Plan
+
+
+@dataclass(frozen=True)
+class DirectionPlan:
+    """One direction of a run.
+
+    Args:
+        pretrained: the name or folder that its language model starts from.
+        start: what was found there; its facts alone once the run is opened again.
+        plan: of its classifier.
+        plan_reason: why it is this one, in sentences.
+    """
+
+    pretrained: str
+    start: Start
+    plan: Plan
+    plan_reason: str
+
+    def named(self, thing: str, joint: str = "-") -> str:
+        """The name of one of its things, such as lm and lm-backward."""
+        forward = self.start.direction == "forward"
+        return thing if forward else f"{thing}{joint}{self.start.direction}"
+
+    def to_json(self) -> dict[str, Any]:
+        """It as JSON writes it."""
+        return {
+            "pretrained": self.pretrained,
+            "start": self.start.facts(),
+            "plan": self.plan.to_json(),
+            "plan_reason": self.plan_reason,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "DirectionPlan":
+        """The inverse of `to_json`."""
+        start, plan = Start.from_facts(values["start"]), Plan.from_json(values["plan"])
+        return cls(values["pretrained"], start, plan, values["plan_reason"])
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The checked table of a run, whose rows lie in data/.
+
+    Args:
+        origin: what served the data, for people.
+        test_name: what the texts of split test are, for people.
+        labels: the classes in order.
+        n_rows: of the table.
+        source_sha256: of the file or folder that was read; None for a data set known by name.
+    """
+
+    origin: str
+    test_name: str
+    labels: list[str]
+    n_rows: int
+    source_sha256: str | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run was made with, and what is to be in its folder.
+
+    Args:
+        settings: with the bounds that were found for `minutes`.
+        requested: the settings and minutes that were asked for, as JSON writes them.
+        preset: the name of the preset that they were derived from, for people.
+        data: of its table.
+        counts: texts by what they are used as: train, valid, test, unlabelled.
+        lm_epochs: of the language model.
+        data_notes, selection_notes: what was done to the data, and left out of it, in sentences.
+        directions: the forward one's, then perhaps the backward one's.
+        keys: the identity of each stage's result.
+    """
+
+    settings: Settings
+    requested: dict[str, Any]
+    preset: str
+    data: DataRecord
+    counts: dict[str, int]
+    lm_epochs: int
+    data_notes: list[str]
+    selection_notes: list[str]
+    directions: list[DirectionPlan]
+    keys: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write run.json into a folder, with the versions and the precision of this moment."""
+        values = {
+            "format": FORMAT,
+            **{name: getattr(self, name) for name in _PLAIN},
+            "settings": to_json(self.settings),
+            "data": asdict(self.data),
+            "directions": [each.to_json() for each in self.directions],
+            # Facts, which change no result's identity.
+            "versions": versions(),
+            "precision": resolve_precision(self.settings.precision),
+        }
+        write_json(folder / RECORD, values)
+
+    @classmethod
+    def understand(cls, values: dict[str, Any], run: Path) -> "RunRecord":
+        """The record that run.json's values are.
+
+        Raises:
+            RunFolderError: they are not those of a record.
+        """
+        try:
+            requested = values["requested"]
+            # Settings that this version has and the one before had not are at their defaults, as
+            # in a command without them.
+            asked = to_json(from_json(requested["settings"]))
+            return cls(
+                **{name: values[name] for name in _PLAIN if name != "requested"},
+                requested={"settings": asked, "minutes": requested["minutes"]},
+                settings=from_json(values["settings"]),
+                data=DataRecord(**values["data"]),
+                directions=[DirectionPlan.from_json(each) for each in values["directions"]],
+            )
+        except (AttributeError, KeyError, TypeError, UserError, ValueError) as error:
+            raise damaged(run, error) from None
+
+
+_PLAIN = (
+    "requested",
+    "preset",
+    "counts",
+    "lm_epochs",
+    "data_notes",
+    "selection_notes",
+    "keys",
+)

@@ -1,0 +1,198 @@
+"""The report stage: the test split scored, once, beside the baselines."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data_scripts.files import replacing
+from ulmfit_app.data.near_copies import find_copies
+from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
+from ulmfit_app.evaluation.calibration import Calibration, tempered
+from ulmfit_app.evaluation.metrics import accuracy_interval
+from ulmfit_app.evaluation.report import write_report
+from ulmfit_app.evaluation.tables import prediction_table
+from ulmfit_app.inference.explanation import explain
+from ulmfit_app.inference.predictor import (
+    BidirectionalPredictor,
+    Predictor,
+    load_classifiers,
+    read_validation,
+)
+from ulmfit_app.models.bundle import versions
+from ulmfit_app.pipeline.run_files import RunFiles
+from ulmfit_app.pipeline.stages import calibrate, resolved_precision, seconds_of
+from ulmfit_app.run_folder import VALIDATION
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizing import tokenize
+
+log = logging.getLogger(__name__)
+
+N_EXPLAINED = 10  # errors in the report
+EXPLAINED_TOKENS = 500  # of a text at most, so that ten take seconds
+PARTS = {"language model": "lm", "classifier": "classifier"}  # with histories -> their stages
+
+
+def make_report(run: RunFiles, folder: Path) -> None:
+    """Score the test split, once, beside the baselines, and write the report."""
+    record, rows, store = run.record, run.rows, run.open_tokens()
+    folders = [run.place(each.named("classifier")) for each in record.directions]
+    for which, classifier in zip(record.directions, folders, strict=True):
+        # Deleted by hand, as a message about a damaged one advises.
+        if not (classifier / VALIDATION).is_file():
+            calibrate(run, which, classifier)
+    predictor = load_classifiers(folders, record.settings.precision)
+    test = np.flatnonzero(rows["split"] == "test")
+    each = predictor.each(store, test, "Scoring the test split")
+    before = np.mean(list(each.values()), axis=0)
+    predictions = prediction_table(
+        rows["text"][test].tolist(), tempered(before, predictor.temperature), predictor.labels
+    )
+    predictions.insert(1, "label", rows["label"][test].to_numpy())
+    predictions["copy_in_train"] = _find_copies(run)
+    with replacing(folder / "predictions.csv") as draft:
+        predictions.to_csv(draft, index=False)
+    histories = _read_histories(run)
+    facts = _facts(run, histories)
+    facts["notes"].append(_describe_copies(predictions))
+    write_report(
+        folder,
+        predictions,
+        _score_baselines(run, predictions["text"].tolist()),
+        histories,
+        facts,
+        _alone(predictor, each),
+        Calibration(predictor.temperature, before, *read_validation(folders)),
+        _explain_errors(predictor, predictions, store.lengths()[test]),
+    )
+
+
+def _alone(predictor: Predictor, each: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """Each direction's calibrated probabilities, where there are two."""
+    if not isinstance(predictor, BidirectionalPredictor):
+        return None
+    bundles = (predictor.bundle, predictor.backward.bundle)
+    return {one.direction: tempered(each[one.direction], one.temperature) for one in bundles}
+
+
+def _find_copies(run: RunFiles) -> np.ndarray:
+    """Of each tested text, whether the classifier learned from a copy, as `find_copies` says
+    it."""
+    texts, split = run.rows["text"].tolist(), run.rows["split"].to_numpy()
+    # As they were tokenized: among the numbers of a vocabulary, texts would agree in all words
+    # that it lacks.
+    store = TokenStore.open(tokenize(texts, run.record.settings.tokens.language))
+    return find_copies(store, texts, split == "test", split == "train")
+
+
+def _score_baselines(run: RunFiles, test_texts: list[str]) -> dict[str, np.ndarray]:
+    """What the classifier has to beat.
+
+    The training labels' shares, and TF-IDF on the same labels and on all.
+    """
+    settings, corpus, rows = run.record.settings, run.corpus, run.rows
+    n_classes = len(corpus.labels)
+    used = rows[rows["split"] == "train"]
+    truth = used["truth"].to_numpy(int)
+    baselines = {"majority class": majority(truth, len(test_texts), n_classes)}
+    log.info("Baseline: TF-IDF with logistic regression.")
+    name = "TF-IDF + logistic regression"
+    sets = {f"{name}, the same {len(used):,} labels": (used["text"], truth)}
+    everything = corpus.table[corpus.table["split"] == "train"]
+    if len(everything) > len(used):
+        codes = corpus.truth(everything["label"])
+        sets[f"{name}, all {len(everything):,} labels"] = (everything["text"], codes)
+    for name, (texts, codes) in sets.items():
+        baselines[name] = tfidf_logistic_regression(
+            texts.tolist(), codes, test_texts, n_classes, settings.seed, settings.tokens.language
+        )
+    return baselines
+
+
+def _read_histories(run: RunFiles) -> dict[str, pd.DataFrame]:
+    return {
+        each.named(part, ", "): pd.read_csv(run.place(each.named(stage)) / "history.csv")
+        for each in run.record.directions
+        for part, stage in PARTS.items()
+    }
+
+
+def _facts(run: RunFiles, histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    record, settings = run.record, run.record.settings
+    seconds = {"tokens": seconds_of(run.place("tokens"))}
+    seconds |= {name: float(history["seconds"].sum()) for name, history in histories.items()}
+    models = {}
+    for each in record.directions:
+        perplexities = histories[each.named("language model", ", ")]["perplexity"]
+        models[each.named("language_model", "_")] = {
+            "start": each.start.origin,
+            "shape": asdict(each.start.shape),
+            "epochs": record.lm_epochs,
+            "validation_perplexity": float(perplexities.min()),
+        }
+        schedule = settings.classifier.schedule
+        plan = {"name": each.plan.name, "reason": each.plan_reason, "schedule": schedule}
+        models[each.named("plan", "_")] = plan
+    return {
+        "data_set": settings.data.source,
+        "origin": record.data.origin,
+        "test_name": record.data.test_name,
+        "rows": {split: record.counts.get(split, 0) for split in _SPLITS},
+        "notes": [*record.data_notes, *record.selection_notes],
+        "preset": record.preset,
+        **models,
+        "seed": settings.seed,
+        "precision": resolved_precision(run),
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "durations": {name: _in_minutes(value) for name, value in seconds.items()},
+    }
+
+
+_SPLITS = ("train", "valid", "test", "unlabelled")
+
+
+def _in_minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def _describe_copies(predictions: pd.DataFrame) -> str:
+    """How many tested texts have a copy in train, and the accuracy without them, as a sentence."""
+    alone = predictions["copy_in_train"] == "no"
+    n, n_copies = int(alone.sum()), int((~alone).sum())
+    if not n_copies:
+        return f"None of the {n:,} tested texts has a copy, or nearly one, in train."
+    exact = int((predictions["copy_in_train"] == "word for word").sum())
+    found = (
+        f"{n_copies:,} of {len(alone):,} tested texts have a copy in train, {exact:,} of them "
+        "word for word"
+    )
+    if not n:
+        return f"{found}: there is no accuracy without them."
+    right = int((predictions["label"] == predictions["predicted"])[alone].sum())
+    low, high = accuracy_interval(right, n)
+    return (
+        f"{found}; without them the accuracy is {right / n:.1%} ({low:.1%} to {high:.1%}, "
+        f"n = {n:,})."
+    )
+
+
+def _explain_errors(
+    predictor: Predictor, predictions: pd.DataFrame, lengths: np.ndarray
+) -> dict[int, str]:
+    """The wrong predictions that the classifier was surest of, explained: row -> HTML.
+
+    lengths: of the texts, in tokens. Occlusion takes longer than in proportion to it.
+    """
+    wrong = predictions["predicted"].to_numpy() != predictions["label"].to_numpy()
+    short = np.flatnonzero(wrong & (lengths <= EXPLAINED_TOKENS))
+    confidence = predictions["confidence"].to_numpy()[short]
+    worst = short[np.argsort(-confidence, kind="stable")][:N_EXPLAINED]
+    log.info("Explaining %d of the wrong predictions.", len(worst))
+    return {
+        int(row): explain(predictor, predictions["text"][row]).html(how=False) for row in worst
+    }

@@ -1,0 +1,225 @@
+"""The stages of a run: tokens, language model, classifier; the report has a file of its own.
+
+Each makes its result in the folder that it is given, from the files that the stages before it
+left.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_scripts.files import replacing, write_json
+from ulmfit_app.errors import RunFolderError
+from ulmfit_app.evaluation.calibration import fit_temperature
+from ulmfit_app.evaluation.tables import PREFIX
+from ulmfit_app.hardware import resolve_precision
+from ulmfit_app.inference.predictor import Predictor
+from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
+from ulmfit_app.models.pretrained import Start, find_start
+from ulmfit_app.pipeline.record import DirectionPlan
+from ulmfit_app.pipeline.run_files import BEGUN, MARK, RunFiles, is_finished, read_mark
+from ulmfit_app.run_folder import STAGES, VALIDATION
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizing import numericalize, tokenize
+from ulmfit_app.text.vocabulary import make_vocab, word_to_id
+from ulmfit_app.training import classifier, language_model
+from ulmfit_app.training.checkpoints import finish
+from ulmfit_app.training.loop import seed_everything, train
+from ulmfit_app.training.recipes import Plan, language_model_phases
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run.
+
+    Args:
+        name: of its folder, such as lm or lm-backward.
+        key: the identity of its result.
+        work: makes the result in a folder.
+    """
+
+    name: str
+    key: str
+    work: Callable[[Path], None]
+
+    @property
+    def kind(self) -> str:
+        """One of STAGES."""
+        return self.name.removesuffix("-backward")
+
+    def comes_before(self, kind: str, or_is: bool = False) -> bool:
+        """Whether it is carried out before the stages of a kind, or with them."""
+        place, other = STAGES.index(self.kind), STAGES.index(kind)
+        return place < other or (or_is and place == other)
+
+    def is_finished(self, folder: Path) -> bool:
+        """Whether a folder holds its result, whole."""
+        return is_finished(folder, self.key)
+
+    def is_begun(self, folder: Path) -> bool:
+        """Whether a folder holds a part of its result, to go on from."""
+        return read_mark(folder / BEGUN).get("key") == self.key
+
+    def carry_out(self, folder: Path, precision: str) -> None:
+        """Make the result in a folder; what is there of another one is removed."""
+        if not self.is_begun(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_json(folder / BEGUN, {"key": self.key})
+        began = time.monotonic()
+        self.work(folder)
+        seconds = round(time.monotonic() - began, 1)
+        facts = {"seconds": seconds, "precision": precision, "versions": versions()}
+        # Last of all: before it, the stage counts as unfinished.
+        write_json(folder / MARK, {"key": self.key, **facts})
+        (folder / BEGUN).unlink()
+
+
+def seconds_of(folder: Path) -> float:
+    """How long a finished stage took."""
+    return read_mark(folder / MARK)["seconds"]
+
+
+# ---------------------------------------------------------------------------------------- the work
+def make_tokens(run: RunFiles, folder: Path) -> None:
+    """Tokenize the selected texts; the vocabulary is of what the language model learns from."""
+    settings, rows = run.record.settings, run.rows
+    tokenized = tokenize(rows["text"].tolist(), settings.tokens.language)
+    seen = np.flatnonzero(rows["split"].isin(settings.lm.splits))
+    known = load_start(run.record.directions[0]).vocab or ()
+    vocab = make_vocab(TokenStore.open(tokenized), seen, settings.tokens, known)
+    for file in numericalize(tokenized, vocab).iterdir():
+        _link(file, folder / file.name)
+    log.info("Tokens: a vocabulary of %s words.", f"{len(word_to_id(vocab)):,}")
+
+
+def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
+    """Fine-tune the language model and save its bundle."""
+    settings, rows = run.record.settings, run.rows
+    store, start = run.open_tokens(which), load_start(which)
+    read, valid = np.flatnonzero(rows["read"]), np.flatnonzero(rows["split"] == "valid")
+    seed_everything(settings.seed)
+    learn = language_model.make_learner(
+        store, read, valid, start, settings.lm, settings.precision, settings.seed
+    )
+    if settings.lm.lr_find:
+        language_model.save_lr_finder_plot(learn, folder / "lr_find.png")
+    lm = settings.lm
+    rates = (lm.lr, lm.frozen_lr) if start.is_pretrained else (lm.random_lr, None)
+    phases = language_model_phases(run.record.lm_epochs, *rates, lm.decay)
+    key = run.record.keys[which.named("lm")]
+    how = language_model.training_settings(lm, store.direction, key)
+    history = train(learn, phases, folder, how)
+    bundle = Bundle(
+        "language model",
+        start.shape,
+        settings.tokens.language,
+        store.words,
+        about={"start": start.origin, "perplexity": float(history["perplexity"].min())},
+        direction=store.direction,
+    )
+    save_bundle(folder, learn.model, bundle)
+    finish(folder)
+
+
+def classify(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
+    """Train the classifier on the language model's encoder, save its bundle, and calibrate it."""
+    train_classifier(run, which, which.plan, folder)
+    calibrate(run, which, folder)
+    finish(folder)
+
+
+def train_classifier(
+    run: RunFiles, which: DirectionPlan, plan: Plan, folder: Path
+) -> pd.DataFrame:
+    """Train a classifier by a plan and save its bundle, at temperature 1; its history."""
+    settings, labels = run.record.settings, run.record.data.labels
+    lm = load_bundle(run.place(which.named("lm")), "language model")
+    store = run.open_tokens(which)
+    seed_everything(settings.seed)
+    learn = classifier.make_learner(
+        store,
+        run.labelled("train"),
+        run.labelled("valid"),
+        len(labels),
+        lm,
+        plan,
+        settings.classifier,
+        settings.precision,
+        settings.seed,
+    )
+    key = run.record.keys[which.named("classifier")]
+    how = classifier.training_settings(settings.classifier, store.direction, key)
+    history = train(learn, plan.phases, folder, how)
+    about = {"plan": plan.name, "validation_accuracy": float(history["accuracy"].max())}
+    bundle = Bundle(
+        "classifier",
+        lm.shape,
+        lm.language,
+        lm.vocab,
+        labels,
+        about,
+        direction=store.direction,
+        architecture=lm.architecture,
+    )
+    save_bundle(folder, learn.model, bundle)
+    return history
+
+
+def calibrate(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
+    """Score the validation split as texts are predicted, and fit the temperature on it."""
+    rows = run.rows[run.rows["split"] == "valid"]
+    predictor = Predictor(folder, run.record.settings.precision)
+    title = which.named("classifier", ", ")
+    scoring = f"Scoring the validation split, {title}"
+    store = run.open_tokens(which)
+    (probabilities,) = predictor.each(store, rows.index.to_numpy(), scoring).values()
+    temperature, reason = fit_temperature(probabilities, rows["truth"].to_numpy(int))
+    how = f"fitted on {len(rows):,} validation texts"
+    if reason:
+        how = f"not fitted on the validation texts: {reason}"
+    log.info("%s: temperature %.3g, %s.", title.capitalize(), temperature, how)
+    save_temperature(folder, temperature)
+    columns = [f"{PREFIX}{label}" for label in predictor.labels]
+    table = pd.DataFrame(probabilities, rows.index, columns)
+    with replacing(folder / VALIDATION) as draft:
+        rows[["row", "label"]].join(table).to_csv(draft, index=False)
+
+
+def load_start(which: DirectionPlan) -> Start:
+    """The weights and words that a direction starts from.
+
+    Raises:
+        RunFolderError: they are others than when the run was planned.
+        BundleError, data_scripts.fetch.FetchError: as `find_start` does.
+    """
+    start = find_start(which.pretrained, which.start.shape, which.start.direction)
+    if start.fingerprint != which.start.fingerprint:
+        raise RunFolderError(
+            f"What --pretrained {which.pretrained} names has changed since this run was planned. "
+            "Give the command that made the run, with another --out"
+        )
+    return start
+
+
+def resolved_precision(run: RunFiles) -> str:
+    """What the run computes in on this machine."""
+    return resolve_precision(run.record.settings.precision)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The cache's file under another name, without a second copy where the file system can."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        with replacing(target) as draft:
+            shutil.copyfile(source, draft)
