@@ -579,6 +579,17 @@ def test_a_run_is_taken_up_again_from_another_working_directory(csv, tmp_path, m
     assert cli.main(["report", str(tmp_path / "run")]) == 0
 
 
+def test_a_start_that_was_named_by_a_relative_path_is_found_from_elsewhere(
+    csv, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(csv, "first") == 0
+    assert run(csv, "second", "--pretrained", "first/lm") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli.main(["finetune", str(tmp_path / "second")]) == 0
+
+
 def test_a_file_where_the_run_folder_should_be_is_told_before_any_work(csv, tmp_path, capsys):
     (tmp_path / "taken").write_text("")
     assert run(csv, tmp_path / "taken") == 5

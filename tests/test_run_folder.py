@@ -12,6 +12,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from data_scripts.files import sha256_of
 from tests.conftest import reviews, small_settings
 from ulmfit_app import __main__ as cli
 from ulmfit_app.config import PRESETS, TINY
@@ -79,6 +80,15 @@ def test_a_table_that_lost_a_row_is_told_and_not_used(done):
         Run.open(folder).repeat("report")
 
 
+def test_a_table_that_was_edited_is_told_and_not_used(done):
+    _, folder = done
+    table = folder / "data" / "table.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace('"pos"', '"neg"', 8), "utf-8")
+    for kind in ("report", "classifier"):
+        with pytest.raises(RunFolderError, match="is not as it was when the run was made"):
+            Run.open(folder).repeat(kind)
+
+
 def test_opening_a_run_reads_one_file_and_plans_nothing(done, monkeypatch):
     _, folder = done
 
@@ -98,8 +108,8 @@ def test_what_is_written_in_run_json_is_read_back_the_same(csv, tmp_path):
     planned = plan_run(settings, preset="tiny")
     planned.write(tmp_path)
     found = Run.open(tmp_path).record
-    asked = replace(planned.record, directions=found.directions)
-    assert found == asked
+    data = replace(planned.record.data, table_sha256=sha256_of(tmp_path / "data" / "table.csv"))
+    assert found == replace(planned.record, directions=found.directions, data=data)
     for one, other in zip(found.directions, planned.record.directions, strict=True):
         assert (one.plan, one.plan_reason) == (other.plan, other.plan_reason)
         assert one.start == replace(other.start, weights=None, vocab=None)
@@ -133,6 +143,9 @@ def test_other_settings_use_the_runs_own_texts_after_the_source_file_is_gone(don
     with pytest.raises(DataError, match="no file"):
         begin(folder, replace(settings, seed=7))
     assert marks(folder) == after
+    reviews(170).to_csv(csv, index=False)
+    begin(folder, replace(settings, classifier=classifier)).carry_out()
+    assert Run.open(folder).record.data.n_rows == 170, "it came back changed"
 
 
 def test_a_run_moved_with_its_source_file_is_the_same_run(done, csv, tmp_path, monkeypatch):

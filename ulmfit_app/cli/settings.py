@@ -80,12 +80,22 @@ def _parse(kind: type[Arguments], argv: list[str], prog: str, preset: str) -> Ar
     return arguments
 
 
-def _with_absolute_paths(data: DataSettings) -> DataSettings:
-    """The same data, found from any working directory."""
-    from ulmfit_app.data.sources import DATA_SETS  # brings pandas, which a wrong option need not
+def _with_absolute_paths(settings: Settings) -> Settings:
+    """The same settings, whose data and start are found from any working directory."""
+    # They bring pandas and torch, which a wrong option need not wait for.
+    from ulmfit_app.data.sources import DATA_SETS
+    from ulmfit_app.models.pretrained import packaged
 
+    data, lm = settings.data, settings.lm
     source = data.source if data.source in DATA_SETS else str(Path(data.source).absolute())
-    return replace(data, source=source, data=data.data and data.data.absolute())
+    start = lm.pretrained
+    if start not in ("auto", "none", "wt103", *packaged()):
+        start = str(Path(start).absolute())
+    return replace(
+        settings,
+        data=replace(data, source=source, data=data.data and data.data.absolute()),
+        lm=replace(lm, pretrained=start),
+    )
 
 
 def read_settings(
@@ -116,7 +126,7 @@ def read_settings(
     known = [f.name for f in fields(Settings) if hasattr(arguments, f.name)]
     settings = Settings(**{name: getattr(arguments, name) for name in known})
     check_used(settings, PRESETS[preset], verb)
-    return preset, arguments, replace(settings, data=_with_absolute_paths(settings.data))
+    return preset, arguments, _with_absolute_paths(settings)
 
 
 def flag_of(name: str) -> str:

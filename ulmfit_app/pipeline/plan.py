@@ -48,11 +48,12 @@ class Planned:
         table = table.rename(columns=rename_by_meaning(table.columns, {ROW: None}))
         table.insert(0, ROW, range(len(table)))
         write_table(folder / TABLE, table)
+        data = replace(self.record.data, table_sha256=sha256_of_path(folder / TABLE))
         split, read = self.selection.split, self.selection.read
         used = split.index[split != ""]
         uses = pd.DataFrame({ROW: used, "use": split[used], "read": read[used].map(_yes_or_no)})
         write_table(folder / SELECTION, uses)
-        self.record.write(folder)
+        replace(self.record, data=data).write(folder)
 
 
 def request(settings: Settings, minutes: float | None) -> dict[str, Any]:

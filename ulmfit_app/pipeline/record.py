@@ -62,6 +62,7 @@ class DataRecord:
         labels: the classes in order.
         n_rows: of the table.
         source_sha256: of the file or folder that was read; None for a data set known by name.
+        table_sha256: of data/table.csv, once it is written.
     """
 
     origin: str
@@ -69,6 +70,7 @@ class DataRecord:
     labels: list[str]
     n_rows: int
     source_sha256: str | None
+    table_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -157,7 +158,12 @@ def begin(folder: Path, settings: Settings, minutes: float | None = None, preset
             if run is current:
                 shutil.rmtree(folder / NEXT, ignore_errors=True)
             return run
-    planned = plan_run(settings, minutes, preset, current and _own_corpus(current, settings))
+    own = current and _own_corpus(current, settings)
+    planned = plan_run(settings, minutes, preset, own)
+    if own:
+        # Of the source as it was read: when it comes back changed, that has to be seen.
+        data = replace(planned.record.data, source_sha256=current.record.data.source_sha256)
+        planned = replace(planned, record=replace(planned.record, data=data))
     if current is None:
         planned.write(folder)
     else:

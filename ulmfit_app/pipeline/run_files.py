@@ -11,6 +11,7 @@ import pandas as pd
 from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, RunFolderError
+from ulmfit_app.files import sha256_of_path
 from ulmfit_app.pipeline.plan import ROW
 from ulmfit_app.pipeline.record import DirectionPlan, RunRecord
 from ulmfit_app.run_folder import SELECTION, TABLE, find_part
@@ -67,8 +68,8 @@ class RunFiles:
             RunFolderError: the table is missing or not whole.
         """
         record = self.record
-        table = self._read(TABLE, record.data.n_rows).drop(columns=ROW)
         data = record.data
+        table = self._read(TABLE, data.n_rows, data.table_sha256).drop(columns=ROW)
         return Corpus(table, data.labels, data.origin, data.test_name, record.data_notes)
 
     @cached_property
@@ -92,7 +93,7 @@ class RunFiles:
             }
         )
 
-    def _read(self, name: str, n_rows: int) -> pd.DataFrame:
+    def _read(self, name: str, n_rows: int, sha256: str | None = None) -> pd.DataFrame:
         inside = self.work / name
         path = inside if inside.is_file() else find_part(self.folder, "data") / Path(name).name
         try:
@@ -103,6 +104,11 @@ class RunFiles:
             raise RunFolderError(
                 f"{path} has {len(table):,} rows, and the run was made with {n_rows:,}. Put the "
                 "file back as it was, or run into another folder."
+            )
+        if sha256 is not None and sha256_of_path(path) != sha256:
+            raise RunFolderError(
+                f"{path} is not as it was when the run was made. Put it back as it was, or change "
+                "the source and run into another folder."
             )
         return table
 
