@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,10 @@ def _phases(
 
 
 def _how(settings: Settings, direction: Direction, what: dict) -> TrainingSettings:
-    lm, key = settings.lm, sha256_of_strings([json.dumps(what, sort_keys=True)])
-    title = "Language model" if direction == "forward" else f"Language model, {direction}"
-    return TrainingSettings(title, key, "constant", lm.weight_decay, lm.grad_clip)
+    """As in fine-tuning, but that each phase names its own schedule."""
+    key = sha256_of_strings([json.dumps(what, sort_keys=True)])
+    how = language_model.training_settings(settings.lm, direction, key)
+    return replace(how, schedule="constant")
 
 
 def _about(
