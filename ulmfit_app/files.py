@@ -1,7 +1,8 @@
 """What is written and hashed in one way in the whole application."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -38,24 +39,51 @@ def sha256_of_path(path: Path) -> str:
     )
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, whole or not at all, without its index.
+@contextmanager
+def writing_table(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Write a CSV a few rows at a time; it appears whole when the block ends well, or not at all.
 
     UTF-8, commas, line feeds. Every string and every column name stands in quotes, so that
     `data.reading.read_table` reads back any text: carriage returns, NUL and separators too. The
-    csv module of Python 3.10 leaves a lone carriage return outside quotes, and refuses NUL.
+    csv module of Python 3.10 to 3.12 leaves a lone carriage return outside quotes.
 
     Args:
         path: what was there before is replaced; parent folders are made.
-        table: strings and numbers. Missing values become empty strings.
+
+    Yields:
+        A function that appends a table without its index, all with the first one's columns.
+        Strings and numbers; missing values become empty strings.
 
     Raises:
-        UnicodeEncodeError: a string has a lone surrogate, which UTF-8 does not.
+        UnicodeEncodeError: a string has a lone surrogate, which UTF-8 does not have.
+        ValueError: a table with other columns than the first, or two columns of one name.
     """
-    cells = table.astype(object).where(table.notna(), "")
+    columns: list[str] | None = None
     with replacing(path) as draft, open(draft, "w", encoding="utf-8", newline="") as file:
-        for row in (map(str, table.columns), *cells.itertuples(index=False, name=None)):
-            file.write(",".join(map(_csv_field, row)) + "\n")
+
+        def append(table: pd.DataFrame) -> None:
+            nonlocal columns
+            if columns is None:
+                columns = list(map(str, table.columns))
+                if len(set(columns)) < len(columns):
+                    raise ValueError(f"expected columns of different names, found {columns}")
+                file.write(_csv_line(columns))
+            elif list(map(str, table.columns)) != columns:
+                raise ValueError(f"expected the columns {columns}, found {list(table.columns)}")
+            cells = table.astype(object).where(table.notna(), "")
+            file.writelines(map(_csv_line, cells.itertuples(index=False, name=None)))
+
+        yield append
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a whole table as CSV, as `writing_table` does."""
+    with writing_table(path) as append:
+        append(table)
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    return ",".join(map(_csv_field, cells)) + "\n"
 
 
 def _csv_field(value: Any) -> str:

@@ -26,6 +26,22 @@ def read_table(path: Path, encoding: str = "utf-8") -> pd.DataFrame:
     return pd.concat(read_chunks(path, encoding, chunk_rows=50_000), ignore_index=True)
 
 
+def read_own_table(path: Path, n_rows: int) -> pd.DataFrame:
+    """A table that this application wrote, whole: every cell a string.
+
+    Args:
+        path: what `files.write_table` wrote.
+        n_rows: as many as were written.
+
+    Raises:
+        DataError: it is missing or broken, or has another number of rows.
+    """
+    table = read_table(path)
+    if len(table) != n_rows:
+        raise DataError(f"{path} has {len(table):,} rows, and {n_rows:,} were written to it.")
+    return table
+
+
 def read_texts(
     path: Path, text: str | None = None, encoding: str = "utf-8", chunk_rows: int = 10_000
 ) -> tuple[str, Iterator[pd.DataFrame]]:
