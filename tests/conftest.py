@@ -27,6 +27,14 @@ NEUTRAL = (
 NEUTRAL = NEUTRAL.split()
 
 
+def pytest_collection_modifyitems(items):
+    """Tests marked cuda are skipped where there is no such GPU."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """No test reads or fills the cache of whoever runs it."""

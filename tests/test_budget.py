@@ -2,8 +2,13 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
-from ulmfit_app.config import LAPTOP
+from data_scripts import wt103
+from data_scripts.fetch import FetchError
+from ulmfit_app.config import LAPTOP, PAPER, DataSettings, ModelSettings
+from ulmfit_app.pipeline import budget
+from ulmfit_app.pipeline.plan import plan_run
 from ulmfit_app.pipeline.selection import count_tokens_roughly, select
 from ulmfit_app.training.recipes import PUBLISHED, WEAK_START
 
@@ -86,3 +91,57 @@ def test_a_chinese_character_is_about_a_token(table):
     table["text"] = "字" * 110
     chinese = replace(settings(lm_tokens=20_000), tokens=replace(LAPTOP.tokens, language="zh"))
     assert select(table, chinese, WEAK_START).read.sum() == 20_000 // 101
+
+
+@pytest.mark.parametrize("softmax", ["exact", "sampled"])
+def test_the_clock_is_read_when_the_device_has_done_its_work(monkeypatch, softmax):
+    """A CUDA call comes back before its work is done: two steps would seem to take no time."""
+    events, clock = [], budget.time.perf_counter
+    monkeypatch.setattr(budget, "wait_for_device", lambda: events.append("waits"))
+    monkeypatch.setattr(
+        budget.time, "perf_counter", lambda: events.append("reads the clock") or clock()
+    )
+    small = replace(settings(batch_size=2, bptt=5, softmax=softmax), precision="fp32")
+    seconds = budget.measure_language_model(
+        50, ModelSettings(emb_sz=8, n_hid=8, n_layers=2), small
+    )
+    assert seconds > 0
+    assert events == ["waits", "reads the clock"] * 2
+
+
+def test_on_cuda_the_loss_of_fastais_head_is_timed_which_trains_there(monkeypatch):
+    """With a mock of the device's name, and the loss that stands in for it compared with ours."""
+    losses = {}
+    shape = ModelSettings(emb_sz=8, n_hid=8, n_layers=2)
+    small = replace(
+        settings(batch_size=2, bptt=5, drop_mult=0.0, softmax="exact"), precision="fp32"
+    )
+
+    class Gpu(str):
+        type = "cuda"
+
+    for device in (Gpu("cpu"), torch.device("cpu")):
+        monkeypatch.setattr(budget, "choose_device", lambda device=device: device)
+
+        def timed(model, ids, loss_of, precision, device=device):
+            losses[device.type] = loss_of(model(ids)[0])  # of the same ids, by the same seed
+            return 1.0
+
+        monkeypatch.setattr(budget, "_time_training", timed)
+        torch.manual_seed(0)
+        budget.measure_language_model(50, shape, small)
+    names = {name: loss.grad_fn.name() for name, loss in losses.items()}
+    assert "NllLoss" in names["cuda"] and "_CrossEntropy" in names["cpu"]
+    torch.testing.assert_close(losses["cuda"], losses["cpu"])
+
+
+def test_the_paper_preset_without_internet_is_an_error_and_no_random_start(monkeypatch):
+    """On a GPU, too, nothing else takes the place of the weights that it names."""
+
+    def unreachable(*_, **__):
+        raise FetchError("No answer within 10 seconds.")
+
+    monkeypatch.setattr(wt103, "download_archive", unreachable)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(FetchError, match="No answer within 10 seconds.*--pretrained none"):
+        plan_run(replace(PAPER, data=DataSettings(source="reviews.csv")), preset="paper")

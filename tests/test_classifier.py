@@ -291,7 +291,7 @@ def test_mixed_precision_is_fastais_callback_on_a_gpu_and_works_on_a_cpu_too(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     callback = prepare(learn, "auto").mixed_precision
     assert isinstance(callback, MixedPrecision)
-    assert callback.amp_mode.value == "fp16"
+    assert callback.amp_mode.value == "bf16"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     learn = prepare(make_learner(load_bundle(tmp_path, "language model"), store), "auto")

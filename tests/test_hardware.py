@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from ulmfit_app.errors import SettingError
-from ulmfit_app.hardware import autocast, available_precisions, resolve_precision, set_up_cpu
+from ulmfit_app.hardware import (
+    autocast,
+    available_precisions,
+    choose_device,
+    resolve_precision,
+    set_up_cpu,
+    wait_for_device,
+)
 
 
 def machine(
@@ -20,7 +27,7 @@ def machine(
 @pytest.mark.parametrize(
     ("has", "expected"),
     [
-        ({"cuda": True}, ["fp16", "bf16", "fp32"]),
+        ({"cuda": True}, ["bf16", "fp16", "fp32"]),
         ({"cuda": True, "cuda_bf16": False}, ["fp16", "fp32"]),
         ({"cpu": ("avx512_f", "amx_bf16")}, ["bf16", "fp32"]),
         ({"cpu": ("avx512_bf16",)}, ["bf16", "fp32"]),
@@ -28,11 +35,27 @@ def machine(
         ({"cpu": ("avx2", "avx512_f")}, ["fp32"]),
     ],
 )
-def test_auto_takes_what_this_machine_multiplies_fastest(monkeypatch, has, expected):
+def test_auto_takes_bf16_where_the_machine_has_it_before_fp16_and_fp32(monkeypatch, has, expected):
     machine(monkeypatch, **has)
     assert available_precisions() == expected
     assert resolve_precision("auto") == expected[0]
     assert all(resolve_precision(name) == name for name in expected)
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_models_run_on_cuda_or_on_the_cpu_and_never_on_an_apple_gpu(monkeypatch, cuda):
+    machine(monkeypatch, cuda=cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device() == torch.device("cuda" if cuda else "cpu")
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_clocks_wait_for_a_gpu_where_there_is_one(monkeypatch, cuda):
+    machine(monkeypatch, cuda=cuda)
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(True))
+    wait_for_device()
+    assert waited == [True] * cuda
 
 
 def test_where_torch_cannot_tell_the_processor_is_taken_to_have_fp32_only(monkeypatch):

@@ -15,6 +15,7 @@ from fastai.text.learner import language_model_learner, match_embeds
 from fastai.text.models.awdlstm import AWD_LSTM
 from fastai.text.models.core import LinearDecoder
 from fastcore.xtras import save_pickle
+from matplotlib import pyplot
 from PIL import Image
 
 from data_scripts.fetch import FetchError, Source
@@ -576,7 +577,7 @@ def test_with_dropout_the_weights_are_dropped_as_fastais_are():
 def test_the_learning_rate_finder_draws_and_changes_nothing(tmp_path):
     learn = made_learner(made_store([30] * 60))
     before = {name: value.clone() for name, value in learn.model.state_dict().items()}
-    random_state = torch.get_rng_state()
+    random_state, open_figures = torch.get_rng_state(), pyplot.get_fignums()
     save_lr_finder_plot(learn, tmp_path / "lr_find.png")
     assert Image.open(tmp_path / "lr_find.png").size == (1050, 675)
     assert all(
@@ -584,6 +585,7 @@ def test_the_learning_rate_finder_draws_and_changes_nothing(tmp_path):
     )
     assert torch.equal(torch.get_rng_state(), random_state)
     assert learn.opt is None
+    assert pyplot.get_fignums() == open_figures, "one of pyplot's would stay open"
 
 
 def test_the_models_that_come_with_the_package_are_whole_small_and_strong():

@@ -2,6 +2,7 @@ import pytest
 import torch
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 
+from tests.bench import lstm_canary
 from ulmfit_app.models.awd_lstm import AWDLSTM, WeightDroppedLSTM, WordDropout
 from ulmfit_app.models.lstm import (
     EvenLSTM,
@@ -19,7 +20,7 @@ def relative_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
     return ((ours.float() - reference).norm() / reference.norm()).item()
 
 
-# 1,152 is where oneDNN's own backward pass is wrong.
+# At 1,152 units torch's own backward pass was seen to be wrong: tests/bench/lstm_canary.py.
 @pytest.mark.parametrize(("n_in", "n_hid"), [(5, 7), (24, 1152), (1152, 40)])
 def test_in_bf16_outputs_and_gradients_agree_with_torchs_lstm_in_fp32(n_in, n_hid):
     torch.manual_seed(0)
@@ -47,6 +48,15 @@ def test_in_bf16_outputs_and_gradients_agree_with_torchs_lstm_in_fp32(n_in, n_hi
     assert relative_error(last_c, c) < 0.01
     for mine, theirs in zip(gradients, reference, strict=True):
         assert relative_error(mine, theirs) < 0.02
+
+
+def test_the_canary_finds_ours_right_and_torchs_pass_that_evaluation_relies_on():
+    found = lstm_canary.errors(1152)
+    assert set(found) == {"torch, autocast", "torch, bf16 weights", "ours"}
+    assert max(found["ours"].values()) < 0.02
+    # Not its gradients, which on some processors may be wrong: nothing here takes them.
+    assert found["torch, bf16 weights"]["outputs"] < 0.01
+    assert found["torch, autocast"]["outputs"] < 0.01
 
 
 SIZES = {"emb_sz": 12, "n_hid": 20, "n_layers": 2}

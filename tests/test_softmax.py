@@ -80,10 +80,73 @@ def test_without_gradients_the_loss_is_the_same_and_the_likeliest_words_are_know
     assert torch.equal(Logits(*tensors).argmax(dim=-1), likeliest), "without a loss before it"
 
 
-def test_a_hopeless_target_has_a_large_and_finite_loss():
+def test_a_hopeless_target_has_its_true_loss():
+    """500 nats, whose probability no number is small enough for, in fp64 neither."""
     hidden, weight = torch.ones(1, 1), torch.tensor([[0.0], [500.0]])
     loss = Logits(hidden.requires_grad_(), weight, torch.zeros(2)).cross_entropy(torch.tensor([0]))
-    assert 80 < loss.item() < 100
+    assert loss.item() == 500
+
+
+def integers(most: int):
+    """Hidden states that pick a column each of weights, which are whole: products are exact."""
+    torch.manual_seed(0)
+    hidden = torch.eye(EMB).repeat(3, 1)
+    weight = torch.randint(-most, most + 1, (WORDS, EMB)).float()
+    return [hidden.requires_grad_(), weight.requires_grad_(), torch.zeros(WORDS).requires_grad_()]
+
+
+def compare_with_fp64(tensors, targets, dtype):
+    """Losses in training and evaluation are fp64's; the relative errors of the gradients."""
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    expected = F.cross_entropy(F.linear(*exact), targets)
+    with torch.autocast("cpu", dtype):
+        loss = Logits(*tensors).cross_entropy(targets)
+        with torch.no_grad():
+            evaluated = Logits(*tensors).cross_entropy(targets)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-7)
+    assert evaluated.item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-7)
+    pairs = zip(
+        torch.autograd.grad(loss, tensors), torch.autograd.grad(expected, exact), strict=True
+    )
+    return [((ours - theirs).norm() / theirs.norm()).item() for ours, theirs in pairs]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_target_40_nats_below_the_likeliest_word_has_its_loss_in_low_precision(dtype):
+    """e^-40 is less than half of fp16's least number."""
+    tensors = integers(20)
+    with torch.no_grad():
+        tensors[1][0], tensors[1][1] = -20, 20
+    errors = compare_with_fp64(tensors, torch.zeros(3 * EMB, dtype=torch.int64), dtype)
+    assert max(errors) < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_targets_that_are_nearly_certain_still_have_a_gradient_in_low_precision(dtype):
+    """Their probability, 0.9994 to 0.9997, is 1 in bf16, and would leave them without one."""
+    tensors = integers(2)
+    with torch.no_grad():
+        tensors[1][7] = 16
+    targets = torch.full((3 * EMB,), 7)
+    probabilities = F.linear(*tensors).softmax(1)[:, 7]
+    assert 0.999 < probabilities.min() < probabilities.max() < 0.9999
+    assert max(compare_with_fp64(tensors, targets, dtype)) < 0.01
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_on_a_gpu_losses_and_gradients_are_those_of_the_whole_softmax(dtype):
+    tensors, targets = inputs(torch.float32)
+    on_gpu = [t.detach().cuda().requires_grad_() for t in tensors]
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        loss = Logits(*on_gpu).cross_entropy(targets.cuda())
+    expected = whole(*tensors, targets)
+    assert loss.item() == pytest.approx(expected.item(), rel=0.01)
+    pairs = zip(
+        torch.autograd.grad(loss, on_gpu), torch.autograd.grad(expected, tensors), strict=True
+    )
+    for ours, theirs in pairs:
+        assert ((ours.cpu() - theirs).norm() / theirs.norm()).item() < 0.03
 
 
 def test_softmax_may_write_over_its_input():

@@ -253,6 +253,99 @@ def test_a_loss_that_is_not_a_number_stops_the_training_and_saves_nothing(tmp_pa
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("softmax", ["exact", "sampled"])
+def test_on_a_gpu_a_training_learns_and_goes_on_from_its_checkpoint(
+    tmp_path, monkeypatch, precision, softmax
+):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    job = partial(train_lm, precision=precision, softmax=softmax)
+    learn, history = job(tmp_path / "whole")
+    assert next(learn.model.parameters()).device.type == "cuda"
+    assert history["valid_loss"].iloc[-1] < np.log(60)
+    _, again = interrupted(job, tmp_path / "killed", monkeypatch, at=7)
+    np.testing.assert_allclose(again["valid_loss"], history["valid_loss"], rtol=0.01)
+
+
+class Gpu(str):
+    """A device that says it is a GPU, and is the CPU."""
+
+    type = "cuda"
+
+
+def test_a_gpus_losses_are_looked_at_now_and_then_and_before_anything_is_saved(
+    tmp_path, monkeypatch
+):
+    """To look is to wait for the GPU. One loss is infinite, those behind it are not a number."""
+    looks, steps = [], []
+    real, look = loop._Progress.after_loss, loop._Progress._require_finite_loss
+
+    def poisoned(self):
+        steps.append(self.training)
+        if sum(steps) == 3:
+            self.learn.loss = self.learn.loss * torch.inf
+        elif sum(steps) > 3:
+            self.learn.loss = self.learn.loss * torch.nan
+        real(self)
+
+    def counted(self):
+        looks.append(sum(steps))
+        look(self)
+
+    monkeypatch.setattr(LanguageModelBatches, "device", Gpu("cpu"))
+    monkeypatch.setattr(loop, "STEPS_BETWEEN_LOOKS", 5)
+    monkeypatch.setattr(loop._Progress, "after_loss", poisoned)
+    monkeypatch.setattr(loop._Progress, "_require_finite_loss", counted)
+    with pytest.raises(Diverged, match="became inf in epoch 1"):
+        train_toy(tmp_path / "looks")
+    assert looks == [5]
+
+    monkeypatch.setattr(loop, "STEPS_BETWEEN_LOOKS", 1_000)
+    for seconds, seen in ((1e9, 12), (-1, 3)):
+        steps.clear(), looks.clear()
+        monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", seconds)
+        with pytest.raises(Diverged, match="became inf in epoch 1"):
+            train_toy(tmp_path / str(seconds))
+        assert looks[-1] == seen, "at the end of an epoch, or before a checkpoint"
+    files = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert files == ["checkpoint.safetensors"], "the one before the third step"
+    facts = checkpoints.Checkpoints(tmp_path / "-1", "k").facts()
+    assert facts["position"]["batch"] == 2 and np.isfinite(facts["position"]["loss_sum"])
+
+
+def test_a_training_goes_on_in_another_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    for first, then in (("bf16", "fp32"), ("fp32", "bf16")):
+        folder = tmp_path / first
+        stopped = partial(train_lm, precision=first)
+
+        def job(folder, stopped=stopped, then=then):
+            return (stopped if not folder.exists() else partial(train_lm, precision=then))(folder)
+
+        _, history = interrupted(job, folder, monkeypatch, at=4)
+        assert len(history) == 3 and history["valid_loss"].notna().all()
+
+
+def test_a_gpus_random_state_and_loss_scale_do_not_hinder_a_cpu(tmp_path, monkeypatch):
+    """The checkpoint of a training in fp16 on CUDA, as its files would say it, goes on here."""
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    real, random_state = checkpoints.save_file, torch.get_rng_state()
+
+    def on_cuda(tensors, path, metadata=None):
+        if metadata:
+            facts = json.loads(metadata["training"])
+            facts["scaler"] = {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 0}
+            metadata = {"training": json.dumps(facts)}
+            tensors["rng.cuda"] = random_state[:16].clone()
+        real(tensors, path, metadata=metadata)
+
+    monkeypatch.setattr(checkpoints, "save_file", on_cuda)
+    _, history = interrupted(train_lm, tmp_path, monkeypatch, at=4)
+    assert len(history) == 3
+
+
 def test_a_phase_out_of_patience_ends_early(tmp_path):
     plan = Plan("flat", (Phase("all groups", 6, 0, 1e-12),), drop_mult=0.5)
     _, history = train_classifier(tmp_path, plan=plan, patience=2)

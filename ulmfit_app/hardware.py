@@ -1,4 +1,4 @@
-"""What this machine multiplies fastest, and how its processor is set up for training."""
+"""Where models run, what this machine multiplies fastest, and how its processor is set up."""
 
 import ctypes
 import sys
@@ -31,6 +31,24 @@ def set_up_cpu() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)  # never
 
 
+def choose_device() -> torch.device:
+    """Where models are trained and used: the CUDA GPU where there is one, else the CPU.
+
+    Apple's GPUs (MPS), which fastai takes by itself, are left alone: nothing here was ever run on
+    one, and precisions are chosen for CUDA and for CPUs.
+    """
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wait_for_device() -> None:
+    """Return when the device has done all that it was given, as a clock has to.
+
+    A CUDA call comes back before its work is done.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def cpu_has_bf16() -> bool:
     """Whether this CPU has units that multiply bf16: AMX or AVX512-BF16 on x86, BF16 on Arm."""
     # Before torch could tell, fp32 is the choice that is never wrong.
@@ -39,10 +57,14 @@ def cpu_has_bf16() -> bool:
 
 
 def available_precisions() -> list[str]:
-    """What this machine's processor multiplies, fastest first: of fp16, bf16 and fp32."""
+    """What this machine multiplies, the one that `auto` takes first: of fp16, bf16 and fp32.
+
+    On CUDA bf16 comes before fp16 where the GPU has it: it is as fast, and has the range of fp32,
+    so that no loss need be scaled and no step left out.
+    """
     if torch.cuda.is_available():
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return ["fp16", *(["bf16"] if has_bf16 else []), "fp32"]
+        return [*(["bf16"] if has_bf16 else []), "fp16", "fp32"]
     return [*(["bf16"] if cpu_has_bf16() else []), "fp32"]
 
 
@@ -50,7 +72,7 @@ def resolve_precision(precision: Precision) -> str:
     """Name the precision to compute in.
 
     Args:
-        precision: "auto" is this machine's fastest.
+        precision: "auto" is the first of `available_precisions`.
 
     Raises:
         SettingError: there is no such precision, or this machine does not have it.

@@ -12,7 +12,6 @@ import torch
 from fastai.learner import Learner, Metric
 from fastai.text.data import TensorText, pad_chunk
 from fastai.text.models.core import SequentialRNN
-from fastai.torch_core import default_device
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,6 +21,7 @@ from ulmfit_app.config import Settings
 from ulmfit_app.course import Verdict, check_answered, judge, lesson_04
 from ulmfit_app.course.neighbours import BATCH_SIZE, BPTT
 from ulmfit_app.evaluation.metrics import accuracy_interval
+from ulmfit_app.hardware import choose_device
 from ulmfit_app.inference.perplexity import measure_perplexity
 from ulmfit_app.models.awd_lstm import load_language_model
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
@@ -178,7 +178,7 @@ class ClassifierLab(lesson_04.PlanTrials):
 
     def _watch(self) -> Metric:
         model = load_language_model(self.language_model)
-        return _KeptPerplexity(model.to(default_device()), self._read_validation())
+        return _KeptPerplexity(model.to(choose_device()), self._read_validation())
 
     def _read_validation(self) -> LanguageModelBatches:
         return LanguageModelBatches(self.store, self.find_part("valid")[0], ROWS, BPTT)

@@ -127,10 +127,10 @@ class AWDLSTM(AWD_LSTM):
         }
 
     def carry_on(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `carried_state` gave."""
+        """Go on from what `carried_state` gave, in another precision perhaps."""
         layers = range(self.n_layers)
-        device = self.encoder.weight.device
-        self.hidden = [tuple(state[f"{i}.{part}"].to(device) for part in "hc") for i in layers]
+        weight = self.encoder.weight  # its type holds what any lower precision carried
+        self.hidden = [tuple(state[f"{i}.{part}"].to(weight) for part in "hc") for i in layers]
         self.bs = self.hidden[0][0].shape[1]
 
 

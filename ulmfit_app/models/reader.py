@@ -1,8 +1,8 @@
 """The AWD-LSTM as it is read with: no dropout, no fastai, the weights of a bundle.
 
-The trained model is fastai's; importing it takes 2,000 modules and some seconds, which nobody who
-serves a model should wait for. Here are the layers that are left when nothing is trained, under
-the names that a bundle's weights have.
+The trained model is built on fastai's, whose import takes 2,000 modules and some seconds, which
+nobody who serves a model should wait for. Here are the layers that are left when nothing is
+trained, under the names that a bundle's weights have.
 """
 
 import re

@@ -4,7 +4,12 @@ A batch of 64 x 72 tokens over 60,000 words has 276 million logits: a gigabyte, 
 `LinearDecoder` and `CrossEntropyLossFlat` write and read several times per step; on a CPU that is
 most of the step (tests/bench/compare.py, "lm"). Here the logits of a few hundred tokens are made,
 turned into loss and gradients, and forgotten; what comes out is the full cross-entropy and its
-gradients, rounding apart. On CUDA, whose memory is fast enough, fastai's own head and loss train.
+gradients, rounding apart. On CUDA, whose memory is fast enough, fastai's own head and loss train,
+unless the softmax is sampled; models that are not in a Learner keep this head there too.
+
+Logits are products in the working precision. What is made of them, the sum over all words and the
+loss, is computed in fp32: fp16 has no number for a probability under e^-17, nor bf16 three digits
+of any.
 """
 
 from collections.abc import Iterator
@@ -19,10 +24,11 @@ from torch.nn import functional as F
 
 from ulmfit_app.hardware import working_dtype
 
-# On a CPU. Fewer, and the products run at half the speed; more, and their logits take more memory
+# Fewer, and on a CPU the products run at half the speed; more, and their logits take more memory
 # than the model.
 TOKENS_AT_A_TIME = 768
 WORDS_AT_A_TIME = 4_096
+ROWS_IN_CACHE = 16  # tokens whose logits a CPU's cache holds in fp32
 NEGATIVES = 8_192  # draws a step
 SIZES_APART = 1_024  # the number of words that they and the batch's come to is a multiple of this
 
@@ -46,17 +52,19 @@ class _CrossEntropy(torch.autograd.Function):
         )
         low, by_word = hidden.to(dtype), _by_word(weight, dtype)
         ones = low.new_ones(1, len(low))
-        for rows, probabilities in _softmax(low, by_word, bias.to(dtype)):
-            y = targets[rows, None]
-            loss += _losses(probabilities, y).sum()
-            probabilities[torch.arange(len(y), device=y.device), y[:, 0]] -= 1
+        for rows, probabilities, losses in _softmax(low, by_word, bias.to(dtype), targets):
+            loss += losses.sum()
+            # The target's probability - 1: in low precision, that of a likely one would be 0.
+            # A scatter would copy all probabilities.
+            here = torch.arange(len(losses), device=losses.device)
+            probabilities[here, targets[rows]] = torch.expm1(-losses).to(dtype)
             to_hidden[rows] = (by_word @ probabilities.t()).t()
             # In slices, whose sums are added up while they are in cache.
             for words in range(0, len(weight), WORDS_AT_A_TIME):
                 here = slice(words, words + WORDS_AT_A_TIME)
                 to_weight[here] += probabilities[:, here].t() @ low[rows]
             # A product is several times faster than summing a column.
-            to_bias += (ones[:, : len(y)] @ probabilities)[0]
+            to_bias += (ones[:, : len(losses)] @ probabilities)[0]
         ctx.save_for_backward(to_hidden, to_weight, to_bias)
         return loss / len(hidden)
 
@@ -72,25 +80,45 @@ def _by_word(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.to(dtype).t().contiguous()
 
 
-def _softmax(hidden: Tensor, by_word: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yields (rows of hidden, their probabilities [n, words]), a piece at a time.
+def _softmax(
+    hidden: Tensor, by_word: Tensor, bias: Tensor, targets: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yields (rows of hidden, probabilities [n, words], losses of the targets [n]), in pieces.
 
-    Each piece takes the memory of the one before.
+    Probabilities come in hidden's dtype, in the memory of the piece before; losses in nats and at
+    least in fp32.
     """
-    n = min(TOKENS_AT_A_TIME, len(hidden)) if hidden.device.type == "cpu" else len(hidden)
+    precise = torch.promote_types(hidden.dtype, torch.float32)
+    n = min(TOKENS_AT_A_TIME, len(hidden))
+    few = min(ROWS_IN_CACHE, n) if hidden.device.type == "cpu" else n
     memory = hidden.new_empty(n, len(bias))
+    workspace = hidden.new_empty(few, len(bias), dtype=precise)
     for start in range(0, len(hidden), n):
-        h = hidden[start : start + n]
+        piece = slice(start, start + n)
+        h, y = hidden[piece], targets[piece, None]
         logits = memory[: len(h)]
         torch.addmm(bias, h, by_word, out=logits)
-        yield slice(start, start + n), torch.softmax(logits, 1, out=logits)
+        losses = torch.empty(len(h), 1, dtype=precise, device=h.device)
+        for row in range(0, len(h), few):
+            rows = slice(row, row + few)
+            low = logits[rows]
+            z = low if low.dtype == precise else workspace[: len(low)].copy_(low)
+            losses[rows] = _softmax_in_place(z, y[rows])
+            if z is not low:
+                low.copy_(z)
+        yield piece, logits, losses[:, 0]
 
 
-def _losses(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood of targets [n, 1], at least in fp32."""
-    chosen = probabilities.gather(1, targets)
-    chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
-    return -chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log()
+def _softmax_in_place(logits: Tensor, targets: Tensor) -> Tensor:
+    """Turn logits [n, words] into probabilities; the losses of targets [n, 1] come back, [n, 1].
+
+    A loss is the log of the sum of exponentials less the target's logit: unlike the log of the
+    target's probability, it is right when that probability is too small for any number. The
+    likeliest word, whose probability never is, gives the sum.
+    """
+    largest, of_target = logits.amax(1, keepdim=True), logits.gather(1, targets)
+    torch.softmax(logits, 1, out=logits)
+    return (largest - of_target) - logits.amax(1, keepdim=True).log()
 
 
 class Sampler:
@@ -179,10 +207,9 @@ class Logits:
     def _evaluate(self, targets: Tensor) -> Tensor:
         hidden, dtype = self._inputs()
         losses, best = [], []
-        for rows, probabilities in _softmax(
-            hidden.to(dtype), _by_word(self.weight, dtype), self.bias.to(dtype)
-        ):
-            losses.append(_losses(probabilities, targets[rows, None]))
+        low, by_word, bias = hidden.to(dtype), _by_word(self.weight, dtype), self.bias.to(dtype)
+        for _, probabilities, of_piece in _softmax(low, by_word, bias, targets):
+            losses.append(of_piece)
             # torch.argmax takes three times as long.
             best.append(probabilities.max(1).indices)
         self._best = torch.cat(best).view(self.hidden.shape[:-1])

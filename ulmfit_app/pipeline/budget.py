@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 
 from ulmfit_app.config import ModelSettings, Settings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
-from ulmfit_app.hardware import autocast, resolve_precision
+from ulmfit_app.hardware import autocast, choose_device, resolve_precision, wait_for_device
 from ulmfit_app.models.awd_lstm import build_classifier, build_language_model
 from ulmfit_app.models.pretrained import Start
-from ulmfit_app.models.softmax import Sampler
+from ulmfit_app.models.softmax import Logits, Sampler
 from ulmfit_app.pipeline.selection import Selection, count_tokens_roughly
 from ulmfit_app.text.tokenizer import Tokenizer
 from ulmfit_app.training.optimizer import FusedAdam
@@ -80,27 +80,38 @@ def measure_rates(texts: pd.Series, start: Start, settings: Settings) -> Rates:
 
 def measure_language_model(vocab_size: int, shape: ModelSettings, settings: Settings) -> float:
     """Seconds per token of training a language model here, by `settings.lm`."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device()
     model = build_language_model(vocab_size, shape, settings.lm.drop_mult).to(device).train()
     if settings.lm.softmax == "sampled":
         model[1].sampler = Sampler(np.ones(vocab_size))
     ids = torch.randint(9, vocab_size, (settings.lm.batch_size, settings.lm.bptt), device=device)
     precision = resolve_precision(settings.precision)
-    return _time_training(model, ids, lambda logits: logits.cross_entropy(ids), precision)
+    in_pieces = settings.lm.softmax == "sampled" or device.type != "cuda"
+
+    def loss_of(logits: Logits) -> Tensor:
+        if in_pieces:
+            return logits.cross_entropy(ids)
+        # As fastai's head and loss, which train on CUDA: all logits at once, the loss in fp32.
+        whole = linear(logits.hidden, logits.weight, logits.bias)
+        return cross_entropy(whole.flatten(0, 1).float(), ids.flatten())
+
+    return _time_training(model, ids, loss_of, precision)
 
 
 def _measure_classifier(
     vocab_size: int, length: int, shape: ModelSettings, settings: Settings
 ) -> tuple[float, float]:
     """Seconds per token of training a classifier on texts of a length, and of reading alone."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     precision = resolve_precision(settings.precision)
     model = build_classifier(vocab_size, 2, shape).to(device).train()
     # Gradients over whole texts, as in training.
     model[0].max_len = length
     ids = torch.randint(9, vocab_size, (settings.classifier.batch_size, length), device=device)
     labels = ids.new_zeros(len(ids))
-    training = _time_training(model, ids, lambda out: cross_entropy(out, labels), precision)
+    training = _time_training(
+        model, ids, lambda out: cross_entropy(out.float(), labels), precision
+    )
     model.eval()
     with torch.inference_mode(), autocast(precision, device.type):
         return training, _time(lambda: model(ids)) / ids.numel()
@@ -108,9 +119,11 @@ def _measure_classifier(
 
 def _time(step: Callable[[], None], repeats: int = 2) -> float:
     step()  # warms up
+    wait_for_device()
     began = time.perf_counter()
     for _ in range(repeats):
         step()
+    wait_for_device()
     return (time.perf_counter() - began) / repeats
 
 

@@ -47,9 +47,9 @@ class Batches:
 
     @property
     def device(self) -> "torch.device":
-        from fastai.torch_core import default_device
+        from ulmfit_app.hardware import choose_device
 
-        return default_device()
+        return choose_device()
 
     def _generator(self, epoch: int) -> np.random.Generator:
         """The same numbers for the same epoch, whatever ran before: a resumed run is equal."""

@@ -115,7 +115,8 @@ class Checkpoints:
             of_param = _with_prefix(tensors, f"opt.{i}.").items()
             state = facts["optimizer"][i] | {k: v.to(param.device) for k, v in of_param}
             learn.opt.state[param] = state
-        if facts["scaler"] is not None:
+        # Empty where a bf16 training saved it; and a training may go on in another precision.
+        if facts["scaler"] and getattr(learn, "scaler", None):
             learn.scaler.load_state_dict(facts["scaler"])
         if facts["position"]["batch"]:  # an epoch begins with nothing carried
             for name, module in learn.model.named_modules():

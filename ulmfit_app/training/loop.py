@@ -1,10 +1,12 @@
 """How a Learner is run here: phases, precision, progress, checkpoints, resume, seeds.
 
-A run that was killed and goes on ends with the same weights, to the bit, as one that was not: a
-checkpoint holds the model, the optimizer, the schedule's position, the random state, what the
-model carries from batch to batch, and how far the epoch had come; the order of the texts depends
-on seed and epoch alone. fastai's `SaveModelCallback` resumes at epochs only, rewrites earlier
-files, and after a NaN reloads whatever file has the name of the best.
+A run that was killed and goes on ends, on a CPU, with the same weights, to the bit, as one that
+was not: a checkpoint holds the model, the optimizer, the schedule's position, the random state,
+what the model carries from batch to batch, and how far the epoch had come; the order of the texts
+depends on seed and epoch alone. fastai's `SaveModelCallback` resumes at epochs only, rewrites
+earlier files, and after a NaN reloads whatever file has the name of the best. On CUDA the same
+numbers go on, but sums there, an embedding's gradient for one, have no fixed order: their last
+digits differ.
 """
 
 import logging
@@ -22,9 +24,10 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
-from data_scripts.files import progress, replacing
+from data_scripts.files import progress
 from ulmfit_app.config import Precision, Schedule
 from ulmfit_app.errors import Diverged
+from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.training.checkpoints import Checkpoints, Position
 from ulmfit_app.training.precision import MixedPrecision
@@ -33,6 +36,7 @@ from ulmfit_app.training.recipes import SCHEDULES, Phase, discriminative_rates
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
+STEPS_BETWEEN_LOOKS = 50  # at the loss of a GPU, which has to be waited for
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,10 @@ class TrainingSettings:
 
 
 def seed_everything(seed: int) -> None:
-    """Make what follows repeat itself: initial weights and dropout.
+    """Make initial weights and dropout repeat themselves, on one kind of device.
 
-    The order of texts has a generator of its own.
+    The order of texts has a generator of its own. On a CPU the weights that are learned are then
+    the same too, with the same number of threads; on CUDA they are up to the order of sums.
     """
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -97,8 +102,7 @@ def train(
         Diverged: the loss is not finite.
     """
     history = _carry_out(learn, phases, folder, settings) if phases else _validate_only(learn)
-    with replacing(folder / "history.csv") as draft:
-        history.to_csv(draft, index=False)
+    write_table(folder / "history.csv", history)
     return history
 
 
@@ -178,14 +182,29 @@ class _Progress(Callback):
             job.checkpoints.load_optimizer(self.learn, job.resumed)
             self.learn.pct_train = job.position.pct_train
             job.resumed = None
+        # In fp64, as a float is: going on from the sum in a checkpoint gives the same one.
+        self.loss_sum = torch.tensor(
+            job.position.loss_sum, dtype=torch.float64, device=self.dls.device
+        )
+        self.latest = torch.zeros((), device=self.dls.device)
         epoch = f"epoch {self.epoch + 1} of {job.phase.epochs}"
         label = f"{job.settings.title}, {job.phase.name}, {epoch}"
         self.bar = progress(total=len(self.dls.train), description=label, unit=" batches")
         self.bar.update(job.position.batch)
 
     def after_loss(self) -> None:
-        loss = float(self.learn.loss.detach())
-        if self.training and not math.isfinite(loss):
+        if not self.training:
+            return
+        # From the first one that is not finite on, that one.
+        self.latest = torch.where(self.latest.isfinite(), self.learn.loss.detach(), self.latest)
+        steps = self.job.position.batch + 1
+        if self.dls.device.type == "cpu" or steps % STEPS_BETWEEN_LOOKS == 0:
+            self._require_finite_loss()
+
+    def _require_finite_loss(self) -> None:
+        """To be called before anything is saved; waits for the device."""
+        loss = float(self.latest)
+        if not math.isfinite(loss):
             raise Diverged(
                 f"The training loss became {loss} in epoch {self.epoch + 1} of the phase "
                 f"{self.job.phase.name!r} of the {self.job.settings.title}. Nothing was saved "
@@ -198,15 +217,21 @@ class _Progress(Callback):
             return
         position = self.job.position
         position.batch += 1
-        position.loss_sum += float(self.learn.loss.detach())
+        self.loss_sum += self.learn.loss.detach()
         # TrainEvalCallback has moved it on already: it comes first in every event.
         position.pct_train = self.learn.pct_train
         self.bar.update()
         if time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS:
+            self._look_at_losses()
             self._save()
 
     def after_train(self) -> None:
         self.bar.close()
+        self._look_at_losses()
+
+    def _look_at_losses(self) -> None:
+        self._require_finite_loss()
+        self.job.position.loss_sum = float(self.loss_sum)
 
     def after_epoch(self) -> None:
         job, position = self.job, self.job.position

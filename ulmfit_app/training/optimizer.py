@@ -1,4 +1,7 @@
-"""fastai's Adam in one pass over the weights; fastai's own makes several."""
+"""Adam by torch's fused kernel, one pass over the weights, on CPUs and on CUDA.
+
+fastai's own makes several passes.
+"""
 
 from itertools import groupby
 
@@ -10,7 +13,7 @@ from torch.optim.adamw import adamw
 class FusedAdam(Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), by torch's fused kernel.
 
-    The update is fastai's (tests/test_optimizer.py compares them step by step).
+    Its update is the one of fastai's `Adam` (tests/test_optimizer.py compares them step by step).
 
     Args:
         params: parameters per layer group.

@@ -12,7 +12,7 @@ class MixedPrecision(FastaiMixedPrecision):
     """fastai's callback in training and evaluation, on any device.
 
     fastai's own enters `autocast("cuda")` whatever the device: on a CPU `to_fp16` and `to_bf16` do
-    nothing, and say nothing.
+    nothing, and say nothing. On CUDA this is fastai's, its `GradScaler` in fp16 included.
     """
 
     def before_fit(self) -> None:
