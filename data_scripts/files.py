@@ -83,6 +83,43 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+# Of the units of work and of time, before it is said how long is left.
+FEWEST_DONE, SMALLEST_SHARE, FEWEST_SECONDS = 3, 0.02, 3.0
+
+
+class _Bar(tqdm):
+    """tqdm's bar, which says how long is left only when that can be known.
+
+    The first batch, which waits for everything that is done once, says nothing of the others.
+    """
+
+    @property
+    def format_dict(self):
+        facts = super().format_dict
+        done, total = facts["n"] - facts["initial"], facts["total"]
+        few = done < FEWEST_DONE or (total and done < SMALLEST_SHARE * total)
+        if total and facts["n"] < total and (few or facts["elapsed"] < FEWEST_SECONDS):
+            facts["rate"] = 0  # which is shown as ?
+        return facts
+
+
+class _Lines(_Bar):
+    """A line each time, instead of a carriage return that fills log files with one endless
+    line."""
+
+    def display(self, msg=None, pos=None):
+        if msg is None:
+            self.fp.write(f"{self}\n")
+            self.fp.flush()
+        return False
+
+    def close(self):
+        has_shown = not self.disable and self.last_print_t >= self.start_t + self.delay
+        if has_shown and self.n > self.last_print_n:
+            self.display()
+        super().close()
+
+
 def progress(
     iterable=None, *, total: int | None = None, description: str, unit: str = "it"
 ) -> tqdm:
@@ -94,21 +131,8 @@ def progress(
         description: what is being done, for people.
         unit: "B" is shown in thousands and millions.
     """
-    on_terminal = sys.stderr.isatty()
-    return tqdm(
-        iterable,
-        total=total,
-        desc=description,
-        unit=unit,
-        unit_scale=unit == "B",
-        dynamic_ncols=on_terminal,
-        mininterval=0.2 if on_terminal else 60,
-        miniters=1,
-        delay=0 if on_terminal else 60,
-        leave=not on_terminal,
-        # A line of its own each time, instead of a carriage return that fills log files with one
-        # endless line.
-        bar_format=None
-        if on_terminal
-        else "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left\n",
-    )
+    about = dict(total=total, desc=description, unit=unit, unit_scale=unit == "B", miniters=1)
+    if sys.stderr.isatty():
+        return _Bar(iterable, **about, dynamic_ncols=True, mininterval=0.2, leave=False)
+    line = "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left"
+    return _Lines(iterable, **about, mininterval=60, delay=60, leave=False, bar_format=line)

@@ -43,7 +43,7 @@ def fetch(direction: Literal["forward", "backward"] = "forward") -> Source:
             else ("", "")
         )
         advice = (
-            f"Get {url} by other means, extract it{where}, and run: python -m ulmfit_app.run imdb "
+            f"Get {url} by other means, extract it{where}, and give the same command with "
             f"--pretrained FOLDER{option}. Or start without it: from the packaged model with "
             "--pretrained en-small, or from random weights with --pretrained none."
         )

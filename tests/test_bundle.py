@@ -3,11 +3,14 @@ import hashlib
 import json
 import os
 import re
+import sys
 from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from data_scripts import files
 from data_scripts.files import sha256_of
@@ -18,10 +21,12 @@ from ulmfit_app.models.bundle import (
     Bundle,
     load_bundle,
     load_weights,
+    require_direction,
     save_bundle,
     save_temperature,
     seal_of,
     unique_tensors,
+    versions,
 )
 from ulmfit_app.text.rules import SPECIALS
 
@@ -123,6 +128,9 @@ def test_a_loaded_bundle_says_what_was_saved(tmp_path):
     loaded = load_bundle(tmp_path, "classifier")
     assert loaded.weights.parent == tmp_path
     assert asdict(loaded) | {"weights": None} == asdict(bundle)
+    text = (tmp_path / "bundle.json").read_text(encoding="utf-8")
+    assert "très bon" in text and text.count("\n") > 10, "people can read it"
+    assert "ünïcödé" in file_of(tmp_path, "vocab").read_text(encoding="utf-8")
 
 
 def test_a_bundle_keeps_its_direction(tmp_path):
@@ -186,7 +194,51 @@ def test_the_hashes_are_those_of_the_files(folder):
         assert described_files[part]["sha256"] == sha256_of(file_of(folder, part))
 
 
+def test_a_seal_does_not_depend_on_the_order_of_the_parts_and_holds_for_every_one():
+    parts = {"labels": ["neg", "pos"], "about": {"a": 1, "b": 2}, "temperature": 1.0}
+    turned = {name: parts[name] for name in reversed(parts)} | {"about": {"b": 2, "a": 1}}
+    assert seal_of(parts) == seal_of(turned) == seal_of(parts | {"sha256": "another"})
+    assert len({seal_of(parts), *(seal_of(parts | {name: "x"}) for name in parts)}) == 4
+
+
+def test_the_versions_are_those_that_are_installed():
+    found = versions()
+    assert found.pop("python") == ".".join(map(str, sys.version_info[:3]))
+    assert {"fastai", "torch"} < set(found)
+    assert found == {name: metadata.version(name) for name in found}
+
+
 # ---------------------------------------------------------------------------- what is not accepted
+@pytest.mark.parametrize(("found", "wanted"), [("forward", "backward"), ("backward", "forward")])
+def test_only_a_model_of_the_wanted_direction_is_let_through(found, wanted):
+    require_direction(wanted, wanted, "The start")
+    expected = f"The start learned to read {found}, but is to read {wanted} here.*Try another.$"
+    with pytest.raises(BundleError, match=expected):
+        require_direction(found, wanted, "The start", "Try another.")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda tensors: tensors.pop("1.decoder.bias"),
+            "missing .*1.decoder.bias, left over nothing",
+        ),
+        (lambda tensors: tensors.update(more=torch.ones(2)), "left over more"),
+    ],
+    ids=["one weight less", "one weight more"],
+)
+def test_weights_of_other_names_are_refused_and_named(folder, change, expected):
+    tensors = unique_tensors(made_model())
+    change(tensors)
+    data = save(tensors)
+    (folder / "weights-x.safetensors").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    edit(folder, weights={"file": "weights-x.safetensors", "sha256": digest})
+    with pytest.raises(BundleError, match=expected):
+        load_weights(load_bundle(folder, KIND), made_model())
+
+
 def test_a_permuted_vocabulary_is_refused(folder):
     path = file_of(folder, "vocab")
     path.write_text(

@@ -126,6 +126,11 @@ def test_a_probability_of_zero_stays_the_smallest_and_gives_no_nan():
     assert np.isfinite(fit_temperature(certain, np.array([1, 0, 0]))[0])
 
 
+def test_thousands_of_equally_probable_classes_give_no_nan_at_a_small_temperature():
+    after = tempered(np.full((1, 2000), 1 / 2000), 0.01)
+    assert after == pytest.approx(np.full((1, 2000), 1 / 2000))
+
+
 def test_overconfidence_is_a_temperature_above_one_and_calibrating_takes_its_error_away():
     validation, truth = drawn(sharpened=2)
     probabilities, of_test = drawn(n=20_000, sharpened=2, seed=1)
@@ -186,6 +191,11 @@ def test_risk_and_coverage_are_those_of_every_threshold_tried_alone():
         wrong = probabilities[members].argmax(axis=1) != truth[members]
         assert (row.n, row.wrong) == (members.sum(), wrong.sum())
         assert (row.coverage, row.error) == (members.mean(), wrong.mean())
+
+
+def test_there_is_no_curve_of_what_is_no_probability():
+    with pytest.raises(ValueError, match="rows of probabilities that sum to 1"):
+        risk_coverage(np.array([[0.5, 0.6]]), np.array([0]))
 
 
 def made_curve(right: list[bool]):
@@ -258,6 +268,23 @@ def test_the_calibration_error_by_chance_is_that_of_the_binomial_where_all_confi
     assert found == pytest.approx(expected, abs=0.1 * expected)
 
 
+@pytest.mark.parametrize(("n_classes", "sharpened"), [(2, 1.0), (60, 0.3)])
+def test_the_calibration_error_by_chance_is_that_of_truths_drawn_from_spread_confidences(
+    n_classes, sharpened
+):
+    probabilities, _ = drawn(200, n_classes, sharpened)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    generator, errors = np.random.default_rng(1), []
+    for _ in range(400):
+        is_right = generator.random(200) < confidence
+        truth = np.where(is_right, predicted, (predicted + 1) % n_classes)
+        errors.append(expected_calibration_error(probabilities, truth))
+    found = calibration_error_by_chance(probabilities)
+    assert found == pytest.approx(np.quantile(errors, 0.95), rel=0.08)
+    assert found == calibration_error_by_chance(probabilities, seed=0)
+    assert found != calibration_error_by_chance(probabilities, seed=1)
+
+
 def report_of(n: int, n_validation: int, n_classes: int = 3, truth=None):
     probabilities, of_test = drawn(n, n_classes, sharpened=2, seed=1)
     validation, of_validation = drawn(n_validation, n_classes, sharpened=2)
@@ -271,7 +298,8 @@ def report_of(n: int, n_validation: int, n_classes: int = 3, truth=None):
 def test_before_and_after_differ_in_all_but_the_accuracy():
     found = report_of(2000, 1000)
     before, after = found["before"], found["after"]
-    assert before["accuracy"] == after["accuracy"]
+    probabilities, truth = drawn(2000, 3, sharpened=2, seed=1)
+    assert before["accuracy"] == after["accuracy"] == (probabilities.argmax(1) == truth).mean()
     for key in (
         "log_loss",
         "brier_score",
@@ -292,7 +320,8 @@ def test_what_is_undefined_is_said_and_never_nan():
     for n, n_validation in ((1, 1), (5, 2), (40, 1)):
         found = report_of(n, n_validation)
         json.dumps(found, allow_nan=False)
-        assert all("takes" in one["undefined"] for one in found["thresholds"])
+        for one, fewest in zip(found["thresholds"], (99, 49, 19, 9), strict=True):
+            assert f"takes {fewest} answers at least" in one["undefined"]
     json.dumps(report_of(50, 500, truth=np.zeros(50, dtype=int)), allow_nan=False)
     assert (
         "each of them is given its class" in report_of(20, 1, n_classes=2)["temperature_undefined"]
@@ -302,6 +331,8 @@ def test_what_is_undefined_is_said_and_never_nan():
 def test_what_the_tested_texts_cannot_tell_is_said_in_sentences():
     labels = [f"c{index}" for index in range(9)]
     assert undefined(np.arange(50) % 9, labels) == []
+    assert undefined(np.arange(15) % 9, labels) == []
+    assert "of 5 of the 9 classes (c4, c5, c6, c7, c8)" in undefined(np.arange(50) % 4, labels)[0]
     assert "calibration errors are mostly chance" in undefined(np.arange(14) % 9, labels)[0]
     assert (
         "All tested texts are of the class “c0”" in undefined(np.zeros(50, dtype=int), labels)[0]

@@ -228,6 +228,41 @@ def test_what_a_start_does_not_use_is_refused(capsys, verb, start, option, words
     assert code == 2 and message.startswith(f"Error: {option[0]} is for") and words in message
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(["--lm.drop-mult", "0.3"], ["--lm.lr", "0.1"], ["--lm.decay", "2"]),
+        *(["--lm.weight-decay", "0.3"], ["--lm.schedule", "cosine"], ["--lm.grad-clip", "1"]),
+    ],
+)
+def test_a_language_model_of_no_epochs_has_no_settings_of_its_training(capsys, option):
+    argv = ["run", "imdb", "--preset", "paper", "--pretrained", "en-small", "--lm.epochs", "0"]
+    code, message = fails(capsys, *argv, *option)
+    assert code == 2
+    assert f"{option[0]} is for training the language model, which --lm.epochs 0" in message
+
+
+def test_what_folds_replace_is_refused_and_a_fold_needs_folds(capsys):
+    argv = ["run", "trec6", "--preset", "tiny"]
+    code, message = fails(capsys, *argv, "--folds", "5", "--valid-share", "0.2")
+    assert code == 2 and "--valid-share is not used with --folds" in message
+    code, message = fails(capsys, *argv, "--fold", "2")
+    assert code == 2 and "--fold is the number of one of --folds" in message
+
+
+def test_pretraining_from_random_weights_names_the_rate_that_it_has(capsys):
+    code, message = fails(capsys, "pretrain", "corpus.txt", "--lm.lr", "0.1")
+    assert code == 2 and "--lm.lr is for a pretrained start, which --pretrained names" in message
+    assert "--lm.random-lr" in message and "(--pretrained none)" not in message
+
+
+def test_no_words_of_an_argument_stand_over_other_boxes_of_the_help(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    said = capsys.readouterr().out
+    assert said.count("WikiExtractor's folder") == 1 and "How texts become ids." in said
+
+
 def test_random_weights_have_no_epoch_with_the_encoder_frozen(capsys):
     code, message = fails(capsys, "run", "imdb", "--preset", "tiny", "--lm.frozen-lr", "0.1")
     assert code == 2 and "--lm.frozen-lr is for a pretrained start" in message
@@ -257,6 +292,9 @@ def test_what_some_runs_of_an_experiment_use_can_be_set():
     check_used(rates, preset, "starts")
     check_used(with_lm(preset, pretrained="none", random_lr=0.1), preset, "run")
     check_used(with_lm(preset, pretrained="none", decay=2.6), preset, "run")
+    check_used(with_lm(preset, pretrained="none", epochs=0, max_tokens=9, bptt=9), preset, "run")
+    folded = replace(preset, data=replace(preset.data, folds=5, fold=2))
+    check_used(folded, preset, "run")
     with pytest.raises(SettingError, match="--lm.lr is for a pretrained start"):
         check_used(with_lm(preset, pretrained="none", lr=0.1), preset, "labels")
 

@@ -682,7 +682,7 @@ def test_an_archive_without_a_vocabulary_is_refused(server, cache):
 def test_weights_out_of_reach_name_the_command():
     with pytest.raises(
         FetchError,
-        match="no connection.*python -m ulmfit_app.run imdb --pretrained FOLDER. "
+        match="no connection.*the same command with --pretrained FOLDER. "
         "Or .* --pretrained en-small, .* --pretrained none",
     ):
         wt103.fetch()

@@ -1,8 +1,11 @@
+import random
+
 import pytest
 from fastai.text.core import Tokenizer as FastaiTokenizer
 from fastai.text.core import WordTokenizer
 
 from ulmfit_app.text.detokenizer import MOST_REPEATS, detokenize
+from ulmfit_app.text.rules import FAKE, SPECIALS, UNK
 from ulmfit_app.text.tokenizer import Tokenizer
 
 
@@ -69,13 +72,34 @@ def test_a_clumsy_text_comes_back_with_the_same_tokens(tokenize):
         ("3 o good", "3 o good"),
         ("so xxunk is it", "so xxunk is it"),
         ("xxrep ² !", "²!"),
+        ("xxrep 0 o", ""),
+        ("a xxrep 0 o film", "A film"),
+        ("a xxwrep 0 very good film", "A good film"),
+        ("xxrep 1 o xxwrep 1 no", "O no"),
+        ("a film xxwrep 3", "A film"),
+        ("xxrep xxwrep xxmaj", ""),
+        ("xxrep film 3", "film 3"),
     ],
 )
 def test_markers_that_a_model_puts_anywhere_do_no_harm(tokens, text):
     assert detokenize(tokens.split()) == text
 
 
+def test_any_sequence_of_tokens_becomes_a_text_without_markers():
+    rng = random.Random(0)
+    markers = [*(set(SPECIALS) - {UNK}), FAKE]
+    others = ["0", "1", "3", "00", "²", "٣", "9" * 5000, "-1", "film", "i", "a", "n't", "'s", "re"]
+    others += [*"o0.'\"-(/▁\n ", "''", "—", "xxunk", "好", "l'"]
+    for _ in range(4000):
+        tokens = rng.choices(rng.choice([markers, others, markers + others]), k=rng.randint(1, 9))
+        language, start = rng.choice(["en", "fr", "zh"]), rng.choice(["", "The film", "“", "10 "])
+        text = detokenize(tokens, language, start)
+        assert text.startswith(start.rstrip(" ")), tokens
+        assert not any(marker in text.lower() for marker in markers), tokens
+
+
 def test_repetitions_are_bounded():
+    assert detokenize(["xxrep", "9" * 5000, "!"]) == "!" * MOST_REPEATS
     assert detokenize(["xxrep", "9" * 200, "!"]) == "!" * MOST_REPEATS
     assert detokenize(["xxwrep", "1000", "no"]).split() == ["no"] * MOST_REPEATS
 

@@ -10,15 +10,18 @@ import pandas as pd
 import pytest
 
 from tests.conftest import small_settings
-from ulmfit_app.config import LAPTOP, TINY, DataSettings
+from ulmfit_app.config import LAPTOP, PAPER, TINY, DataSettings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.predictions import report_predictions
+from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.study_figures import ablation_figure
 from ulmfit_app.experiments import ablation, comparing, folds, trials
 from ulmfit_app.experiments.ablation import FULL_ROW, TABLES
 from ulmfit_app.experiments.comparing import ULMFIT, Row, compare_rows, state_finding
+from ulmfit_app.files import write_table
 from ulmfit_app.pipeline import report
+from ulmfit_app.pipeline.budget import Rates
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -28,9 +31,40 @@ def rows_right(*errors: int, n: int = 200) -> list[np.ndarray]:
     return [np.arange(n) >= wrong for wrong in errors]
 
 
+DROPOUT = "Table 5, dropout in the language model"
+
+
 def test_the_papers_last_row_is_the_same_in_each_table():
-    assert all(rows[-1] is FULL_ROW for rows in TABLES.values())
-    assert FULL_ROW.paper == {"imdb": 5.00, "trec6": 5.69}
+    assert all(rows[-1] is FULL_ROW for name, rows in TABLES.items() if name != DROPOUT)
+    assert FULL_ROW.paper == TABLES[DROPOUT][-1].paper == {"imdb": 5.00, "trec6": 5.69}
+
+
+@pytest.mark.parametrize("preset", [TINY, LAPTOP, PAPER])
+def test_table_5_compares_awds_own_dropouts_with_none(preset, tmp_path):
+    base = ablation.with_full_recipe(preset)
+    none, awd = (ablation.plan_language_model(row.lm, base, 42) for row in TABLES[DROPOUT])
+    assert (none.settings.lm.drop_mult, awd.settings.lm.drop_mult) == (0, 1)
+    assert replace(none.settings.lm, drop_mult=1.0) == awd.settings.lm
+    classifiers = [
+        ablation.plan_classifier(row, base, 42, tmp_path).settings.classifier
+        for row in TABLES[DROPOUT]
+    ]
+    assert classifiers[0] == classifiers[1]
+
+
+@pytest.mark.parametrize("preset", [TINY, LAPTOP])
+def test_rows_from_random_weights_are_trained_by_a_plan_for_them_and_for_longer(preset, tmp_path):
+    base = ablation.with_full_recipe(preset)
+    full = ablation.plan_classifier(FULL_ROW, base, 42, tmp_path).settings.classifier
+    rows = [TABLES["Table 4, pretraining"][0], TABLES["Table 7, fine-tuning the classifier"][0]]
+    for row, lm_epochs in zip(rows, (3 * base.lm.epochs, 0), strict=True):
+        lm = ablation.plan_language_model(row.lm, base, 42).settings.lm
+        assert (lm.pretrained, lm.decay, lm.epochs) == ("none", 1, lm_epochs)
+        assert lm.max_tokens == (base.lm.max_tokens and 3 * base.lm.max_tokens)
+        classifier = ablation.plan_classifier(row, base, 42, tmp_path).settings.classifier
+        assert classifier.plan == "weak-start" and classifier.epochs == 3 * full.epochs
+        labelled = [how.max_tokens / how.epochs for how in (classifier, full)]
+        assert labelled[0] == labelled[1], "as many labels as the other rows"
 
 
 def test_each_row_differs_from_ulmfit_in_what_it_names_alone(csv, tmp_path):
@@ -153,16 +187,19 @@ def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_noth
     pd.testing.assert_frame_equal(again, table)
 
 
+TWO_LINES = "two\rlines"
+
+
 @pytest.fixture
 def folded(csv, tmp_path, monkeypatch):
     """The folder and the table of two folds and two seeds: 112 texts to learn from, 48 to test."""
     monkeypatch.setattr(report, "N_EXPLAINED", 0)
     made = pd.read_csv(csv)
-    # Labels that pandas would read as numbers.
-    made["sentiment"] = made["sentiment"].map({"neg": "01", "pos": "02"})
-    made.assign(split=np.where(np.arange(len(made)) < 112, "train", "test")).to_csv(
-        csv, index=False
-    )
+    # A label that pandas would read as a number, and a line break that its csv module leaves bare.
+    made["sentiment"] = made["sentiment"].map({"neg": "01", "pos": TWO_LINES})
+    made["review"] += "\rSent from my phone."
+    split = np.where(np.arange(len(made)) < 112, "train", "test")
+    write_table(csv, made.assign(split=split))
     settings = small_settings(csv)
     settings = replace(settings, data=replace(settings.data, split="split"))
     return tmp_path / "out", folds.cross_validate(tmp_path / "out", settings, n_folds=2, seeds=2)
@@ -179,34 +216,50 @@ def test_each_training_row_is_validated_on_once_a_seed_and_the_models_mean_label
         for fold in (1, 2)
         for seed in (42, 43)
     }
+    p_second = f"p_{TWO_LINES}"
+
+    def read(path, *, n_rows):
+        found = read_own_table(path, n_rows)
+        return found.assign(p=found[p_second].astype(float), second=found["label"] == TWO_LINES)
+
     held_out = {
-        name: pd.read_csv(run / "classifier" / "validation.csv", dtype={"label": str})
-        for name, run in runs.items()
+        name: read(run / "classifier" / "validation.csv", n_rows=56) for name, run in runs.items()
     }
     for seed in (42, 43):
         rows = [set(held_out[f"fold {fold}, seed {seed}"]["row"]) for fold in (1, 2)]
         assert not rows[0] & rows[1] and len(rows[0] | rows[1]) == 112
     assert n["all 2 folds"] == 112, "a text is one text, however many seeds label it"
     every = pd.concat(held_out.values())
-    right = (every["p_02"] > 0.5) == (every["label"] == "02")
+    right = (every["p"] > 0.5) == every["second"]
     assert accuracy["all 2 folds"] == pytest.approx(100 * right.mean())
 
-    predictions = [
-        pd.read_csv(run / "report" / "predictions.csv", dtype={"label": str})
-        for run in runs.values()
-    ]
-    mean = sum(table["p_02"] for table in predictions) / 4
-    right = (mean > 0.5) == (predictions[0]["label"] == "02")
+    predictions = [read(run / "report" / "predictions.csv", n_rows=48) for run in runs.values()]
+    mean = sum(table["p"] for table in predictions) / 4
+    right = (mean > 0.5) == predictions[0]["second"]
     assert (
         accuracy["test, mean of 4 models"] == pytest.approx(100 * right.mean())
         and n["test, mean of 4 models"] == 48
     )
 
-    saved = pd.read_csv(folder / "folds-predictions.csv").set_index("text").sort_index()
-    texts = pd.read_csv(csv)["review"]
-    by_text = every.assign(text=texts[every["row"]].to_numpy()).groupby("text")["p_02"].mean()
-    np.testing.assert_allclose(saved["p_02"], by_text)
+    saved = read(folder / "folds-predictions.csv", n_rows=112).set_index("text").sort_index()
+    assert set(saved["label"]) == {"01", TWO_LINES}
+    texts = read_own_table(csv, 160)["review"]
+    of_rows = texts[every["row"].astype(int)].to_numpy()
+    by_text = every.assign(text=of_rows).groupby("text")["p"].mean()
+    np.testing.assert_allclose(saved["p"], by_text)
     assert report_predictions(folder / "folds-predictions.csv", tmp_path / "report").is_file()
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "folds.csv"), table, check_dtype=False)
+
+    run = folder / "fold1-seed42"
+    scored = comparing.score_validation(run, "forward", comparing.read_texts(run))
+    assert list(scored) == ["text", "label", "right", "p_01", p_second]
+    validation = run / "classifier" / "validation.csv"
+    write_table(validation, read_own_table(validation, 56).head(55))
+    with pytest.raises(RunFolderError, match="has 55 rows, and 56 were written"):
+        comparing.score_validation(run, "forward", comparing.read_texts(run))
+    validation.unlink()
+    with pytest.raises(RunFolderError, match=r"lost a validation\.csv of classifier\. .* rm -r "):
+        comparing.score_validation(run, "forward", comparing.read_texts(run))
 
 
 def test_seeds_with_test_splits_of_their_own_have_no_mean(csv, tmp_path):
@@ -226,6 +279,30 @@ def test_minutes_bound_the_tokens_of_each_training_and_the_same_command_keeps_th
     assert ablation.plan_once(tmp_path, requested, asked, None) == asked
     with pytest.raises(SettingError, match="1 minutes are not enough for .* trainings here"):
         ablation.fit_to_minutes(1, asked, seeds=5)
+
+
+def test_the_trainings_of_all_rows_together_take_the_minutes(csv, tmp_path, monkeypatch):
+    rates = Rates(0, lm_training=1e-4, classifier_training=2e-4, encoding=0, baseline=0)
+    monkeypatch.setattr(ablation, "measure_rates", lambda *_: rates)
+    monkeypatch.setattr(ablation, "at_once", lambda: 1)
+    fitted = ablation.with_full_recipe(ablation.fit_to_minutes(60, small_settings(csv), seeds=2))
+    lms = [ablation.plan_language_model(name, fitted, 1) for name in ablation.LANGUAGE_MODELS]
+    lms = [trial for trial in lms if trial.settings.lm.epochs]
+    classifiers = {
+        row.folder: ablation.plan_classifier(row, fitted, 1, tmp_path)
+        for row in ablation.list_rows()
+    }
+    trainings = [
+        (trial.settings, seconds)
+        for trials_of_kind, seconds in (
+            (lms, lambda settings: 1e-4 * settings.lm.max_tokens),
+            (classifiers.values(), lambda settings: 2e-4 * settings.classifier.max_tokens),
+        )
+        for trial in trials_of_kind
+        for _ in range(1 + trial.settings.bidirectional)
+    ]
+    seconds = [ablation.SECONDS_PER_TRIAL + of(settings) for settings, of in trainings]
+    assert 2 * sum(seconds) == pytest.approx(3600, rel=1e-3)
 
 
 def test_the_error_of_a_trial_is_raised_and_the_others_are_kept(csv, tmp_path):

@@ -263,8 +263,11 @@ def test_gradients_in_a_low_precision_are_refused(predictors):
 
 
 def test_a_label_and_a_method_that_there_are_not_name_those_there_are(predictors):
-    with pytest.raises(SettingError, match="no label 'fine'. There are: bad, fair, good"):
+    with pytest.raises(SettingError, match="no label 'fine'. There are 'bad', 'fair', 'good'"):
         explain(predictors["forward"], TEXT, label="fine")
+    for wrong in ("GOOD", "goood", "Good "):
+        with pytest.raises(SettingError, match="Did you mean 'good'. There are 'bad', 'fair'"):
+            explain(predictors["forward"], TEXT, label=wrong)
     with pytest.raises(SettingError, match="no method 'lime'. There are: occlusion, gradient"):
         explain(predictors["forward"], TEXT, "lime")
 

@@ -15,6 +15,7 @@ from tests.test_report import Page
 from ulmfit_app import __main__ as cli
 from ulmfit_app.config import DataSettings, TokenSettings
 from ulmfit_app.data import inspection
+from ulmfit_app.data.described import command_options
 from ulmfit_app.data.inspection import Inspection, inspect
 from ulmfit_app.data.text_checks import ODD
 from ulmfit_app.errors import DataError
@@ -48,7 +49,7 @@ def test_clean_texts_have_no_trouble_and_the_next_command_is_the_run(tmp_path):
     assert troubles(found) == set()
     assert (
         found.verdict()
-        == f"No trouble in 10 checks. Next: python -m ulmfit_app.run {tmp_path / 'reviews.csv'}"
+        == f"No trouble in 11 checks. Next: python -m ulmfit_app.run {tmp_path / 'reviews.csv'}"
     )
     assert "To do" not in found.as_text()
 
@@ -275,6 +276,7 @@ def test_each_kind_of_encoding_trouble_and_tags_are_counted_and_shown(tmp_path):
     )
     assert found.trouble and "12 of 818 texts (1.5%)" in found.found
     assert dict(found.table.to_numpy()) == {
+        "another alphabet read as Western letters, such as Ïðèâåò": "0",
         "UTF-8 read as another encoding, such as Ã©": "2",
         "the replacement character U+FFFD": "2",
         "control or invisible characters": "4",
@@ -318,7 +320,7 @@ def test_the_command_prints_and_writes_what_it_found_and_exits_with_0(tmp_path, 
     said = capsys.readouterr().out
     assert (
         "TROUBLE | Encoding and markup" in said
-        and "Trouble in 1 of 10 checks: Encoding and markup." in said
+        and "Trouble in 1 of 11 checks: Encoding and markup." in said
     )
     assert f"python -m ulmfit_app.run {tmp_path / 'reviews.csv'} --tokens.min-freq 2" in said
     html = (tmp_path / "page" / "inspection.html").read_text("utf-8")
@@ -330,7 +332,7 @@ def test_the_command_prints_and_writes_what_it_found_and_exits_with_0(tmp_path, 
     assert [attrs["alt"] for tag, attrs in page.tags if tag == "img"] == ["Classes", "Lengths"]
     assert (
         script in page.text
-        and "Trouble in 1 of 10 checks" in page.text
+        and "Trouble in 1 of 11 checks" in page.text
         and "10 of 20 such texts" in page.text
     )
     suspects = pd.read_csv(tmp_path / "page" / "suspects.csv")
@@ -376,17 +378,17 @@ def test_nothing_is_trained_and_neither_torch_nor_fastai_is_needed(tmp_path):
     argv = ["inspect", str(tmp_path / "reviews.csv"), "--out", str(tmp_path / "page")]
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "No trouble in 10 checks" in done.stdout
+    assert "No trouble in 11 checks" in done.stdout
 
 
 def test_the_command_that_is_advised_gives_the_same_settings(tmp_path):
     path = tmp_path / "my reviews.csv"
     data = DataSettings(source=str(path), text="the review", max_test=50)
-    assert inspection._options(data, TokenSettings(min_freq=1), 7) == (
+    assert command_options(data, TokenSettings(min_freq=1), 7) == (
         f"'{path}' --text 'the review' --max-test 50 --tokens.min-freq 1 --seed 7"
     )
     assert (
-        inspection._options(DataSettings(data=Path("imdb.tgz")), TokenSettings(), 42)
+        command_options(DataSettings(data=Path("imdb.tgz")), TokenSettings(), 42)
         == "imdb --data imdb.tgz"
     )
 

@@ -5,12 +5,28 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+)
 
 from tests.test_report import Page, table
 from ulmfit_app import __main__ as cli
+from ulmfit_app.config import DataSettings
+from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.predictions import read_predictions
+from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, SettingError
+from ulmfit_app.evaluation import figures
+from ulmfit_app.evaluation.figures import confidence_figure
+from ulmfit_app.evaluation.metrics import calibration_scores
+from ulmfit_app.evaluation.report import write_report
+from ulmfit_app.evaluation.tables import prediction_table
+from ulmfit_app.files import write_table
+from ulmfit_app.inference.predictor import predict_file
 
 GOOD = "text,label,p_neg,p_pos\nfine,pos,0.2,0.8\ndull,neg,0.9,0.1\nfair,neg,0.4,0.6\n"
 
@@ -169,6 +185,133 @@ def test_the_numbers_are_those_of_the_files_columns_in_their_order(tmp_path):
     expected = pd.DataFrame({"p_1": [0.75, 0.5], "p_0": [0.25, 0.5]})
     pd.testing.assert_frame_equal(found[["p_1", "p_0"]], expected)
     assert found["label"].tolist() == ["1", "0"]
+
+
+def at_threshold(n: int = 40) -> pd.DataFrame:
+    """Mail of which a third is enough to be called spam, with every third answer wrong."""
+    label = np.array(["spam", "ham"] * (n // 2))
+    p_spam = np.where(np.arange(n) % 2, 0.1, 0.4)
+    predicted = np.where(p_spam > 0.3, "spam", "ham")
+    label[::6] = "ham"
+    return pd.DataFrame(
+        {
+            "text": [f"mail {i} about the chair" for i in range(n)],
+            "label": label,
+            "predicted": predicted,
+            "p_spam": p_spam,
+            "p_ham": 1 - p_spam,
+        }
+    )
+
+
+def test_answers_decided_at_a_threshold_are_scored_and_said(tmp_path):
+    table = at_threshold()
+    metrics, page = report(tmp_path, table)
+    model = metrics["model"]
+    assert model["accuracy"] == accuracy_score(table["label"], table["predicted"])
+    assert (
+        model["confusion_matrix"]
+        == confusion_matrix(table["label"], table["predicted"], labels=["spam", "ham"]).tolist()
+    )
+    expected = f1_score(table["label"], table["predicted"], average="macro")
+    assert model["macro_f1"] == pytest.approx(expected)
+    truth = (table["label"] == "ham").to_numpy(int)
+    probabilities = table[["p_spam", "p_ham"]].to_numpy()
+    assert model["log_loss"] == pytest.approx(log_loss(truth, probabilities))
+    expected = brier_score_loss(truth, probabilities[:, 1])
+    assert model["brier_score"] == pytest.approx(expected)
+    most_probable = calibration_scores(probabilities, truth)
+    assert {key: model[key] for key in most_probable} == most_probable
+    assert "In 20 of 40 rows the column 'predicted' gives another class" in page
+    wrong = table.index[table["label"] != table["predicted"]].tolist()
+    errors = read_table(tmp_path / "out" / "worst_errors.csv")
+    assert sorted(map(int, errors["row"])) == wrong and set(errors["predicted"]) == {"spam"}
+    assert set(errors["confidence"]) == {"0.4"}, "the probability of the answer"
+    right = [part["accuracy"] * part["n"] for part in metrics["slices"][0]["parts"]]
+    assert sum(right) == pytest.approx(40 - len(wrong))
+    against = metrics["baselines"]["the commonest class of these texts"]["model_against_it"]
+    assert against["only_first_right"] == (table.query("label == 'spam'").shape[0])
+
+
+def test_the_figure_of_confidence_is_of_the_answers(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        figures, "confidence_figure", lambda *of: drawn.append(of) or confidence_figure(*of)
+    )
+    table = at_threshold()
+    report(tmp_path, table)
+    (legend,) = [text.get_texts() for text in confidence_figure(*drawn[0]).axes[0].get_children()
+                 if hasattr(text, "get_texts")]  # fmt: skip
+    n_wrong = (table["label"] != table["predicted"]).sum()
+    assert legend[1].get_text() == f"wrong: n = {n_wrong}, median confidence 40.0%"
+
+
+def test_answers_that_are_the_most_probable_class_are_not_spoken_of(tmp_path):
+    tied = GOOD.replace("label,", "label,predicted,").replace(",pos,", ",pos,pos,")
+    tied = tied.replace(",neg,", ",neg,neg,", 1).replace(",neg,0.4,0.6", ",neg,neg,0.5,0.5")
+    path = tmp_path / "mine.csv"
+    path.write_text(tied.replace("0.2,0.8", "0.5,0.5"))
+    found, notes = read_predictions(path)
+    assert notes == [] and found["predicted"].tolist() == ["pos", "neg", "neg"]
+    write_report(tmp_path / "out", found, {}, {}, {})
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    assert metrics["model"]["accuracy"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"), [("maybe", "the prediction 'maybe'"), ("", "no prediction")]
+)
+def test_an_answer_that_is_no_class_is_refused(tmp_path, answer, words):
+    table = at_threshold()
+    table.loc[7, "predicted"] = answer
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    with pytest.raises(DataError, match=rf"row 7 \(counted from 0\): {words}, and no column 'p_"):
+        read_predictions(tmp_path / "mine.csv")
+
+
+def test_white_space_around_labels_is_said(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(GOOD.replace(",pos,", ", pos ,"))
+    note = "Took white space off the labels of 1 rows: ' pos ' is 'pos'."
+    assert read_predictions(path)[1] == [note]
+
+
+class Guesser:
+    """A predictor of labels, which reads nothing."""
+
+    def __init__(self, labels: list[str]) -> None:
+        self.labels = labels
+
+    def predict(self, texts) -> pd.DataFrame:
+        n = len(self.labels)
+        raw = np.ones((len(texts), n)) + np.arange(len(texts) * n).reshape(-1, n) % 3
+        return prediction_table(list(texts), raw / raw.sum(axis=1, keepdims=True), self.labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["1.0", "2.0"],
+        ["TRUE", "FALSE"],
+        ["1", "1.0"],
+        ["None", "Complaint"],
+        [" pos", "neg "],
+        ["a,b", 'say "no"'],
+        ["two\rlines", "x\u200b"],
+        ["好评", "差评"],
+    ],
+)
+def test_what_predict_wrote_of_a_file_with_labels_is_accepted(tmp_path, labels):
+    path = tmp_path / "mail.csv"
+    rows = {"text": [f"mail {i}" for i in range(40)], "label": labels * 20}
+    write_table(path, pd.DataFrame(rows))
+    corpus = load_corpus(DataSettings(str(path)), seed=0)
+    predict_file(Guesser(corpus.labels), path, tmp_path / "predicted.csv", None, "utf-8")
+    found, notes = read_predictions(tmp_path / "predicted.csv")
+    assert len(found) == 40 and not any("predicted" in note for note in notes)
+    assert found["label"].tolist() == [label.strip() for label in labels] * 20
+    assert [name for name in found if name.startswith("p_")] == [f"p_{x}" for x in corpus.labels]
+    assert cli.main(["report", str(tmp_path / "predicted.csv"), "--out", str(tmp_path / "o")]) == 0
 
 
 def test_texts_and_labels_in_one_column_are_refused(tmp_path):

@@ -280,13 +280,14 @@ def test_a_bundle_of_another_kind_is_refused(tmp_path):
 
 
 # -------------------------------------------------------------------------------- a run's folder
-def made_run(folder, *directions, format=2, start=None):
+def made_run(folder, *directions, format=2, start=None, text_column=None):
     """A run's folder with what a predictor needs of it."""
     folder.mkdir(exist_ok=True)
     starts = [{"direction": each} if start is None else start for each in directions]
     record = {"format": format, "directions": [{"start": each} for each in starts]}
     settings = to_json(Settings())
     record |= {"settings": settings, "requested": {"settings": settings}}
+    record |= {"counts": {"valid": 60}, "data": {"text_column": text_column}}
     (folder / "run.json").write_text(json.dumps(record))
     return folder
 
@@ -334,7 +335,7 @@ def test_the_temperature_of_both_directions_is_fitted_to_what_they_made_of_valid
     assert (type(both), reason) == (BidirectionalPredictor, "")
     assert expected > 1.2 and both.temperature == pytest.approx(expected, rel=1e-6)
     # The mean, at temperature 1, and the classes.
-    found, found_truth = read_validation([run / "classifier", run / "classifier-backward"])
+    found, found_truth = read_validation([run / "classifier", run / "classifier-backward"], 60)
     assert np.allclose(found, mean) and (found_truth == truth).all()
 
 
@@ -388,7 +389,7 @@ def test_validation_files_of_other_texts_are_refused(tmp_path):
         folder.mkdir(parents=True)
         save_validation(folder, 0, rows)
     with pytest.raises(RunFolderError, match="they are of other texts.*report .*run"):
-        read_validation(folders)
-    assert read_validation(folders[:1]) is not None
+        read_validation(folders, 60)
+    assert read_validation(folders[:1], 60) is not None
     (folders[0] / "validation.csv").unlink()
-    assert read_validation(folders) is None
+    assert read_validation(folders, 60) is None

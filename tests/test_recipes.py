@@ -27,6 +27,7 @@ from ulmfit_app.training.recipes import (
     make_plan,
     one_cycle,
     one_cycle_momentum,
+    pretraining_phases,
     rates_over,
     slanted_triangular,
 )
@@ -115,6 +116,10 @@ def test_without_decay_all_groups_learn_alike():
     assert discriminative_rates(0.02, 4, decay=1) == [0.02] * 4
 
 
+def test_a_model_of_one_group_has_the_top_rate():
+    assert discriminative_rates(0.02, 1) == [0.02]
+
+
 @pytest.mark.parametrize("n_groups", [0, -1])
 def test_a_model_without_groups_is_refused(n_groups):
     with pytest.raises(ValueError, match=f"at least one layer group, not {n_groups}"):
@@ -184,6 +189,13 @@ def test_table_7s_rates_are_the_papers():
     assert decays == {"published", "full-discr", "gradual-discr"}
 
 
+def test_what_table_7_compares_trains_as_long_and_drops_as_much_in_the_papers_five_groups():
+    names = ["full", "full-discr", "last", "chain-thaw", "gradual", "gradual-discr"]
+    plans = [make_plan(name, 5) for name in names]
+    assert {count_epochs(plan) for plan in plans} == {8}
+    assert {plan.drop_mult for plan in plans} == {PUBLISHED.drop_mult}
+
+
 GROUPS = [3, 5, 13]
 
 
@@ -244,8 +256,20 @@ def test_few_labels_are_read_in_smaller_batches_and_more_often():
     assert count_epochs(extend_to_enough_steps(PUBLISHED, 100, 64)) == 3 + MOST_EPOCHS
     steps = math.ceil(500 / 16)
     assert count_epochs(extend_to_enough_steps(PUBLISHED, 500, 64)) == math.ceil(200 / steps)
+    steps = math.ceil(1000 / 33)
+    assert count_epochs(extend_to_enough_steps(PUBLISHED, 1000, 64)) == math.ceil(200 / steps)
     assert extend_to_enough_steps(PUBLISHED, 5_000, 64) == PUBLISHED
     assert count_epochs(extend_to_enough_steps(PUBLISHED, 100, 64, passes=6.5)) == 6
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 10, 23])
+def test_from_scratch_all_groups_learn_while_the_rate_rises_stays_and_falls(epochs):
+    phases = pretraining_phases(epochs, 0.005)
+    assert {phase.freeze_to for phase in phases} == {0} and {p.lr for p in phases} == {0.005}
+    assert sum(phase.epochs for phase in phases) == max(epochs, 2)
+    lengths = {phase.schedule: phase.epochs for phase in phases}
+    assert lengths["rising"] == 1 and lengths["falling"] == max(1, round(0.2 * epochs))
+    assert list(lengths) == [name for name in ("rising", "constant", "falling") if name in lengths]
 
 
 def test_no_epochs_are_no_phases():

@@ -76,7 +76,9 @@ def test_a_table_that_lost_a_row_is_told_and_not_used(done):
     table = folder / "data" / "table.csv"
     lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
     table.write_text("".join(lines[:-1]), encoding="utf-8")
-    with pytest.raises(RunFolderError, match="has 159 rows, and the run was made with 160"):
+    with pytest.raises(
+        RunFolderError, match="has 159 rows, and 160 were written.*Put the file back"
+    ):
         Run.open(folder).repeat("report")
 
 

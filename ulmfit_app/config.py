@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from ulmfit_app.errors import SettingError
 
 GENERAL, REVIEWS = "en-small", "en-reviews-small"  # language models that come with the package
 Direction = Literal["forward", "backward"]  # in which a model reads a text
 Schedule = Literal["one-cycle", "slanted-triangular", "cosine", "constant"]
+# csv: RFC 4180; literal: a quote is a character like any other, as in many tab-separated files
+Quotes = Literal["csv", "literal"]
 Precision = Literal["auto", "fp16", "bf16", "fp32"]
 PredictorPrecision = Literal[Precision, "int8"]
 PlanName = Literal[
@@ -30,6 +33,18 @@ PlanName = Literal[
     "gradual",
     "gradual-discr",
 ]
+# A name or nothing. On the command line every word is a name, None too, which a class or a column
+# may be called.
+Name = Annotated[
+    str | None,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="STR",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: value is None or isinstance(value, str),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 SECTIONS = ("data", "tokens", "model", "lm", "classifier")
 MAY_BE_ZERO = ("lm.drop_mult", "lm.weight_decay", "lm.epochs", "classifier.weight_decay")
 LARGEST_DROPOUT = 0.25  # of the language model's, fastai
@@ -39,15 +54,17 @@ LARGEST_DROPOUT = 0.25  # of the language model's, fastai
 class DataSettings:
     """Which texts, and how they are split."""
 
-    # imdb, trec6, or a path: a CSV, TSV, JSON-lines or Parquet file, or a folder of class folders
+    # imdb, trec6, or a path: a CSV, TSV, JSON or Parquet file, or a folder of class folders
     source: Positional[str] = "imdb"
     # an archive or folder that holds imdb or trec6; None: the cache, then the download
     data: Path | None = None
     # column of the texts in a file of your own; None: guessed where there is no doubt
-    text: str | None = None
-    label: str | None = None  # column of the labels, likewise
-    split: str | None = None  # column that says train, valid or test; None: splits are made
+    text: Name = None
+    label: Name = None  # column of the labels, likewise
+    split: Name = None  # column that says train, valid or test; None: splits are made
     encoding: str = "utf-8"  # of the file
+    # of a CSV or TSV; literal: a quote is a character like any other, as in many TSV files
+    quotes: Quotes = "csv"
     # of the training rows; everything is selected on them, never on the test split
     valid_share: float = 0.1
     # of the training rows; one of them is validated on, instead of valid_share
@@ -88,7 +105,7 @@ class LanguageModelSettings:
     """Fine-tuning the language model (paper, section 3.2)."""
 
     # en-small or en-reviews-small, which come with the package; auto: the latter for imdb, else
-    # the former; wt103; none; or a folder: fastai's .pth + .pkl, or a bundle of ours
+    # the former; wt103; none; or a folder: fastai's .pth + .pkl, a bundle of ours, or a run's
     pretrained: Annotated[str, arg(prefix_name=False)] = "wt103"
     # over everything but the validation part, after one with the encoder frozen if pretrained; 0:
     # the start as it is, not fine-tuned at all; fastai's IMDb
@@ -199,7 +216,7 @@ class Settings:
     seed: int = 42
     # a forward and a backward model, and the mean of their probabilities; paper
     bidirectional: bool = False
-    # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
+    # of matrix products; auto: bf16 where the GPU or CPU has it, fp16 on other GPUs, else fp32
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:

@@ -7,12 +7,23 @@ interrupted move shows nothing half new.
 """
 
 import json
+import logging
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ulmfit_app.config import from_json
 from ulmfit_app.errors import RunFolderError, UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2
 RECORD = "run.json"
@@ -33,17 +44,80 @@ def find_part(run: Path, name: str) -> Path:
     return ready if ready.exists() else run / name
 
 
+_held: set[Path] = set()  # the folders that this process works in
+
+
+@contextmanager
+def working_in(run: Path) -> Iterator[None]:
+    """Keep other processes from working in a run's folder meanwhile; readers need not ask.
+
+    The folder itself is locked, which leaves no file behind and ends with the process, however
+    that ends. Inside the block, the same process may ask again. Where the system or the file
+    system knows no such lock, it is said, and nothing is kept away.
+
+    Args:
+        run: made where it is missing, with its parents, and removed again where it stays empty.
+
+    Raises:
+        RunFolderError: another process works there, or the folder is a file.
+    """
+    _require_folder(run)
+    path = run.resolve()
+    if path in _held:
+        yield
+        return
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    lock = _lock(path, run)
+    _held.add(path)
+    try:
+        yield
+    finally:
+        _held.discard(path)
+        with suppress(OSError):  # where there is something in them
+            for folder in missing:
+                folder.rmdir()
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(path: Path, run: Path) -> int | None:
+    """An open and locked descriptor of a folder; None where there is no such lock here."""
+    unlocked = "%s cannot be locked (%s): give no second command for it meanwhile."
+    if fcntl is None:
+        log.info(unlocked, run, "this system has no flock")
+        return None
+    lock = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock
+    except BlockingIOError:
+        os.close(lock)
+        raise RunFolderError(
+            f"Another process is working in {run}. Wait until it has ended and give the command "
+            f"again, or run into another folder: --out {shlex.quote(f'{run}-2')}"
+        ) from None
+    except OSError as error:
+        os.close(lock)
+        log.info(unlocked, run, error)
+        return None
+
+
+def _require_folder(run: Path) -> None:
+    if run.exists() and not run.is_dir():
+        raise RunFolderError(
+            f"{run} is a file; a run needs a folder of its own. "
+            f"Name another: --out {shlex.quote(f'{run}-run')}"
+        )
+
+
 def read_record(run: Path) -> dict[str, Any] | None:
     """What run.json says; None without one.
 
     Raises:
         RunFolderError: the folder is a file, or its run is of another format or damaged.
     """
-    if run.exists() and not run.is_dir():
-        raise RunFolderError(
-            f"{run} is a file; a run needs a folder of its own. "
-            f"Name another: --out {shlex.quote(f'{run}-run')}"
-        )
+    _require_folder(run)
     path = find_part(run, RECORD)
     if not path.is_file():
         _refuse_format_1(run)
@@ -65,7 +139,7 @@ def require_record(run: Path) -> dict[str, Any]:
     if record is None:
         raise RunFolderError(
             f"No run in {run}: it has no {RECORD}. "
-            f"Start one: python -m ulmfit_app.run imdb --out {shlex.quote(str(run))}"
+            f"Start one: python -m ulmfit_app.run FILE.csv --out {shlex.quote(str(run))}"
         )
     return record
 

@@ -2,8 +2,10 @@
 
 JOB: lm (500 steps on IMDb reviews), imdb (a classifier from 2,000 reviews) or trec6; SIDE: plain
 or ours; none: both. Plain fastai in fp32 and this application in the machine's precision, from
-random weights of one small shape, by one recipe, three seeds each. Writes
-results/same-JOB-SIDE.json; when both sides are there, prints them beside each other.
+random weights of one small shape, by one recipe, three seeds each, all scored on the same texts:
+a text counts once, as the share of seeds that label it rightly. Writes
+results/same-JOB-SIDE.json; when both sides are there, prints them beside each other, and the
+difference on the same texts.
 """
 
 import argparse
@@ -41,6 +43,7 @@ from ulmfit_app.config import (
 )
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.evaluation.metrics import accuracy_interval
+from ulmfit_app.experiments.comparing import measure_difference
 from ulmfit_app.hardware import set_up_cpu
 from ulmfit_app.models.awd_lstm import build_language_model, language_model_config
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
@@ -129,7 +132,7 @@ def language_model_loss(side: str, seed: int, data: str) -> dict:
 
 
 def classifier_accuracy(side: str, seed: int, data: str, name: str) -> dict:
-    """Right and scored test texts."""
+    """How many of the n test texts are labelled rightly, and which: a string of 0 and 1."""
     table = _table(name, data)
     n_train, n_test = {"imdb": (2_000, 2_000), "trec6": (4_900, 500)}[name]
     train = table[table["split"] == "train"].sample(n_train, random_state=0)
@@ -165,26 +168,59 @@ def classifier_accuracy(side: str, seed: int, data: str, name: str) -> dict:
     learn.unfreeze()
     with learn.no_bar(), learn.no_logging(), learn.no_mbar():
         learn.fit_one_cycle(EPOCHS[name], RATE, cbs=callbacks)
-        share = learn.validate()[1]
-    return {"right": round(share * n_test), "n": n_test}
+        predicted, of_texts = learn.get_preds(dl=learn.dls.valid)
+    right = (predicted.argmax(1) == of_texts).int().numpy()
+    if side == "ours":
+        # fastai puts the texts of its own batches back in order.
+        in_batches, right = right, np.empty_like(right)
+        right[learn.dls.valid.order] = in_batches
+    return {"right": int(right.sum()), "n": n_test, "which": "".join(map(str, right))}
+
+
+def compare_sides(plain: list[dict], ours: list[dict]) -> list[str]:
+    """Say how accurate two sides are on the same texts, and how far apart they are.
+
+    Args:
+        plain: what classifier_accuracy returns, for each seed; without `which`, as earlier
+            versions stored it, the sides cannot be paired.
+        ours: likewise.
+    """
+    lines = []
+    for name, seeds in (("plain", plain), ("ours", ours)):
+        # Each seed labels the same texts: three answers about a text are not three texts.
+        right, n = np.mean([seed["right"] for seed in seeds]), seeds[0]["n"]
+        low, high = accuracy_interval(right, n)
+        each = ", ".join(f"{seed['right'] / n:.1%}" for seed in seeds)
+        lines.append(
+            f"{name}: {right / n:.1%} ({low:.1%} to {high:.1%}), n = {n:,} texts, mean of "
+            f"{len(seeds)} seeds ({each})"
+        )
+    if all("which" in seed for seed in (*plain, *ours)):
+        shares = [
+            np.mean([[int(hit) for hit in seed["which"]] for seed in seeds], axis=0)
+            for seeds in (plain, ours)
+        ]
+        found = measure_difference(*shares)
+        low, high = f"{found['difference_low']:+.1f}", f"{found['difference_high']:+.1f}"
+        lines.append(
+            f"ours errs on {found['difference']:+.1f} points more of them ({low} to {high}), "
+            f"p = {found['p_value']:.2g}"
+        )
+    return lines
 
 
 def _show(job: str) -> None:
-    paths = [OUT / f"same-{job}-{side}.json" for side in ("plain", "ours")]
-    if not all(path.is_file() for path in paths):
+    paths = {side: OUT / f"same-{job}-{side}.json" for side in ("plain", "ours")}
+    if not all(path.is_file() for path in paths.values()):
         return
-    for path in paths:
-        results = json.loads(path.read_text())["results"]
-        if job == "lm":
-            losses = [r["valid_loss"] for r in results]
+    results = {side: json.loads(path.read_text())["results"] for side, path in paths.items()}
+    if job == "lm":
+        for side, of_seeds in results.items():
+            losses = [result["valid_loss"] for result in of_seeds]
             each = ", ".join(f"{loss:.4f}" for loss in losses)
-            print(f"{path.stem}: validation loss {np.mean(losses):.4f} ({each})")
-            continue
-        right, n = sum(r["right"] for r in results), sum(r["n"] for r in results)
-        low, high = accuracy_interval(right, n)
-        each = ", ".join(f"{100 * r['right'] / r['n']:.1f}" for r in results)
-        interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        print(f"{path.stem}: {100 * right / n:.1f} % ({interval}), n = {n:,} over seeds ({each})")
+            print(f"{side}: validation loss {np.mean(losses):.4f} ({each})")
+        return
+    print(*compare_sides(**results), sep="\n")
 
 
 def main() -> None:

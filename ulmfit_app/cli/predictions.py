@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from ulmfit_app.cli.process import set_up_torch
-from ulmfit_app.config import PredictorPrecision
+from ulmfit_app.config import Name, PredictorPrecision, Quotes
 from ulmfit_app.errors import SettingError
 
 
@@ -21,11 +21,14 @@ class PredictArguments:
 
     run: Positional[Path]  # the run folder
     texts: Positional[tuple[str, ...]] = ()
-    file: Path | None = None  # CSV, TSV, JSON lines or Parquet
+    file: Path | None = None  # CSV, TSV, JSON or Parquet, the first three perhaps compressed
     # the file's columns, then predicted, confidence, and p_LABEL for each label
     out: Path = Path("predictions.csv")
-    text: str | None = None  # the column of the texts; None: guessed where there is no doubt
+    # the column of the texts; None: that of the run's own file, or the only one
+    text: Name = None
     encoding: str = "utf-8"  # of the file
+    # of a CSV or TSV; literal: a quote is a character like any other, as in many TSV files
+    quotes: Quotes = "csv"
     # of the encoder's products; auto: the machine's fastest; int8: faster still for single texts,
     # and less exact
     precision: PredictorPrecision = "auto"
@@ -41,7 +44,7 @@ class ExplainArguments:
     # occlusion: what the text is given without each word; gradient: one pass for all words, and
     # less faithful
     method: Literal["occlusion", "gradient"] = "occlusion"
-    label: str | None = None  # the label to explain; None: the one that is predicted
+    label: Name = None  # the label to explain; None: the one that is predicted
     top: int = 10  # words that are shown
 
 
@@ -52,16 +55,30 @@ def predict(argv: list[str]) -> None:
         raise SettingError(
             'Expected texts or a file: predict RUN "a text" …, or predict RUN --file reviews.csv'
         )
+    given = PredictArguments(arguments.run, arguments.texts, precision=arguments.precision)
+    if arguments.texts and arguments != given:
+        raise SettingError(
+            "--out, --text, --encoding and --quotes are about a --file, and texts are given. "
+            "Leave them out."
+        )
 
     set_up_torch()
+    from ulmfit_app.inference.file_checks import find_text_column
     from ulmfit_app.inference.predictor import EMPTY, load_predictor, predict_file
 
     predictor = load_predictor(arguments.run, arguments.precision)
     if arguments.file:
         rows = predict_file(
-            predictor, arguments.file, arguments.out, arguments.text, arguments.encoding
+            predictor,
+            arguments.file,
+            arguments.out,
+            arguments.text,
+            arguments.encoding,
+            find_text_column(arguments.run),
+            arguments.quotes,
         )
-        print(f"{rows:,} rows predicted in {predictor.precision}: {arguments.out}")
+        how = f"{rows:,} predicted in {predictor.precision}"
+        print(f"{rows:,} rows read, {how}: {arguments.out}")
         return
     temperature = f"temperature {predictor.temperature:.3g}"
     print(f"Precision {predictor.precision}, {temperature}.", file=sys.stderr)

@@ -10,7 +10,8 @@ from tyro.conf import Positional, arg
 
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import RunSettings, read_settings
-from ulmfit_app.config import DataSettings, Settings, TokenSettings
+from ulmfit_app.config import DataSettings, Quotes, Settings, TokenSettings
+from ulmfit_app.data.opening import name_without_suffix
 from ulmfit_app.errors import SettingError
 
 
@@ -65,6 +66,8 @@ class ReportArguments:
     text: str = "text"  # of predictions: the column of the texts
     label: str = "label"  # of predictions: the column of the true labels
     encoding: str = "utf-8"  # of predictions
+    # of predictions as a CSV or TSV; literal: a quote is a character like any other
+    quotes: Quotes = "csv"
 
 
 def run(argv: list[str]) -> None:
@@ -72,15 +75,23 @@ def run(argv: list[str]) -> None:
     preset, arguments, settings = read_settings(
         RunArguments, argv, "python -m ulmfit_app.run", "run"
     )
-    out = arguments.out or Path("runs") / f"{Path(settings.data.source).stem}-{preset}"
+    name = name_without_suffix(Path(settings.data.source))
+    out = arguments.out or Path("runs") / f"{name}-{preset}"
 
     print("Starting …", flush=True)
     set_up_torch()
     set_up_figures()
+    from ulmfit_app.run_folder import working_in
+
+    with working_in(out):
+        _run(out, settings, arguments.minutes, preset)
+
+
+def _run(out: Path, settings: Settings, minutes: float | None, preset: str) -> None:
     from ulmfit_app.pipeline import forecast
     from ulmfit_app.pipeline.run import begin
 
-    job = begin(out, settings, arguments.minutes, preset)
+    job = begin(out, settings, minutes, preset)
     print(*forecast.describe(job), sep="\n")
     if job.is_fresh():
         print("Measuring this machine …")
@@ -107,7 +118,7 @@ def _print_scores(report: Path, test_name: str) -> None:
 def inspect(argv: list[str]) -> None:
     """What the data are like, before anything is trained."""
     arguments = tyro.cli(InspectArguments, args=argv, prog="python -m ulmfit_app inspect")
-    out = arguments.out or Path("inspection") / Path(arguments.data.source).stem
+    out = arguments.out or Path("inspection") / name_without_suffix(Path(arguments.data.source))
 
     print("Starting …", flush=True)
     set_up_figures()
@@ -157,6 +168,8 @@ def report(argv: list[str]) -> None:
     set_up_figures()
     from ulmfit_app.data.predictions import report_predictions
 
-    out = arguments.out or Path("reports") / path.stem
-    page = report_predictions(path, out, arguments.text, arguments.label, arguments.encoding)
+    out = arguments.out or Path("reports") / name_without_suffix(path)
+    page = report_predictions(
+        path, out, arguments.text, arguments.label, arguments.encoding, arguments.quotes
+    )
     print(f"Report: {page}")

@@ -24,6 +24,11 @@ from ulmfit_app.experiments.fixed import ALSO_FROM_RANDOM, SET_BY
 PresetName = Literal["tiny", "laptop", "paper"]
 # Of fine-tuning alone: pretraining has one schedule and one rate for all layers.
 NOT_FOR_PRETRAINING = ("lm.schedule", "lm.decay", "lm.frozen_lr", "lm.test_texts", "lm.lr_find")
+# What a language model of no epochs has no use for. Its vocabulary needs the others.
+OF_LM_TRAINING = (
+    *("lm.lr", "lm.frozen_lr", "lm.random_lr", "lm.decay", "lm.schedule"),
+    *("lm.drop_mult", "lm.weight_decay", "lm.softmax", "lm.grad_clip"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,7 @@ class RunSettings:
     lm: LanguageModelSettings
     classifier: ClassifierSettings
     seed: int  # of weights, dropout, splits and the order of texts
-    # of matrix products; auto: fp16 on CUDA, bf16 on a CPU with bf16 units, fp32 elsewhere
+    # of matrix products; auto: bf16 where the GPU or CPU has it, fp16 on other GPUs, else fp32
     precision: Precision
     # tiny: seconds; laptop: 20 minutes on two cores; paper: full size. None: the machine decides
     preset: PresetName | None = None
@@ -161,7 +166,7 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
     start, found = settings.lm.pretrained, {}
     if start == "none" and verb != "starts":
         why = (
-            "is for a pretrained start, and this one is random weights (--pretrained none). "
+            "is for a pretrained start, which --pretrained names, and this one is random weights. "
             "Leave it out; their rate is --lm.random-lr"
         )
         found |= dict.fromkeys(("lm.lr", "lm.frozen_lr"), why)
@@ -173,5 +178,14 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
     if verb == "pretrain":
         why = "is for fine-tuning, and pretraining does not use it. Leave it out."
         found |= dict.fromkeys(NOT_FOR_PRETRAINING, why)
+    elif not settings.lm.epochs:
+        why = "is for training the language model, which --lm.epochs 0 leaves out. Leave it out."
+        found |= dict.fromkeys(OF_LM_TRAINING, why)
+    data = settings.data
+    if data.folds is None:
+        found["data.fold"] = "is the number of one of --folds, which says how many. Give it, too."
+    elif verb == "run":
+        why = "is not used with --folds, one of which is validated on. Leave one of the two out."
+        found["data.valid_share"] = why
     why = f"is what {verb} compares, or fixes so that the rest can be compared. Leave it out."
     return found | dict.fromkeys(SET_BY.get(verb, ()), why)

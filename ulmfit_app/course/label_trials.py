@@ -12,8 +12,10 @@ from ulmfit_app.config import GENERAL, REVIEWS, DataSettings, Settings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.experiments.label_curve import SCRATCH, SEMI_SUPERVISED, TFIDF
+from ulmfit_app.files import write_table
 from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.pipeline.run import Run, begin
+from ulmfit_app.pipeline.run_files import read_history
 
 NOT_TUNED = "ULMFiT, from general text alone"
 WAYS = (SEMI_SUPERVISED, SCRATCH, TFIDF)
@@ -44,7 +46,7 @@ class LabelTrials:
 
         Columns phase, epoch, valid_loss (nats), perplexity and seconds.
         """
-        history = pd.read_csv(self._language_model / "history.csv")
+        history = read_history(self._language_model)
         return history[["phase", "epoch", "valid_loss", "perplexity", "seconds"]]
 
     def draw_labels(self, n_labels: int, draw: int = 0) -> np.ndarray:
@@ -138,6 +140,6 @@ def _start_run(table: pd.DataFrame, folder: Path, settings: Settings) -> Run:
     The table names its parts, so that another seed leaves them as they are.
     """
     path = folder / "texts.csv"
-    table.to_csv(path, index=False)
+    write_table(path, table)
     data = DataSettings(str(path), text="text", label="label", split="split")
     return begin(folder / "run", replace(settings, data=data))

@@ -16,7 +16,7 @@ import pandas as pd
 from ulmfit_app.config import DataSettings
 from ulmfit_app.course import Verdict, check_answered, judge
 from ulmfit_app.data.corpus import Corpus, load_corpus
-from ulmfit_app.data.sources import SPLIT_WORDS
+from ulmfit_app.data.split_column import SPLIT_WORDS
 from ulmfit_app.errors import UserError
 from ulmfit_app.run_folder import STAGES
 

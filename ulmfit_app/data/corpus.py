@@ -5,7 +5,6 @@ text never part. On IMDb neither do the reviews of one film, as far as the data 
 can otherwise score by a film's name instead of by what is said about it.
 """
 
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +15,23 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.config import DataSettings
+from ulmfit_app.data.characters import escape
 from ulmfit_app.data.encodings import LONE_SURROGATE, replace_lone_surrogates
+from ulmfit_app.data.labels import (
+    find_alike,
+    label_order,
+    notes_on_labels,
+    strip_labels,
+)
 from ulmfit_app.data.sources import DATA_SETS, read_source
-from ulmfit_app.data.splits import count_texts, flag_of, make_splits, take_subsets
-from ulmfit_app.data.tables import TABLE_KINDS
+from ulmfit_app.data.splits import (
+    check_given_splits,
+    count_texts,
+    flag_of,
+    make_splits,
+    take_subsets,
+)
+from ulmfit_app.data.tables import is_table_name
 from ulmfit_app.errors import DataError, SettingError, quoted
 
 
@@ -34,6 +46,8 @@ class Corpus:
         origin: what served the data, for people.
         test_name: what the texts of split test are, for people.
         notes: one sentence for each thing that was done to the data.
+        text_column: the column of the source file that held the texts; None where there is none,
+            as in folders and in data sets known by name.
     """
 
     table: pd.DataFrame
@@ -41,6 +55,7 @@ class Corpus:
     origin: str
     test_name: str
     notes: list[str]
+    text_column: str | None = None
 
     def texts(self, split: str) -> list[str]:
         """The texts of one split, in the order of the source."""
@@ -70,6 +85,8 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     # To the end rows keep their index in the draft, where the other columns wait.
     table = draft.table[["text", "label", "split"]].assign(group=draft.groups or "")
     table = _clean(table, notes)
+    check_given_splits(draft, table)
+    test_name = draft.test_name or _name_test(table, Path(draft.origin))
     table = make_splits(table, draft, settings, seed)
     labels = _check_labels(table)
     _note_overlaps(table, notes)
@@ -79,8 +96,9 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
         table=pd.DataFrame({name: table[name].tolist() for name in table}),
         labels=labels,
         origin=draft.origin,
-        test_name=draft.test_name,
+        test_name=test_name,
         notes=notes,
+        text_column=draft.text_column,
     )
 
 
@@ -135,7 +153,7 @@ def _check_numbers(settings: DataSettings) -> None:
 
 def _another_data_set(data: Path, source: str) -> str | None:
     """What a run's data would be called that --data names by mistake."""
-    if data.suffix.lower() in TABLE_KINDS:
+    if is_table_name(data):
         return str(data)
     # The command line makes paths absolute.
     return (
@@ -152,9 +170,10 @@ def _clean(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             f"{surrogates.sum():,} in {count_texts(surrogates.astype(bool).sum())}."
         )
         table = table.assign(text=replace_lone_surrogates(table["text"]))
-    labels = {raw: _label(raw) for raw in table["label"].unique()}
     unlabelled = table["split"] == "unlabelled"
-    table = table.assign(label=table["label"].map(labels).mask(unlabelled, ""))
+    labels, said = strip_labels(table.loc[~unlabelled, "label"])
+    notes += said
+    table = table.assign(label=labels.reindex(table.index, fill_value=""))
     blank = table["text"].map(lambda text: not text or text.isspace())
     no_label = ~blank & ~unlabelled & table["label"].eq("")
     for dropped, what in ((blank, "text is empty"), (no_label, "label is empty or NaN")):
@@ -166,26 +185,17 @@ def _clean(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             f"None of the {len(table):,} rows has both a text and a label: {blank.sum():,} have "
             f"an empty text, {no_label.sum():,} an empty label."
         )
+    notes += notes_on_labels(kept.loc[kept["split"] != "unlabelled", "label"])
     # A copy of a text joins the group of its first appearance, so that copies never part.
     text_ids = pd.Series(pd.factorize(kept["text"])[0], kept.index)
     groups = kept["group"].where(kept["group"] != "", text_ids.astype(str))
     return kept.assign(group=groups.groupby(text_ids).transform("first"))
 
 
-def _label(raw: str) -> str:
-    """One spelling of a label, however the file had it; "" for a missing one.
-
-    >>> [_label(raw) for raw in ("1", "1.0", " pos ", "TRUE", "nan", "01", "0.50")]
-    ['1', '1', 'pos', 'true', '', '01', '0.50']
-    """
-    label = LONE_SURROGATE.sub("\ufffd", raw).strip()
-    # Labels that were numbers or booleans in pandas come out of a CSV as 1.0, as True, and as nan
-    # where there was none.
-    if label.casefold() == "nan":
-        return ""
-    if label.casefold() in ("true", "false"):
-        return label.casefold()
-    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", label)
+def _name_test(table: pd.DataFrame, path: Path) -> str:
+    """What the tested texts of a file or folder are. table: cleaned, before splits are made."""
+    given = table["split"].eq("test").any()
+    return f"{'test split' if given else 'held-out part'} of {path.name}"
 
 
 def _check_labels(table: pd.DataFrame) -> list[str]:
@@ -200,19 +210,17 @@ def _check_labels(table: pd.DataFrame) -> list[str]:
             f"All texts have the one label {quoted(list(everywhere))}; a classifier needs two or "
             "more. Check which column --label names."
         )
-    unlearned = sorted(everywhere - seen["train"], key=_label_order)
+    unlearned = sorted(everywhere - seen["train"], key=label_order)
     if unlearned:
         where = " and ".join(split for split in ("valid", "test") if seen[split] & set(unlearned))
+        alike = [group for group in find_alike(sorted(everywhere)) if set(group) & set(unlearned)]
+        spelled = f" Spelled in several ways: {quoted(alike[0])}." if alike else ""
+        found = f"Labels seen only in split {where}, never in train: {quoted(unlearned)}.{spelled}"
         raise DataError(
-            f"Labels seen only in split {where}, never in train: {quoted(unlearned)}. A "
-            "classifier cannot learn them. Add training rows for them, or drop their rows."
+            f"{escape(found)} A classifier cannot learn them. Add training rows for them, or drop "
+            "their rows."
         )
-    return sorted(seen["train"], key=_label_order)
-
-
-def _label_order(label: str) -> tuple[bool, float, str]:
-    number = re.fullmatch(r"[+-]?\d+(\.\d+)?", label)
-    return number is None, float(label) if number else 0.0, label
+    return sorted(seen["train"], key=label_order)
 
 
 def find_overlaps(table: pd.DataFrame, by: str = "text") -> Iterator[tuple[str, str, pd.Series]]:

@@ -1,21 +1,22 @@
 """A corpus with what its tokens say of each text: what the checks of an inspection look at."""
 
-import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.config import ClassifierSettings, TokenSettings
+from ulmfit_app.config import ClassifierSettings, DataSettings, Settings, TokenSettings
+from ulmfit_app.data.characters import INVISIBLE, escape
 from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.data.near_copies import group_near_copies
+from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
 
 NOTABLE = 0.01  # of the texts, from where on they are trouble: a result moves by no more than this
-INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff]")
 _ONE_SCRIPT = {
     name: "Chinese or Japanese" for name in ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC")
 }
@@ -31,18 +32,28 @@ class Described:
             script, and numbers that texts have in common: copy when they are equal, near when
             they are nearly so.
         store: the tokens of the same texts.
-        tokens: how they were made.
-        options: the command line that gives these data.
-        published: others use the same data.
+        settings: what gives these texts and their splits.
+        tokens: how the tokens were made.
+        seed: what splits depend on.
         reach: tokens of a text that carry gradients.
     """
 
     table: pd.DataFrame
     store: TokenStore
+    settings: DataSettings
     tokens: TokenSettings
-    options: str
-    published: bool
+    seed: int
     reach: int = ClassifierSettings().grad_tokens
+
+    @property
+    def is_published(self) -> bool:
+        """Whether others use the same data."""
+        return self.settings.source in DATA_SETS
+
+    @property
+    def options(self) -> str:
+        """The command line that gives these data."""
+        return command_options(self.settings, self.tokens, self.seed)
 
     @property
     def go_on(self) -> str:
@@ -56,7 +67,7 @@ class Described:
 
     def mend(self, how: str) -> str:
         """Advice for what stands in the data themselves."""
-        if self.published:
+        if self.is_published:
             return (
                 "Leave published data as they are, so that results can be compared, and say "
                 "this beside them."
@@ -65,6 +76,11 @@ class Described:
             f"{how} (suspects.csv lists the texts), then: python -m ulmfit_app inspect "
             f"{self.options}"
         )
+
+    def inspect_as(self, encoding: str) -> str:
+        """The command that looks at the same file in another encoding."""
+        settings = replace(self.settings, encoding=encoding)
+        return f"python -m ulmfit_app inspect {command_options(settings, self.tokens, self.seed)}"
 
     def suspects(
         self, rows: Iterable[int], groups: Iterable, excerpts: Iterable[str] | None = None
@@ -82,7 +98,7 @@ class Described:
         found.insert(
             3,
             "excerpt",
-            [INVISIBLE.sub(lambda odd: f"\\u{ord(odd[0]):04x}", excerpt) for excerpt in excerpts],
+            [escape(excerpt, INVISIBLE) for excerpt in excerpts],
         )
         return found
 
@@ -152,3 +168,14 @@ def count_share(count: int, n: int, noun: str = "texts") -> str:
     """
     share = f" ({count / n:.1%})"
     return f"{count:,} of {n:,} {noun}{'' if share == ' (0.0%)' else share}"
+
+
+def command_options(data: DataSettings, tokens: TokenSettings, seed: int) -> str:
+    """The command line that gives these settings."""
+    given = [data.source]
+    for prefix, settings in (("--", data), ("--tokens.", tokens)):
+        for field in fields(settings):
+            value = getattr(settings, field.name)
+            if field.name != "source" and value != field.default:
+                given += [prefix + field.name.replace("_", "-"), str(value)]
+    return shlex.join([*given, *(["--seed", str(seed)] if seed != Settings.seed else [])])

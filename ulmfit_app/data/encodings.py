@@ -1,12 +1,15 @@
-"""Bytes to characters, strictly: a wrong encoding is told, never guessed."""
+"""Bytes to characters, strictly: a wrong encoding is told, and only the advice is guessed."""
 
 import codecs
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from ulmfit_app.data.guessing import Opener, advise_encoding
+from ulmfit_app.data.opening import open_bytes
 from ulmfit_app.errors import DataError, SettingError
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -25,22 +28,20 @@ def read_lines(path: Path, encoding: str) -> Iterator[str]:
     """Decoded lines with their ends as they are, without a byte order mark.
 
     Args:
-        path: a file.
+        path: a file, which may be compressed.
         encoding: as Python names it.
 
     Raises:
-        DataError: the file cannot be read, or is not in this encoding.
+        DataError: the file cannot be read, is damaged, or is not in this encoding.
         SettingError: there is no such encoding.
     """
-    codec = _codec(encoding)
+    codec = find_codec(encoding)
     try:
-        with open(path, encoding=codec, newline="") as file:
-            _refuse_utf16(file.buffer.peek(4096), path, encoding)
-            yield from file
+        with open_bytes(path) as file:
+            _refuse_utf16(file.peek(4096)[:4096], path, encoding)
+            yield from io.TextIOWrapper(file, encoding=codec, newline="")
     except UnicodeError:
-        raise DataError(_wrong_encoding(path, encoding, _first_bad_byte(path, codec))) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        raise DataError(_wrong_encoding(path, encoding, lambda: open_bytes(path))) from None
 
 
 def decode(content: bytes, path: Path, encoding: str) -> str:
@@ -55,15 +56,20 @@ def decode(content: bytes, path: Path, encoding: str) -> str:
         DataError: they are not in this encoding.
         SettingError: there is no such encoding.
     """
-    codec = _codec(encoding)
+    codec = find_codec(encoding)
     _refuse_utf16(content[:4096], path, encoding)
     try:
         return content.decode(codec)
-    except UnicodeDecodeError as error:
-        raise DataError(_wrong_encoding(path, encoding, error.start)) from None
+    except UnicodeDecodeError:
+        raise DataError(_wrong_encoding(path, encoding, lambda: io.BytesIO(content))) from None
 
 
-def _codec(encoding: str) -> str:
+def find_codec(encoding: str) -> str:
+    """Python's own name of an encoding; utf-8-sig, which skips a byte order mark, for utf-8.
+
+    Raises:
+        SettingError: there is no such encoding.
+    """
     try:
         name = codecs.lookup(encoding).name
         "".encode(encoding)  # refuses codecs that are not of text, such as base64
@@ -81,7 +87,7 @@ def _refuse_utf16(head: bytes, path: Path, encoding: str) -> None:
     Without this check UTF-16 letters of the Latin script are read as valid UTF-8, a NUL character
     after each.
     """
-    if _codec(encoding).startswith(("utf-16", "utf-32")):
+    if find_codec(encoding).startswith(("utf-16", "utf-32")):
         return
     even, odd = head[::2].count(0), head[1::2].count(0)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -94,15 +100,18 @@ def _refuse_utf16(head: bytes, path: Path, encoding: str) -> None:
     raise DataError(f"{path} is not {encoding}: it has {found}. Add: --encoding {flag}")
 
 
-def _wrong_encoding(path: Path, encoding: str, position: int) -> str:
-    other = "cp1252" if _codec(encoding) == "utf-8-sig" else "utf-8"
-    return f"{path} is not {encoding}: byte {position} cannot be read so. Add: --encoding {other}"
+def _wrong_encoding(path: Path, encoding: str, opener: Opener) -> str:
+    position = _first_bad_byte(opener, find_codec(encoding))
+    return (
+        f"{path} is not {encoding}: byte {position} cannot be read so. "
+        f"{advise_encoding(opener, encoding, path)}"
+    )
 
 
-def _first_bad_byte(path: Path, codec: str) -> int:
+def _first_bad_byte(opener: Opener, codec: str) -> int:
     decoder = codecs.getincrementaldecoder(codec)()
     start = 0
-    with open(path, "rb") as file:
+    with opener() as file:
         while True:
             block = file.read(1 << 20)
             pending = len(decoder.getstate()[0])
@@ -110,6 +119,8 @@ def _first_bad_byte(path: Path, codec: str) -> int:
                 decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 return start - pending + error.start
+            except UnicodeError:  # UTF-16 or UTF-32 without its byte order mark
+                return start
             if not block:
                 return start
             start += len(block)

@@ -6,27 +6,24 @@ cache. Nothing is trained, and nothing here needs torch.
 
 import io
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 
 from data_scripts.files import replacing
-from ulmfit_app.config import (
-    DataSettings,
-    Settings,
-    TokenSettings,
-)
+from ulmfit_app.config import DataSettings, TokenSettings
+from ulmfit_app.data.characters import escape
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.described import Described, describe
 from ulmfit_app.data.label_checks import LABEL_CHECKS, find_label_errors
-from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.data.splits import SPLITS
 from ulmfit_app.data.text_checks import TEXT_CHECKS
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation import data_figures, drawing
 from ulmfit_app.evaluation.findings import Finding, findings_page
+from ulmfit_app.files import write_table
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizing import tokenize
 
@@ -70,16 +67,14 @@ class Inspection:
                 f"  {one.meaning}",
             ]
             lines += [f"  To do: {one.advice}"] if one.trouble else []
-            shown = [
+            tables = [
                 one.table,
                 None if one.suspects is None else one.suspects.drop(columns="text").head(4),
             ]
-            for table in shown:
+            for table in tables:
                 if table is not None and len(table):
-                    lines += [
-                        "    " + line
-                        for line in table.head(10).to_string(index=False).splitlines()
-                    ]
+                    shown = table.head(10).map(lambda cell: escape(str(cell)))
+                    lines += ["    " + line for line in shown.to_string(index=False).split("\n")]
         return "\n".join([*lines, "", self.verdict()])
 
     def write(self, folder: Path) -> Path:
@@ -90,8 +85,7 @@ class Inspection:
             for one in self.findings
             if one.suspects is not None
         ]
-        with replacing(folder / "suspects.csv") as draft:
-            pd.concat(suspects)[columns].to_csv(draft, index=False)
+        write_table(folder / "suspects.csv", pd.concat(suspects)[columns])
         pngs = {}
         for name, figure in self.drawn.items():
             file = io.BytesIO()
@@ -129,9 +123,7 @@ def inspect(
         )
     corpus = load_corpus(data, seed)
     store = TokenStore.open(tokenize(corpus.table["text"].tolist(), tokens.language))
-    options = _options(data, tokens, seed)
-    published = data.source in DATA_SETS
-    known = Described(describe(corpus, store), store, tokens, options, published)
+    known = Described(describe(corpus, store), store, data, tokens, seed)
     lengths = {
         split: part["tokens"].to_numpy()
         for split, part in known.table.groupby("split", sort=False)
@@ -168,14 +160,3 @@ def check_out(out: Path, source: str) -> None:
             f"The page needs a folder of its own, and cannot have {out}. Name another: "
             f"--out {shlex.quote(f'{out}-page')}"
         )
-
-
-def _options(data: DataSettings, tokens: TokenSettings, seed: int) -> str:
-    """The command line that gives these settings."""
-    given = [data.source]
-    for prefix, settings in (("--", data), ("--tokens.", tokens)):
-        for field in fields(settings):
-            value = getattr(settings, field.name)
-            if field.name != "source" and value != field.default:
-                given += [prefix + field.name.replace("_", "-"), str(value)]
-    return shlex.join([*given, *(["--seed", str(seed)] if seed != Settings.seed else [])])

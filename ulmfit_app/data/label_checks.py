@@ -1,12 +1,18 @@
 """Checks of how many rows there are, of their labels, and of copies; each returns a finding."""
 
-import unicodedata
-
 import numpy as np
 import pandas as pd
 
+from ulmfit_app.data.characters import escape
 from ulmfit_app.data.corpus import find_overlaps
 from ulmfit_app.data.described import NOTABLE, Described, count_share
+from ulmfit_app.data.labels import (
+    SEVERAL_LABELS,
+    describe_combined,
+    find_alike,
+    find_combined,
+    find_hidden,
+)
 from ulmfit_app.data.near_copies import ALIKE, RUN
 from ulmfit_app.data.splits import SPLITS
 from ulmfit_app.errors import quoted
@@ -61,14 +67,14 @@ def _classes(data: Described) -> Finding:
     )
     advice = []
     if rare:
-        found += f" Under {FEW} have {quoted(rare)}."
+        found += f" Under {FEW} have {escape(quoted(rare))}."
         advice.append(
             "Add texts of the smallest classes, or merge them: what is seen so rarely is hardly "
             "ever predicted."
         )
     if shift[moved] > SHIFTED:
         found += (
-            f" {quoted([moved])} is {shares['train'][moved]:.1%} of train, but "
+            f" {escape(quoted([moved]))} is {shares['train'][moved]:.1%} of train, but "
             f"{shares['test'][moved]:.1%} of test."
         )
         advice.append("Check that test is of the same kind as train.")
@@ -77,11 +83,12 @@ def _classes(data: Described) -> Finding:
     return Finding(
         "Classes",
         found,
-        f"To say {quoted([top])} of every text is right on {shares['test'][top]:.1%} of test: "
-        "that much has to be beaten.",
+        f"To say {escape(quoted([top]))} of every text is right on {shares['test'][top]:.1%} of "
+        "test: that much has to be beaten.",
         " ".join(advice),
         bool(advice),
         counts.map("{:,}".format)
+        .rename(escape)
         .reset_index()
         .rename(columns={"label": "class"})
         .rename_axis(columns=None),
@@ -89,28 +96,48 @@ def _classes(data: Described) -> Finding:
 
 
 def _label_spelling(data: Described) -> Finding:
-    n = data.table.loc[data.table["split"] != "unlabelled", "label"].value_counts()
-    spelled = [
-        "".join(unicodedata.normalize("NFKC", label).split()).casefold() for label in n.index
-    ]
-    several = [
-        labels.index.tolist()
-        for _, labels in n.groupby(pd.Index(spelled), sort=False)
-        if len(labels) > 1
-    ]
-    rarer = data.table["label"].isin([label for labels in several for label in labels[1:]])
+    n = _label_counts(data)
+    alike, hidden = find_alike(n.index), find_hidden(n.index)
+    odd = [*(label for labels in alike for label in labels[1:]), *hidden]
+    concerned = dict.fromkeys([*(label for labels in alike for label in labels), *hidden])
+    suspected = data.table["label"].isin(odd)
+    groups = "; ".join(escape(quoted(labels)) for labels in alike)
     return Finding(
         "Spelling of labels",
-        f"By case or spaces alone differ: {'; '.join(map(quoted, several)) or 'none'}.",
+        "By capitals, spaces, hidden characters or the writing of a number alone differ: "
+        f"{groups or 'none'}. Characters that cannot be seen are in: "
+        f"{escape(quoted(hidden)) or 'none'}.",
         "Each spelling is a class of its own, so that answers count as wrong which are right.",
         data.mend("Spell each label in one way"),
-        bool(several),
+        bool(odd),
         pd.DataFrame(
-            [[label, f"{n[label]:,}"] for labels in several for label in labels],
-            columns=["label", "texts"],
+            [[escape(label), f"{n[label]:,}"] for label in concerned], columns=["label", "texts"]
         ),
-        data.suspects(data.table.index[rarer], data.table["label"][rarer]),
+        data.suspects(data.table.index[suspected], data.table["label"][suspected].map(escape)),
     )
+
+
+def _combined_labels(data: Described) -> Finding:
+    n = _label_counts(data)
+    combined = find_combined(n.index)
+    rows = data.table["label"].isin(combined)
+    return Finding(
+        "Several labels in one",
+        describe_combined(n, combined) if combined else "No label looks like several in one.",
+        "A classifier gives one class to a text: of a combination that it has not seen it knows "
+        "nothing, and one part right counts as wrong.",
+        SEVERAL_LABELS,
+        bool(combined),
+        pd.DataFrame(
+            [[escape(label), f"{n[label]:,}"] for label in combined], columns=["label", "texts"]
+        ),
+        data.suspects(data.table.index[rows], data.table["label"][rows].map(escape)),
+    )
+
+
+def _label_counts(data: Described) -> pd.Series:
+    """How many labelled texts each label has, the commonest first."""
+    return data.table.loc[data.table["split"] != "unlabelled", "label"].value_counts()
 
 
 def _contradictions(data: Described) -> Finding:
@@ -204,22 +231,34 @@ def find_label_errors(data: Described, seed: int) -> Finding:
         guesses = [
             f"probably {labels[of.argmax()]} ({of.max():.0%})" for of in probabilities[rows]
         ]
-    found = (
-        f"{count_share(len(rows), len(judged), 'labels of train')} look wrong to cleanlab, by "
-        "what TF-IDF with logistic regression says of each text after learning from the others "
-        f"({FOLDS} folds)."
-    )
+    found = "No label could be judged, which takes two classes that have enough texts."
+    if len(labels) > 1:
+        found = (
+            f"{count_share(len(rows), len(judged), 'labels of train')} look wrong to cleanlab, by "
+            "what TF-IDF with logistic regression says of each text after learning from the "
+            f"others ({FOLDS} folds)."
+        )
     if skipped:
-        found += f" Not judged, for they have under {FOLDS} different texts: {quoted(skipped)}."
+        found += (
+            f" Not judged, for they have under {FOLDS} different texts: {escape(quoted(skipped))}."
+        )
     return Finding(
         "Suspected label errors",
         found,
         "A wrong label unteaches the right one. Some of these are right, and their texts hard: "
         "read them.",
         data.mend("Correct the labels that are wrong"),
-        len(rows) >= SUSPECTED * max(len(judged), 1),
+        len(rows) > 0 and len(rows) >= SUSPECTED * len(judged),
         suspects=data.suspects(judged.index[rows], guesses),
     )
 
 
-LABEL_CHECKS = (_sizes, _classes, _label_spelling, _contradictions, _duplicates, _leaks)
+LABEL_CHECKS = (
+    _sizes,
+    _classes,
+    _label_spelling,
+    _combined_labels,
+    _contradictions,
+    _duplicates,
+    _leaks,
+)

@@ -9,28 +9,37 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ulmfit_app.config import Quotes
 from ulmfit_app.data.columns import rename_by_meaning, require_column
 from ulmfit_app.data.encodings import replace_lone_surrogates
+from ulmfit_app.data.labels import strip_labels
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, SettingError, quoted
 from ulmfit_app.evaluation.baselines import majority
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.evaluation.tables import PREFIX, probability_columns, true_classes
 
+DECISION = "predicted"  # the column of the answers, in a file that has one
 ROUNDING = 0.015  # how far from 1 a row may sum, as 0.33 three times does
 
 
 def report_predictions(
-    path: Path, out: Path, text: str = "text", label: str = "label", encoding: str = "utf-8"
+    path: Path,
+    out: Path,
+    text: str = "text",
+    label: str = "label",
+    encoding: str = "utf-8",
+    quotes: Quotes = "csv",
 ) -> Path:
     """Write the report of a file of predictions.
 
     Args:
-        path: CSV, TSV, JSON lines or Parquet.
+        path: CSV, TSV, JSON or Parquet.
         out: the folder of the report.
         text: the column of the texts.
         label: the column of the true labels.
         encoding: as Python names it.
+        quotes: as `reading.read_chunks` takes it.
 
     Returns:
         The path of the page.
@@ -45,7 +54,7 @@ def report_predictions(
             f"The report needs a folder of its own, and cannot have {out}. Name another: "
             f"--out {shlex.quote(f'{out}-report')}"
         )
-    predictions, notes = read_predictions(path, text, label, encoding)
+    predictions, notes = read_predictions(path, text, label, encoding, quotes)
     truth, n_classes = true_classes(predictions), len(probability_columns(predictions))
     facts = {
         "model": "the model",
@@ -60,27 +69,36 @@ def report_predictions(
 
 
 def read_predictions(
-    path: Path, text: str = "text", label: str = "label", encoding: str = "utf-8"
+    path: Path,
+    text: str = "text",
+    label: str = "label",
+    encoding: str = "utf-8",
+    quotes: Quotes = "csv",
 ) -> tuple[pd.DataFrame, list[str]]:
     """A file of predictions as report.write_report takes it.
 
     Args:
-        path: CSV, TSV, JSON lines or Parquet.
+        path: CSV, TSV, JSON or Parquet.
         text: the column of the texts.
         label: the column of the true labels.
         encoding: as Python names it.
+        quotes: as `reading.read_chunks` takes it.
 
     Returns:
         A table with the columns text, label, all others as they are, and p_LABEL for each class
-        (float64, each row summing to 1); and what was done to them, in sentences.
+        (float64, each row summing to 1); and what was done to them, in sentences. A column
+        `predicted` holds the answers, such as those of a threshold.
 
     Raises:
-        DataError: the file cannot be read, a column is not there, or holds no probabilities.
-        SettingError: there is no such encoding, or text and label are one column.
+        DataError: the file cannot be read, a column is not there, or holds no probabilities, or
+            a label or an answer is no class.
+        SettingError: there is no such encoding, text and label are one column, or `quotes` would
+            be ignored.
     """
     if text == label:
         raise SettingError(f"--text and --label are both {text!r}. Name two different columns.")
-    table = read_table(path, encoding)
+    notes: list[str] = []
+    table = read_table(path, encoding, quotes, notes)
     for flag, column in (("--text", text), ("--label", label)):
         require_column(table, path, flag, column)
     columns = [column for column in probability_columns(table) if column not in (text, label)]
@@ -92,19 +110,47 @@ def read_predictions(
         )
     names = rename_by_meaning(list(table), {"text": text, "label": label})
     table = table.rename(columns=names).apply(replace_lone_surrogates)
-    table["label"] = table["label"].str.strip()
-    unknown = ~(PREFIX + table["label"]).isin(columns)
+    table["label"], stripped = strip_labels(table["label"])
+    notes += stripped
+    _require_classes(table["label"], columns, path, "label", "Add the column, or drop these rows.")
+    probabilities, divided = _probabilities(table[columns], path)
+    notes += divided
+    if DECISION in table:
+        table[DECISION] = table[DECISION].str.strip()
+        advice = f"Correct them, or give the column {DECISION!r} another name if it is no answer."
+        _require_classes(table[DECISION], columns, path, "prediction", advice)
+        notes += _describe_decisions(table[DECISION], probabilities)
+    return table.drop(columns=columns).join(probabilities), notes
+
+
+def _require_classes(
+    cells: pd.Series, columns: list[str], path: Path, what: str, advice: str
+) -> None:
+    """Raises DataError naming the first cell that is no class. columns: of probabilities."""
+    unknown = ~(PREFIX + cells).isin(columns)
     if unknown.any():
         row = int(unknown.argmax())
-        name = table["label"][row]
+        name = cells[row]
         raise DataError(
             f"{path}, row {row} (counted from 0): "
-            f"{f'the label {name!r}' if name else 'no label'}, and no column {PREFIX + name!r} of "
-            f"its probability. There are {quoted(columns)}. {_counted(unknown)} Add the column, "
-            "or drop these rows."
+            f"{f'the {what} {name!r}' if name else f'no {what}'}, and no column {PREFIX + name!r} "
+            f"of its probability. There are {quoted(columns)}. {_counted(unknown)} {advice}"
         )
-    probabilities, notes = _probabilities(table[columns], path)
-    return table.drop(columns=columns).join(probabilities), notes
+
+
+def _describe_decisions(decided: pd.Series, probabilities: pd.DataFrame) -> list[str]:
+    """A sentence on answers that are not the most probable class; equal probabilities are none."""
+    chosen = probabilities.columns.get_indexer(PREFIX + decided)
+    values = probabilities.to_numpy()
+    below = values[np.arange(len(values)), chosen] < values.max(axis=1) - 1e-9
+    if not below.any():
+        return []
+    return [
+        f"In {below.sum():,} of {len(below):,} rows the column {DECISION!r} gives another class "
+        "than the most probable one, as a threshold does. It is the answer: accuracy, F1, "
+        "confusion matrix and errors are of this column; log loss, Brier score, calibration and "
+        "the curve of errors against answered texts are of the probabilities."
+    ]
 
 
 def _probabilities(cells: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:

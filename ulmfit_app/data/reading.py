@@ -1,4 +1,4 @@
-"""Files to raw tables: CSV, TSV, JSON lines, Parquet and folders of text files, read strictly.
+"""Files to raw tables: CSV, TSV, JSON, Parquet and folders of text files, read strictly.
 
 Every cell is a string here, and a cell without a value is the empty string: no type is guessed, no
 word such as "NA" is taken for a missing value. What a table means, its labels and splits, is
@@ -6,6 +6,7 @@ decided in `corpus`.
 """
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -15,15 +16,23 @@ from typing import Any
 
 import pandas as pd
 
+from ulmfit_app.config import Quotes
 from ulmfit_app.data.columns import find_text_column
+from ulmfit_app.data.csv_rows import csv_rows
 from ulmfit_app.data.encodings import LONE_SURROGATE, decode, replace_lone_surrogates
-from ulmfit_app.data.tables import TABLE_KINDS
-from ulmfit_app.errors import DataError, quoted
+from ulmfit_app.data.opening import TableFile, is_compressed, kind_inside, refuse_other_content
+from ulmfit_app.data.tables import EXPECTED_KINDS, TABLE_KINDS
+from ulmfit_app.errors import DataError, SettingError, quoted
+
+_TARS = {".tar", ".tgz", ".tbz2", ".txz"}
 
 
-def read_table(path: Path, encoding: str = "utf-8") -> pd.DataFrame:
-    """The whole file as one table of strings; it raises what `read_chunks` raises."""
-    return pd.concat(read_chunks(path, encoding, chunk_rows=50_000), ignore_index=True)
+def read_table(
+    path: Path, encoding: str = "utf-8", quotes: Quotes = "csv", notes: list[str] | None = None
+) -> pd.DataFrame:
+    """The whole file as one table of strings; arguments and errors are those of `read_chunks`."""
+    chunks = read_chunks(path, encoding, 50_000, quotes, notes)
+    return pd.concat(chunks, ignore_index=True)
 
 
 def read_own_table(path: Path, n_rows: int) -> pd.DataFrame:
@@ -43,7 +52,12 @@ def read_own_table(path: Path, n_rows: int) -> pd.DataFrame:
 
 
 def read_texts(
-    path: Path, text: str | None = None, encoding: str = "utf-8", chunk_rows: int = 10_000
+    path: Path,
+    text: str | None = None,
+    encoding: str = "utf-8",
+    chunk_rows: int = 10_000,
+    quotes: Quotes = "csv",
+    notes: list[str] | None = None,
 ) -> tuple[str, Iterator[pd.DataFrame]]:
     """The column of the texts, and the file in order, a few rows at a time.
 
@@ -51,10 +65,11 @@ def read_texts(
     surrogates become U+FFFD.
 
     Args:
-        path: CSV, TSV, JSON lines or Parquet.
+        path: CSV, TSV, JSON or Parquet.
         text: the column of the texts; None where its name or content leaves no doubt.
         encoding: as Python names it.
         chunk_rows: at most so many rows at a time.
+        quotes, notes: as `read_chunks` takes them.
 
     Returns:
         The column's name, and chunks with all columns.
@@ -64,35 +79,36 @@ def read_texts(
             told from its first chunk; while iterating, for what is broken further down.
         SettingError: there is no such encoding.
     """
-    chunks = read_chunks(path, encoding, chunk_rows)
+    chunks = read_chunks(path, encoding, chunk_rows, quotes, notes)
     first = next(chunks)
     column = find_text_column(first, path, text)
     return column, (chunk.apply(replace_lone_surrogates) for chunk in chain([first], chunks))
 
 
-def read_chunks(path: Path, encoding: str, chunk_rows: int) -> Iterator[pd.DataFrame]:
+def read_chunks(
+    path: Path,
+    encoding: str,
+    chunk_rows: int,
+    quotes: Quotes = "csv",
+    notes: list[str] | None = None,
+) -> Iterator[pd.DataFrame]:
     """Tables of at most `chunk_rows` rows with the same columns; at least one, and none empty.
 
     Args:
-        path: CSV, TSV, JSON lines or Parquet.
+        path: CSV, TSV, JSON or Parquet, the first three perhaps compressed.
         encoding: as Python names it.
         chunk_rows: of each table but the last.
+        quotes: of CSV and TSV; literal where a quote is a character like any other.
+        notes: gets a sentence for each thing that was left out or decided, such as blank lines,
+            some of them only when the last row is read.
 
     Raises:
-        DataError: the file is missing, empty, without rows, of an unknown kind, wrongly encoded or
-            broken, or two of its columns have one name.
-        SettingError: there is no such encoding.
+        DataError: the file is missing, empty, without rows, of an unknown kind, wrongly encoded,
+            damaged or broken, or two of its columns have one name.
+        SettingError: there is no such encoding, or `quotes` would be ignored.
     """
-    open_rows = TABLE_KINDS.get(path.suffix.lower())
-    if not path.is_file():
-        raise DataError(f"There is no file {path}. {_neighbours(path)}")
-    if open_rows is None:
-        raise DataError(
-            f"{path} is of no kind that can be read. Expected: {', '.join(TABLE_KINDS)}."
-        )
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty. Expected a table of texts with a line of column names.")
-    columns, rows = open_rows(path, encoding)
+    open_rows, file = _open(path, encoding, quotes, [] if notes is None else notes)
+    columns, rows = open_rows(file)
     columns = [LONE_SURROGATE.sub("\ufffd", name).strip() for name in columns]
     repeated = [name for name, count in Counter(columns).items() if count > 1]
     if repeated:
@@ -112,30 +128,56 @@ def read_chunks(path: Path, encoding: str, chunk_rows: int) -> Iterator[pd.DataF
         raise DataError(f"{path} has no rows: it holds {found}.")
 
 
-def read_folder(
-    folder: Path, encoding: str = "utf-8", order: Callable[[str], Any] | None = None
-) -> tuple[list[str], list[str]]:
-    """Names and contents of the .txt files that lie in a folder itself.
+def read_folder(folder: Path, order: Callable[[str], Any]) -> tuple[list[str], list[str]]:
+    """Names and contents of the .txt files that lie in a folder itself, in UTF-8.
 
     Args:
         folder: files in folders of it are left out.
-        encoding: as Python names it.
-        order: what names are sorted by; None for the names themselves.
+        order: what names are sorted by.
 
     Returns:
         Names and contents, in the same order.
 
     Raises:
-        DataError: a file is not in this encoding.
-        SettingError: there is no such encoding.
+        DataError: a file is not UTF-8.
     """
     with os.scandir(folder) as entries:
         names = sorted((entry.name for entry in entries if entry.name.endswith(".txt")), key=order)
     texts = []
     for name in names:
         with open(os.path.join(folder, name), "rb", buffering=0) as file:
-            texts.append(decode(file.read(), folder / name, encoding))
+            texts.append(decode(file.read(), folder / name, "utf-8"))
     return names, texts
+
+
+def _open(
+    path: Path, encoding: str, quotes: Quotes, notes: list[str]
+) -> tuple[Callable[[TableFile], tuple[list[str], Iterator]], TableFile]:
+    if not path.is_file():
+        raise DataError(f"There is no file {path}. {_neighbours(path)}")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty. Expected a table of texts with a line of column names.")
+    if archive := _TARS & {suffix.lower() for suffix in path.suffixes[-2:]}:
+        raise DataError(
+            f"{path} is an archive of files, {min(archive)}. Unpack it, and name the file with "
+            f"the texts: tar -xf {shlex.quote(str(path))}"
+        )
+    kind = kind_inside(path)
+    open_rows = TABLE_KINDS.get(kind)
+    refuse_other_content(path, kind if open_rows else None)
+    if open_rows is None:
+        unpacked = path.with_suffix("") if is_compressed(path) else path
+        new = f"{unpacked.with_suffix('.csv')}{path.suffix if is_compressed(path) else ''}"
+        raise DataError(
+            f"{path} is of no kind that can be read. Expected: {EXPECTED_KINDS}. If it is a table "
+            "of one of these kinds, let its name say so: "
+            f"mv {shlex.quote(str(path))} {shlex.quote(new)}"
+        )
+    if quotes != "csv" and open_rows is not csv_rows:
+        raise SettingError(
+            f"--quotes {quotes} is about CSV and TSV, and {path} is neither. Leave it out."
+        )
+    return open_rows, TableFile(path, kind, encoding, quotes, notes)
 
 
 def _neighbours(path: Path) -> str:

@@ -16,20 +16,14 @@ from ulmfit_app.config import DataSettings
 from ulmfit_app.data.columns import (
     find_text_and_label_columns,
     rename_by_meaning,
-    require_column,
 )
 from ulmfit_app.data.encodings import LONE_SURROGATE, replace_lone_surrogates
+from ulmfit_app.data.folders import read_class_folders
 from ulmfit_app.data.reading import read_folder, read_table
-from ulmfit_app.errors import DataError, quoted
+from ulmfit_app.data.split_column import find_split_column, read_splits
+from ulmfit_app.errors import DataError, SettingError, quoted
 
 DATA_SETS = ("imdb", "trec6")  # that are known by name
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "valid": ("valid", "validation", "val", "dev", "development"),
-    "test": ("test", "testing"),
-    "unlabelled": ("unlabelled", "unlabeled", "unsup", "unsupervised"),
-}
-_SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 
 # Maas et al. let a film have at most 30 reviews, so a block this long parts two films at its ends
 # and keeps the rest whole. A multiple of 128: the registry copy holds the reviews in runs of 128,
@@ -45,19 +39,22 @@ class Draft:
         table: text, label, split ("train" also where no split was given), then the other columns
             of the source in its order, under names of their own. A row each text.
         origin: what served the data, for people.
-        test_name: what the texts of split test are, for people.
+        test_name: what the texts of split test are, for people; None of a file or folder, where
+            it depends on whether any row of a given split test can be used.
         carved: how splits are carved from train, as the end of a sentence.
         notes: one sentence for each thing that was done to the data.
         groups: one for each row; rows of one group are carved into the same split, and "" is a
             text on its own, as all are without groups.
+        text_column: the column of a file that holds the texts; None of what is no file.
     """
 
     table: pd.DataFrame
     origin: str
-    test_name: str
+    test_name: str | None
     carved: str
     notes: list[str]
     groups: list[str] | None = None
+    text_column: str | None = None
 
 
 def read_source(settings: DataSettings) -> Draft:
@@ -68,15 +65,20 @@ def read_source(settings: DataSettings) -> Draft:
 
     Raises:
         DataError: it is none of the kinds that are read, or broken.
-        SettingError: there is no such encoding.
+        SettingError: there is no such encoding, or a setting would be ignored.
         data_scripts.fetch.FetchError: IMDb or TREC cannot be had.
     """
+    path = Path(settings.source)
+    if settings.quotes != "csv" and (settings.source in DATA_SETS or path.is_dir()):
+        raise SettingError(
+            f"--quotes {settings.quotes} is about CSV and TSV, and {path} is neither. Leave it "
+            "out."
+        )
     if settings.source == "imdb":
         source = imdb.fetch(settings.data)
         return _imdb_table(source) if source.path.is_file() else _imdb_folder(source)
     if settings.source == "trec6":
         return _trec6(trec.fetch(settings.data))
-    path = Path(settings.source)
     if path.is_dir():
         return _folder(path, settings.encoding)
     if not path.exists() and not path.suffix:
@@ -210,73 +212,26 @@ def _trec6(source: Source) -> Draft:
 
 def _folder(path: Path, encoding: str) -> Draft:
     """Class folders, in train, valid and test folders or without."""
-    notes: list[str] = []
-    given = [(_SPLIT_OF_WORD.get(folder.name.casefold()), folder) for folder in _folders_in(path)]
-    if any(split == "train" for split, _ in given):
-        other = [folder.name for split, folder in given if split is None]
-        if other:
-            notes.append(f"Left out folders that are no split: {quoted(other)}.")
-    else:
-        given = [("train", path)]
-    parts = []
-    for split, folder in given:
-        if split == "unlabelled":
-            parts.append(_rows(read_folder(folder, encoding)[1], "", split))
-        elif split is not None:
-            parts += _class_folders(folder, split, encoding, notes)
-    if not any(map(len, parts)):
-        raise DataError(
-            f"{path} has no class folders with texts. Expected one folder per class with one .txt "
-            f"file per text, as in {path / 'pos' / '1.txt'}, or the same in folders train, valid "
-            f"and test. Found: {_listing(path)}."
-        )
-    table = pd.concat(parts, ignore_index=True)
-    return Draft(table, str(path), _test_name(table, path), "stratified by label", notes)
-
-
-def _class_folders(
-    folder: Path, split: str, encoding: str, notes: list[str]
-) -> list[pd.DataFrame]:
-    parts = []
-    for class_folder in _folders_in(folder):
-        texts = read_folder(class_folder, encoding)[1]
-        unlabelled = _SPLIT_OF_WORD.get(class_folder.name.casefold()) == "unlabelled"
-        if texts:
-            label_and_split = ("", "unlabelled") if unlabelled else (class_folder.name, split)
-            parts.append(_rows(texts, *label_and_split))
-        else:
-            notes.append(f"Left out {class_folder}, which has no .txt files.")
-    return parts
-
-
-def _folders_in(path: Path) -> list[Path]:
-    return sorted(
-        entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
-
-
-def _listing(path: Path) -> str:
-    return quoted(sorted(entry.name for entry in path.iterdir())) or "nothing"
+    table, notes = read_class_folders(path, encoding)
+    return Draft(table, str(path), None, "stratified by label", notes)
 
 
 def _file(path: Path, settings: DataSettings) -> Draft:
-    found = read_table(path, settings.encoding)
-    split = settings.split
-    require_column(found, path, "--split", split)
     notes: list[str] = []
-    if split is None:
-        split = _column_named_split(found, notes)
+    found = read_table(path, settings.encoding, settings.quotes, notes)
+    taken = [name for name in (settings.text, settings.label) if name is not None]
+    split = find_split_column(found, path, settings.split, taken, notes)
     text, label = find_text_and_label_columns(found, path, settings.text, settings.label, split)
     if (settings.text, settings.label) != (text, label):
         notes.append(
             f"Took column '{text}' of {path.name} for the texts and '{label}' for the labels."
         )
-    splits = "train" if split is None else _splits(found[split], split, path)
+    splits = "train" if split is None else read_splits(found[split], split, path)
     table = pd.DataFrame({"text": found[text], "label": found[label]}).assign(split=splits)
-    table = table.join(
-        _other_columns(found, {"text": text, "label": label, "split": split}, notes)
-    )
-    return Draft(table, str(path), _test_name(table, path), "stratified by label", notes)
+    # A run's own table has a column row, the number of each row.
+    meanings = {"text": text, "label": label, "split": split, "row": None}
+    table = table.join(_other_columns(found, meanings, notes))
+    return Draft(table, str(path), None, "stratified by label", notes, text_column=text)
 
 
 def _other_columns(
@@ -302,41 +257,3 @@ def _other_columns(
         )
         others = others.apply(replace_lone_surrogates)
     return others.rename(columns=names)
-
-
-def _column_named_split(found: pd.DataFrame, notes: list[str]) -> str | None:
-    """A column called split counts as one when it holds nothing but the words of one."""
-    named = [name for name in found.columns if name.casefold() == "split"]
-    if len(named) != 1:
-        return None
-    if not set(map(_split_word, found[named[0]].unique())) <= set(_SPLIT_OF_WORD):
-        notes.append(
-            f"Column '{named[0]}' holds other words than train, valid and test, so it was not "
-            "used."
-        )
-        return None
-    notes.append(f"Took the splits from column '{named[0]}'.")
-    return named[0]
-
-
-def _split_word(value: str) -> str:
-    return value.strip().casefold()
-
-
-def _splits(column: pd.Series, name: str, path: Path) -> pd.Series:
-    words = {value: _SPLIT_OF_WORD.get(_split_word(value)) for value in column.unique()}
-    unknown = [value for value, split in words.items() if split is None]
-    if unknown:
-        raise DataError(
-            f"Column '{name}' of {path} has {quoted(unknown)} in {column.isin(unknown).sum():,} "
-            "rows, which is no split. Expected train, valid, test or unlabelled."
-        )
-    return column.map(words)
-
-
-def _test_name(table: pd.DataFrame, path: Path) -> str:
-    return (
-        f"test split of {path.name}"
-        if table["split"].eq("test").any()
-        else f"held-out part of {path.name}"
-    )

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.config import DataSettings
+from ulmfit_app.data.characters import escape
+from ulmfit_app.data.labels import find_alike
 from ulmfit_app.data.sources import Draft
-from ulmfit_app.errors import DataError, SettingError
+from ulmfit_app.errors import DataError, SettingError, quoted
 
 SPLITS = ("train", "valid", "test", "unlabelled")
 
@@ -28,6 +30,32 @@ def count_texts(count: int, noun: str = "text") -> str:
     ('1 text', '2,000 texts')
     """
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def check_given_splits(draft: Draft, table: pd.DataFrame) -> None:
+    """Say, or refuse, that no row of a split that the source gives can be used.
+
+    Args:
+        draft: as it was found; what is done is added to its notes.
+        table: the rows of it that can be used.
+
+    Raises:
+        DataError: all texts of the split are empty.
+    """
+    for split, made_of in (("valid", "validation"), ("test", "test")):
+        rows = draft.table[draft.table["split"] == split]
+        if rows.empty or table["split"].eq(split).any():
+            continue
+        if not rows["text"].str.strip().astype(bool).any():
+            raise DataError(
+                f"All {count_texts(len(rows))} of split {split} in {draft.origin} are empty. "
+                f"Put texts there, or take these rows or files out: then a {made_of} split is "
+                "held out of train."
+            )
+        draft.notes.append(
+            f"No row of split {split} has both a text and a label, so its {len(rows):,} rows were "
+            f"dropped, and a {made_of} split is held out of train instead."
+        )
 
 
 def make_splits(
@@ -75,7 +103,7 @@ def make_splits(
                 len(missing) - done,
                 _generator(seed, "split", split),
             )
-        held_out = in_train & table["group"].isin(groups)
+        held_out = in_train & free & table["group"].isin(groups)
         table = table.assign(split=table["split"].mask(held_out, split))
         draft.notes.append(
             f"Split {split} is made of {count_texts(held_out.sum())}, "
@@ -100,10 +128,14 @@ def _check_enough(table: pd.DataFrame, free: pd.Series, missing: list[str]) -> N
     n_groups = train["group"].where(free).groupby(train["label"]).nunique()
     few = n_groups[n_groups <= len(missing)]
     if len(few):
-        listed = ", ".join(f"'{label[:60]}' ({count:,})" for label, count in few.head(10).items())
+        listed = ", ".join(
+            f"'{escape(label)[:60]}' ({count:,})" for label, count in few.head(10).items()
+        )
         more = f" and {len(few) - 10:,} more" if len(few) > 10 else ""
-        alike = n_groups.groupby(n_groups.index.str.casefold()).transform("size")
-        spelled = " Some labels differ by capitals alone." if alike[few.index].gt(1).any() else ""
+        alike = [group for group in find_alike(n_groups.index) if set(group) & set(few.index)]
+        spelled = (
+            f" Some differ by their spelling alone: {escape(quoted(alike[0]))}." if alike else ""
+        )
         raise DataError(
             f"Too few different texts in {len(few):,} of {len(n_groups):,} classes: "
             f"{listed}{more}. Expected at least {len(missing) + 1}, one for each of train, "

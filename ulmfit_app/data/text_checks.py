@@ -1,16 +1,25 @@
 """Checks of the texts: their lengths, words, scripts and characters. Each returns a finding."""
 
+import codecs
+import io
 import re
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ulmfit_app.config import LanguageModelSettings, TokenSettings
-from ulmfit_app.data.described import INVISIBLE, NO_LETTERS, NOTABLE, Described, count_share
+from ulmfit_app.data.characters import INVISIBLE
+from ulmfit_app.data.described import NO_LETTERS, NOTABLE, Described, command_options, count_share
+from ulmfit_app.data.guessing import advise_encoding
+from ulmfit_app.data.mojibake import MISREAD_UTF8, find_misread_alphabet, original_bytes
 from ulmfit_app.data.splits import SPLITS
 from ulmfit_app.evaluation.findings import Finding
+from ulmfit_app.languages import WITHOUT_SPACES
 from ulmfit_app.text.rules import FAKE, repair_html
+from ulmfit_app.text.scripts import language_without_spaces
 from ulmfit_app.text.vocabulary import make_vocab
 
 # From where on a finding counts as trouble.
@@ -18,25 +27,29 @@ LONG = 0.05  # of the texts have more tokens than carry gradients
 UNKNOWN = 0.05  # of the tokens of test
 N_UNKNOWN = 15  # words shown
 
-# UTF-8 read as Windows-1252 or Latin-1: a byte that begins a character, then those that go on with
-# it. A letter that ends a quotation looks the same, so that most of them count only inside a word
-# or twice in a row.
-_ON = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore")
-_ON += bytes(range(0x80, 0xA0)).decode("latin-1")
-_MOJIBAKE = (
-    f"[ÂÃ][{_ON}]|[ÄÅÎÏÐÑ][{_ON}](?=\\w)|â[€‚„†˜œ\x80-\x9f][{_ON}]|(?:[ã-é][{_ON}]{{2}}){{2}}|"
-    f"ð[Ÿ\x9f][{_ON}]{{2}}|ï»¿"
-)
 _TAG = (
     r"</?(?:a|b|i|u|p|br|div|span|em|strong|font|img|h[1-6]|hr|ul|ol|li|table|tr|td|th|pre|code|"
     r"blockquote|script|style|iframe|center|html|head|body)(?:\s[^<>]*)?/?>|<!--"
 )
+UTF8, ALPHABET = (
+    "UTF-8 read as another encoding, such as Ã©",
+    "another alphabet read as Western letters, such as Ïðèâåò",
+)
 ODD = {
-    "UTF-8 read as another encoding, such as Ã©": re.compile(_MOJIBAKE),
+    UTF8: MISREAD_UTF8,
     "the replacement character U+FFFD": re.compile("\ufffd"),
     "control or invisible characters": INVISIBLE,
     "HTML tags": re.compile(_TAG, re.IGNORECASE),
 }
+_LANGUAGES = {
+    "Cyrillic": "ru",
+    "Greek": "el",
+    "Arabic": "ar",
+    "Hebrew": "he",
+    "Hangul": "ko",
+    "Devanagari": "hi",
+}
+_SAMPLE = 1_000  # texts whose language is looked at
 # The first two are not worth a search in most English texts.
 _ODD_IN_ASCII = dict(list(ODD.items())[2:])
 
@@ -98,7 +111,8 @@ def _unknown_words(data: Described) -> Finding:
         f"are not in the vocabulary of {len(vocab):,} words, the commonest that occur "
         f"{data.tokens.min_freq} times in train and unlabelled.",
         "They are all read as one word, xxunk; a pretrained start adds those that it knows.",
-        f"Start from a model that knows more words: {data.go_on} --pretrained {start}",
+        _name_language(data)
+        or f"Start from a model that knows more words: {data.go_on} --pretrained {start}",
         share >= UNKNOWN,
         pd.DataFrame(
             [[data.store.words[i], f"{test[i]:,}"] for i in top],
@@ -109,34 +123,49 @@ def _unknown_words(data: Described) -> Finding:
 
 def _scripts(data: Described) -> Finding:
     shares = data.table["script"].value_counts(normalize=True)
-    main, other = shares.index[0], data.table["script"] != shares.index[0]
-    advice = data.mend("Drop them, unless they belong there")
-    foreign = main not in ("Latin", NO_LETTERS) and data.tokens.language == TokenSettings.language
-    if foreign:
-        advice = (
-            f"Name the language that they are in, such as ru or zh: {data.go_on} "
-            "--tokens.language ru"
-        )
+    other = data.table["script"] != shares.index[0]
+    named = _name_language(data)
     return Finding(
         "Scripts",
         "By most of its words a text is "
         f"{', '.join(f'{name} ({share:.1%})' for name, share in shares.head(5).items())}.",
         "A model knows the words of the script that it read most of, and next to nothing of "
         "others or of signs alone.",
-        advice,
-        foreign or other.mean() >= NOTABLE,
+        named or data.mend("Drop them, unless they belong there"),
+        bool(named) or other.mean() >= NOTABLE,
         suspects=data.suspects(data.table.index[other], data.table["script"][other]),
     )
 
 
+def _name_language(data: Described) -> str:
+    """Advice to name the language of the texts, where theirs is plainly another; else ""."""
+    main = data.table["script"].value_counts().index[0]
+    language = _LANGUAGES.get(main)
+    if data.tokens.language not in WITHOUT_SPACES:
+        language = language_without_spaces("".join(data.table["text"].head(_SAMPLE))) or language
+    asked = data.tokens.language == TokenSettings.language or language in WITHOUT_SPACES
+    if main in ("Latin", NO_LETTERS) or not asked or language == data.tokens.language:
+        return ""
+    tokens = replace(data.tokens, language=language or "CODE")
+    such = f", such as {language}" if language else ""
+    options = command_options(data.settings, tokens, data.seed)
+    return f"Name the language that they are in{such}: python -m ulmfit_app inspect {options}"
+
+
 def _encoding(data: Described) -> Finding:
-    found = []
+    found, n_beyond = [], 0
     for row, text in enumerate(data.table["text"]):
         # What the tokenizer mends, <br /> and escaped characters, is no trouble.
         text = repair_html(text) if "<" in text or "&" in text else text
-        for kind, pattern in (_ODD_IN_ASCII if text.isascii() else ODD).items():
+        patterns = _ODD_IN_ASCII
+        if not text.isascii():
+            n_beyond += 1
+            place = find_misread_alphabet(text)
+            found += [(ALPHABET, row, _around(place))] if place else []
+            patterns = {kind: odd for kind, odd in ODD.items() if not place or kind != UTF8}
+        for kind, pattern in patterns.items():
             if odd := pattern.search(text):
-                found.append((kind, row, text[max(odd.start() - 30, 0) : odd.end() + 30]))
+                found.append((kind, row, _around(odd)))
     counts = Counter(kind for kind, *_ in found)
     # The rarest kind first, or the commonest would be all that is seen.
     found.sort(key=lambda one: (counts[one[0]], *one))
@@ -147,13 +176,36 @@ def _encoding(data: Described) -> Finding:
         f"{count_share(n, len(data.table))} hold characters that are none, or tags.",
         "A word with one of them is another word than without it, mostly an unknown one; tags are "
         "read as words.",
-        data.mend(
-            "Read the file with its own --encoding, or mend each text, as ftfy.fix_text does "
-            "after pip install ftfy"
-        ),
+        _mend_encoding(data, found, n_beyond),
         n >= NOTABLE * len(data.table),
-        pd.DataFrame([[kind, f"{counts[kind]:,}"] for kind in ODD], columns=["what", "texts"]),
+        pd.DataFrame(
+            [[kind, f"{counts[kind]:,}"] for kind in (*ODD, ALPHABET)], columns=["what", "texts"]
+        ),
         data.suspects(rows, kinds, excerpts),
+    )
+
+
+def _around(odd: re.Match[str]) -> str:
+    return odd.string[max(odd.start() - 30, 0) : odd.end() + 30]
+
+
+def _mend_encoding(data: Described, found: list[tuple[str, int, str]], n_beyond: int) -> str:
+    """Advice on what `_encoding` found. n_beyond: texts with characters beyond ASCII."""
+    n_utf8 = sum(kind == UTF8 for kind, *_ in found)
+    alphabets = data.table["text"].iloc[[row for kind, row, _ in found if kind == ALPHABET]]
+    was_named = not codecs.lookup(data.settings.encoding).name.startswith("utf")
+    if was_named and not data.is_published and max(n_utf8, len(alphabets)) > n_beyond / 2:
+        if n_utf8 >= len(alphabets):
+            return f"Read the file as UTF-8, which it seems to be: {data.inspect_as('utf-8')}"
+        content = original_bytes(alphabets)
+        advice = advise_encoding(lambda: io.BytesIO(content), "cp1252", Path(data.settings.source))
+        return f"Read the file in its own encoding instead of {data.settings.encoding}. {advice}"
+    how = "as ftfy.fix_text does after pip install ftfy"
+    if n_utf8 < len(alphabets):
+        how = "as text.encode('cp1252').decode('cp1251') does with Cyrillic"
+    return data.mend(
+        "Take the file from where it is whole, read it with its own --encoding, or mend each "
+        f"text, {how}"
     )
 
 

@@ -82,17 +82,22 @@ def confusion_figure(matrix: np.ndarray, labels: list[str]) -> Figure:
     return figure
 
 
-def confidence_figure(probabilities: np.ndarray, truth: np.ndarray) -> Figure:
+def confidence_figure(
+    probabilities: np.ndarray, truth: np.ndarray, predicted: np.ndarray | None = None
+) -> Figure:
     """How confident right and wrong predictions are: two histograms, in % of their group.
 
     Args:
         probabilities: [n, n_classes].
         truth: [n] class indices.
+        predicted: as metrics.score takes it.
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == truth
-    # The most probable of k classes has at least 1/k.
-    edges = np.linspace(1 / probabilities.shape[1], 1, 21)
+    if predicted is None:
+        predicted = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(truth)), predicted]
+    right = predicted == truth
+    # The most probable of k classes has at least 1/k; another one that was decided on, less.
+    edges = np.linspace(min(1 / probabilities.shape[1], confidence.min()), 1, 21)
 
     figure, axes = make_axes(7, 3.6)
     for name, members, colour in (("right", right, BLUE), ("wrong", ~right, ORANGE)):

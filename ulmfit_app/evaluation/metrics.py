@@ -1,8 +1,8 @@
 """How good are the probabilities, and how sure can n texts make us of it?
 
 Everywhere here `probabilities` is [n, n_classes], each row summing to 1, and `truth` is [n], the
-index of the true class. The predicted class is the most probable one, its probability is the
-confidence.
+index of the true class. The predicted class is the most probable one, unless `predicted` says
+another; its probability is the confidence.
 """
 
 import math
@@ -185,13 +185,20 @@ def calibration_scores(probabilities: np.ndarray, truth: np.ndarray) -> dict:
     return scores
 
 
-def score(probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> dict:
+def score(
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    labels: list[str],
+    predicted: np.ndarray | None = None,
+) -> dict:
     """Every number of the report for one model, as plain data that JSON can hold.
 
     Args:
         probabilities: [n, n_classes].
         truth: [n] class indices.
         labels: the class names, in the order of the columns of `probabilities`.
+        predicted: [n] the classes that were decided on, such as at a threshold; None: the most
+            probable ones. Only what calibration_scores returns does not depend on them.
 
     Returns:
         n, accuracy, accuracy_ci95 [low, high], what calibration_scores returns, macro_f1 (mean
@@ -209,8 +216,10 @@ def score(probabilities: np.ndarray, truth: np.ndarray, labels: list[str]) -> di
         raise ValueError(
             f"expected one label for each of the {n_classes} columns, found {len(labels)} labels"
         )
+    if predicted is None:
+        predicted = probabilities.argmax(axis=1)
     matrix = np.zeros((n_classes, n_classes), dtype=int)
-    np.add.at(matrix, (truth, probabilities.argmax(axis=1)), 1)
+    np.add.at(matrix, (truth, predicted), 1)
     correct = int(matrix.trace())
     per_class = {label: _class_scores(matrix, index) for index, label in enumerate(labels)}
     return {

@@ -16,6 +16,7 @@ from ulmfit_app.evaluation.metrics import paired_comparison, score
 from ulmfit_app.evaluation.page import named_scores, page
 from ulmfit_app.evaluation.slices import slices
 from ulmfit_app.evaluation.tables import PREFIX, probability_columns, true_classes
+from ulmfit_app.files import write_table
 
 N_WORST_ERRORS = 500  # as many as a page of 3 MB holds with ease
 
@@ -39,8 +40,9 @@ def write_report(
     Args:
         folder: made where it is missing.
         predictions: one row per tested text: text, label (the true class), and a column `p_LABEL`
-            of probabilities per class, in the order of the classes. The accuracy is also given for
-            each value of the other columns, such as a text's source.
+            of probabilities per class, in the order of the classes. Where there is a column
+            `predicted`, it holds the answers, else the most probable class is the answer. The
+            accuracy is also given for each value of the other columns, such as a text's source.
         baselines: name -> probabilities [n, n_classes] for the same rows.
         histories: stage -> what figures.training_curves_figure takes; an empty one is left out.
         facts: what else to know about the run, nested and ready for JSON. Five keys have a place
@@ -57,21 +59,21 @@ def write_report(
         What metrics.json holds.
 
     Raises:
-        ValueError: predictions and baselines do not fit each other, or a label has no column.
+        ValueError: predictions and baselines do not fit each other, or a label or an answer has
+            no column.
     """
-    labels, probabilities, truth = _arrays_of(predictions)
-    metrics = compare(probabilities, baselines, truth, labels, directions)
+    labels, probabilities, truth, predicted = _arrays_of(predictions)
+    metrics = compare(probabilities, baselines, truth, labels, directions, predicted)
     if calibration:
         metrics["calibration"] = before_and_after(calibration, probabilities, truth)
-    metrics["slices"], metrics["not_sliced"] = slices(predictions, probabilities, truth)
+    metrics["slices"], metrics["not_sliced"] = slices(predictions, probabilities, truth, predicted)
     metrics["undefined"] = undefined(truth, labels)
     metrics["facts"] = _for_json(facts)
-    drawn = _figures_of(metrics, probabilities, truth, calibration) | _training_figures(histories)
+    drawn = _figures_of(metrics, probabilities, truth, predicted, calibration)
+    drawn |= _training_figures(histories)
     pngs = _write_figures(folder / "figures", drawn)
-    errors = worst_errors(predictions["text"], probabilities, truth, labels)
-    with replacing(folder / "worst_errors.csv") as draft:
-        # A lone surrogate in a text has no UTF-8; it is shown as a question mark.
-        errors.to_csv(draft, index=False, encoding="utf-8", errors="replace")
+    errors = worst_errors(predictions["text"], probabilities, truth, labels, predicted)
+    write_table(folder / "worst_errors.csv", errors.map(_without_lone_surrogates))
     _write(folder / "classification_report.txt", classification_report(metrics["model"]))
     # Which fonts this machine has is not part of the metrics.
     notes = [*facts.get("notes", []), *_note_on_fonts(labels)]
@@ -81,20 +83,30 @@ def write_report(
     return metrics
 
 
-def _arrays_of(predictions: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The class names, the probabilities [n, n_classes], and the true classes [n]."""
+def _arrays_of(
+    predictions: pd.DataFrame,
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """The class names, the probabilities [n, n_classes], the true classes and the answers, [n]."""
     columns, truth = probability_columns(predictions), true_classes(predictions)
-    if (truth < 0).any():
-        missing = PREFIX + predictions["label"][truth < 0].iloc[0]
-        raise ValueError(
-            f"expected a column of probabilities for each label, found none named {missing!r}"
-        )
-    labels = [column.removeprefix(PREFIX) for column in columns]
-    return labels, predictions[columns].to_numpy(dtype=float), truth
+    probabilities = predictions[columns].to_numpy(dtype=float)
+    predicted = probabilities.argmax(axis=1)
+    if "predicted" in predictions:
+        predicted = pd.Index(columns).get_indexer(PREFIX + predictions["predicted"])
+    for name, classes in (("label", truth), ("predicted", predicted)):
+        if (classes < 0).any():
+            missing = PREFIX + predictions[name][classes < 0].iloc[0]
+            raise ValueError(
+                f"expected a column of probabilities for each {name}, found none named {missing!r}"
+            )
+    return [column.removeprefix(PREFIX) for column in columns], probabilities, truth, predicted
 
 
 def _figures_of(
-    metrics: dict, probabilities: np.ndarray, truth: np.ndarray, calibration: Calibration | None
+    metrics: dict,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    calibration: Calibration | None,
 ) -> dict[str, Figure]:
     """The figures of the predictions, by name."""
     model = metrics["model"]
@@ -105,7 +117,7 @@ def _figures_of(
         "confusion_matrix": figures.confusion_figure(
             np.array(model["confusion_matrix"]), list(model["per_class"])
         ),
-        "confidence": figures.confidence_figure(probabilities, truth),
+        "confidence": figures.confidence_figure(probabilities, truth, predicted),
         "reliability": figures.reliability_figure(probabilities, truth, before),
         "risk_coverage": figures.risk_coverage_figure(probabilities, truth, thresholds),
     }
@@ -147,6 +159,7 @@ def compare(
     truth: np.ndarray,
     labels: list[str],
     directions: dict[str, np.ndarray] | None = None,
+    predicted: np.ndarray | None = None,
 ) -> dict:
     """Scores of the model and of each baseline, and how the model compares with each.
 
@@ -156,6 +169,7 @@ def compare(
         truth: [n] class indices.
         labels: the class names, in order.
         directions: direction -> probabilities [n, n_classes], where the model is the mean of two.
+        predicted: the model's answers, as metrics.score takes them.
 
     Returns:
         {"model": metrics.score, "baselines": {name: metrics.score + {"model_against_it":
@@ -164,7 +178,9 @@ def compare(
     Raises:
         ValueError: the arrays do not fit each other, or hold no probabilities.
     """
-    right = probabilities.argmax(axis=1) == truth
+    if predicted is None:
+        predicted = probabilities.argmax(axis=1)
+    right = predicted == truth
 
     def compared(others: dict[str, np.ndarray]) -> dict:
         return {
@@ -173,12 +189,17 @@ def compare(
             for name, other in others.items()
         }
 
-    found = {"model": score(probabilities, truth, labels), "baselines": compared(baselines)}
+    model = score(probabilities, truth, labels, predicted)
+    found = {"model": model, "baselines": compared(baselines)}
     return found | {"directions": compared(directions)} if directions else found
 
 
 def worst_errors(
-    texts: pd.Series, probabilities: np.ndarray, truth: np.ndarray, labels: list[str]
+    texts: pd.Series,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    labels: list[str],
+    predicted: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """The wrong predictions with the highest confidence, highest first, at most N_WORST_ERRORS.
 
@@ -187,13 +208,15 @@ def worst_errors(
         probabilities: [n, n_classes].
         truth: [n] class indices.
         labels: the class names, in order.
+        predicted: as metrics.score takes it.
 
     Returns:
         Columns row (of the tested texts, from 0), label, predicted, confidence,
         probability_of_label, text.
     """
-    predicted = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
+    if predicted is None:
+        predicted = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(truth)), predicted]
     wrong = np.flatnonzero(predicted != truth)
     # Stable, so that equal confidences keep the order of the texts.
     rows = wrong[np.argsort(-confidence[wrong], kind="stable")][:N_WORST_ERRORS]
@@ -207,6 +230,11 @@ def worst_errors(
             "text": texts.iloc[rows].reset_index(drop=True),
         }
     )
+
+
+def _without_lone_surrogates(cell):
+    """A lone surrogate, which has no UTF-8, as U+FFFD; as it stands in a run's texts already."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", cell) if isinstance(cell, str) else cell
 
 
 def classification_report(scores: dict) -> str:

@@ -17,7 +17,10 @@ OF_THE_PREDICTION = ("text", "label", "predicted", "confidence")
 
 
 def slices(
-    predictions: pd.DataFrame, probabilities: np.ndarray, truth: np.ndarray
+    predictions: pd.DataFrame,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray | None = None,
 ) -> tuple[list[dict], list[str]]:
     """Accuracy by length, by confidence, and by each column that says more about the texts.
 
@@ -28,15 +31,18 @@ def slices(
         predictions: as report.write_report takes it.
         probabilities: [n, n_classes].
         truth: [n] class indices.
+        predicted: as metrics.score takes it.
 
     Returns:
         One {by, parts: [{part, n, accuracy, accuracy_ci95}]} per slicing, ready for JSON and
         without empty parts; and a sentence for each other column that cannot be sliced by.
     """
-    right = probabilities.argmax(axis=1) == truth
+    if predicted is None:
+        predicted = probabilities.argmax(axis=1)
+    right = predicted == truth
     parts = {
         "length in characters": _quarters(predictions["text"].str.len()),
-        "confidence": _by_confidence(probabilities.max(axis=1)),
+        "confidence": _by_confidence(probabilities[np.arange(len(truth)), predicted]),
     }
     of_the_prediction = {*OF_THE_PREDICTION, *probability_columns(predictions)}
     columns = [

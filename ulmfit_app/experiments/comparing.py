@@ -1,6 +1,7 @@
 """Errors with intervals, and differences on the same texts."""
 
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from matplotlib.figure import Figure
 
 from data_scripts.files import replacing
 from ulmfit_app.config import GENERAL, Settings
+from ulmfit_app.data.reading import read_own_table
+from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation.drawing import save_png
 from ulmfit_app.evaluation.metrics import (
     SIGNIFICANT,
@@ -20,6 +23,7 @@ from ulmfit_app.evaluation.metrics import (
     paired_comparison,
 )
 from ulmfit_app.evaluation.tables import markdown_table, probability_columns
+from ulmfit_app.files import write_table
 from ulmfit_app.inference.predictor import read_validation
 from ulmfit_app.pipeline.run import Run
 from ulmfit_app.run_folder import VALIDATION
@@ -81,8 +85,7 @@ def start_from_general_text(settings: Settings) -> Settings:
 
 def save_result(folder: Path, name: str, table: pd.DataFrame, figure: Figure) -> None:
     """Save the result of an experiment, as NAME.csv and as NAME.png."""
-    with replacing(folder / f"{name}.csv") as draft:
-        table.to_csv(draft, index=False)
+    write_table(folder / f"{name}.csv", table)
     with replacing(folder / f"{name}.png") as draft:
         save_png(figure, draft)
 
@@ -103,13 +106,24 @@ def score_validation(run: Path, direction: str, texts: pd.Series) -> pd.DataFram
     Returns:
         One row per text: text, label, right (whether the label is the likeliest), and, at
         temperature 1, a column p_LABEL for each label.
+
+    Raises:
+        RunFolderError: there is no run, or its validation.csv is missing or damaged.
     """
     folders = [run / name for name in CLASSIFIERS[direction]]
-    probabilities, truth = read_validation(folders)
-    table = pd.read_csv(folders[0] / VALIDATION, dtype={"label": str}, keep_default_na=False)
-    table.loc[:, probability_columns(table)] = probabilities
-    table.insert(0, "text", texts[table.pop("row")].to_numpy())
-    return table.assign(right=probabilities.argmax(axis=1) == truth)
+    n_texts = Run.open(run).record.counts["valid"]
+    known = read_validation(folders, n_texts)
+    if known is None:
+        raise RunFolderError(
+            f"{run} has lost a {VALIDATION} of {' or '.join(CLASSIFIERS[direction])}. Have the "
+            f"run made again: rm -r {shlex.quote(str(run))}, and then the same command."
+        )
+    probabilities, truth = known
+    written = read_own_table(folders[0] / VALIDATION, n_texts)
+    of_rows = texts[written["row"].astype(int)].to_numpy()
+    table = pd.DataFrame({"text": of_rows, "label": written["label"]})
+    table = table.assign(right=probabilities.argmax(axis=1) == truth)
+    return table.join(pd.DataFrame(probabilities, columns=probability_columns(written)))
 
 
 def average_over_seeds(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -147,6 +161,8 @@ def measure_share(name: str, counted: np.ndarray) -> dict[str, float]:
 def measure_difference(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """How many points more another model errs on the same texts, and how sure that is.
 
+    Sure of these seeds' models on other texts, not of what other seeds would train.
+
     Args:
         ours: which texts are labelled rightly, or by which share of seeds, [n].
         other: likewise, by the other model.
@@ -173,21 +189,21 @@ def compare_rows(name: str, rows: list[Row], right: list[np.ndarray], source: st
 
     Args:
         name: of the table.
-        rows: the last of them is ULMFIT's.
+        rows: the last of them is ULMFiT's, whose settings it shares but for what they name.
         right: for each row, the share of seeds that labelled a text rightly, [n], the same texts
             for each row.
         source: the data set.
 
     Returns:
         One row each, errors in %: table, row, paper, n, error, low, high (its 95 % interval), and
-        against ULMFIT on the same texts: difference in points, positive where the row is worse,
-        difference_low, difference_high and p_value; NaN in ULMFIT's row.
+        against the last row on the same texts: difference in points, positive where the row is
+        worse, difference_low, difference_high and p_value; NaN in the last row.
     """
     found = []
     for row, hit in zip(rows, right, strict=True):
         line = {"table": name, "row": row.name, "paper": row.paper.get(source, np.nan)}
         line |= measure_share("error", 1 - hit)
-        if row.name != ULMFIT:
+        if row is not rows[-1]:
             line |= measure_difference(right[-1], hit)
         found.append(line)
     columns = ["table", "row", "paper", "n", "error", "low", "high", *AGAINST]
@@ -198,8 +214,8 @@ def state_finding(table: pd.DataFrame) -> str:
     """Say what held of one table, in a paragraph. table: what `compare_rows` returns."""
     kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
     against_paper = []
-    ours = table[table["row"] == ULMFIT].iloc[0]
-    for line in table[table["row"] != ULMFIT].itertuples():
+    ours = table.iloc[-1]
+    for line in table.iloc[:-1].itertuples():
         kind = "better than" if line.difference > 0 else "worse than"
         if not line.p_value < SIGNIFICANT:
             kind = "not told apart from"
@@ -234,7 +250,7 @@ def format_tables(table: pd.DataFrame, findings: list[str]) -> str:
     rows = []
     for line in table.itertuples():
         paper = "" if np.isnan(line.paper) else f"{line.paper:.2f}"
-        worse_by = "" if line.row == ULMFIT else format_difference(line)
+        worse_by = "" if np.isnan(line.difference) else format_difference(line)
         rows.append([line.table, line.row, format_error(line), paper, worse_by])
     lines = [
         f"Errors in %, with 95 % intervals, on n = {table['n'].max():,} texts held out of train, "

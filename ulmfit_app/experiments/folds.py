@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_scripts.files import replacing
 from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import load_corpus
+from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.tables import markdown_table, probability_columns, true_classes
 from ulmfit_app.experiments.comparing import (
@@ -18,6 +18,8 @@ from ulmfit_app.experiments.comparing import (
     score_validation,
 )
 from ulmfit_app.experiments.trials import Trial, carry_out
+from ulmfit_app.files import write_table
+from ulmfit_app.pipeline.run import Run
 
 
 def cross_validate(folder: Path, settings: Settings, n_folds: int, seeds: int) -> pd.DataFrame:
@@ -68,10 +70,8 @@ def cross_validate(folder: Path, settings: Settings, n_folds: int, seeds: int) -
     }
     shares = [{"what": what, **measure_share("accuracy", hit)} for what, hit in right.items()]
     table = pd.DataFrame(shares)
-    with replacing(folder / "folds-predictions.csv") as draft:
-        held_out.drop(columns="right").to_csv(draft, index=False)
-    with replacing(folder / "folds.csv") as draft:
-        table.to_csv(draft, index=False)
+    write_table(folder / "folds-predictions.csv", held_out.drop(columns="right"))
+    write_table(folder / "folds.csv", table)
     return table
 
 
@@ -93,11 +93,8 @@ def _check_test_split(settings: Settings, every: range) -> None:
 
 def _read_test(runs: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Runs' probabilities of the same test texts, [n_runs, n, n_classes], and the classes, [n]."""
-    # Labels such as 01 and true are words.
     tables = [
-        pd.read_csv(
-            run / "report" / "predictions.csv", dtype={"label": str}, keep_default_na=False
-        )
+        read_own_table(run / "report" / "predictions.csv", Run.open(run).record.counts["test"])
         for run in runs
     ]
     columns = probability_columns(tables[0])

@@ -1,9 +1,12 @@
 """How the error falls with the number of labels (Howard and Ruder 2018, figure 3).
 
-A label curve is scored on the test split, since nothing is chosen by it.
+Of n labels, all ways get the same n texts. A run of ULMFiT learns from four fifths of them and
+keeps its best epoch, and fits its temperature, on the last fifth; what needs no validation learns
+from all. A label curve is scored on the test split, since nothing is chosen by it.
 """
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +15,8 @@ import pandas as pd
 
 from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import load_corpus
-from ulmfit_app.errors import SettingError
+from ulmfit_app.data.reading import read_own_table
+from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.evaluation.study_figures import label_curve_figure
 from ulmfit_app.evaluation.tables import markdown_table
@@ -29,6 +33,7 @@ from ulmfit_app.experiments.comparing import (
 )
 from ulmfit_app.experiments.rivals import fine_tuned_minilm, require_minilm, setfit
 from ulmfit_app.experiments.trials import Trial, carry_out, read_facts
+from ulmfit_app.training.recipes import batch_size_for, count_epochs, make_plan
 
 SEMI_SUPERVISED = "ULMFiT, semi-supervised"
 SUPERVISED = "ULMFiT, supervised"
@@ -39,7 +44,27 @@ MINILM = {"MiniLM, fine-tuned": fine_tuned_minilm, "SetFit on MiniLM": setfit}
 # The language models that classifiers of any number of labels start from.
 SHARED = {SEMI_SUPERVISED: {}, RANDOM_START: {"pretrained": "none"}}
 
+VALIDATED_ON = 5  # one in so many labels
+# Random weights learn slowly; few labels are read more often, or their error would be that of a
+# training which was stopped in the middle.
+FEWEST_STEPS = 300
+
 Points = dict[tuple[str, int], list[Trial]]  # of a way and a number of labels, a trial per seed
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a seed's data offer.
+
+    Attributes:
+        n_classes: of labels.
+        train, valid, test: texts with labels, by split.
+    """
+
+    n_classes: int
+    train: int
+    valid: int
+    test: int
 
 
 def run_label_curve(
@@ -47,15 +72,20 @@ def run_label_curve(
 ) -> pd.DataFrame:
     """Measure test errors against the number of labels.
 
+    Of n labels, `divide_labels` says how many a run of ULMFiT learns from; on the others it keeps
+    its best epoch and fits its temperature. The rivals learn from all n. Fewer labels are among
+    those of more, and the validation part lends its labels, not its other texts: no language model
+    reads them.
+
     Semi-supervised, the language model is fine-tuned on all training texts and the unlabelled
     ones, and may start from one that has read such texts, as `auto` does on IMDb. Supervised, it
-    starts from general text, and is fine-tuned on the labelled texts alone. Each run also uses the
-    validation part, to keep its best epoch.
+    starts from general text, and is fine-tuned on the texts that the classifier learns from alone.
+    From random weights, a classifier is trained for FEWEST_STEPS steps or more.
 
     Args:
         folder: gets a run folder per point and seed, and labels.csv and labels.png.
         settings: of the runs.
-        at: numbers of labels.
+        at: numbers of labels, those for validation among them.
         seeds: how many, from settings.seed on.
         minilm: MiniLM and SetFit, too.
 
@@ -66,79 +96,147 @@ def run_label_curve(
 
     Raises:
         SettingError: numbers of labels that the data do not have, or a missing extra.
+        RunFolderError: the folder holds runs on other test texts.
     """
     ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
     if minilm:
         require_minilm()
         ways += MINILM
     every = range(settings.seed, settings.seed + seeds)
-    _check_numbers(at, settings, every)
-    lms = [
-        Trial(
-            f"lm-{slug(way)}-seed{seed}",
-            replace(settings, seed=seed, lm=replace(settings.lm, **changes)),
-            "lm",
-        )
-        for seed in every
-        for way, changes in SHARED.items()
-    ]
+    sizes = {seed: _read_sizes(at, settings, seed) for seed in every}
+    lms = [_plan_language_model(way, settings, seed) for seed in every for way in SHARED]
     carry_out(lms, folder, "Language models")
     # A start that has read unlabelled texts is no start of the supervised way.
     general = start_from_general_text(settings)
     points = {
-        (way, n): [_plan_point(way, n, general, seed, folder) for seed in every]
+        (way, n): [
+            _plan_point(way, divide_labels(n, sizes[seed]), general, seed, folder)
+            for seed in every
+        ]
         for n in sorted(at)
         for way in ways
     }
     carry_out([trial for trials in points.values() for trial in trials], folder, "Classifiers")
-    table = _compare(points, folder)
+    table = _compare(points, folder, {seed: found.test for seed, found in sizes.items()})
     save_result(folder, "labels", table, label_curve_figure(table))
     return table
 
 
-def _check_numbers(at: list[int], settings: Settings, every: range) -> None:
-    """Raises SettingError for numbers of labels that cannot be, or are too many for a seed."""
-    if not at or min(at) < 2:
+def _read_sizes(at: list[int], settings: Settings, seed: int) -> Sizes:
+    """What a seed's data offer. Raises SettingError for numbers of labels that they do not."""
+    if not at or min(at) < 3:
         raise SettingError(
-            f"--at {' '.join(map(str, at))}: expected numbers of labels, each 2 or more, "
+            f"--at {' '.join(map(str, at))}: expected numbers of labels, each 3 or more, "
             "such as --at 100 500"
         )
-    for seed in every:
-        most = (load_corpus(settings.data, seed).table["split"] == "train").sum()
-        if max(at) > most:
-            raise SettingError(
-                f"--at {max(at)}: there are {most:,} labelled training texts besides the "
-                "validation part."
-            )
+    corpus = load_corpus(settings.data, seed)
+    counts = corpus.table["split"].value_counts()
+    sizes = Sizes(len(corpus.labels), *(int(counts[name]) for name in ("train", "valid", "test")))
+    for n_labels in at:
+        divide_labels(n_labels, sizes)
+    return sizes
 
 
-def _plan_point(way: str, n_labels: int, settings: Settings, seed: int, folder: Path) -> Trial:
-    """A classifier from so many labels, or what stands in its place."""
-    data = replace(settings.data, max_train=n_labels, max_unlabelled=0)
+def divide_labels(n_labels: int, sizes: Sizes) -> tuple[int, int]:
+    """Divide a number of labels into those to learn from and those to validate on.
+
+    One in VALIDATED_ON validates, or fewer where the validation part is smaller, or where each
+    class would not keep a text to learn from. Neither number falls as n_labels grows.
+
+    Args:
+        n_labels: of both together.
+        sizes: of the data.
+
+    Returns:
+        Texts of train and of valid.
+
+    Raises:
+        SettingError: the data have fewer, or a class or validation would get no text.
+
+    >>> [divide_labels(n, Sizes(6, 4_900, 540, 500)) for n in (7, 50, 5_000)]
+    [(6, 1), (40, 10), (4460, 540)]
+    """
+    if n_labels <= sizes.n_classes:
+        raise SettingError(
+            f"--at {n_labels}: expected {sizes.n_classes + 1} or more, a text of each of "
+            f"{sizes.n_classes:,} classes to learn from, and one for validation."
+        )
+    n_valid = max(min(n_labels // VALIDATED_ON, sizes.valid, n_labels - sizes.n_classes), 1)
+    n_train = n_labels - n_valid
+    if n_train > sizes.train:
+        raise SettingError(
+            f"--at {n_labels}: expected {n_train:,} labelled texts in train and {n_valid:,} in "
+            f"the validation part, found {sizes.train:,} and {sizes.valid:,}."
+        )
+    return n_train, n_valid
+
+
+def _plan_language_model(way: str, settings: Settings, seed: int) -> Trial:
+    """What the classifiers of a way in SHARED start from, whatever their number of labels."""
+    s = replace(settings, seed=seed, lm=replace(settings.lm, **SHARED[way]))
+    return Trial(f"lm-{slug(way)}-seed{seed}", s, "lm")
+
+
+def _plan_point(
+    way: str, labels: tuple[int, int], settings: Settings, seed: int, folder: Path
+) -> Trial:
+    """A classifier from so many labels, or what stands in its place.
+
+    labels: as `divide_labels` divides them.
+    """
+    (n_train, n_valid), n_labels = labels, sum(labels)
+    data = replace(settings.data, max_train=n_train, max_valid=n_valid, max_unlabelled=0)
     s = replace(settings, seed=seed, data=data)
     name = f"{slug(way)}-{n_labels}-seed{seed}"
     if way == TFIDF:
         count_words = partial(tfidf_logistic_regression, language=s.tokens.language)
-        return Trial(name, s, instead=count_words)
+        return Trial(name, s, instead=count_words, n_labels=n_labels)
     if way in MINILM:
-        return Trial(name, s, instead=MINILM[way])
+        rival = partial(MINILM[way], precision=s.precision)
+        return Trial(name, s, instead=rival, n_labels=n_labels)
     if way in SHARED:
         start = folder / f"lm-{slug(way)}-seed{seed}" / "lm"
         s = replace(s, lm=replace(s.lm, pretrained=str(start.absolute()), epochs=0))
     elif way == SCRATCH:
         s = replace(s, lm=replace(s.lm, pretrained="none", epochs=0))
-    return Trial(name, s, last="report")
+    if way in (RANDOM_START, SCRATCH):
+        s = train_to_the_end(s, n_train)
+    return Trial(name, s, last="report", n_labels=n_labels)
 
 
-def _compare(points: Points, folder: Path) -> pd.DataFrame:
-    """The table of the finished trials."""
-    right = {point: read_right_on_test(trials, folder) for point, trials in points.items()}
+def train_to_the_end(settings: Settings, n_train: int) -> Settings:
+    """The settings with a classifier that makes FEWEST_STEPS steps or more from random weights.
+
+    The epoch that is kept is the best on validation, so that too many do no harm. Time does not
+    bound them.
+
+    Args:
+        settings: of a run that starts from random weights.
+        n_train: texts that its classifier learns from.
+    """
+    how = settings.classifier
+    plan = make_plan("weak-start" if how.plan == "auto" else how.plan, settings.model.n_groups)
+    whole, rest = divmod(n_train, batch_size_for(n_train, how.batch_size))
+    steps = max(whole + (rest > 1), 1)  # a text alone joins the batch before
+    epochs = max(how.epochs or count_epochs(plan), math.ceil(FEWEST_STEPS / steps))
+    return replace(settings, classifier=replace(how, epochs=epochs, max_tokens=None))
+
+
+def _compare(points: Points, folder: Path, n_test: dict[int, int]) -> pd.DataFrame:
+    """The table of the finished trials. n_test: texts of the test split, by seed."""
+    tested = {point: read_test(trials, folder, n_test) for point, trials in points.items()}
+    texts = next(iter(tested.values()))[["text", "label"]]
     found = []
     for (way, n_labels), trials in points.items():
-        hit = right[way, n_labels]
+        if not tested[way, n_labels][["text", "label"]].equals(texts):
+            raise RunFolderError(
+                f"The runs in {folder} have different test texts: the data have changed since the "
+                "first of them. Give the same command with another --out"
+            )
+        hit = tested[way, n_labels]["right"].to_numpy()
         line = {"way": way, "labels": n_labels, **measure_share("error", 1 - hit)}
         if way != SEMI_SUPERVISED:
-            line |= measure_difference(right[SEMI_SUPERVISED, n_labels], hit)
+            line |= measure_difference(tested[SEMI_SUPERVISED, n_labels]["right"].to_numpy(), hit)
         facts = [read_facts(trial, folder) for trial in trials]
         line["minutes"] = float(np.mean([fact["minutes"] for fact in facts]))
         line["peak_memory_gb"] = max(fact["peak_memory_gb"] or np.nan for fact in facts)
@@ -147,23 +245,31 @@ def _compare(points: Points, folder: Path) -> pd.DataFrame:
     return pd.DataFrame(found, columns=names)
 
 
-def read_right_on_test(trials: list[Trial], folder: Path) -> np.ndarray:
+def read_test(trials: list[Trial], folder: Path, n_test: dict[int, int]) -> pd.DataFrame:
     """Read which test texts the finished trials of some seeds label rightly.
 
+    Args:
+        trials: a seed's each.
+        folder: of the experiment.
+        n_test: texts of the test split, by seed.
+
     Returns:
-        The share of seeds that does, [n], in an order that is the same for all ways.
+        One row per text, in an order that is the same for all ways: text, label, and right, the
+        share of seeds that labels it rightly.
+
+    Raises:
+        DataError: predictions are missing or not whole.
     """
-    tables = [
-        pd.read_csv(
-            folder / trial.name / "report" / "predictions.csv", dtype=str, keep_default_na=False
+    tables = (
+        read_own_table(
+            folder / trial.name / "report" / "predictions.csv", n_test[trial.settings.seed]
         )
         for trial in trials
-    ]
-    known = (
+    )
+    return average_over_seeds(
         table[["text", "label"]].assign(right=table["predicted"] == table["label"])
         for table in tables
     )
-    return average_over_seeds(known)["right"].to_numpy()
 
 
 def format_curve(table: pd.DataFrame) -> str:

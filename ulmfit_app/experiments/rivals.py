@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from data_scripts.files import progress
+from ulmfit_app.config import Precision
 from ulmfit_app.errors import SettingError
+from ulmfit_app.hardware import autocast, available_precisions, resolve_precision
 
 MAX_PIECES = 256  # what the model was trained with
 BATCH = 16
@@ -43,12 +45,27 @@ def require_minilm() -> str:
     return str(get_model_path())
 
 
+def resolve_rivals_precision(precision: Precision) -> str:
+    """Name the precision that a rival computes in: "bf16" or "fp32".
+
+    Args:
+        precision: of a run's settings. In the place of fp16, whose gradients would have to be
+            scaled, comes the fastest of the others.
+
+    Raises:
+        SettingError: this machine does not have it.
+    """
+    found = resolve_precision(precision)
+    return found if found != "fp16" else available_precisions()[1]
+
+
 def fine_tuned_minilm(
     train_texts: list[str],
     train_truth: np.ndarray,
     test_texts: list[str],
     n_classes: int,
     seed: int,
+    precision: Precision = "fp32",
 ) -> np.ndarray:
     """Label texts by MiniLM with a linear layer on top, all weights fine-tuned.
 
@@ -61,14 +78,15 @@ def fine_tuned_minilm(
         test_texts: n of them.
         n_classes: in train_truth.
         seed: of the linear layer, dropout and the order of texts.
+        precision: of training, as `resolve_rivals_precision` takes it.
 
     Returns:
         Probabilities [n, n_classes].
 
     Raises:
-        SettingError: the extra is not installed.
+        SettingError: the extra is not installed, or this machine does not have the precision.
     """
-    path = require_minilm()
+    path, precision = require_minilm(), resolve_rivals_precision(precision)
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(seed)
@@ -83,7 +101,7 @@ def fine_tuned_minilm(
         ).to(device)
 
     truth = torch.as_tensor(train_truth, device=device)
-    _fine_tune(model, encode, train_texts, truth, np.random.default_rng(seed))
+    _fine_tune(model, encode, train_texts, truth, np.random.default_rng(seed), precision)
     return _label(model, encode, test_texts, n_classes)
 
 
@@ -93,6 +111,7 @@ def _fine_tune(
     texts: list[str],
     truth: Tensor,
     generator: np.random.Generator,
+    precision: str,
 ) -> None:
     from transformers import get_linear_schedule_with_warmup
 
@@ -106,7 +125,9 @@ def _fine_tune(
             order = generator.permutation(len(texts))
             for rows in np.array_split(order, math.ceil(len(order) / BATCH)):
                 batch = encode([texts[i] for i in rows])
-                model(**batch, labels=truth[torch.from_numpy(rows)]).loss.backward()
+                with autocast(precision, truth.device.type):
+                    loss = model(**batch, labels=truth[torch.from_numpy(rows)]).loss
+                loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
@@ -132,6 +153,7 @@ def setfit(
     test_texts: list[str],
     n_classes: int,
     seed: int,
+    precision: Precision = "fp32",
 ) -> np.ndarray:
     """Label texts by SetFit on MiniLM.
 
@@ -145,14 +167,15 @@ def setfit(
         test_texts: n of them.
         n_classes: the columns of the result.
         seed: of the pairs and the weights.
+        precision: of matrix products, as `resolve_rivals_precision` takes it.
 
     Returns:
         Probabilities [n, n_classes], 0 for a class that is not in train_truth.
 
     Raises:
-        SettingError: the extra is not installed.
+        SettingError: the extra is not installed, or this machine does not have the precision.
     """
-    path = require_minilm()
+    path, precision = require_minilm(), resolve_rivals_precision(precision)
     from datasets import Dataset
     from setfit import SetFitModel, Trainer, TrainingArguments
 
@@ -161,7 +184,8 @@ def setfit(
     data = Dataset.from_dict(
         {"text": list(train_texts), "label": [int(label) for label in train_truth]}
     )
-    with TemporaryDirectory() as scratch:
+    device = model.model_body.device.type
+    with TemporaryDirectory() as scratch, autocast(precision, device):
         settings = TrainingArguments(
             output_dir=scratch,
             batch_size=BATCH,
@@ -173,7 +197,7 @@ def setfit(
             show_progress_bar=False,
         )
         Trainer(model=model, args=settings, train_dataset=data).train()
+        found = model.predict_proba(list(test_texts), as_numpy=True)
     probabilities = np.zeros((len(test_texts), n_classes))
-    found = model.predict_proba(list(test_texts), as_numpy=True)
     probabilities[:, model.model_head.classes_] = found
     return probabilities

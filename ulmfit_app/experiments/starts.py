@@ -3,9 +3,10 @@
 A start may be chosen by its curve, so it is scored on a validation part of the training texts.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ulmfit_app.config import ModelSettings, Settings
@@ -28,7 +29,28 @@ from ulmfit_app.experiments.trials import Trial, carry_out
 from ulmfit_app.models.bundle import load_bundle, require_direction
 from ulmfit_app.models.pretrained import RANDOM, locate
 
-Learned = tuple[Path, float, ModelSettings]  # a model's folder, its million tokens, its shape
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained language model that a start is made of.
+
+    Attributes:
+        folder: of its bundle.
+        shape: sizes.
+        million_tokens: that it has learned from.
+        perplexity: on the documents of its own corpus that it has not read; NaN where it does not
+            say.
+    """
+
+    folder: Path
+    shape: ModelSettings
+    million_tokens: float
+    perplexity: float
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.folder.name
 
 
 def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -> pd.DataFrame:
@@ -42,19 +64,23 @@ def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -
         seeds: how many, from settings.seed on.
 
     Returns:
-        One row per start, by its tokens: start, million_tokens, n, error, low, high (95 %), and
-        against random weights the columns AGAINST.
+        One row per start, by its tokens: start, million_tokens, perplexity (Pretrained's), n,
+        error, low, high (95 %), and against random weights the columns AGAINST.
 
     Raises:
         SettingError: no model, models of several shapes, or one of which it is not known how much
             it has read.
         BundleError: there is no such model.
     """
-    read = sorted((_find_learned(name) for name in names), key=lambda found: found[1])
-    _check_comparable(read)
-    settings = replace(settings, model=read[0][2])
-    starts = {RANDOM: "none", **{path.name: str(path.absolute()) for path, *_ in read}}
-    tokens = {RANDOM: 0.0, **{path.name: millions for path, millions, _ in read}}
+    models = sorted(map(_find_pretrained, names), key=lambda model: model.million_tokens)
+    _check_comparable(models)
+    settings = replace(settings, model=models[0].shape)
+    starts = {RANDOM: "none", **{model.name: str(model.folder.absolute()) for model in models}}
+    known = {RANDOM: {"million_tokens": 0.0, "perplexity": np.nan}}
+    known |= {
+        model.name: {"million_tokens": model.million_tokens, "perplexity": model.perplexity}
+        for model in models
+    }
     every = range(settings.seed, settings.seed + seeds)
     trials = {
         name: [
@@ -77,18 +103,18 @@ def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -
         for name, of_start in trials.items()
     }
     found = [
-        {"start": name, "million_tokens": tokens[name], **measure_share("error", 1 - hit)}
+        {"start": name, **known[name], **measure_share("error", 1 - hit)}
         | ({} if name == RANDOM else measure_difference(right[RANDOM], hit))
         for name, hit in right.items()
     ]
-    columns = ["start", "million_tokens", "n", "error", "low", "high", *AGAINST]
+    columns = ["start", "million_tokens", "perplexity", "n", "error", "low", "high", *AGAINST]
     table = pd.DataFrame(found, columns=columns)
     save_result(folder, "starts", table, starts_figure(table))
     return table
 
 
-def _find_learned(name: str) -> Learned:
-    """A pretrained language model, how many million tokens it has learned from, and its shape."""
+def _find_pretrained(name: str) -> Pretrained:
+    """The model of a name. Raises SettingError where it is not known how much it has read."""
     folder = locate(name)
     bundle = load_bundle(folder, "language model")
     require_direction(bundle.direction, "forward", f"--from {name}")
@@ -99,23 +125,25 @@ def _find_learned(name: str) -> Learned:
             "how much it has read. Expected models that this application pretrained: "
             "python -m ulmfit_app pretrain CORPUS --name NAME --lm.max-tokens N"
         )
-    return folder, about["tokens_trained_on"] / 1e6, bundle.shape
+    millions, perplexity = about["tokens_trained_on"] / 1e6, about.get("perplexity", np.nan)
+    return Pretrained(folder, bundle.shape, millions, perplexity)
 
 
-def _check_comparable(read: list[Learned]) -> None:
+def _check_comparable(models: list[Pretrained]) -> None:
     """Raises SettingError where models differ in shape, or share a name, which trials have too."""
-    if len({shape for *_, shape in read}) != 1:
+    if len({model.shape for model in models}) != 1:
         shapes = [
-            f"{path.name} {shape.emb_sz}/{shape.n_hid}/{shape.n_layers}" for path, _, shape in read
+            f"{model.name} {model.shape.emb_sz}/{model.shape.n_hid}/{model.shape.n_layers}"
+            for model in models
         ]
         raise SettingError(
             "--from: expected pretrained models of one shape, since sizes are not compared here; "
             f"found: {', '.join(shapes) or 'none'}"
         )
-    if len({path.name for path, *_ in read} - {RANDOM}) < len(read):
+    if len({model.name for model in models} - {RANDOM}) < len(models):
         raise SettingError(
             "--from: two of these models have the same name: "
-            f"{', '.join(str(path) for path, *_ in read)}"
+            f"{', '.join(str(model.folder) for model in models)}"
         )
 
 
@@ -124,12 +152,16 @@ def format_starts(table: pd.DataFrame) -> str:
     rows = []
     for line in table.itertuples():
         worse_by = "" if line.start == RANDOM else format_difference(line)
-        rows.append([line.start, f"{line.million_tokens:.3g}", format_error(line), worse_by])
+        perplexity = "" if np.isnan(line.perplexity) else f"{line.perplexity:.1f}"
+        tokens = f"{line.million_tokens:.3g}"
+        rows.append([line.start, tokens, perplexity, format_error(line), worse_by])
+    header = ["start", "million tokens", "perplexity", "error", "against random weights"]
     lines = [
         f"Errors in %, with 95 % intervals, on n = {table['n'].max():,} texts held out of train, "
         "over all seeds; against random weights: difference in points on the same texts, its "
-        "interval, and McNemar's p-value.",
+        "interval, and McNemar's p-value. The perplexity is that of the pretrained model on "
+        "documents of its own corpus that it has not read.",
         "",
-        markdown_table(["start", "million tokens", "error", "against random weights"], rows),
+        markdown_table(header, rows),
     ]
     return "\n".join(lines) + "\n"

@@ -18,11 +18,12 @@ import matplotlib
 import numpy as np
 import torch
 
-from data_scripts.files import progress, replacing, sha256_of, write_json
+from data_scripts.files import progress, sha256_of, write_json
 from ulmfit_app.config import Settings, to_json
 from ulmfit_app.data.corpus import load_corpus
-from ulmfit_app.errors import RunFolderError
+from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.evaluation.tables import prediction_table
+from ulmfit_app.files import write_table
 from ulmfit_app.hardware import set_up_cpu
 from ulmfit_app.models.bundle import versions
 from ulmfit_app.pipeline.run import begin
@@ -40,14 +41,17 @@ class Trial:
         last: the stage that it ends with.
         instead: a function or a `partial` of one, which labels the test split in the place of a
             run, from train_texts, train_truth, test_texts, n_classes and seed, as
-            baselines.tfidf_logistic_regression does. The folder then holds predictions alone,
-            where a run has them.
+            baselines.tfidf_logistic_regression does. It learns from all labels that a run would
+            use: those of train and those of valid. The folder then holds predictions alone, where
+            a run has them.
+        n_labels: of train and valid together; None: as many as there are.
     """
 
     name: str
     settings: Settings
     last: str = "classifier"
     instead: Callable[..., np.ndarray] | None = None
+    n_labels: int | None = None
 
     @property
     def what(self) -> str:
@@ -146,7 +150,11 @@ def _set_up_process() -> None:
 
 
 def run_trial(trial: Trial, folder: Path) -> None:
-    """Run one trial, with what it says in log.txt instead of on the screen that all share."""
+    """Run one trial, with what it says in log.txt instead of on the screen that all share.
+
+    Raises:
+        SettingError: it would use another number of labels than `trial.n_labels`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (
         open(folder / "log.txt", "a", encoding="utf-8", buffering=1) as log,
@@ -160,7 +168,10 @@ def run_trial(trial: Trial, folder: Path) -> None:
         if trial.instead:
             _label_instead(trial, folder)
         else:
-            begin(folder, trial.settings).carry_out(trial.last)
+            run = begin(folder, trial.settings)
+            counts = run.record.counts
+            _require_labels(trial, counts.get("train", 0) + counts.get("valid", 0))
+            run.carry_out(trial.last)
         minutes = round((time.monotonic() - began) / 60, 2)
     facts = {
         "made_with": _made_with(trial),
@@ -174,13 +185,24 @@ def run_trial(trial: Trial, folder: Path) -> None:
 def _label_instead(trial: Trial, folder: Path) -> None:
     seed = trial.settings.seed
     corpus = load_corpus(trial.settings.data, seed)
-    train, test = (corpus.table[corpus.table["split"] == split] for split in ("train", "test"))
-    texts, truth = test["text"].tolist(), corpus.truth(train["label"])
-    probabilities = trial.instead(train["text"].tolist(), truth, texts, len(corpus.labels), seed)
+    known = corpus.table[corpus.table["split"].isin(("train", "valid"))]
+    test = corpus.table[corpus.table["split"] == "test"]
+    _require_labels(trial, len(known))
+    texts, truth = test["text"].tolist(), corpus.truth(known["label"])
+    probabilities = trial.instead(known["text"].tolist(), truth, texts, len(corpus.labels), seed)
     predictions = prediction_table(texts, probabilities, corpus.labels)
     predictions.insert(1, "label", test["label"].to_numpy())
-    with replacing(folder / "report" / "predictions.csv") as draft:
-        predictions.to_csv(draft, index=False)
+    write_table(folder / "report" / "predictions.csv", predictions)
+
+
+def _require_labels(trial: Trial, found: int) -> None:
+    """Raises SettingError for a comparison in which not all would use as many labels."""
+    if trial.n_labels not in (None, found):
+        raise SettingError(
+            f"The run {trial.name} is to use {trial.n_labels:,} labels, and would use {found:,}: "
+            "--classifier.max-tokens is not enough for the others. Give more, or none with "
+            "--classifier.max-tokens None."
+        )
 
 
 def _peak_memory() -> float | None:

@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from html import escape
 from typing import Literal, NamedTuple
 
@@ -25,7 +26,7 @@ import pandas as pd
 import torch
 
 from ulmfit_app.data.encodings import LONE_SURROGATE
-from ulmfit_app.errors import SettingError
+from ulmfit_app.errors import SettingError, quoted
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.languages import UNSPACED
 from ulmfit_app.text.store import TokenStore
@@ -221,8 +222,11 @@ def explain(
         SettingError: a label or method that there is not, and as `Predictor.differentiable` does.
     """
     if label is not None and label not in predictor.labels:
+        names = {name.casefold(): name for name in predictor.labels}
+        near = [names[name] for name in get_close_matches(label.strip().casefold(), names)]
+        found = f"Did you mean {quoted(near)}? " if near else ""
         raise SettingError(
-            f"There is no label {label!r}. There are: {', '.join(predictor.labels)}"
+            f"There is no label {quoted([label])}. {found}There are {quoted(predictor.labels)}."
         )
     text = LONE_SURROGATE.sub("\ufffd", text)
     tokens = predictor.tokenizer.spans(text)

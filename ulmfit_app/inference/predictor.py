@@ -17,15 +17,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from data_scripts.files import progress, replacing
-from ulmfit_app.config import PredictorPrecision
+from data_scripts.files import progress
+from ulmfit_app.config import PredictorPrecision, Quotes
 from ulmfit_app.data.encodings import replace_lone_surrogates
-from ulmfit_app.data.reading import read_texts
-from ulmfit_app.errors import BundleError, RunFolderError, SettingError
+from ulmfit_app.data.reading import read_chunks, read_own_table, read_texts
+from ulmfit_app.errors import BundleError, DataError, RunFolderError, SettingError, quoted
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
 from ulmfit_app.evaluation.metrics import check_predictions
 from ulmfit_app.evaluation.tables import prediction_table, probability_columns, true_classes
+from ulmfit_app.files import writing_table
 from ulmfit_app.hardware import DTYPES, resolve_precision
+from ulmfit_app.inference.file_checks import (
+    check_out,
+    choose_text_column,
+    refuse_columns_twice,
+)
 from ulmfit_app.models.bundle import load_bundle, require_direction
 from ulmfit_app.models.pooling import TOKENS_AT_A_TIME
 from ulmfit_app.models.reader import quantize_encoder, read_classifier
@@ -249,6 +255,7 @@ def load_predictor(run: Path, precision: PredictorPrecision = "auto") -> Predict
     record = require_record(run)
     try:
         directions = [each["start"]["direction"] for each in record["directions"]]
+        n_valid = record["counts"]["valid"]
     except (KeyError, TypeError) as error:
         raise damaged(run, error) from None
     names = [f"classifier{'' if each == 'forward' else f'-{each}'}" for each in directions]
@@ -258,11 +265,18 @@ def load_predictor(run: Path, precision: PredictorPrecision = "auto") -> Predict
             raise RunFolderError(
                 f"No trained {name} in {run} yet. Finish the run with the command that started it."
             )
-    return load_classifiers(folders, precision)
+    return load_classifiers(folders, n_valid, precision)
 
 
-def load_classifiers(folders: Sequence[Path], precision: PredictorPrecision = "auto") -> Predictor:
+def load_classifiers(
+    folders: Sequence[Path], n_valid: int, precision: PredictorPrecision = "auto"
+) -> Predictor:
     """One classifier, or a forward and a backward one as their mean, at its own temperature.
+
+    Args:
+        folders: of the bundles.
+        n_valid: texts in the run's validation split.
+        precision: as in Predictor.
 
     Raises:
         RunFolderError: as `read_validation` does.
@@ -272,29 +286,30 @@ def load_classifiers(folders: Sequence[Path], precision: PredictorPrecision = "a
         return Predictor(*folders, precision)
     # It depends on both classifiers, each of which may be trained again alone: fitted here, it is
     # never that of other ones.
-    known = read_validation(folders)
+    known = read_validation(folders, n_valid)
     temperature = fit_temperature(*known)[0] if known else 1.0
     return BidirectionalPredictor(*folders, precision, temperature)
 
 
-def read_validation(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray] | None:
+def read_validation(folders: Sequence[Path], n_texts: int) -> tuple[np.ndarray, np.ndarray] | None:
     """What classifiers made of the validation split.
 
     Args:
         folders: of one classifier, or of two whose mean is asked for.
+        n_texts: in the run's validation split.
 
     Returns:
         Probabilities [n, n_classes], the mean of theirs, at temperature 1, and the true classes
         [n]. None where a folder has no validation.csv.
 
     Raises:
-        RunFolderError: a file is damaged, or two are of other texts.
+        RunFolderError: a file is damaged, has another number of rows, or two are of other texts.
     """
     paths = [folder / VALIDATION for folder in folders]
     if not all(path.is_file() for path in paths):
         return None
     try:
-        tables = [pd.read_csv(path, dtype={"label": str}, keep_default_na=False) for path in paths]
+        tables = [read_own_table(path, n_texts) for path in paths]
         columns = probability_columns(tables[0])
         which = ["row", "label"]
         if any(not table[which].equals(tables[0][which]) for table in tables):
@@ -303,7 +318,7 @@ def read_validation(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray] | 
         probabilities = np.mean([table[columns].to_numpy(float) for table in tables], axis=0)
         check_predictions(probabilities, truth)
         return probabilities, truth
-    except (KeyError, ValueError) as error:
+    except (DataError, KeyError, ValueError) as error:
         raise RunFolderError(
             f"{' and '.join(map(str, paths))}: damaged, or of unfinished stages ({error}). "
             "Expected each classifier's probabilities of the same texts. Delete these files, and "
@@ -314,40 +329,57 @@ def read_validation(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray] | 
 
 # ------------------------------------------------------------------------------------------ a file
 def predict_file(
-    predictor: Predictor, path: Path, out: Path, text: str | None, encoding: str
+    predictor: Predictor,
+    path: Path,
+    out: Path,
+    text: str | None,
+    encoding: str,
+    own: str | None = None,
+    quotes: Quotes = "csv",
 ) -> int:
     """Predict each row of a file into a CSV with the file's own columns and ours behind.
 
-    Memory does not grow with the file.
+    Memory does not grow with the file. The log says which column held the texts, and what was
+    left out in reading.
 
     Args:
         predictor: of the labels.
         path: a table that `data.reading` reads.
-        out: appears when the last row is written.
-        text: the column of the texts; None: guessed where there is no doubt.
+        out: a CSV; it appears when the last row is written.
+        text: the column of the texts; None: the run's own, or the file's only one.
         encoding: of the file.
+        own: the run's own column of texts; without it, one is taken where there is no doubt.
+        quotes: as `data.reading.read_chunks` takes it.
 
     Returns:
         The number of rows.
 
     Raises:
-        SettingError: `out` is a folder or the file itself.
-        DataError: a file that cannot be read, as `data.reading.read_texts` says.
+        SettingError: `out` is a folder, the file itself, or no CSV.
+        DataError: a file that cannot be read, as `data.reading.read_texts` says; whose columns
+            have the names of ours; or that has several, none of them the run's own.
     """
-    if out.is_dir() or (out.exists() and path.exists() and out.samefile(path)):
-        raise SettingError(
-            f"The predictions cannot go to {out}, which is a folder or the file itself. "
-            "Name another: --out FILE"
-        )
+    check_out(out, path)
+    columns = list(next(read_chunks(path, encoding, 1, quotes)))
+    empty_table = prediction_table([], np.zeros((0, len(predictor.labels))), predictor.labels)
+    ours = list(empty_table.drop(columns="text"))
+    refuse_columns_twice(columns, ours, path)
+    text = choose_text_column(columns, path, text, own)
+    notes: list[str] = []
+    column, frames = read_texts(path, text, encoding, ROWS_AT_A_TIME, quotes, notes)
+    log.info("Texts: column %s of %s.", quoted([column]), path)
     rows = empty = 0
-    column, frames = read_texts(path, text, encoding, ROWS_AT_A_TIME)
-    with replacing(out) as draft:
+    with writing_table(out) as append:
         for frame in frames:
-            predicted = predictor.predict(frame[column].tolist()).drop(columns="text")
-            table = pd.concat([frame.reset_index(drop=True), predicted], axis=1)
-            table.to_csv(draft, index=False, mode="a", header=rows == 0, encoding="utf-8")
-            rows += len(table)
+            predicted = predictor.predict(frame[column].tolist())
+            append(frame.reset_index(drop=True).join(predicted[ours]))
+            rows += len(frame)
             empty += int((frame[column].str.strip() == "").sum())
+    written = sum(map(len, read_chunks(out, "utf-8", ROWS_AT_A_TIME)))
+    if written != rows:
+        raise DataError(f"{out} has {written:,} rows, and {rows:,} of {path} were predicted.")
+    for note in notes:
+        log.info(note)
     if empty:
         log.info(EMPTY, empty)
     return rows

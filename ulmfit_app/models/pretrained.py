@@ -193,9 +193,9 @@ def locate(name: str) -> Path:
     if name in packaged():
         return MODELS / name
     folder = Path(name)
-    for candidate in (folder, find_part(folder, "lm")):
-        if (candidate / "bundle.json").is_file():
-            return candidate
+    model = _bundle_in(folder)
+    if (model / "bundle.json").is_file():
+        return model
     found = "neither it nor its folder lm holds a bundle.json"
     raise BundleError(
         f"There is no language model {name!r}: {found if folder.is_dir() else 'it is no folder'}. "
@@ -208,9 +208,9 @@ def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "fo
     """Resolve the setting `lm.pretrained`, and load the weights.
 
     Args:
-        pretrained: "wt103", "none", a packaged model's name, or a folder. Beside a forward model's
-            folder NAME or NAME-fwd, the backward one is looked for in NAME-backward, as in a run,
-            and NAME-bwd.
+        pretrained: "wt103", "none", a packaged model's name, or a folder, which may be a run's.
+            Beside a forward model's folder NAME or NAME-fwd, the backward one is looked for in
+            NAME-backward, as in a run, and NAME-bwd.
         shape: of random weights.
         direction: in which the start has to read.
 
@@ -230,7 +230,7 @@ def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "fo
         known = ", ".join([*packaged(), "wt103", "none"])
         raise BundleError(
             f"No folder {folder} to start from. Expected for --pretrained: {known}, or a folder "
-            "with a bundle or with fastai's .pth and .pkl."
+            "with a bundle or with fastai's .pth and .pkl, or a run's folder."
         )
     return read_fastai(folder, direction)
 
@@ -266,9 +266,16 @@ def has_changed(start: Start, pretrained: str) -> bool:
     return path.is_file() and sha256_of(path) != start.fingerprint
 
 
+def _bundle_in(folder: Path) -> Path:
+    """The folder itself, or that of a run's forward language model where it is a run's."""
+    lm = find_part(folder, "lm")
+    is_run = not (folder / "bundle.json").is_file() and (lm / "bundle.json").is_file()
+    return lm if is_run else folder
+
+
 def _folder_of(pretrained: str, direction: Direction) -> Path:
     """Its folder; of the backward direction rather the one beside it, where there is one."""
-    folder = MODELS / pretrained if pretrained in packaged() else Path(pretrained)
+    folder = MODELS / pretrained if pretrained in packaged() else _bundle_in(Path(pretrained))
     stem = folder.name.removesuffix("-fwd")
     beside = [folder.parent / f"{stem}-{ending}" for ending in ("backward", "bwd")]
     return next((other for other in beside if direction == "backward" and other.is_dir()), folder)

@@ -9,6 +9,7 @@ from ulmfit_app.config import Settings
 from ulmfit_app.evaluation.drawing import save_png
 from ulmfit_app.evaluation.figures import training_curves_figure
 from ulmfit_app.evaluation.tables import markdown_table
+from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.models.bundle import Bundle, versions
 
@@ -26,8 +27,7 @@ def write_about(folder: Path, bundle: Bundle, settings: Settings, history: pd.Da
     """
     with replacing(folder / CARD) as draft:
         draft.write_text(_card(folder.name, bundle, settings), encoding="utf-8")
-    with replacing(folder / "history.csv") as draft:
-        history.to_csv(draft, index=False)
+    write_table(folder / "history.csv", history)
     title = f"{folder.name}; an epoch is {history['tokens'].iloc[0] / 1e6:.2g} million tokens"
     with replacing(folder / "curve.png") as draft:
         save_png(training_curves_figure(history, title), draft)

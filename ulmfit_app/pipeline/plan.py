@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from ulmfit_app.config import PAPER, PRESETS, Settings, to_json
-from ulmfit_app.data.columns import rename_by_meaning
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.files import sha256_of_path, sha256_of_strings, write_table
@@ -44,8 +43,7 @@ class Planned:
 
     def write(self, folder: Path) -> None:
         """Write data/ and then run.json into a folder."""
-        table = self.corpus.table
-        table = table.rename(columns=rename_by_meaning(table.columns, {ROW: None}))
+        table = self.corpus.table.copy()
         table.insert(0, ROW, range(len(table)))
         write_table(folder / TABLE, table)
         data = replace(self.record.data, table_sha256=sha256_of_path(folder / TABLE))
@@ -109,7 +107,12 @@ def plan_run(
         requested=requested,
         preset=preset,
         data=DataRecord(
-            corpus.origin, corpus.test_name, corpus.labels, len(table), source_sha256(settings)
+            corpus.origin,
+            corpus.test_name,
+            corpus.labels,
+            len(table),
+            source_sha256(settings),
+            text_column=corpus.text_column,
         ),
         counts={name: int(n) for name, n in counts.items()},
         lm_epochs=selection.lm_epochs,

@@ -63,6 +63,7 @@ class DataRecord:
         n_rows: of the table.
         source_sha256: of the file or folder that was read; None for a data set known by name.
         table_sha256: of data/table.csv, once it is written.
+        text_column: of the source file, that held the texts; None where there is none.
     """
 
     origin: str
@@ -71,6 +72,7 @@ class DataRecord:
     n_rows: int
     source_sha256: str | None
     table_sha256: str | None = None
+    text_column: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data_scripts.files import replacing
 from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 from ulmfit_app.evaluation.calibration import Calibration, tempered
 from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.evaluation.tables import prediction_table
+from ulmfit_app.files import write_table
 from ulmfit_app.inference.explanation import explain
 from ulmfit_app.inference.predictor import (
     BidirectionalPredictor,
@@ -24,7 +24,14 @@ from ulmfit_app.inference.predictor import (
     read_validation,
 )
 from ulmfit_app.models.bundle import versions
-from ulmfit_app.pipeline.run_files import RunFiles
+from ulmfit_app.pipeline.run_files import (
+    MARK,
+    RunFiles,
+    find_lost,
+    read_history,
+    read_mark,
+    write_mark,
+)
 from ulmfit_app.pipeline.stages import calibrate, resolved_precision, seconds_of
 from ulmfit_app.run_folder import VALIDATION
 from ulmfit_app.text.store import TokenStore
@@ -45,7 +52,11 @@ def make_report(run: RunFiles, folder: Path) -> None:
         # Deleted by hand, as a message about a damaged one advises.
         if not (classifier / VALIDATION).is_file():
             calibrate(run, which, classifier)
-    predictor = load_classifiers(folders, record.settings.precision)
+            # Its temperature was written again, too, on another machine perhaps a longer number.
+            if find_lost(classifier):
+                write_mark(classifier, read_mark(classifier / MARK))
+    n_valid = record.counts["valid"]
+    predictor = load_classifiers(folders, n_valid, record.settings.precision)
     test = np.flatnonzero(rows["split"] == "test")
     each = predictor.each(store, test, "Scoring the test split")
     before = np.mean(list(each.values()), axis=0)
@@ -54,8 +65,7 @@ def make_report(run: RunFiles, folder: Path) -> None:
     )
     predictions.insert(1, "label", rows["label"][test].to_numpy())
     predictions["copy_in_train"] = _find_copies(run)
-    with replacing(folder / "predictions.csv") as draft:
-        predictions.to_csv(draft, index=False)
+    write_table(folder / "predictions.csv", predictions)
     histories = _read_histories(run)
     facts = _facts(run, histories)
     facts["notes"].append(_describe_copies(predictions))
@@ -66,7 +76,7 @@ def make_report(run: RunFiles, folder: Path) -> None:
         histories,
         facts,
         _alone(predictor, each),
-        Calibration(predictor.temperature, before, *read_validation(folders)),
+        Calibration(predictor.temperature, before, *read_validation(folders, n_valid)),
         _explain_errors(predictor, predictions, store.lengths()[test]),
     )
 
@@ -115,7 +125,7 @@ def _score_baselines(run: RunFiles, test_texts: list[str]) -> dict[str, np.ndarr
 
 def _read_histories(run: RunFiles) -> dict[str, pd.DataFrame]:
     return {
-        each.named(part, ", "): pd.read_csv(run.place(each.named(stage)) / "history.csv")
+        each.named(part, ", "): read_history(run.place(each.named(stage)))
         for each in run.record.directions
         for part, stage in PARTS.items()
     }

@@ -22,7 +22,7 @@ from pathlib import Path
 from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.data.sources import DATA_SETS
-from ulmfit_app.errors import RunFolderError
+from ulmfit_app.errors import RunFolderError, quoted
 from ulmfit_app.models.pretrained import has_changed
 from ulmfit_app.pipeline.plan import plan_run, request, source_sha256
 from ulmfit_app.pipeline.record import RunRecord
@@ -43,6 +43,7 @@ from ulmfit_app.run_folder import (
     find_part,
     read_record,
     require_record,
+    working_in,
 )
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,15 @@ class Run(RunFiles):
 
     # ---- its stages
     def carry_out(self, last: str = "report") -> Path:
-        """Make what is not finished, up to the stages of a kind; the report's path."""
+        """Make what is not finished, up to the stages of a kind; the report's path.
+
+        Raises:
+            RunFolderError: another process works in the folder.
+        """
+        with working_in(self.folder):
+            return self._carry_out(last)
+
+    def _carry_out(self, last: str) -> Path:
         for stage in self.stages.values():
             if stage.comes_before(last, or_is=True):
                 self._make(stage)
@@ -91,18 +100,27 @@ class Run(RunFiles):
             Their folders.
 
         Raises:
-            RunFolderError: a stage before them is not finished.
+            RunFolderError: a stage before them is not finished, or another process works in the
+                folder.
         """
+        with working_in(self.folder):
+            return self._repeat(kind)
+
+    def _repeat(self, kind: str) -> list[Path]:
         _require_finished_before(kind, self)
         finish_take_over(self.folder)
         again = [stage for stage in self.stages.values() if stage.kind == kind]
+        self._make_again(again)
+        return [self.folder / stage.name for stage in again]
+
+    def _make_again(self, stages: list[Stage]) -> None:
+        """Make results anew; until they are complete, what there is of the old ones stays."""
         work = self.folder / AGAIN
-        _remove_all_but(again, work)
-        for stage in again:
+        _remove_all_but(stages, work)
+        for stage in stages:
             if not stage.is_finished(work / stage.name):
                 stage.carry_out(work / stage.name, resolved_precision(self))
         take_over(self.folder, work)
-        return [self.folder / stage.name for stage in again]
 
     def _would_lose_results(self) -> bool:
         """Whether a kind of result that the folder has is not complete among the new ones."""
@@ -120,6 +138,12 @@ class Run(RunFiles):
             # It goes on from its checkpoint.
             now.parent.mkdir(parents=True, exist_ok=True)
             os.rename(before, now)
+        elif lost := stage.find_lost(now):
+            how = "Stage %s: not as it was written (%s), it is made again."
+            log.info(how, stage.name, quoted(lost))
+            if now == before:
+                self._make_again([stage])
+                return
         elif before.exists() and not (before / BEGUN).exists():
             log.info("Stage %s: what it depends on has changed, it is made anew.", stage.name)
         stage.carry_out(now, resolved_precision(self))
@@ -128,10 +152,13 @@ class Run(RunFiles):
 def _require_finished_before(kind: str, run: Run) -> None:
     for stage in run.stages.values():
         if stage.comes_before(kind) and not run.is_finished(stage.name):
+            lost = stage.find_lost(find_part(run.folder, stage.name))
+            what = "is not finished with the run's settings, which this one starts from"
+            if lost:
+                what = f"is not as it was written: {quoted(lost)}"
             raise RunFolderError(
-                f"The stage {stage.name!r} of {run.folder} is not finished with the run's "
-                "settings, which this one starts from. Give the command again that made the run: "
-                "python -m ulmfit_app.run …"
+                f"The stage {stage.name!r} of {run.folder} {what}. Give the command again that "
+                "made the run: python -m ulmfit_app.run …"
             )
 
 
@@ -147,9 +174,15 @@ def begin(folder: Path, settings: Settings, minutes: float | None = None, preset
         preset: the name of the preset that the settings were derived from.
 
     Raises:
-        RunFolderError: the folder holds a run on other data, or one that cannot be read.
+        RunFolderError: the folder holds a run on other data, or one that cannot be read, or
+            another process works in it.
         DataError, SettingError, BundleError, data_scripts.fetch.FetchError: as `plan_run` does.
     """
+    with working_in(folder):
+        return _begin(folder, settings, minutes, preset)
+
+
+def _begin(folder: Path, settings: Settings, minutes: float | None, preset: str) -> Run:
     finish_take_over(folder)
     current = _open_at(folder, folder)
     asked = request(settings, minutes)

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_scripts.files import write_json
 from ulmfit_app.data.corpus import Corpus
-from ulmfit_app.data.reading import read_table
+from ulmfit_app.data.reading import read_own_table, read_table
 from ulmfit_app.errors import DataError, RunFolderError
 from ulmfit_app.files import sha256_of_path
 from ulmfit_app.pipeline.plan import ROW
 from ulmfit_app.pipeline.record import DirectionPlan, RunRecord
-from ulmfit_app.run_folder import SELECTION, TABLE, find_part
+from ulmfit_app.run_folder import SELECTION, TABLE, VALIDATION, find_part
 from ulmfit_app.text.store import TokenStore
 
 BEGUN, MARK = "begun.json", "stage.json"  # of an unfinished result, and of a finished one
@@ -28,9 +29,63 @@ def read_mark(path: Path) -> dict[str, Any]:
         return {}
 
 
+def write_mark(folder: Path, facts: dict[str, Any]) -> None:
+    """Mark a folder's result as finished, with the names and sizes of its files."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    # The probabilities of the validation split are written again where they are missing.
+    kept = sorted(name for name in names - {BEGUN, MARK, VALIDATION} if not name.startswith("."))
+    files = {name: (folder / name).stat().st_size for name in kept}
+    write_json(folder / MARK, facts | {"files": files})
+
+
+def find_lost(folder: Path) -> list[str]:
+    """Files of a finished result that are not there any more, or not as long as they were."""
+    files = read_mark(folder / MARK).get("files", {})
+    return [name for name, size in files.items() if _size_of(folder / name) != size]
+
+
+def _size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
 def is_finished(folder: Path, key: str) -> bool:
     """Whether a folder holds the result of an identity, whole."""
-    return read_mark(folder / MARK).get("key") == key
+    return read_mark(folder / MARK).get("key") == key and not find_lost(folder)
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """A stage's history.csv, one row per epoch: phase is a word, epoch an integer, the rest are
+    float.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    table = read_table(folder / "history.csv")
+    kinds = {name: str if name == "phase" else float for name in table}
+    # What was not measured, such as the loss of a training of no epochs, is written as nothing.
+    return table.replace("", "nan").astype(kinds | {"epoch": int})
+
+
+def open_tokens(folder: Path) -> TokenStore:
+    """The token store in a folder.
+
+    Raises:
+        RunFolderError: a file is missing, or shorter than the others say.
+    """
+    try:
+        store = TokenStore.open(folder)
+        if len(store.ids) == store.offsets[-1]:
+            return store
+        found = f"{len(store.ids):,} ids of {store.offsets[-1]:,}"
+    except (EOFError, IndexError, OSError, TypeError, ValueError) as error:
+        found = str(error)
+    raise RunFolderError(
+        f"The tokens in {folder} are missing or damaged: {found}. Delete that folder and give the "
+        "command again that made the run: python -m ulmfit_app.run …"
+    )
 
 
 class RunFiles:
@@ -70,7 +125,9 @@ class RunFiles:
         record = self.record
         data = record.data
         table = self._read(TABLE, data.n_rows, data.table_sha256).drop(columns=ROW)
-        return Corpus(table, data.labels, data.origin, data.test_name, record.data_notes)
+        return Corpus(
+            table, data.labels, data.origin, data.test_name, record.data_notes, data.text_column
+        )
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -97,14 +154,12 @@ class RunFiles:
         inside = self.work / name
         path = inside if inside.is_file() else find_part(self.folder, "data") / Path(name).name
         try:
-            table = read_table(path)
+            table = read_own_table(path, n_rows)
         except DataError as error:
-            raise RunFolderError(f"The run in {self.folder} is not whole: {error}") from None
-        if len(table) != n_rows:
             raise RunFolderError(
-                f"{path} has {len(table):,} rows, and the run was made with {n_rows:,}. Put the "
-                "file back as it was, or run into another folder."
-            )
+                f"The run in {self.folder} is not whole: {error} Put the file back as it was, or "
+                "run into another folder."
+            ) from None
         if sha256 is not None and sha256_of_path(path) != sha256:
             raise RunFolderError(
                 f"{path} is not as it was when the run was made. Put it back as it was, or change "
@@ -118,6 +173,10 @@ class RunFiles:
         return rows.index.to_numpy(), rows["truth"].to_numpy(int)
 
     def open_tokens(self, which: DirectionPlan | None = None) -> TokenStore:
-        """The tokens of `rows`, to be read in a direction; forward where none is given."""
-        store = TokenStore.open(self.place("tokens"))
+        """The tokens of `rows`, to be read in a direction; forward where none is given.
+
+        Raises:
+            RunFolderError: they are missing or damaged.
+        """
+        store = open_tokens(self.place("tokens"))
         return store.backward() if which and which.start.direction == "backward" else store

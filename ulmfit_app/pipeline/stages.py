@@ -18,12 +18,22 @@ from data_scripts.files import replacing, write_json
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation.calibration import fit_temperature
 from ulmfit_app.evaluation.tables import PREFIX
+from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
 from ulmfit_app.models.pretrained import Start, find_start
 from ulmfit_app.pipeline.record import DirectionPlan
-from ulmfit_app.pipeline.run_files import BEGUN, MARK, RunFiles, is_finished, read_mark
+from ulmfit_app.pipeline.run_files import (
+    BEGUN,
+    MARK,
+    RunFiles,
+    find_lost,
+    is_finished,
+    open_tokens,
+    read_mark,
+    write_mark,
+)
 from ulmfit_app.run_folder import STAGES, VALIDATION
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizing import numericalize, tokenize
@@ -64,6 +74,11 @@ class Stage:
         """Whether a folder holds its result, whole."""
         return is_finished(folder, self.key)
 
+    def find_lost(self, folder: Path) -> list[str]:
+        """Files of its result that a folder has lost, or that are not as long as they were."""
+        is_own = read_mark(folder / MARK).get("key") == self.key
+        return find_lost(folder) if is_own else []
+
     def is_begun(self, folder: Path) -> bool:
         """Whether a folder holds a part of its result, to go on from."""
         return read_mark(folder / BEGUN).get("key") == self.key
@@ -79,7 +94,7 @@ class Stage:
         seconds = round(time.monotonic() - began, 1)
         facts = {"seconds": seconds, "precision": precision, "versions": versions()}
         # Last of all: before it, the stage counts as unfinished.
-        write_json(folder / MARK, {"key": self.key, **facts})
+        write_mark(folder, {"key": self.key, **facts})
         (folder / BEGUN).unlink()
 
 
@@ -96,7 +111,15 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
     seen = np.flatnonzero(rows["split"].isin(settings.lm.splits))
     known = load_start(run.record.directions[0]).vocab or ()
     vocab = make_vocab(TokenStore.open(tokenized), seen, settings.tokens, known)
-    for file in numericalize(tokenized, vocab).iterdir():
+    made = numericalize(tokenized, vocab)
+    try:
+        open_tokens(made)
+    except RunFolderError:
+        # A run's tokens may be the very file in the cache (_link), and so may be what happened to
+        # them.
+        shutil.rmtree(made)
+        made = numericalize(tokenized, vocab)
+    for file in made.iterdir():
         _link(file, folder / file.name)
     log.info("Tokens: a vocabulary of %s words.", f"{len(word_to_id(vocab)):,}")
 
@@ -190,8 +213,7 @@ def calibrate(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
     save_temperature(folder, temperature)
     columns = [f"{PREFIX}{label}" for label in predictor.labels]
     table = pd.DataFrame(probabilities, rows.index, columns)
-    with replacing(folder / VALIDATION) as draft:
-        rows[["row", "label"]].join(table).to_csv(draft, index=False)
+    write_table(folder / VALIDATION, rows[["row", "label"]].join(table))
 
 
 def load_start(which: DirectionPlan) -> Start:

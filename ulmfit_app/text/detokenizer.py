@@ -46,10 +46,12 @@ def _without_markers(tokens: Iterable[str]) -> Iterator[_Word]:
         elif token in (TK_REP, TK_WREP):
             marker, times = token, None
         elif marker and times is None and token.isdecimal():
-            times = min(int(token), MOST_REPEATS)
+            # Python refuses to read thousands of digits as a number.
+            times = min(int(token[:9]), MOST_REPEATS)
         else:
             if times is not None and marker == TK_REP:
-                yield _Word(token * times, case, is_repetition=True)
+                if times:
+                    yield _Word(token * times, case, is_repetition=True)
             else:
                 yield from [_Word(token, case)] * (times if times is not None else 1)
             case = marker = times = None
@@ -157,6 +159,9 @@ class _Line:
 
 def detokenize(tokens: Iterable[str], language: str = "en", start: str = "") -> str:
     """The text of some tokens, with the capitals, repetitions and spaces that they stand for.
+
+    Every sequence of tokens has a text: a language model also writes what no text becomes. A
+    character or a word repeated 0 times is left out, and so is a marker with nothing behind it.
 
     Args:
         tokens: as `Tokenizer` or a language model gives them.

@@ -6,7 +6,9 @@ import numpy as np
 
 from ulmfit_app.config import TokenSettings
 from ulmfit_app.errors import DataError
+from ulmfit_app.languages import WITHOUT_SPACES
 from ulmfit_app.text.rules import FAKE, SPECIALS
+from ulmfit_app.text.scripts import language_without_spaces
 from ulmfit_app.text.store import TokenStore
 
 
@@ -43,10 +45,16 @@ def make_vocab(
     ]
     found = dict.fromkeys([*SPECIALS, *frequent])
     if len(found) == len(SPECIALS):
+        advice = "Add texts, or lower the bound: --tokens.min-freq 1"
+        language = language_without_spaces("".join(store.words[i] for i in ranked if counts[i]))
+        if language and settings.language not in WITHOUT_SPACES:
+            advice = (
+                "They have no spaces between words, so that each sentence became one token. Add "
+                f"their language: --tokens.language {language}"
+            )
         raise DataError(
             f"No token occurs {settings.min_freq} times in the training texts "
-            f"({counts.sum():,} tokens in all): too little text for a vocabulary. "
-            "Add texts, or lower the bound: --tokens.min-freq 1"
+            f"({counts.sum():,} tokens in all): too little text for a vocabulary. {advice}"
         )
     vocab = [word for word in {**found, **known} if word != FAKE][: settings.max_vocab]
     return vocab + [FAKE] * (8 - len(vocab) % 8)

@@ -1,0 +1,156 @@
+"""Which encoding a file may have: advice for an error, never a reading."""
+
+import codecs
+import re
+import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ulmfit_app.data.opening import is_compressed
+
+# That people's files have. Where two fit a file alike, the commoner one comes first: what is left
+# out, such as latin-1, reads no file that another one here does not read as well.
+NAMES = (
+    *("utf-8", "cp1252", "cp1251", "gb18030", "big5", "shift_jis", "cp932", "cp949", "euc-jp"),
+    *("koi8-r", "cp1254", "cp1250", "iso8859-2", "cp1253", "cp1255", "cp1256", "cp866", "cp850"),
+    *("mac-roman", "mac-cyrillic", "iso8859-15"),
+)
+SAMPLE = 1 << 16  # bytes, of lines that are not ASCII
+MOST_CHAOS = 0.2  # charset-normalizer's own bound
+_C1 = re.compile("[\x80-\x9f]")  # control characters that no text holds
+_HIRAGANA = re.compile("[\u3041-\u3096]")
+
+Opener = Callable[[], AbstractContextManager[BinaryIO]]
+
+
+@dataclass(frozen=True, order=True)
+class _Candidate:
+    """An encoding that reads the sample; the best one sorts first."""
+
+    foreign: bool  # without the share of hiragana that Japanese has
+    chaos: float  # 0 to 1, charset-normalizer's: unlikely characters beside each other
+    incoherence: float  # -1 to 0, charset-normalizer's: letters as rare as in no known language
+    order: int
+    name: str
+    excerpt: str
+
+
+def advise_encoding(open_bytes: Opener, failed: str, path: Path) -> str:
+    """What a file may be encoded in, as the end of an error message.
+
+    charset-normalizer gives the chaos and the coherence of each reading. It is asked for one
+    encoding at a time: given many, it leaves out those that look like one that it has refused.
+
+    Args:
+        open_bytes: opens the file, as often as it is called.
+        failed: the encoding that does not fit it, as Python names it.
+        path: of the file, for a command.
+    """
+    with open_bytes() as file:
+        sample = _sample(file)
+    if codecs.lookup(failed).name.startswith("utf-8") and _is_mostly_utf8(sample):
+        old = path.with_suffix("") if is_compressed(path) else path
+        new = old.with_name(f"{old.stem}-mended{old.suffix}")
+        return (
+            "Nearly all else in it is UTF-8: it is damaged there, or joined from files of two "
+            "encodings. Save it again where it comes from; or "
+            f"{'unpack it and ' if old != path else ''}drop what cannot be read: "
+            f"iconv -c -f utf-8 -t utf-8 {shlex.quote(str(old))} > {shlex.quote(str(new))}"
+        )
+    found = [each for each in _rank(sample, failed) if _reads_whole(open_bytes, each.name)][:3]
+    if not found:
+        return "None of the common encodings reads all of it: it is damaged, or holds no text."
+    best, others = found[0], found[1:]
+    if _is_clear(best, others, sample):
+        advice = f"It is probably {best.name}, which reads {best.excerpt}. Add: "
+        advice += f"--encoding {best.name}"
+        return advice + "".join(
+            f"{', or' if number else '. Less likely are'} {each.name} ({each.excerpt})"
+            for number, each in enumerate(others)
+        )
+    readings = "; ".join(f"--encoding {each.name} reads {each.excerpt}" for each in found)
+    return f"Which one it has is not sure. Add the one that reads it right: {readings}"
+
+
+def _sample(file: BinaryIO) -> bytes:
+    # Of a line longer than a piece, the piece before belongs to the sample too where a character
+    # begins in it.
+    pieces, size = [], 0
+    while size < SAMPLE and (piece := file.readline(SAMPLE)):
+        if not piece.isascii():
+            pieces.append(piece)
+            size += len(piece)
+    return b"".join(pieces)
+
+
+def _is_mostly_utf8(sample: bytes) -> bool:
+    text = sample.decode("utf-8", "replace")
+    bad = text.count("\ufffd")
+    return sum(character > "\x7f" for character in text) - bad > 10 * bad
+
+
+def _rank(sample: bytes, failed: str) -> list[_Candidate]:
+    """The encodings that read a sample, those that read it alike but once, the likeliest first."""
+    from charset_normalizer import from_bytes
+
+    candidates, texts = [], set()
+    for order, name in enumerate(NAMES):
+        try:
+            decoder = codecs.getincrementaldecoder(name)()
+            # A longer sample may end inside of a character.
+            text = decoder.decode(sample, final=len(sample) < SAMPLE)
+        except UnicodeDecodeError:
+            continue
+        if (
+            text.isascii()
+            or text in texts
+            or _C1.search(text)
+            or codecs.lookup(name) == codecs.lookup(failed)
+        ):
+            continue
+        texts.add(text)
+        scores = (False, 0.0, -1.0)  # no text of another encoding is UTF-8 by chance
+        if name != "utf-8":
+            best = from_bytes(
+                text.encode(name), cp_isolation=[name], threshold=MOST_CHAOS, enable_fallback=False
+            ).best()
+            if best is None:
+                continue
+            n_others = sum(character > "\x7f" for character in text)
+            foreign = len(_HIRAGANA.findall(text)) < 0.2 * n_others
+            scores = (foreign, round(best.chaos, 2), -round(best.coherence, 1))
+        candidates.append(_Candidate(*scores, order, name, _excerpt(text)))
+    return sorted(candidates)
+
+
+def _is_clear(best: _Candidate, others: list[_Candidate], sample: bytes) -> bool:
+    if best.name == "utf-8":
+        return True
+    # On less charset-normalizer is often wrong.
+    if len(sample) < 200 and sum(byte > 0x7F for byte in sample) < 30:
+        return False
+    return all(
+        (best.foreign, best.chaos + 0.04) < (other.foreign, other.chaos)
+        or best.incoherence + 0.15 < other.incoherence
+        for other in others
+    )
+
+
+def _excerpt(text: str) -> str:
+    first = next(i for i, character in enumerate(text) if character > "\x7f")
+    return "'" + " ".join(text[max(0, first - 15) : first + 15].split()) + "'"
+
+
+def _reads_whole(open_bytes: Opener, name: str) -> bool:
+    decoder = codecs.getincrementaldecoder(name)()
+    with open_bytes() as file:
+        try:
+            while block := file.read(1 << 20):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True

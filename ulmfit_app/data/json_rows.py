@@ -1,0 +1,310 @@
+"""Rows of JSON: one object per line, or one document in a layout that names its columns."""
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ulmfit_app.data.encodings import read_lines
+from ulmfit_app.data.opening import TableFile, is_compressed
+from ulmfit_app.errors import DataError, quoted
+
+_EXAMPLE = '{"text": "...", "label": "..."}'
+_OPEN = "open(sys.argv[1], encoding=sys.argv[3])"
+_LOAD = f"json.load({_OPEN})"
+_LINES = f"[json.loads(line) for line in {_OPEN} if line.strip()]"
+
+
+@dataclass(frozen=True)
+class _Document:
+    """What a whole JSON document holds.
+
+    Args:
+        records: an object per row.
+        columns: their names; None: those of the records' keys.
+        code: Python that gives the records, for advice.
+        note: which layout it is, as a sentence; "" for a plain array of objects.
+    """
+
+    records: list[dict[str, Any]]
+    columns: list[str] | None
+    code: str
+    note: str = ""
+
+
+def json_rows(file: TableFile) -> tuple[list[str], Iterator[list[str]]]:
+    """Column names, and rows of as many cells.
+
+    Memory is that of a row where each line is an object, and of the file where it is one document.
+
+    Raises:
+        DataError: it is no JSON, has no names of columns, or cells that are objects or lists.
+    """
+    document = _read_document(file) if file.kind == ".json" else None
+    if document is None:
+        # Read twice: a key may first appear in the last line, and the columns must be known before
+        # the first row.
+        columns = _columns(file, _line_records(file), _LINES)
+        rows = (_cells(record, columns) for _, record in _line_records(file))
+        return columns, rows if columns else iter(())
+    placed = ((f"row {row} (counted from 0)", each) for row, each in enumerate(document.records))
+    columns = _columns(file, placed, document.code)
+    if document.columns is not None:
+        columns = document.columns
+    if document.note:
+        file.notes.append(document.note)
+    return columns, (_cells(record, columns) for record in document.records)
+
+
+def _columns(
+    file: TableFile, records: Iterable[tuple[str, Mapping[str, Any]]], code: str
+) -> list[str]:
+    """All keys, in the order of their appearance. Raises DataError where values are nested."""
+    columns: dict[str, None] = {}
+    nested: dict[str, str] = {}
+    for place, record in records:
+        columns.update(dict.fromkeys(record))
+        for column, value in record.items():
+            if isinstance(value, (dict, list)):
+                nested.setdefault(column, f"{_shape(value)} ({place})")
+    refuse_nested(file, nested, code)
+    return list(columns)
+
+
+def _cells(record: Mapping[str, Any], columns: list[str]) -> list[str]:
+    return [to_cell(record.get(column)) for column in columns]
+
+
+def to_cell(value: Any) -> str:
+    """A JSON or Parquet value as the string a CSV would hold; nothing for null and NaN.
+
+    Raises:
+        UnicodeDecodeError: bytes that are no UTF-8.
+
+    >>> [to_cell(value) for value in ("NA", None, True, 1, 1.0, 0.5, math.nan)]
+    ['NA', '', 'true', '1', '1', '0.5', '']
+    """
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bytes):
+        return value.decode()
+    return str(value)
+
+
+def refuse_nested(file: TableFile, nested: Mapping[str, str], code: str) -> None:
+    """Refuse columns whose cells are objects or lists, with the command that flattens the file.
+
+    Args:
+        file: the file.
+        nested: what each of these columns holds.
+        code: Python that gives a list of the rows as dictionaries; sys.argv[1] is the file and
+            sys.argv[3] its encoding.
+
+    Raises:
+        DataError: there are any.
+    """
+    if not nested:
+        return
+    found = "; ".join(
+        f"column '{column[:60]}' holds {what}" for column, what in list(nested.items())[:5]
+    )
+    more = f"; and so do {len(nested) - 5:,} more columns" if len(nested) > 5 else ""
+    path = file.path
+    source = path.with_suffix("") if is_compressed(path) else path
+    flat = source.with_name(f"{source.stem}-flat.jsonl")
+    modules = "pyarrow.parquet" if "pyarrow" in code else "json"
+    command = (
+        f'python -c "import {modules}, sys, pandas as pd; rows = {code}; '
+        "pd.json_normalize(rows).map(lambda cell: ' '.join(map(str, cell)) if isinstance(cell, "
+        "list) else cell).to_json(sys.argv[2], orient='records', lines=True)\" "
+        f"{shlex.quote(str(source))} {shlex.quote(str(flat))} {file.encoding}"
+    )
+    raise DataError(
+        f"{path} has cells that are not one value each: {found}{more}. A text or a label is "
+        f"one string. {'Unpack the file; then put' if source != path else 'Put'} the fields of "
+        f"objects into columns of their own and the words of lists into one text: {command}"
+    )
+
+
+def _shape(value: dict | list) -> str:
+    if isinstance(value, dict):
+        return f"an object with {quoted(list(value))}" if value else "an empty object"
+    if not value:
+        return "an empty list"
+    first = _shape(value[0]) if isinstance(value[0], (dict, list)) else json.dumps(value[0])[:60]
+    return f"a list of {len(value):,}, the first {first}"
+
+
+def _line_records(file: TableFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(read_lines(file.path, file.encoding), start=1):
+        if not line.strip():
+            continue
+        record = _parse(line)
+        if not isinstance(record, dict):
+            hint = ""
+            if number == 1 and line.lstrip().startswith("[") and file.kind != ".json":
+                hint = " A file that is one array of objects is read when its name ends in .json."
+            raise DataError(
+                f"{file.path}, line {number}: expected one JSON object per line, such as "
+                f"{_EXAMPLE}; found {_found(record, line)}.{hint}"
+            )
+        yield f"line {number}", record
+
+
+def _parse(text: str) -> Any:
+    """The value, or the exception that says why it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return error
+
+
+def _found(value: Any, text: str) -> str:
+    if isinstance(value, Exception):
+        return f"JSON that is not whole ({value})"
+    return text.strip()[:60]
+
+
+def _read_document(file: TableFile) -> _Document | None:
+    """A file that is one JSON document; None where each line is an object of its own."""
+    lines = (line for line in read_lines(file.path, file.encoding) if line.strip())
+    first, second = next(lines, ""), next(lines, None)
+    value = _parse(first)
+    if not first or (isinstance(value, dict) and second is not None):
+        return None
+    if second is not None:
+        value = _parse("".join(read_lines(file.path, file.encoding)))
+    if isinstance(value, Exception):
+        raise DataError(
+            f"{file.path}: expected one JSON object per line, such as {_EXAMPLE}, or one array "
+            f"of such objects; found {_found(value, first)}."
+        )
+    if isinstance(value, list):
+        return _Document(_objects(file.path, value, "the document"), None, _LOAD)
+    if isinstance(value, dict):
+        return _document_of(file.path, value)
+    raise DataError(
+        f"{file.path}: expected JSON objects, such as {_EXAMPLE}; found {first.strip()[:60]}."
+    )
+
+
+def _objects(path: Path, values: list[Any], where: str) -> list[dict[str, Any]]:
+    odd = next((value for value in values if not isinstance(value, dict)), None)
+    if not values or odd is not None:
+        what = "an empty list" if not values else f"a list that holds {json.dumps(odd)[:60]}"
+        raise DataError(
+            f"{path}: {where} is {what}, without names of columns. Expected a list of objects, "
+            f"such as [{_EXAMPLE}]. With pandas: "
+            'table.to_json("FILE.jsonl", orient="records", lines=True)'
+        )
+    return values
+
+
+def _document_of(path: Path, value: dict[str, Any]) -> _Document:
+    """One object: a layout of pandas, a list of rows below one key, or a single row."""
+    if set(value) in ({"columns", "data"}, {"columns", "index", "data"}):
+        return _split_layout(path, value)
+    if set(value) == {"schema", "data"} and isinstance(value["schema"], dict):
+        return _table_layout(path, value)
+    inner = list(value.values())
+    if inner and all(isinstance(each, dict) for each in inner):
+        return _layout_of_objects(path, value)
+    if len(inner) == 1 and isinstance(inner[0], list) and _are_objects(inner[0]):
+        (key,) = value
+        note = f"Read the objects below {key!r} of {path.name}, a row each."
+        return _Document(inner[0], None, f"{_LOAD}[{key!r}]".replace('"', "'"), note)
+    if inner and all(isinstance(each, list) for each in inner):
+        return _layout_of_lists(path, value)
+    return _Document([value], None, f"[{_LOAD}]")
+
+
+def _are_objects(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, dict) for value in values)
+
+
+def _split_layout(path: Path, value: dict[str, Any]) -> _Document:
+    columns, data = value["columns"], value["data"]
+    whole = isinstance(columns, list) and isinstance(data, list)
+    if not whole or any(not isinstance(r, list) or len(r) != len(columns) for r in data):
+        raise DataError(
+            f"{path}: expected as many values in each list of 'data' as 'columns' has names, as "
+            'pandas writes them with orient="split". Write it again: '
+            'table.to_json("FILE.jsonl", orient="records", lines=True)'
+        )
+    names = list(map(to_cell, columns))
+    code = f"[dict(zip(d['columns'], row)) for d in [{_LOAD}] for row in d['data']]"
+    records = [dict(zip(names, row, strict=True)) for row in data]
+    return _Document(records, names, code, _layout_note(path, "split"))
+
+
+def _table_layout(path: Path, value: dict[str, Any]) -> _Document:
+    records = _objects(path, value["data"] if isinstance(value["data"], list) else [], "'data'")
+    # pandas writes a row index that has no name as such a column; it is no data.
+    unnamed = [name for name in records[0] if re.fullmatch(r"index|level_\d+", name)]
+    keys = value["schema"].get("primaryKey") or []
+    columns = list(dict.fromkeys(chain.from_iterable(records)))
+    kept = [name for name in columns if not (name in unnamed and name in keys)]
+    return _Document(records, kept, f"{_LOAD}['data']", _layout_note(path, "table"))
+
+
+def _layout_of_objects(path: Path, value: dict[str, dict[str, Any]]) -> _Document:
+    """{column: {row: cell}}, or {row: {column: cell}}: the rows are those that are numbered."""
+    inner = list(dict.fromkeys(chain.from_iterable(value.values())))
+    by_column = _are_numbers(inner) and not _are_numbers(value)
+    if by_column:
+        uneven = [name for name, cells in value.items() if len(cells) != len(inner)]
+        if uneven:
+            raise DataError(
+                f"{path}: column {uneven[0]!r} has {len(value[uneven[0]]):,} of {len(inner):,} "
+                "rows. Expected every row in each column, as pandas writes them with "
+                'orient="columns".'
+            )
+        records = [{name: cells[row] for name, cells in value.items()} for row in inner]
+        code = f"pd.DataFrame({_LOAD}).to_dict('records')"
+        return _Document(records, list(value), code, _layout_note(path, "columns"))
+    if _are_numbers(value):
+        code = f"list({_LOAD}.values())"
+        return _Document(list(value.values()), None, code, _layout_note(path, "index"))
+    if len(value) > 1 and all(set(cells) == set(inner) for cells in value.values()):
+        raise DataError(
+            f"{path}: expected columns by name and rows by number, as pandas writes them; found "
+            f"an object with {quoted(list(value))}, each of which is an object with "
+            f"{quoted(inner)}, and which are the rows is not clear. Write it again: "
+            'table.to_json("FILE.jsonl", orient="records", lines=True)'
+        )
+    return _Document([value], None, f"[{_LOAD}]")
+
+
+def _are_numbers(names: Iterable[str]) -> bool:
+    return all(re.fullmatch(r"\d+", name) for name in names)
+
+
+def _layout_of_lists(path: Path, value: dict[str, list[Any]]) -> _Document:
+    lengths = {name: len(cells) for name, cells in value.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{n:,} in '{name[:60]}'" for name, n in list(lengths.items())[:10])
+        raise DataError(
+            f"{path}: expected lists of equal length, a value for each row; found {found}."
+        )
+    records = [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
+    code = f"pd.DataFrame({_LOAD}).to_dict('records')"
+    note = f"Read {path.name} as one object with a list of cells for each column."
+    return _Document(records, list(value), code, note)
+
+
+def _layout_note(path: Path, orient: str) -> str:
+    return (
+        f"Read {path.name} as pandas writes it with orient={orient!r}; the names of its rows were "
+        "left out."
+    )
