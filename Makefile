@@ -2,19 +2,25 @@
 #   make imdb        installs into .venv and runs ULMFiT on IMDb, to a report
 #   make test        installs into .venv and runs all tests
 #   make notebooks   installs into .venv and runs all notebooks and their solutions, whose outputs it keeps
+#   make mutants     installs into .venv and counts the wrong lines that the tests notice
 #   make docs        installs into .venv and writes a page of each module to build/api, from the docstrings
 PYTHON ?= python3
 VENV := .venv
 RUN ?=
 BENCH ?=
+MUTANTS ?=
 
-.PHONY: imdb test notebooks docs lint bench clean
+.PHONY: imdb test mutants notebooks docs lint bench clean
 
 imdb: $(VENV)/installed
 	$(VENV)/bin/python -m ulmfit_app.run imdb $(RUN)
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Hours for all of them. MUTANTS='training/recipes --per-module 25' tries 25 in one module.
+mutants: $(VENV)/installed-test
+	nice $(VENV)/bin/python tests/mutants.py $(MUTANTS)
 
 notebooks: $(VENV)/installed-notebooks
 	TQDM_DISABLE=1 $(VENV)/bin/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
