@@ -47,7 +47,7 @@ TESTS = {
     "text/detokenizer": "detokenizer",
     "training/classifier": "classifier learner",
     "training/language_model": "language_model learner",
-    "training/loop": "training loop rates classifier",
+    "training/loop": "training loop kept_epoch history rates classifier",
     "training/optimizer": "optimizer",
     "training/recipes": "recipes",
 }

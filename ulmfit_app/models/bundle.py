@@ -289,7 +289,8 @@ def load_weights(
         tensors = {rename(name): tensor for name, tensor in tensors.items()}
         # Not strict, because a tied weight is stored under one of its names only.
         absent, unexpected = model.load_state_dict(tensors, strict=False)
-        if unexpected or set(unique_tensors(model)) & set(absent):
+        absent = [name for name in absent if name in unique_tensors(model)]
+        if absent or unexpected:
             lists = (", ".join(names) or "nothing" for names in (absent, unexpected))
             raise ValueError("missing {}, left over {}".format(*lists))
     except (SafetensorError, RuntimeError, ValueError) as error:
