@@ -28,6 +28,7 @@ from ulmfit_app.config import TINY, DataSettings, ModelSettings
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation import calibration
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
+from ulmfit_app.files import write_table
 from ulmfit_app.inference.predictor import (
     BidirectionalPredictor,
     Predictor,
@@ -529,7 +530,8 @@ def test_a_second_direction_is_added_to_a_finished_run_and_averaged(
     assert cli.main(["finetune", str(out)]) == 0
     assert all(mark.stat().st_mtime_ns > when for mark, when in zip(marks, before, strict=True))
     capsys.readouterr()
-    validated[1].iloc[1:].to_csv(folders[1] / VALIDATION, index=False)
+    other = validated[1].assign(row=validated[1]["row"].to_numpy()[::-1])
+    write_table(folders[1] / VALIDATION, other)
     assert cli.main(["predict", str(out), "a text"]) == 5
     assert "they are of other texts" in capsys.readouterr().err
     (folders[1] / VALIDATION).unlink()
