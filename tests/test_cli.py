@@ -100,6 +100,32 @@ def test_a_folder_without_a_run_says_how_to_make_one(tmp_path, capsys):
     assert fails(capsys, "predict", tmp_path, "a text")[0] == 5
 
 
+def test_a_run_json_is_taken_for_no_run_and_its_folder_is_named(tmp_path, capsys):
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    for argv in (["predict", "a text"], ["explain", "a text"], ["classify"]):
+        code, message = fails(capsys, argv[0], folder / "run.json", *argv[1:])
+        assert code == 5 and message.endswith(f"Name the folder of the run: '{folder}'")
+    code, message = fails(capsys, "predict", __file__, "a text")
+    assert code == 5 and message.endswith("Name the folder of the run.")
+    argv = ["run", folder / "run.json", "--preset", "tiny", "--out", folder / "run.json"]
+    code, message = fails(capsys, *argv)
+    assert code == 5 and message.endswith(f"Name another: --out '{folder}/run.json-run'")
+
+
+@pytest.mark.parametrize("content", ["{", '{"format": 3}'])
+def test_a_run_that_cannot_be_read_is_answered_with_a_command_that_every_verb_may_name(
+    tmp_path, capsys, content
+):
+    (tmp_path / "run.json").write_text(content)
+    expected = f"new run{'' if content == '{' else ', if you like from its language model'}"
+    expected += f": python -m ulmfit_app.run DATA --out {tmp_path}-new"
+    for verb in (["predict", tmp_path, "a text"], ["report", tmp_path]):
+        code, message = fails(capsys, *verb)
+        assert code == 5 and expected in message
+
+
 def test_predict_wants_texts_or_a_file(tmp_path, capsys):
     code, message = fails(capsys, "predict", tmp_path)
     assert code == 2 and "--file" in message

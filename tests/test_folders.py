@@ -208,3 +208,22 @@ def test_utf_16_files_without_extension_are_text(tmp_path):
     table, _ = read_class_folders(tmp_path, "utf-16")
     assert set(table["text"]) == {"fine neg", "fine pos"}
     assert "--encoding utf-16" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["pos/broken.txt", "pos/deep/broken", "broken.txt", "third"])
+def test_a_link_to_nothing_is_refused_as_an_error_of_the_data(tmp_path, place):
+    root = made(tmp_path / "reviews")
+    link = root / place
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "gone")
+    message = refused(root)
+    assert f"{link} is a link to {tmp_path / 'gone'}, which does not exist." in message
+    subprocess.run(message[message.index("rm ") :], shell=True, check=True)
+    assert read(root) == (ALL, [])
+
+
+def test_a_systems_link_to_nothing_is_no_text(tmp_path):
+    made(tmp_path)
+    for folder in (tmp_path, tmp_path / "pos"):
+        (folder / ".#lock.txt").symlink_to("me@host.1234")
+    assert read(tmp_path)[0] == ALL

@@ -287,8 +287,8 @@ def test_each_kind_of_encoding_trouble_and_tags_are_counted_and_shown(tmp_path):
 
 def test_empty_texts_are_told_by_the_notes_of_reading(tmp_path):
     found = planted([("", "pos", "train"), ("  ", "neg", "test")], tmp_path)
-    assert "Dropped 2 of 802 rows, whose text is empty." in found.notes
-    assert "Dropped 2 of 802 rows, whose text is empty." in found.as_text()
+    assert "Dropped 2 of 802 rows, whose text is empty: 1 in train, 1 in test." in found.notes
+    assert "Dropped 2 of 802 rows, whose text is empty: 1 in train, 1 in test." in found.as_text()
 
 
 def test_published_data_are_not_to_be_mended(tmp_path):

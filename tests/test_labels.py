@@ -200,6 +200,42 @@ def test_a_class_too_small_because_of_its_spelling_is_told_so(tmp_path):
         load_corpus(DataSettings(str(csv_file(tmp_path / "a.csv", rows))), seed=0)
 
 
+def refused(source: Path, **settings) -> str:
+    with pytest.raises(DataError) as caught:
+        load_corpus(DataSettings(str(source), **settings), seed=0)
+    return str(caught.value)
+
+
+def test_the_reason_for_one_label_fits_what_was_given(tmp_path):
+    rows = [(f"text number {i}", "pos") for i in range(9)]
+    table = csv_file(tmp_path / "a.csv", rows)
+    assert refused(table).endswith("Check which column --label names.")
+    (tmp_path / "f" / "pos").mkdir(parents=True)
+    (tmp_path / "f" / "pos" / "1.txt").write_text("fine")
+    message = refused(tmp_path / "f")
+    assert message.endswith(f"Expected a folder with texts for each class in {tmp_path / 'f'}.")
+    assert "--label" not in message
+
+
+def test_one_label_that_is_left_of_several_is_told_with_the_rows_that_were_dropped(tmp_path):
+    rows = [(f"text number {i}", "neg") for i in range(9)]
+    rows += [("", " pos")] * 4 + [("", "so so"), ("fine", ""), ("good", "nan")]
+    assert refused(csv_file(tmp_path / "a.csv", rows)).endswith(
+        "Of 16 rows 7 were dropped, whose text or label is empty: 4 of 'pos', 2 without a label, "
+        "1 of 'so so'."
+    )
+
+
+def test_dropped_rows_are_said_by_split_where_the_source_gives_splits(tmp_path):
+    rows = [(f"text number {i}", "ab"[i % 2], "train") for i in range(40)]
+    rows += [("", "a", "train"), ("one", "a", "test"), ("", "b", "test"), (" ", "b", "test")]
+    path = csv_file(tmp_path / "a.csv", rows, ("text", "label", "split"))
+    corpus = load_corpus(DataSettings(str(path)), seed=0)
+    assert said(corpus, "text is empty") == (
+        "Dropped 3 of 44 rows, whose text is empty: 2 in test, 1 in train."
+    )
+
+
 # ------------------------------------------------------------------------------- in an inspection
 def inspected(tmp_path, labels: list[str], **settings):
     """The findings of made texts, by name."""

@@ -78,6 +78,7 @@ def test_what_unpacks_to_far_more_than_text_is_refused(tmp_path, monkeypatch):
         (b"PAR1" + bytes(20), ["a Parquet file", "a.parquet"]),
         (b"%PDF-1.7\n", ["a PDF", "into a table"]),
         (b"\xef\xbb\xbf\n<!DOCTYPE HTML><html>", ["a page of HTML", "in a browser"]),
+        (b"version https://git-lfs.github.com/spec/v1\noid", ["of Git LFS", "git lfs pull"]),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", ["a file of old Excel or Word", "CSV UTF-8"]),
     ],
 )

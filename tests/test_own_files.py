@@ -190,16 +190,20 @@ def test_tokens_that_were_cut_are_made_again_and_not_from_the_cut_ones(run, monk
 
 @pytest.mark.parametrize("size", [None, 0, 10, 40])
 def test_tokens_that_were_cut_are_an_error_of_the_run_folder_for_who_needs_them(run, size, capsys):
-    _, folder = run
+    settings, folder = run
+    command = f"python -m ulmfit_app.run {settings.data.source} --out {folder}\n"
     path = folder / "tokens" / "ids.bin"
     path.unlink() if size is None else os.truncate(path, size)
     assert cli.main(["report", str(folder)]) == 5
     said = capsys.readouterr().err
     assert "The stage 'tokens'" in said and "is not as it was written: 'ids.bin'" in said
+    assert said.endswith(command)
     mark = folder / "tokens" / "stage.json"
     mark.write_text(json.dumps({"key": json.loads(mark.read_text())["key"], "seconds": 1}))
     assert cli.main(["report", str(folder)]) == 5, "as folders were marked before"
-    assert f"The tokens in {folder / 'tokens'} are missing or damaged" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"The tokens in {folder / 'tokens'} are missing or damaged" in said
+    assert said.endswith(command)
 
 
 def test_a_report_writes_lost_validation_probabilities_again_and_trains_nothing(run):

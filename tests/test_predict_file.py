@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 
 import pandas as pd
 import pytest
@@ -55,12 +56,46 @@ def test_the_runs_own_column_is_read_where_another_would_be_guessed(folder, tmp_
     assert read_table(tmp_path / "p.csv")["predicted"].nunique() == 1
 
 
-def test_a_files_only_column_is_read_and_said(folder, tmp_path, capsys):
-    path = written(tmp_path / "one.csv", words=["good", "bad"])
+@pytest.mark.parametrize("name", ["Text", "review", "tweet"])
+def test_a_files_only_column_is_read_and_said(folder, tmp_path, capsys, name):
+    path = written(tmp_path / "one.csv", **{name: ["good", "bad"]})
     assert predict(folder, path, tmp_path / "p.csv") == 0
     said = capsys.readouterr().out
     assert f"The run's column of texts was 'body'; {path} has only one." in said
-    assert f"Texts: column 'words' of {path}." in said
+    assert f"Texts: column '{name}' of {path}." in said
+
+
+@pytest.mark.parametrize("first", ["Great film says me", "Great", "'tis dull"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "csv.gz"])
+def test_the_first_text_of_a_file_without_column_names_is_not_lost(
+    folder, tmp_path, capsys, first, kind
+):
+    path, out = tmp_path / f"lines.{kind}", tmp_path / "p.csv"
+    pd.DataFrame([first, "bad", "good"]).to_csv(path, index=False, header=False)
+    assert predict(folder, path, out) == 3 and not out.exists()
+    said = capsys.readouterr().err
+    assert f"'{first}' was read as the name of the only column" in said
+    assert "put the line body before it" in said
+    assert predict(folder, path, out, *shlex.split(said[said.index("--text") :])) == 0
+    assert len(read_table(out)) == 2
+    pd.DataFrame(["body", first, "bad", "good"]).to_csv(path, index=False, header=False)
+    assert predict(folder, path, out) == 0 and read_table(out)["body"].iloc[0] == first
+
+
+def test_a_key_of_json_is_a_name_whatever_it_is(folder, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"what they said": "good"}), encoding="utf-8")
+    assert predict(folder, path, tmp_path / "p.csv") == 0
+
+
+def test_the_only_column_with_another_separator_is_told(folder, tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_text("title|body\na|good\n", encoding="utf-8")
+    assert predict(folder, path, tmp_path / "p.csv") == 3
+    assert "put the line sep=| before all others" in capsys.readouterr().err
+    path.write_text(f"sep=|\n{path.read_text('utf-8')}", encoding="utf-8")
+    assert predict(folder, path, tmp_path / "p.csv") == 0
+    assert read_table(tmp_path / "p.csv")["body"].tolist() == ["good"]
 
 
 def test_a_file_without_the_runs_column_is_refused_with_both_names(folder, tmp_path, capsys):

@@ -191,7 +191,7 @@ def test_no_more_of_a_file_is_read_than_is_asked_for(tmp_path):
     path.write_text("text\n" + "fine\n" * 100 + "two,fields\n")
     _, chunks = read_texts(path, chunk_rows=50)
     assert [len(next(chunks)), len(next(chunks))] == [50, 50]
-    with pytest.raises(DataError, match="line 102: expected 1 fields.* found 2"):
+    with pytest.raises(DataError, match="line 102: expected 1 field as.* found 2"):
         next(chunks)
 
 

@@ -1,5 +1,8 @@
+import errno
 import json
+import os
 import random
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +17,7 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.torch_core import defaults
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tests.conftest import made_store
@@ -386,6 +390,36 @@ def test_history_has_one_row_per_epoch_and_is_saved(tmp_path):
     assert list(history["phase"]) == ["all groups", "all groups", "again"]
     assert np.allclose(np.exp(history["valid_loss"]), history["perplexity"], rtol=1e-4)
     assert len(pd.read_csv(tmp_path / "history.csv")) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("I/O error: No space left on device (os error 28)", errno.ENOSPC),
+        ("I/O error: failed to write whole buffer", errno.EIO),
+    ],
+)
+def test_a_full_disk_is_an_error_of_the_disk_and_the_last_checkpoint_stays(
+    tmp_path, monkeypatch, words, code
+):
+    learn, _ = train_lm(tmp_path)
+    kept = checkpoints.Checkpoints(tmp_path, "k")
+    kept.save_best(learn)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+    def full(tensors, path, metadata=None):
+        path.write_bytes(b"half")
+        raise SafetensorError(f"Error while serializing: {words}")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    for save, path in [
+        (lambda: kept.save(learn, checkpoints.Position(), []), kept.path),
+        (lambda: kept.save_best(learn), kept.best),
+    ]:
+        with pytest.raises(OSError, match=re.escape(os.strerror(code))) as raised:
+            save()
+        assert (raised.value.errno, raised.value.filename) == (code, str(path))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_checkpoints_are_safetensors_with_json_facts(tmp_path):

@@ -19,6 +19,7 @@ python -m ulmfit_app generate MODEL "The"  texts that a language model writes
 python -m ulmfit_app perplexity MODEL FILE how well a language model predicts a text or a corpus
 """
 
+import io
 import logging
 import os
 import sys
@@ -51,6 +52,13 @@ def _fail(message: object, code: int) -> int:
     return code
 
 
+def _set_up_output() -> None:
+    """Print a code for a character that the terminal or file cannot take, as cp1252 cannot."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _set_up_logging() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING, force=True)
     for name in ("ulmfit_app", "data_scripts"):
@@ -72,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         SystemExit: from the command line's parser, for --help or an option that does not exist.
     """
     argv = sys.argv[1:] if argv is None else argv
+    _set_up_output()
     _set_up_logging()
     if not argv or argv[0] in ("-h", "--help"):
         print("Usage:" + __doc__.partition("\n")[2].rstrip())

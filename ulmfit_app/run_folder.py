@@ -61,7 +61,11 @@ def working_in(run: Path) -> Iterator[None]:
     Raises:
         RunFolderError: another process works there, or the folder is a file.
     """
-    _require_folder(run)
+    if run.exists() and not run.is_dir():
+        raise RunFolderError(
+            f"{run} is a file; a run needs a folder of its own. "
+            f"Name another: --out {shlex.quote(f'{run}-run')}"
+        )
     path = run.resolve()
     if path in _held:
         yield
@@ -95,7 +99,7 @@ def _lock(path: Path, run: Path) -> int | None:
         os.close(lock)
         raise RunFolderError(
             f"Another process is working in {run}. Wait until it has ended and give the command "
-            f"again, or run into another folder: --out {shlex.quote(f'{run}-2')}"
+            f"again, or make a new run meanwhile: {command_of_run(f'{run}-2')}"
         ) from None
     except OSError as error:
         os.close(lock)
@@ -103,12 +107,15 @@ def _lock(path: Path, run: Path) -> int | None:
         return None
 
 
-def _require_folder(run: Path) -> None:
-    if run.exists() and not run.is_dir():
-        raise RunFolderError(
-            f"{run} is a file; a run needs a folder of its own. "
-            f"Name another: --out {shlex.quote(f'{run}-run')}"
-        )
+def command_of_run(run: Path | str, source: str | None = None) -> str:
+    """The command that makes a run, but for options that it may have had.
+
+    Args:
+        run: its folder.
+        source: its data; None where they are not known.
+    """
+    data = "DATA" if source is None else shlex.quote(source)
+    return f"python -m ulmfit_app.run {data} --out {shlex.quote(str(run))}"
 
 
 def read_record(run: Path) -> dict[str, Any] | None:
@@ -117,7 +124,11 @@ def read_record(run: Path) -> dict[str, Any] | None:
     Raises:
         RunFolderError: the folder is a file, or its run is of another format or damaged.
     """
-    _require_folder(run)
+    if run.is_file():
+        folder = f": {shlex.quote(str(run.parent))}" if run.name == RECORD else "."
+        raise RunFolderError(
+            f"{run} is a file; a run needs a folder of its own. Name the folder of the run{folder}"
+        )
     path = find_part(run, RECORD)
     if not path.is_file():
         _refuse_format_1(run)
@@ -138,8 +149,7 @@ def require_record(run: Path) -> dict[str, Any]:
     record = read_record(run)
     if record is None:
         raise RunFolderError(
-            f"No run in {run}: it has no {RECORD}. "
-            f"Start one: python -m ulmfit_app.run FILE.csv --out {shlex.quote(str(run))}"
+            f"No run in {run}: it has no {RECORD}. Start one: {command_of_run(run)}"
         )
     return record
 
@@ -149,7 +159,7 @@ def damaged(run: Path, error: Exception) -> RunFolderError:
     return RunFolderError(
         f"{find_part(run, RECORD)} is damaged or was changed by hand "
         f"({type(error).__name__}: {error}). Nothing was changed. "
-        f"Put it back as it was, or run into another folder: --out {shlex.quote(f'{run}-new')}"
+        f"Put it back as it was, or make a new run: {command_of_run(f'{run}-new')}"
     )
 
 
@@ -162,6 +172,6 @@ def _other_format(run: Path, found: Any) -> RunFolderError:
     start = shlex.quote(str(run / "lm"))
     return RunFolderError(
         f"The run folder {run} has format {found}, and this version reads and writes format "
-        f"{FORMAT}; nothing in it was changed. Run into another folder, if you like from its "
-        f"language model: --out {shlex.quote(f'{run}-new')} --pretrained {start}"
+        f"{FORMAT}; nothing in it was changed. Make a new run, if you like from its language "
+        f"model: {command_of_run(f'{run}-new')} --pretrained {start}"
     )

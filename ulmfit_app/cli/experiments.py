@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from ulmfit_app.cli.outputs import folder_of, name_of, require_outside
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import RunSettings, read_settings
 from ulmfit_app.config import GENERAL, Settings
-from ulmfit_app.data.opening import name_without_suffix
 from ulmfit_app.errors import SettingError
 
 
@@ -133,8 +133,9 @@ def experiment(argv: list[str]) -> None:
     arguments_class, carry_out = KINDS[kind]
     prog = f"python -m ulmfit_app experiment {kind}"
     preset, arguments, settings = read_settings(arguments_class, argv[1:], prog, kind)
-    name = f"{kind}-{name_without_suffix(Path(settings.data.source))}-{preset}"
-    out = arguments.out or Path("experiments") / name
+    default = Path("experiments") / f"{kind}-{name_of(settings.data.source)}-{preset}"
+    out = arguments.out or default
+    require_outside(out, folder_of(settings.data), default)
 
     print("Starting …", flush=True)
     set_up_torch()

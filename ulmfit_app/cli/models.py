@@ -8,6 +8,7 @@ import tyro
 from tyro import MISSING
 from tyro.conf import Positional
 
+from ulmfit_app.cli.outputs import name_of, require_outside
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import check_used, preset_in
 from ulmfit_app.config import (
@@ -72,6 +73,9 @@ def pretrain(argv: list[str]) -> None:
     shared = ("tokens", "model", "lm", "seed", "precision")
     settings = replace(preset, **{name: getattr(arguments, name) for name in shared})
     check_used(settings, preset, "pretrain")
+    name = arguments.name or name_of(arguments.corpus).partition(".")[0]
+    folder = arguments.out / name
+    require_outside(folder, arguments.corpus, Path("models"))
 
     print("Starting …", flush=True)
     set_up_torch()
@@ -79,8 +83,6 @@ def pretrain(argv: list[str]) -> None:
     from ulmfit_app.models import pretrained
     from ulmfit_app.pipeline import pretraining
 
-    name = arguments.name or arguments.corpus.name.partition(".")[0]
-    folder = arguments.out / name
     direction = "backward" if arguments.backwards else "forward"
     facts = pretraining.pretrain(arguments.corpus, folder, settings, direction, arguments.minutes)
     n_documents = facts["held_out"]["documents"]

@@ -1,6 +1,7 @@
 """Verbs that use a run's classifier: predict and explain."""
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,11 @@ from tyro.conf import Positional
 
 from ulmfit_app.cli.process import set_up_torch
 from ulmfit_app.config import Name, PredictorPrecision, Quotes
+from ulmfit_app.data.characters import INVISIBLE, escape
 from ulmfit_app.errors import SettingError
+
+# In a text that is printed on one line, behind tabs.
+_odd = re.compile(rf"{INVISIBLE.pattern}|[\t\n\r\u2028\u2029]")
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,10 @@ def predict(argv: list[str]) -> None:
     if empty := sum(not text.strip() for text in arguments.texts):
         print(EMPTY % empty, file=sys.stderr)
     for row in predictor.predict(arguments.texts).to_dict("records"):
-        shares = ", ".join(f"{label} {row[f'p_{label}']:.3f}" for label in predictor.labels)
-        print(f"{row['predicted']}\t{shares}\t{row['text']}")
+        shares = ", ".join(
+            f"{escape(label)} {row[f'p_{label}']:.3f}" for label in predictor.labels
+        )
+        print(f"{escape(row['predicted'])}\t{shares}\t{escape(row['text'], _odd)}")
 
 
 def explain(argv: list[str]) -> None:

@@ -1,17 +1,18 @@
 """Verbs of a run: run, finetune, classify and report; and inspect, which comes before one."""
 
 import json
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tyro.conf import Positional, arg
 
+from ulmfit_app.cli.outputs import find_outside, folder_of, name_of, require_outside
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import RunSettings, read_settings
 from ulmfit_app.config import DataSettings, Quotes, Settings, TokenSettings
-from ulmfit_app.data.opening import name_without_suffix
 from ulmfit_app.errors import SettingError
 
 
@@ -75,8 +76,9 @@ def run(argv: list[str]) -> None:
     preset, arguments, settings = read_settings(
         RunArguments, argv, "python -m ulmfit_app.run", "run"
     )
-    name = name_without_suffix(Path(settings.data.source))
-    out = arguments.out or Path("runs") / f"{name}-{preset}"
+    default = Path("runs") / f"{name_of(settings.data.source)}-{preset}"
+    out = arguments.out or default
+    require_outside(out, folder_of(settings.data), default)
 
     print("Starting …", flush=True)
     set_up_torch()
@@ -118,7 +120,10 @@ def _print_scores(report: Path, test_name: str) -> None:
 def inspect(argv: list[str]) -> None:
     """What the data are like, before anything is trained."""
     arguments = tyro.cli(InspectArguments, args=argv, prog="python -m ulmfit_app inspect")
-    out = arguments.out or Path("inspection") / name_without_suffix(Path(arguments.data.source))
+    name, folder = name_of(arguments.data.source), folder_of(arguments.data)
+    default = Path("inspection") / name
+    out = arguments.out or default
+    require_outside(out, folder, default)
 
     print("Starting …", flush=True)
     set_up_figures()
@@ -128,6 +133,9 @@ def inspect(argv: list[str]) -> None:
     found = inspection.inspect(
         arguments.data, arguments.tokens, arguments.seed, arguments.label_errors
     )
+    # A run would write into the data by default, and refuse to.
+    if outside := find_outside(Path("runs") / name, folder, Path("runs") / name):
+        found = replace(found, go_on=f"{found.go_on} --out {shlex.quote(str(outside))}")
     page = found.write(out)
     print(found.as_text())
     print(f"Page: {page}, with the texts to look at in {page.with_name('suspects.csv')}")
@@ -159,8 +167,8 @@ def report(argv: list[str]) -> None:
     if path.is_dir():
         if arguments != ReportArguments(path):
             raise SettingError(
-                f"{path} is a run folder, whose report has its place and its data. "
-                f"Expected: report {path}"
+                f"{path} is a run folder, whose report has its place and its data. Expected: "
+                f"python -m ulmfit_app report {shlex.quote(str(path))}"
             )
         _repeat("report", "report", argv)
         return
@@ -168,7 +176,7 @@ def report(argv: list[str]) -> None:
     set_up_figures()
     from ulmfit_app.data.predictions import report_predictions
 
-    out = arguments.out or Path("reports") / name_without_suffix(path)
+    out = arguments.out or Path("reports") / name_of(path)
     page = report_predictions(
         path, out, arguments.text, arguments.label, arguments.encoding, arguments.quotes
     )

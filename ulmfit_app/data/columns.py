@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ulmfit_app.data.csv_rows import advise_separator
 from ulmfit_app.errors import DataError, quoted
 
 TEXT_NAMES = {"text", "review", "sentence", "comment"}
@@ -38,7 +39,7 @@ def find_text_and_label_columns(
         raise DataError(
             f"{path} has {'one column' if split is None else f'one column besides {split!r}'}, "
             f"{quoted(candidates)}. Expected at least one of texts and one of labels, in a CSV "
-            "separated by comma, semicolon or tab."
+            f"separated by comma, semicolon or tab.{advise_separator(candidates)}"
         )
     if len(candidates) == 2 and (text is None) != (label is None):
         other = next(name for name in candidates if name not in (text, label))
@@ -52,8 +53,7 @@ def find_text_and_label_columns(
         return by_content
     raise DataError(
         f"{path} has the columns {quoted(table.columns)}; which one holds the texts and which the "
-        f"labels is not clear. Run: python -m ulmfit_app.run {shlex.quote(str(path))} "
-        "--text COLUMN --label COLUMN"
+        "labels is not clear. Add --text COLUMN --label COLUMN to the command."
     )
 
 

@@ -23,7 +23,7 @@ from ulmfit_app.data.labels import (
     notes_on_labels,
     strip_labels,
 )
-from ulmfit_app.data.sources import DATA_SETS, read_source
+from ulmfit_app.data.sources import DATA_SETS, Draft, read_source
 from ulmfit_app.data.splits import (
     check_given_splits,
     count_texts,
@@ -88,7 +88,7 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     check_given_splits(draft, table)
     test_name = draft.test_name or _name_test(table, Path(draft.origin))
     table = make_splits(table, draft, settings, seed)
-    labels = _check_labels(table)
+    labels = _check_labels(table, draft)
     _note_overlaps(table, notes)
     table = take_subsets(table, settings, seed, notes)
     table = table.drop(columns="group").join(draft.table.drop(columns=["text", "label", "split"]))
@@ -178,7 +178,13 @@ def _clean(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     no_label = ~blank & ~unlabelled & table["label"].eq("")
     for dropped, what in ((blank, "text is empty"), (no_label, "label is empty or NaN")):
         if dropped.any():
-            notes.append(f"Dropped {dropped.sum():,} of {len(table):,} rows, whose {what}.")
+            splits = table.loc[dropped, "split"].value_counts()
+            given = table["split"].nunique() > 1
+            where = ", ".join(f"{n:,} in {split}" for split, n in splits.items())
+            notes.append(
+                f"Dropped {dropped.sum():,} of {len(table):,} rows, whose {what}"
+                f"{f': {where}' if given else ''}."
+            )
     kept = table[~blank & ~no_label]
     if kept["label"].eq("").all():
         raise DataError(
@@ -198,7 +204,7 @@ def _name_test(table: pd.DataFrame, path: Path) -> str:
     return f"{'test split' if given else 'held-out part'} of {path.name}"
 
 
-def _check_labels(table: pd.DataFrame) -> list[str]:
+def _check_labels(table: pd.DataFrame, draft: Draft) -> list[str]:
     """The labels of train in order. Raises DataError for one class alone, or one not in train."""
     seen = {
         split: set(table.loc[table["split"] == split, "label"])
@@ -208,7 +214,7 @@ def _check_labels(table: pd.DataFrame) -> list[str]:
     if len(everywhere) == 1:
         raise DataError(
             f"All texts have the one label {quoted(list(everywhere))}; a classifier needs two or "
-            "more. Check which column --label names."
+            f"more. {_why_one_label(table, draft)}"
         )
     unlearned = sorted(everywhere - seen["train"], key=label_order)
     if unlearned:
@@ -221,6 +227,25 @@ def _check_labels(table: pd.DataFrame) -> list[str]:
             "their rows."
         )
     return sorted(seen["train"], key=label_order)
+
+
+def _why_one_label(table: pd.DataFrame, draft: Draft) -> str:
+    labelled = draft.table[draft.table["split"] != "unlabelled"]
+    dropped = labelled.loc[~labelled.index.isin(table.index), "label"]
+    if len(dropped):
+        n = strip_labels(dropped)[0].value_counts()
+        listed = [
+            f"{count:,} {f'of {quoted([label])}' if label else 'without a label'}"
+            for label, count in n[:10].items()
+        ]
+        more = f" and {len(n) - 10:,} more labels" if len(n) > 10 else ""
+        return (
+            f"Of {len(labelled):,} rows {len(dropped):,} were dropped, whose text or label is "
+            f"empty: {', '.join(listed)}{more}."
+        )
+    if draft.text_column is None:
+        return f"Expected a folder with texts for each class in {draft.origin}."
+    return "Check which column --label names."
 
 
 def find_overlaps(table: pd.DataFrame, by: str = "text") -> Iterator[tuple[str, str, pd.Series]]:

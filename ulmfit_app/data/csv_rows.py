@@ -3,18 +3,19 @@
 import csv
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from ulmfit_app.data.encodings import read_lines
 from ulmfit_app.data.opening import TableFile
-from ulmfit_app.errors import DataError
+from ulmfit_app.errors import DataError, quoted
 
 # Python 3.10's csv module refuses NUL: half a surrogate pair, which no file holds, stands for it.
 NUL = "\0" if sys.version_info >= (3, 11) else "\udfff"
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _LITERAL = "Where quotes are characters like any other, add: --quotes literal"
+_OTHER_SEPARATOR = re.compile(r"\w\"?([|^~])\"?\w")
 _SEP = re.compile(r'"?sep=(\\t|[^"\r\n])"?\r?\n?')  # Excel's own first line
 
 
@@ -57,6 +58,21 @@ def csv_rows(file: TableFile) -> tuple[list[str], Iterator[list[str]]]:
     csv.field_size_limit(2**31 - 1)
     records = _records(file, _find_dialect(file))
     return next(records, []), records
+
+
+def advise_separator(names: Sequence[str]) -> str:
+    """What to do where one name is several that another character separates, else nothing.
+
+    Args:
+        names: of columns.
+
+    >>> advise_separator(["text", "label"]), advise_separator(["text|label"])
+    ('', ' If | separates the columns, put the line sep=| before all others.')
+    """
+    found = _OTHER_SEPARATOR.search(names[0]) if len(names) == 1 else None
+    if found is None:
+        return ""
+    return f" If {found[1]} separates the columns, put the line sep={found[1]} before all others."
 
 
 def _find_dialect(file: TableFile) -> _Dialect:
@@ -104,6 +120,7 @@ def _records(file: TableFile, dialect: _Dialect) -> Iterator[list[str]]:
     physical: list[str] = []  # lines of the record
     reader = dialect.reader(_remember(_lines(file, dialect.skipped), physical))
     spans = _Spans(file, dialect)
+    header: list[str] = []
     width, n_blank, n_left_out = None, 0, 0
     while True:
         first_line = reader.line_num + dialect.skipped + 1
@@ -118,13 +135,13 @@ def _records(file: TableFile, dialect: _Dialect) -> Iterator[list[str]]:
             n_blank += 1
             continue
         if width is None:
-            width = len(record)
+            header, width = record, len(record)
             spans.start(width, physical)
         elif width == 1:
             yield from ([""] for _ in range(n_blank))
             n_blank = 0
         if len(record) != width:
-            raise DataError(_wrong_width(file, dialect, first_line, width, record, physical))
+            raise DataError(_wrong_width(file, dialect, first_line, header, record, physical))
         if len(physical) > 1:
             spans.check(physical, first_line)
         n_left_out, n_blank = n_left_out + n_blank, 0
@@ -139,18 +156,26 @@ def _wrong_width(
     file: TableFile,
     dialect: _Dialect,
     line: int,
-    width: int,
+    header: list[str],
     record: list[str],
     physical: list[str],
 ) -> str:
-    if dialect.literal:
+    if len(record) == len(header) + 1 and not record[-1]:
+        advice = f"This line ends in a {dialect.name}, and the line of column names does not: "
+        advice += "take it off, or name one more column."
+    elif other := advise_separator(header):
+        advice = f"The line of column names is the one field {quoted(header)}.{other}"
+    elif len(header) == 1 and not re.fullmatch(r"[\w-]+", header[0].strip()):
+        advice = f"If {quoted(header)} is a comment and no line of column names, remove it; if it "
+        advice += "is a text, put the column names before it."
+    elif dialect.literal:
         advice = f"With --quotes literal no text can hold a {dialect.name} or a line break."
     else:
         advice = f"A text that holds a {dialect.name} or a line break must stand in quotes."
         advice += f" {_LITERAL}" if len(physical) > 1 else ""
     return (
-        f"{file.path}, line {line}: expected {width} fields as in the line of column names, found "
-        f"{len(record)}. {advice}"
+        f"{file.path}, line {line}: expected {len(header)} field{'s'[: len(header) > 1]} as in "
+        f"the line of column names, found {len(record)}. {advice}"
     )
 
 

@@ -13,6 +13,7 @@ from typing import NoReturn
 import pandas as pd
 
 from ulmfit_app.data.encodings import decode, find_codec
+from ulmfit_app.data.opening import refuse_broken_link
 from ulmfit_app.data.split_column import SPLIT_OF_WORD
 from ulmfit_app.data.tables import is_table_name
 from ulmfit_app.errors import DataError, quoted
@@ -59,8 +60,8 @@ def read_class_folders(path: Path, encoding: str) -> tuple[pd.DataFrame, list[st
         and the split "train" where the folder names none. And what was left out, in sentences.
 
     Raises:
-        DataError: there are no classes, a class or a split has no texts, or a file is not in this
-            encoding.
+        DataError: there are no classes, a class or a split has no texts, a file is not in this
+            encoding, or a link leads nowhere.
         SettingError: there is no such encoding.
     """
     return _Reader(path, encoding).read()
@@ -104,7 +105,11 @@ class _Reader:
         return table, self.notes
 
     def _folders_in(self, path: Path) -> list[Path]:
-        folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
+        entries = sorted(path.iterdir())
+        for entry in entries:
+            if not _is_of_system(entry.name):
+                refuse_broken_link(entry)
+        folders = [entry for entry in entries if entry.is_dir()]
         hidden = [folder for folder in folders if _is_of_system(folder.name)]
         self.hidden += sum(len(names) for folder in hidden for _, _, names in os.walk(folder))
         return [folder for folder in folders if folder not in hidden]
@@ -242,8 +247,12 @@ def _read_texts(folder: Path, encoding: str) -> _Found:
             continue
         if extension in (".txt", ""):
             path = os.path.join(place, name)
-            with open(path, "rb", buffering=0) as file:
-                content = file.read()
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    content = file.read()
+            except FileNotFoundError:
+                refuse_broken_link(Path(path))
+                raise
             if extension == ".txt" or not _is_binary(content, encoding):
                 found.texts.append(decode(content, Path(path), encoding))
                 if place != str(folder):

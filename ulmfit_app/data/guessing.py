@@ -51,7 +51,8 @@ def advise_encoding(open_bytes: Opener, failed: str, path: Path) -> str:
     """
     with open_bytes() as file:
         sample = _sample(file)
-    if codecs.lookup(failed).name.startswith("utf-8") and _is_mostly_utf8(sample):
+    is_utf8 = codecs.lookup(failed).name.startswith("utf-8")
+    if is_utf8 and _is_mostly_utf8(sample):
         old = path.with_suffix("") if is_compressed(path) else path
         new = old.with_name(f"{old.stem}-mended{old.suffix}")
         return (
@@ -60,6 +61,8 @@ def advise_encoding(open_bytes: Opener, failed: str, path: Path) -> str:
             f"{'unpack it and ' if old != path else ''}drop what cannot be read: "
             f"iconv -c -f utf-8 -t utf-8 {shlex.quote(str(old))} > {shlex.quote(str(new))}"
         )
+    if is_utf8 and (mixed := _describe_mixture(sample)):
+        return mixed
     found = [each for each in _rank(sample, failed) if _reads_whole(open_bytes, each.name)][:3]
     if not found:
         return "None of the common encodings reads all of it: it is damaged, or holds no text."
@@ -90,6 +93,23 @@ def _is_mostly_utf8(sample: bytes) -> bool:
     text = sample.decode("utf-8", "replace")
     bad = text.count("\ufffd")
     return sum(character > "\x7f" for character in text) - bad > 10 * bad
+
+
+def _describe_mixture(sample: bytes) -> str:
+    """What to do where many lines are UTF-8 and others are not; nothing where it is no mixture.
+
+    A line of another encoding is UTF-8 by chance only where it has one or two characters that are
+    not ASCII, and then rarely.
+    """
+    lines = sample.splitlines()
+    n_utf8 = sum("\ufffd" not in line.decode("utf-8", "replace") for line in lines)
+    if n_utf8 < 3 or n_utf8 < len(lines) / 5:
+        return ""
+    return (
+        f"It mixes encodings: of its first {len(lines):,} lines that are not ASCII {n_utf8:,} are "
+        f"UTF-8 and {len(lines) - n_utf8:,} are not, so that no --encoding reads all of it right. "
+        "Save its parts as UTF-8 where they come from, and join them again."
+    )
 
 
 def _rank(sample: bytes, failed: str) -> list[_Candidate]:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +19,34 @@ _EXAMPLE = '{"text": "...", "label": "..."}'
 _OPEN = "open(sys.argv[1], encoding=sys.argv[3])"
 _LOAD = f"json.load({_OPEN})"
 _LINES = f"[json.loads(line) for line in {_OPEN} if line.strip()]"
+
+
+class _Number(str):
+    """A number as its file spells it: 1, 1.0 and 1e20 are three spellings."""
+
+
+class _RepeatedKey(Exception):
+    """An object has a key more than once, of which json keeps the last."""
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        ((key, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise _RepeatedKey(
+            f"more than one key {quoted([key])} in the object that begins "
+            f"{json.dumps(record, ensure_ascii=False)[:60]}"
+        )
+    return record
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_with_each_key_once,
+    parse_int=_Number,
+    parse_float=_Number,
+    parse_constant=lambda name: None if name == "NaN" else _Number(name),
+)
+_KINDS = {_Number: "numbers", str: "strings", bool: "booleans"}
 
 
 @dataclass(frozen=True)
@@ -64,15 +93,27 @@ def json_rows(file: TableFile) -> tuple[list[str], Iterator[list[str]]]:
 def _columns(
     file: TableFile, records: Iterable[tuple[str, Mapping[str, Any]]], code: str
 ) -> list[str]:
-    """All keys, in the order of their appearance. Raises DataError where values are nested."""
-    columns: dict[str, None] = {}
+    """All keys, in the order of their appearance.
+
+    A note says where values of several types are one once they are strings. Raises DataError where
+    values are nested.
+    """
+    columns: dict[str, Counter[type]] = {}
     nested: dict[str, str] = {}
     for place, record in records:
-        columns.update(dict.fromkeys(record))
         for column, value in record.items():
+            columns.setdefault(column, Counter())[type(value)] += 1
             if isinstance(value, (dict, list)):
                 nested.setdefault(column, f"{_shape(value)} ({place})")
     refuse_nested(file, nested, code)
+    for column, types in columns.items():
+        found = [f"{name} ({types[each]:,})" for each, name in _KINDS.items() if types[each]]
+        if len(found) > 1:
+            file.notes.append(
+                f"Column '{column[:60]}' of {file.path.name} holds {', '.join(found)}: each is "
+                'taken as it is spelled, so that 1 and "1" are the same, and so are true and '
+                '"true".'
+            )
     return list(columns)
 
 
@@ -83,20 +124,21 @@ def _cells(record: Mapping[str, Any], columns: list[str]) -> list[str]:
 def to_cell(value: Any) -> str:
     """A JSON or Parquet value as the string a CSV would hold; nothing for null and NaN.
 
+    Numbers of JSON come as they are spelled. Parquet has none spelled; pandas writes whole numbers
+    as floats there where one is missing.
+
     Raises:
         UnicodeDecodeError: bytes that are no UTF-8.
 
-    >>> [to_cell(value) for value in ("NA", None, True, 1, 1.0, 0.5, math.nan)]
-    ['NA', '', 'true', '1', '1', '0.5', '']
+    >>> [to_cell(value) for value in ("NA", None, True, 1, 1.0, 0.5, 1e20, math.nan)]
+    ['NA', '', 'true', '1', '1', '0.5', '1e+20', '']
     """
-    if isinstance(value, str):
-        return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
     if isinstance(value, bytes):
         return value.decode()
     return str(value)
@@ -142,15 +184,19 @@ def _shape(value: dict | list) -> str:
         return f"an object with {quoted(list(value))}" if value else "an empty object"
     if not value:
         return "an empty list"
-    first = _shape(value[0]) if isinstance(value[0], (dict, list)) else json.dumps(value[0])[:60]
+    first = _shape(value[0]) if isinstance(value[0], (dict, list)) else _spelled(value[0])
     return f"a list of {len(value):,}, the first {first}"
+
+
+def _spelled(value: Any) -> str:
+    return (value if isinstance(value, _Number) else json.dumps(value))[:60]
 
 
 def _line_records(file: TableFile) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(read_lines(file.path, file.encoding), start=1):
         if not line.strip():
             continue
-        record = _parse(line)
+        record = _parse(line, f"{file.path}, line {number}")
         if not isinstance(record, dict):
             hint = ""
             if number == 1 and line.lstrip().startswith("[") and file.kind != ".json":
@@ -162,10 +208,12 @@ def _line_records(file: TableFile) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"line {number}", record
 
 
-def _parse(text: str) -> Any:
-    """The value, or the exception that says why it is none."""
+def _parse(text: str, place: str) -> Any:
+    """The value, or the exception that says why it is none. Raises DataError for a key twice."""
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
+    except _RepeatedKey as error:
+        raise DataError(f"{place}: {error}. Keep one of them.") from None
     except (ValueError, RecursionError) as error:
         return error
 
@@ -178,13 +226,14 @@ def _found(value: Any, text: str) -> str:
 
 def _read_document(file: TableFile) -> _Document | None:
     """A file that is one JSON document; None where each line is an object of its own."""
-    lines = (line for line in read_lines(file.path, file.encoding) if line.strip())
-    first, second = next(lines, ""), next(lines, None)
-    value = _parse(first)
+    numbered = enumerate(read_lines(file.path, file.encoding), start=1)
+    lines = ((number, line) for number, line in numbered if line.strip())
+    (number, first), second = next(lines, (0, "")), next(lines, None)
+    value = _parse(first, f"{file.path}, line {number}")
     if not first or (isinstance(value, dict) and second is not None):
         return None
     if second is not None:
-        value = _parse("".join(read_lines(file.path, file.encoding)))
+        value = _parse("".join(read_lines(file.path, file.encoding)), str(file.path))
     if isinstance(value, Exception):
         raise DataError(
             f"{file.path}: expected one JSON object per line, such as {_EXAMPLE}, or one array "
@@ -202,7 +251,7 @@ def _read_document(file: TableFile) -> _Document | None:
 def _objects(path: Path, values: list[Any], where: str) -> list[dict[str, Any]]:
     odd = next((value for value in values if not isinstance(value, dict)), None)
     if not values or odd is not None:
-        what = "an empty list" if not values else f"a list that holds {json.dumps(odd)[:60]}"
+        what = "an empty list" if not values else f"a list that holds {_spelled(odd)}"
         raise DataError(
             f"{path}: {where} is {what}, without names of columns. Expected a list of objects, "
             f"such as [{_EXAMPLE}]. With pandas: "
@@ -220,13 +269,17 @@ def _document_of(path: Path, value: dict[str, Any]) -> _Document:
     inner = list(value.values())
     if inner and all(isinstance(each, dict) for each in inner):
         return _layout_of_objects(path, value)
-    if len(inner) == 1 and isinstance(inner[0], list) and _are_objects(inner[0]):
-        (key,) = value
-        note = f"Read the objects below {key!r} of {path.name}, a row each."
-        return _Document(inner[0], None, f"{_LOAD}[{key!r}]".replace('"', "'"), note)
+    tables = [
+        name for name, each in value.items() if isinstance(each, list) and _are_objects(each)
+    ]
+    # Of an object with one list of objects the command of an error takes these for the rows.
+    code = f"{_LOAD}[{tables[0]!r}]".replace('"', "'") if len(tables) == 1 else f"[{_LOAD}]"
+    if tables and len(inner) == 1:
+        note = f"Read the objects below {tables[0]!r} of {path.name}, a row each."
+        return _Document(inner[0], None, code, note)
     if inner and all(isinstance(each, list) for each in inner):
         return _layout_of_lists(path, value)
-    return _Document([value], None, f"[{_LOAD}]")
+    return _Document([value], None, code)
 
 
 def _are_objects(values: list[Any]) -> bool:

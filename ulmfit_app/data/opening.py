@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import shlex
 import zipfile
 import zlib
@@ -47,6 +48,7 @@ _MAGIC = {
     b"<!doctype html": ("", "a page of HTML", _WEB),
     b"<html": ("", "a page of HTML", _WEB),
     b"<?xml": ("", "an XML document", "Export its table as CSV."),
+    b"version https://git-lfs": ("", "a pointer of Git LFS", "Get the file itself: git lfs pull"),
 }
 _OFFICE = {
     "xl/workbook.xml": "an Excel workbook",
@@ -112,6 +114,22 @@ def name_without_suffix(path: Path) -> str:
     ['reviews', 'reviews', 'trec6']
     """
     return Path(path.stem).stem if is_compressed(path) else path.stem
+
+
+def refuse_broken_link(path: Path) -> None:
+    """Refuse a link to nothing.
+
+    Args:
+        path: anything, there or not.
+
+    Raises:
+        DataError: it is a link, and what it links to is not there.
+    """
+    if path.is_symlink() and not path.exists():
+        raise DataError(
+            f"{path} is a link to {os.readlink(path)}, which does not exist. Mend the link, or "
+            f"remove it: rm {shlex.quote(str(path))}"
+        )
 
 
 @contextmanager

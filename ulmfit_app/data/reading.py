@@ -20,11 +20,18 @@ from ulmfit_app.config import Quotes
 from ulmfit_app.data.columns import find_text_column
 from ulmfit_app.data.csv_rows import csv_rows
 from ulmfit_app.data.encodings import LONE_SURROGATE, decode, replace_lone_surrogates
-from ulmfit_app.data.opening import TableFile, is_compressed, kind_inside, refuse_other_content
-from ulmfit_app.data.tables import EXPECTED_KINDS, TABLE_KINDS
+from ulmfit_app.data.opening import (
+    TableFile,
+    is_compressed,
+    kind_inside,
+    refuse_broken_link,
+    refuse_other_content,
+)
+from ulmfit_app.data.tables import EXPECTED_KINDS, TABLE_KINDS, is_table_name
 from ulmfit_app.errors import DataError, SettingError, quoted
 
 _TARS = {".tar", ".tgz", ".tbz2", ".txz"}
+_STREAMS = {Path("/dev"), Path("/dev/fd")}
 
 
 def read_table(
@@ -153,8 +160,7 @@ def read_folder(folder: Path, order: Callable[[str], Any]) -> tuple[list[str], l
 def _open(
     path: Path, encoding: str, quotes: Quotes, notes: list[str]
 ) -> tuple[Callable[[TableFile], tuple[list[str], Iterator]], TableFile]:
-    if not path.is_file():
-        raise DataError(f"There is no file {path}. {_neighbours(path)}")
+    _require_file(path)
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty. Expected a table of texts with a line of column names.")
     if archive := _TARS & {suffix.lower() for suffix in path.suffixes[-2:]}:
@@ -178,6 +184,21 @@ def _open(
             f"--quotes {quotes} is about CSV and TSV, and {path} is neither. Leave it out."
         )
     return open_rows, TableFile(path, kind, encoding, quotes, notes)
+
+
+def _require_file(path: Path) -> None:
+    refuse_broken_link(path)
+    if path.is_dir():
+        tables = sorted(name for name in os.listdir(path) if is_table_name(Path(name)))
+        found = f"Name a table in it: {quoted(tables)}." if tables else "It has no table in it."
+        raise DataError(f"{path} is a folder, and a file is expected here. {found}")
+    if not path.exists():
+        raise DataError(f"There is no file {path}. {_neighbours(path)}")
+    if not path.is_file() or path.parent in _STREAMS:
+        raise DataError(
+            f"{path} is no regular file, and a table is read more than once. Save what it gives "
+            "to a file first, as in COMMAND > texts.csv, and name that."
+        )
 
 
 def _neighbours(path: Path) -> str:

@@ -81,7 +81,7 @@ def read_source(settings: DataSettings) -> Draft:
         return _trec6(trec.fetch(settings.data))
     if path.is_dir():
         return _folder(path, settings.encoding)
-    if not path.exists() and not path.suffix:
+    if not path.exists() and not path.suffix and not path.is_symlink():
         raise DataError(
             f"{settings.source} is neither imdb, trec6, nor a file or folder that exists."
         )

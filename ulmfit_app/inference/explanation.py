@@ -18,13 +18,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from html import escape
+from html import escape as escape_html
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ulmfit_app.data.characters import INVISIBLE, escape
 from ulmfit_app.data.encodings import LONE_SURROGATE
 from ulmfit_app.errors import SettingError, quoted
 from ulmfit_app.inference.predictor import Predictor
@@ -39,7 +40,8 @@ LONGEST_NAME = 60  # characters of a span in a list
 
 _letter = re.compile(rf"[^\W{UNSPACED}]")
 _goes_on = re.compile(rf"['’]?[^\W{UNSPACED}]")
-_control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a terminal would obey it
+# In a text on a terminal, which would obey some of them; its lines stay lines.
+_unseen = re.compile(rf"{INVISIBLE.pattern}|\r")
 # Bold blue and underlined yellow: told apart without their colours, too.
 _ANSI_FOR, _ANSI_AGAINST, _ANSI_END = "\x1b[1;34m", "\x1b[4;33m", "\x1b[0m"
 
@@ -100,7 +102,7 @@ class Explanation:
             lines += ["", "  log-odds" + ("" if self.method == "gradient" else "  without it")]
         for row in rows.itertuples():
             without = "" if self.method == "gradient" else f"  {_rounded(row.without):>10}"
-            word = _visible(_name(row.word))
+            word = escape(_name(row.word))
             lines.append(
                 f"  {row.score:>+8.2f}{without}  {mark(word, row.score) if colour else word}"
             )
@@ -123,23 +125,26 @@ class Explanation:
 
         def mark(row) -> str:
             without = "" if self.method == "gradient" else f"; {_rounded(row.without)} without it"
-            title = escape(f"{row.score:+.2f} to the log-odds of {self.label}{without}")
+            odds = f"log-odds of {escape(self.label)}"
+            title = escape_html(f"{row.score:+.2f} to the {odds}{without}")
             share = 0.15 + 0.35 * abs(row.score) / largest
             # <b> and <u> say it without the colour.
             tag, rgb = ("b", "31 119 180") if row.score > 0 else ("u", "255 127 14")
             style = f"background: rgb({rgb} / {share:.2f})"
-            return f'<{tag} style="{style}" title="{title}">{escape(row.word)}</{tag}>'
+            return f'<{tag} style="{style}" title="{title}">{escape_html(row.word)}</{tag}>'
 
         text = (
-            f'<p dir="auto" style="white-space: pre-wrap">{self._marked(rows, escape, mark)}</p>'
+            '<p dir="auto" style="white-space: pre-wrap">'
+            f"{self._marked(rows, escape_html, mark)}</p>"
         )
         key = "<b>Bold</b> words speak for it, <u>underlined</u> ones against it."
-        return f'<p class="how">{escape(self._heading())} {key}</p>{text}' if how else text
+        return f'<p class="how">{escape_html(self._heading())} {key}</p>{text}' if how else text
 
     _repr_html_ = html
 
     def _heading(self) -> str:
-        found = f"{self.label} {_rounded(self.probability)}: what moved it most, by {self.method}."
+        label, p = escape(self.label), _rounded(self.probability)
+        found = f"{label} {p}: what moved it most, by {self.method}."
         if self.n_words > len(self.words):
             at_a_time = math.ceil(self.n_words / len(self.words))
             found += f" Of {self.n_words:,} words, {at_a_time} at a time were taken out."
@@ -164,7 +169,7 @@ def _rounded(probability: float) -> str:
 
 
 def _visible(text: str) -> str:
-    return _control.sub("\ufffd", text)
+    return escape(text, _unseen)
 
 
 def _name(word: str) -> str:

@@ -5,8 +5,15 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from ulmfit_app.data.columns import TEXT_NAMES
+from ulmfit_app.data.csv_rows import advise_separator, csv_rows
+from ulmfit_app.data.opening import kind_inside
+from ulmfit_app.data.tables import TABLE_KINDS
 from ulmfit_app.errors import DataError, SettingError, quoted
 from ulmfit_app.run_folder import require_record
+
+# Of columns of texts; any other line may be a text of a file without column names.
+_KNOWN_NAMES = TEXT_NAMES | {"body", "content", "message", "question", "title", "tweet"}
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +86,22 @@ def choose_text_column(
         What was asked for, else the run's own, else the only one. None where the run has none.
 
     Raises:
-        DataError: there are several, and none is the run's own.
+        DataError: there are several, and none is the run's own; or the only one of a CSV or TSV
+            may be a text.
     """
     if asked is not None or own is None:
         return asked
     if own in columns:
         return own
     if len(columns) == 1:
+        # A key of JSON and a column of Parquet is a name, whatever it is.
+        is_line = TABLE_KINDS[kind_inside(path)] is csv_rows
+        if is_line and columns[0].casefold() not in _KNOWN_NAMES:
+            raise DataError(
+                f"{path}: {quoted(columns)} was read as the name of the only column. If it is a "
+                f"text, put the line {own} before it.{advise_separator(columns)} If it is the "
+                f"name, add: --text {shlex.quote(columns[0])}"
+            )
         log.info("The run's column of texts was %s; %s has only one.", quoted([own]), path)
         return columns[0]
     raise DataError(

@@ -157,8 +157,7 @@ def _require_finished_before(kind: str, run: Run) -> None:
             if lost:
                 what = f"is not as it was written: {quoted(lost)}"
             raise RunFolderError(
-                f"The stage {stage.name!r} of {run.folder} {what}. Give the command again that "
-                "made the run: python -m ulmfit_app.run …"
+                f"The stage {stage.name!r} of {run.folder} {what}. To make it, {run.again()}"
             )
 
 

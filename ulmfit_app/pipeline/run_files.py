@@ -15,7 +15,7 @@ from ulmfit_app.errors import DataError, RunFolderError
 from ulmfit_app.files import sha256_of_path
 from ulmfit_app.pipeline.plan import ROW
 from ulmfit_app.pipeline.record import DirectionPlan, RunRecord
-from ulmfit_app.run_folder import SELECTION, TABLE, VALIDATION, find_part
+from ulmfit_app.run_folder import SELECTION, TABLE, VALIDATION, command_of_run, find_part
 from ulmfit_app.text.store import TokenStore
 
 BEGUN, MARK = "begun.json", "stage.json"  # of an unfinished result, and of a finished one
@@ -69,8 +69,12 @@ def read_history(folder: Path) -> pd.DataFrame:
     return table.replace("", "nan").astype(kinds | {"epoch": int})
 
 
-def open_tokens(folder: Path) -> TokenStore:
+def open_tokens(folder: Path, again: str) -> TokenStore:
     """The token store in a folder.
+
+    Args:
+        folder: of the tokens.
+        again: how they are made again, as the end of a sentence.
 
     Raises:
         RunFolderError: a file is missing, or shorter than the others say.
@@ -83,8 +87,7 @@ def open_tokens(folder: Path) -> TokenStore:
     except (EOFError, IndexError, OSError, TypeError, ValueError) as error:
         found = str(error)
     raise RunFolderError(
-        f"The tokens in {folder} are missing or damaged: {found}. Delete that folder and give the "
-        "command again that made the run: python -m ulmfit_app.run …"
+        f"The tokens in {folder} are missing or damaged: {found}. Delete that folder and {again}"
     )
 
 
@@ -106,6 +109,17 @@ class RunFiles:
             if is_finished(candidate, self.record.keys[name]):
                 return candidate
         return self.work / name
+
+    def again(self) -> str:
+        """How to go on with the run, as the end of a sentence."""
+        return (
+            "give the command again that made the run, with the options that it had: "
+            f"{self._command()}"
+        )
+
+    def _command(self, new: bool = False) -> str:
+        folder = f"{self.folder}-new" if new else self.folder
+        return command_of_run(folder, self.record.settings.data.source)
 
     def is_finished(self, name: str) -> bool:
         """Whether a stage's result is there."""
@@ -158,12 +172,12 @@ class RunFiles:
         except DataError as error:
             raise RunFolderError(
                 f"The run in {self.folder} is not whole: {error} Put the file back as it was, or "
-                "run into another folder."
+                f"make a new run: {self._command(new=True)}"
             ) from None
         if sha256 is not None and sha256_of_path(path) != sha256:
             raise RunFolderError(
                 f"{path} is not as it was when the run was made. Put it back as it was, or change "
-                "the source and run into another folder."
+                f"the source and make a new run: {self._command(new=True)}"
             )
         return table
 
@@ -178,5 +192,5 @@ class RunFiles:
         Raises:
             RunFolderError: they are missing or damaged.
         """
-        store = open_tokens(self.place("tokens"))
+        store = open_tokens(self.place("tokens"), self.again())
         return store.backward() if which and which.start.direction == "backward" else store

@@ -113,7 +113,7 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
     vocab = make_vocab(TokenStore.open(tokenized), seen, settings.tokens, known)
     made = numericalize(tokenized, vocab)
     try:
-        open_tokens(made)
+        open_tokens(made, run.again())
     except RunFolderError:
         # A run's tokens may be the very file in the cache (_link), and so may be what happened to
         # them.

@@ -7,14 +7,16 @@ served. fastai's `tokenize_folder` serves what it once wrote, however the texts 
 """
 
 import json
+import logging
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
@@ -30,6 +32,8 @@ from ulmfit_app.text.rules import RULES_VERSION, UNK_ID
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizer import tokenize_chunk, without_torch
 from ulmfit_app.text.vocabulary import word_to_id
+
+log = logging.getLogger(__name__)
 
 # Characters; below it, starting worker processes costs more than they save.
 LITTLE_TEXT = 3_000_000
@@ -88,6 +92,31 @@ def _tokenize_chunks(
             yield waiting.popleft().result()
 
 
+def _place(kind: str, key: str) -> Path:
+    """The folder of a store in the cache, or in a temporary one where it cannot be written."""
+    found = cache_folder() / kind / key
+    try:
+        if found.exists():
+            return found
+        found.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=found.parent):
+            return found
+    except OSError as error:
+        instead = _instead_of(cache_folder(), error.strerror)
+        return Path(instead.name) / kind / key
+
+
+@cache  # once per process
+def _instead_of(folder: Path, why: str) -> tempfile.TemporaryDirectory:
+    """Its folder is removed when the process ends."""
+    log.info(
+        "The cache %s cannot be written (%s): tokens are not kept for the next command. To keep "
+        "them in another place: export XDG_CACHE_HOME=FOLDER",
+        *(folder, why),
+    )
+    return tempfile.TemporaryDirectory(prefix="ulmfit-app-", ignore_cleanup_errors=True)
+
+
 def _write_store(
     folder: Path, pieces: Iterable[np.ndarray], lengths: list[np.ndarray], words: Iterable[str]
 ) -> None:
@@ -138,7 +167,7 @@ def tokenize_documents(documents: Iterable[str], sha256: str, language: str = "e
         SettingError: spaCy cannot tokenize the language.
     """
     key = sha256_of_strings([f"{RULES_VERSION} {version('spacy')} {language}", sha256])[:32]
-    folder = cache_folder() / "tokens" / key
+    folder = _place("tokens", key)
     if not folder.exists():
         words: dict[str, int] = {}
         lengths = []
@@ -166,7 +195,7 @@ def numericalize(store_folder: Path, vocab: list[str]) -> Path:
         The folder of another TokenStore.
     """
     key = sha256_of_strings([store_folder.name, *vocab])[:32]
-    folder = cache_folder() / "ids" / key
+    folder = _place("ids", key)
     if not folder.exists():
         store = TokenStore.open(store_folder)
         ids_of = word_to_id(vocab)

@@ -4,7 +4,10 @@ fastai's `save` and `load` are pickles, keep no hidden state, no position in the
 random state, and `torch.save` overwrites the only good file in place.
 """
 
+import errno
 import json
+import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import torch
 from fastai.learner import Learner
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from data_scripts.files import replacing
@@ -91,8 +94,7 @@ class Checkpoints:
             "optimizer": scalars,
             "scaler": learn.scaler.state_dict() if getattr(learn, "scaler", None) else None,
         }
-        with replacing(self.path) as draft:
-            save_file(tensors, draft, metadata={"training": json.dumps(facts)})
+        _save(self.path, tensors, {"training": json.dumps(facts)})
 
     def facts(self, path: Path | None = None) -> dict | None:
         """What a checkpoint of this training says beside its tensors; None where there is none."""
@@ -128,8 +130,7 @@ class Checkpoints:
 
     def save_best(self, learn: Learner) -> None:
         """Keep the weights of this moment as the best."""
-        with replacing(self.best) as draft:
-            save_file(unique_tensors(learn.model), draft)
+        _save(self.best, unique_tensors(learn.model))
 
     def load_best(self, learn: Learner) -> None:
         """Put the best weights into the model."""
@@ -144,6 +145,19 @@ class Checkpoints:
 def finish(folder: Path) -> None:
     """Remove a training's checkpoints, once its result is saved."""
     Checkpoints(folder, "").remove()
+
+
+def _save(
+    path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    with replacing(path) as draft:
+        try:
+            save_file(tensors, draft, metadata)
+        except SafetensorError as error:
+            # A full disk, say, which safetensors tells in the words of Rust, "(os error 28)".
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
