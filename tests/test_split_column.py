@@ -130,9 +130,7 @@ def test_a_test_split_without_labels_is_said_and_the_tested_part_named_as_held_o
     labels = ["pos", "neg"] * 40 + [missing] * 20
     corpus = load(write(tmp_path / "a.csv", label=labels, split=[*TRAIN, *TEST]))
     assert corpus.test_name == "held-out part of a.csv"
-    note = (
-        "No row of split test has both a text and a label, so its 20 rows were dropped, and a test"
-    )
+    note = "No row of split test has both a text and a label: a test split is held out of train"
     assert any(one.startswith(note) for one in corpus.notes)
     assert not {f"text number {i} of a review" for i in range(80, 100)} & set(corpus.table["text"])
 

@@ -48,10 +48,17 @@ class Diverged(UserError):
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Names as they stand in a sentence, the first ten of many.
+    r"""Names as they stand in a sentence, the first ten of many; what cannot be seen as codes.
 
-    >>> quoted(["text", "label"])
-    "'text', 'label'"
+    >>> quoted(["text", "label"]), quoted(["two\nlines"])
+    ("'text', 'label'", "'two\\u000alines'")
     """
-    shown = ", ".join(f"'{name[:60]}'" for name in names[:10])
+    shown = ", ".join(f"'{_seen(name[:60])}'" for name in names[:10])
     return shown if len(names) <= 10 else f"{shown} and {len(names) - 10:,} more"
+
+
+def _seen(name: str) -> str:
+    return "".join(
+        letter if letter == " " or letter.isprintable() else f"\\u{ord(letter):04x}"
+        for letter in name
+    )

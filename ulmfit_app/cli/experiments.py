@@ -1,7 +1,7 @@
 """The verb experiment, and what each kind of experiment takes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,9 +106,10 @@ def _starts(out: Path, settings: Settings, arguments: StartsArguments) -> str:
 def _folds(out: Path, settings: Settings, arguments: FoldsArguments) -> str:
     from ulmfit_app.experiments.folds import cross_validate, format_folds
 
-    n_folds = settings.data.folds or 5
-    return format_folds(cross_validate(out, settings, n_folds, arguments.seeds))
+    return format_folds(cross_validate(out, settings, settings.data.folds, arguments.seeds))
 
+
+FOLDS = 5  # where --folds names no other number
 
 # Of each kind: its arguments, and what carries it out and returns its page.
 KINDS: dict[str, tuple[type[RunSettings], Callable[[Path, Settings, Any], str]]] = {
@@ -117,6 +118,15 @@ KINDS: dict[str, tuple[type[RunSettings], Callable[[Path, Settings, Any], str]]]
     "starts": (StartsArguments, _starts),
     "folds": (FoldsArguments, _folds),
 }
+
+
+def _describe_data(settings: Settings) -> None:
+    """Say what was done to the data, as `run` does; of several seeds, for the first."""
+    from ulmfit_app.data.corpus import load_corpus
+
+    corpus = load_corpus(settings.data, settings.seed)
+    source, n_classes = settings.data.source, len(corpus.labels)
+    print(f"Data: {source}, from {corpus.origin}; {n_classes} classes.", *corpus.notes, sep="\n")
 
 
 def experiment(argv: list[str]) -> None:
@@ -140,5 +150,9 @@ def experiment(argv: list[str]) -> None:
     print("Starting …", flush=True)
     set_up_torch()
     set_up_figures()
+    if kind == "folds":
+        data = replace(settings.data, folds=settings.data.folds or FOLDS)
+        settings = replace(settings, data=data)
+    _describe_data(settings)
     print(carry_out(out, settings, arguments))
     print("Written:", *sorted(out.glob(f"{kind}*.*")))

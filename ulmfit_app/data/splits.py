@@ -53,8 +53,8 @@ def check_given_splits(draft: Draft, table: pd.DataFrame) -> None:
                 "held out of train."
             )
         draft.notes.append(
-            f"No row of split {split} has both a text and a label, so its {len(rows):,} rows were "
-            f"dropped, and a {made_of} split is held out of train instead."
+            f"No row of split {split} has both a text and a label: a {made_of} split is held out "
+            "of train instead."
         )
 
 

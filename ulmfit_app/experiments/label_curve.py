@@ -98,13 +98,13 @@ def run_label_curve(
         SettingError: numbers of labels that the data do not have, or a missing extra.
         RunFolderError: the folder holds runs on other test texts.
     """
-    ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF]
+    ways = choose_ways(settings, minilm)
     if minilm:
         require_minilm()
-        ways += MINILM
     every = range(settings.seed, settings.seed + seeds)
     sizes = {seed: _read_sizes(at, settings, seed) for seed in every}
-    lms = [_plan_language_model(way, settings, seed) for seed in every for way in SHARED]
+    shared = [way for way in ways if way in SHARED]
+    lms = [_plan_language_model(way, settings, seed) for seed in every for way in shared]
     carry_out(lms, folder, "Language models")
     # A start that has read unlabelled texts is no start of the supervised way.
     general = start_from_general_text(settings)
@@ -120,6 +120,15 @@ def run_label_curve(
     table = _compare(points, folder, {seed: found.test for seed, found in sizes.items()})
     save_result(folder, "labels", table, label_curve_figure(table))
     return table
+
+
+def choose_ways(settings: Settings, minilm: bool) -> list[str]:
+    """The ways that are compared, in the order of the table.
+
+    Where ULMFiT itself starts from random weights, there is no other one without pretraining.
+    """
+    ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF, *(MINILM if minilm else ())]
+    return [way for way in ways if way != RANDOM_START or settings.lm.pretrained != "none"]
 
 
 def _read_sizes(at: list[int], settings: Settings, seed: int) -> Sizes:
@@ -192,14 +201,17 @@ def _plan_point(
         count_words = partial(tfidf_logistic_regression, language=s.tokens.language)
         return Trial(name, s, instead=count_words, n_labels=n_labels)
     if way in MINILM:
-        rival = partial(MINILM[way], precision=s.precision)
+        rival = MINILM[way]
+        if rival is fine_tuned_minilm:
+            rival = partial(rival, precision=s.precision)
         return Trial(name, s, instead=rival, n_labels=n_labels)
+    starts_at_random = way in (RANDOM_START, SCRATCH) or s.lm.pretrained == "none"
     if way in SHARED:
         start = folder / f"lm-{slug(way)}-seed{seed}" / "lm"
         s = replace(s, lm=replace(s.lm, pretrained=str(start.absolute()), epochs=0))
     elif way == SCRATCH:
         s = replace(s, lm=replace(s.lm, pretrained="none", epochs=0))
-    if way in (RANDOM_START, SCRATCH):
+    if starts_at_random:
         s = train_to_the_end(s, n_train)
     return Trial(name, s, last="report", n_labels=n_labels)
 

@@ -153,7 +153,6 @@ def setfit(
     test_texts: list[str],
     n_classes: int,
     seed: int,
-    precision: Precision = "fp32",
 ) -> np.ndarray:
     """Label texts by SetFit on MiniLM.
 
@@ -167,15 +166,14 @@ def setfit(
         test_texts: n of them.
         n_classes: the columns of the result.
         seed: of the pairs and the weights.
-        precision: of matrix products, as `resolve_rivals_precision` takes it.
 
     Returns:
         Probabilities [n, n_classes], 0 for a class that is not in train_truth.
 
     Raises:
-        SettingError: the extra is not installed, or this machine does not have the precision.
+        SettingError: the extra is not installed.
     """
-    path, precision = require_minilm(), resolve_rivals_precision(precision)
+    path = require_minilm()
     from datasets import Dataset
     from setfit import SetFitModel, Trainer, TrainingArguments
 
@@ -184,8 +182,8 @@ def setfit(
     data = Dataset.from_dict(
         {"text": list(train_texts), "label": [int(label) for label in train_truth]}
     )
-    device = model.model_body.device.type
-    with TemporaryDirectory() as scratch, autocast(precision, device):
+    # In fp32: with bf16 products it labelled 71 % of TREC-6's questions wrongly, from 100 labels.
+    with TemporaryDirectory() as scratch:
         settings = TrainingArguments(
             output_dir=scratch,
             batch_size=BATCH,
@@ -197,7 +195,7 @@ def setfit(
             show_progress_bar=False,
         )
         Trainer(model=model, args=settings, train_dataset=data).train()
-        found = model.predict_proba(list(test_texts), as_numpy=True)
     probabilities = np.zeros((len(test_texts), n_classes))
+    found = model.predict_proba(list(test_texts), as_numpy=True)
     probabilities[:, model.model_head.classes_] = found
     return probabilities

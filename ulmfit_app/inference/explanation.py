@@ -226,6 +226,8 @@ def explain(
     Raises:
         SettingError: a label or method that there is not, and as `Predictor.differentiable` does.
     """
+    # As a label is read from a file: without the white space around it.
+    label = label if label in (None, *predictor.labels) else label.strip()
     if label is not None and label not in predictor.labels:
         names = {name.casefold(): name for name in predictor.labels}
         near = [names[name] for name in get_close_matches(label.strip().casefold(), names)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ulmfit_app.data.columns import TEXT_NAMES
 from ulmfit_app.data.csv_rows import advise_separator, csv_rows
-from ulmfit_app.data.opening import kind_inside
+from ulmfit_app.data.opening import kind_inside, name_without_suffix
 from ulmfit_app.data.tables import TABLE_KINDS
 from ulmfit_app.errors import DataError, SettingError, quoted
 from ulmfit_app.run_folder import require_record
@@ -34,9 +34,10 @@ def check_out(out: Path, path: Path) -> None:
             "Name another: --out FILE.csv"
         )
     if out.suffix.lower() != ".csv":
+        named = out.with_name(f"{name_without_suffix(out)}.csv")
         raise SettingError(
             f"The predictions are written as CSV, and {out} is named otherwise. "
-            f"Name it so: --out {shlex.quote(str(out.with_suffix('.csv')))}"
+            f"Name it so: --out {shlex.quote(str(named))}"
         )
 
 

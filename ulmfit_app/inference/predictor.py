@@ -279,7 +279,7 @@ def load_classifiers(
         precision: as in Predictor.
 
     Raises:
-        RunFolderError: as `read_validation` does.
+        RunFolderError: as `read_validation` does; or one of two has no validation.csv.
         BundleError, SettingError: as Predictor does.
     """
     if len(folders) == 1:
@@ -287,8 +287,14 @@ def load_classifiers(
     # It depends on both classifiers, each of which may be trained again alone: fitted here, it is
     # never that of other ones.
     known = read_validation(folders, n_valid)
-    temperature = fit_temperature(*known)[0] if known else 1.0
-    return BidirectionalPredictor(*folders, precision, temperature)
+    if known is None:
+        run = shlex.quote(str(folders[0].parent))
+        raise RunFolderError(
+            f"A {VALIDATION} is missing in {' or '.join(map(str, folders))}: the mean of two "
+            "classifiers has its temperature from both. Have it written again: "
+            f"python -m ulmfit_app report {run}"
+        )
+    return BidirectionalPredictor(*folders, precision, fit_temperature(*known)[0])
 
 
 def read_validation(folders: Sequence[Path], n_texts: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -186,7 +186,7 @@ def _begin(folder: Path, settings: Settings, minutes: float | None, preset: str)
     current = _open_at(folder, folder)
     asked = request(settings, minutes)
     for run in (current, _open_at(folder, folder / NEXT)):
-        if run and run.record.requested == asked and not _inputs_changed(run):
+        if run and run.record.requested == asked and run.has_texts() and not _inputs_changed(run):
             if run is current:
                 shutil.rmtree(folder / NEXT, ignore_errors=True)
             return run

@@ -125,6 +125,14 @@ class RunFiles:
         """Whether a stage's result is there."""
         return is_finished(self.place(name), self.record.keys[name])
 
+    def has_texts(self) -> bool:
+        """Whether its table and its selection are there."""
+        return all(self._find_data(name).is_file() for name in (TABLE, SELECTION))
+
+    def _find_data(self, name: str) -> Path:
+        inside = self.work / name
+        return inside if inside.is_file() else find_part(self.folder, "data") / Path(name).name
+
     def is_fresh(self) -> bool:
         """Whether no stage has left anything yet."""
         return not any((self.work / name).exists() for name in self.record.keys)
@@ -165,8 +173,7 @@ class RunFiles:
         )
 
     def _read(self, name: str, n_rows: int, sha256: str | None = None) -> pd.DataFrame:
-        inside = self.work / name
-        path = inside if inside.is_file() else find_part(self.folder, "data") / Path(name).name
+        path = self._find_data(name)
         try:
             table = read_own_table(path, n_rows)
         except DataError as error:
