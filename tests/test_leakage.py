@@ -370,22 +370,22 @@ def pairs(seen: Watched, batches: list, direction: str) -> list[tuple[int, str]]
     ]
 
 
-def test_the_classifier_learns_the_training_texts_with_their_own_labels(directed):
-    seen, direction = directed
-    expected = sorted((number, label_of(number)) for number in seen.numbers("train"))
-    epochs = seen.trained[f"classifier{direction}"]
+def expect_own_labels(seen, direction, epochs, split):
+    """Each of three epochs has the texts of a split, all of them, with their own labels."""
+    expected = sorted((number, label_of(number)) for number in seen.numbers(split))
     assert len(epochs) == 3
     for batches in epochs:
         assert sorted(pairs(seen, batches, direction)) == expected
+
+
+def test_the_classifier_learns_the_training_texts_with_their_own_labels(directed):
+    seen, direction = directed
+    expect_own_labels(seen, direction, seen.trained[f"classifier{direction}"], "train")
 
 
 def test_the_classifier_is_selected_on_the_validation_texts_with_their_own_labels(directed):
     seen, direction = directed
-    expected = sorted((number, label_of(number)) for number in seen.numbers("valid"))
-    epochs = seen.validated[f"classifier{direction}"]
-    assert len(epochs) == 3
-    for batches in epochs:
-        assert sorted(pairs(seen, batches, direction)) == expected
+    expect_own_labels(seen, direction, seen.validated[f"classifier{direction}"], "valid")
 
 
 def test_the_classifier_that_is_kept_is_the_one_of_the_best_validation_epoch(directed):

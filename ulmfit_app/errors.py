@@ -57,6 +57,15 @@ def quoted(names: Sequence[str]) -> str:
     return shown if len(names) <= 10 else f"{shown} and {len(names) - 10:,} more"
 
 
+def count_texts(count: int, noun: str = "text") -> str:
+    """A number of texts as a sentence has it.
+
+    >>> count_texts(1), count_texts(2000)
+    ('1 text', '2,000 texts')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _seen(name: str) -> str:
     return "".join(
         letter if letter == " " or letter.isprintable() else f"\\u{ord(letter):04x}"

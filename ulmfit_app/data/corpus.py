@@ -26,13 +26,12 @@ from ulmfit_app.data.labels import (
 from ulmfit_app.data.sources import DATA_SETS, Draft, read_source
 from ulmfit_app.data.splits import (
     check_given_splits,
-    count_texts,
     flag_of,
     make_splits,
     take_subsets,
 )
 from ulmfit_app.data.tables import is_table_name
-from ulmfit_app.errors import DataError, SettingError, quoted
+from ulmfit_app.errors import DataError, SettingError, count_texts, quoted
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ulmfit_app.data.encodings import decode, find_codec
 from ulmfit_app.data.opening import refuse_broken_link
 from ulmfit_app.data.split_column import SPLIT_OF_WORD
 from ulmfit_app.data.tables import is_table_name
-from ulmfit_app.errors import DataError, quoted
+from ulmfit_app.errors import DataError, count_texts, quoted
 
 # That systems put beside the files of people, like every name that begins with a dot.
 _OF_SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -135,7 +135,7 @@ class _Reader:
         if len(self.rows) > before:
             return
         if split == "train" or not n_loose:
-            loose = f", but {_count(n_loose, 'file')} in no folder" if n_loose else ""
+            loose = f", but {count_texts(n_loose, 'file')} in no folder" if n_loose else ""
             instead = (
                 f" Or have a split held out of train instead: rm -r {shlex.quote(str(folder))}"
                 if split != "train"
@@ -200,17 +200,17 @@ class _Reader:
         if self.others:
             self.notes.append(
                 f"Left out {_kinds(self.others)} beside the text files in "
-                f"{_count(self.n_beside, 'folder')}. {_conversion(self.path, self.others)}"
+                f"{count_texts(self.n_beside, 'folder')}. {_conversion(self.path, self.others)}"
             )
         if self.inside:
             self.notes.append(
-                f"Read {_count(self.inside.total())} of {len(self.rows):,} from folders inside of "
-                f"the classes' own: {quoted(list(self.inside))}."
+                f"Read {count_texts(self.inside.total())} of {len(self.rows):,} from folders "
+                f"inside of the classes' own: {quoted(list(self.inside))}."
             )
         if self.hidden:
             self.notes.append(
-                f"Left out {_count(self.hidden, 'hidden file')} of the system, such as .DS_Store "
-                "and those of macOS that begin with ._"
+                f"Left out {count_texts(self.hidden, 'hidden file')} of the system, such as "
+                ".DS_Store and those of macOS that begin with ._"
             )
 
 
@@ -294,10 +294,6 @@ def _extension(name: str) -> str:
     return suffix if _EXTENSION.fullmatch(suffix) else ""
 
 
-def _count(n: int, noun: str = "text") -> str:
-    return f"{n:,} {noun}{'s'[: n != 1]}"
-
-
 def _kinds(counts: Counter[str]) -> str:
     """How many files there are of which extension, the commonest first.
 
@@ -305,7 +301,7 @@ def _kinds(counts: Counter[str]) -> str:
     '3 files (2 .html, 1 without extension)'
     """
     kinds = [f"{n:,} {extension or 'without extension'}" for extension, n in counts.most_common(9)]
-    return f"{_count(counts.total(), 'file')} ({', '.join(kinds)})"
+    return f"{count_texts(counts.total(), 'file')} ({', '.join(kinds)})"
 
 
 def _conversion(folder: Path, others: Counter[str]) -> str:

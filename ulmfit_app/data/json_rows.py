@@ -18,6 +18,7 @@ from ulmfit_app.errors import DataError, quoted
 _EXAMPLE = '{"text": "...", "label": "..."}'
 _OPEN = "open(sys.argv[1], encoding=sys.argv[3])"
 _LOAD = f"json.load({_OPEN})"
+_WRITE_AGAIN = 'table.to_json("FILE.jsonl", orient="records", lines=True)'
 _LINES = f"[json.loads(line) for line in {_OPEN} if line.strip()]"
 
 
@@ -255,7 +256,7 @@ def _objects(path: Path, values: list[Any], where: str) -> list[dict[str, Any]]:
         raise DataError(
             f"{path}: {where} is {what}, without names of columns. Expected a list of objects, "
             f"such as [{_EXAMPLE}]. With pandas: "
-            'table.to_json("FILE.jsonl", orient="records", lines=True)'
+            f"{_WRITE_AGAIN}"
         )
     return values
 
@@ -293,7 +294,7 @@ def _split_layout(path: Path, value: dict[str, Any]) -> _Document:
         raise DataError(
             f"{path}: expected as many values in each list of 'data' as 'columns' has names, as "
             'pandas writes them with orient="split". Write it again: '
-            'table.to_json("FILE.jsonl", orient="records", lines=True)'
+            f"{_WRITE_AGAIN}"
         )
     names = list(map(to_cell, columns))
     code = f"[dict(zip(d['columns'], row)) for d in [{_LOAD}] for row in d['data']]"
@@ -334,7 +335,7 @@ def _layout_of_objects(path: Path, value: dict[str, dict[str, Any]]) -> _Documen
             f"{path}: expected columns by name and rows by number, as pandas writes them; found "
             f"an object with {quoted(list(value))}, each of which is an object with "
             f"{quoted(inner)}, and which are the rows is not clear. Write it again: "
-            'table.to_json("FILE.jsonl", orient="records", lines=True)'
+            f"{_WRITE_AGAIN}"
         )
     return _Document([value], None, f"[{_LOAD}]")
 

@@ -9,7 +9,7 @@ from ulmfit_app.config import DataSettings
 from ulmfit_app.data.characters import escape
 from ulmfit_app.data.labels import find_alike
 from ulmfit_app.data.sources import Draft
-from ulmfit_app.errors import DataError, SettingError, quoted
+from ulmfit_app.errors import DataError, SettingError, count_texts, quoted
 
 SPLITS = ("train", "valid", "test", "unlabelled")
 
@@ -21,15 +21,6 @@ def flag_of(name: str) -> str:
     '--max-train'
     """
     return "--" + name.replace("_", "-")
-
-
-def count_texts(count: int, noun: str = "text") -> str:
-    """A number of texts as a sentence has it.
-
-    >>> count_texts(1), count_texts(2000)
-    ('1 text', '2,000 texts')
-    """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def check_given_splits(draft: Draft, table: pd.DataFrame) -> None:

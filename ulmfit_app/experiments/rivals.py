@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from data_scripts.files import progress
 from ulmfit_app.config import Precision
 from ulmfit_app.errors import SettingError
-from ulmfit_app.hardware import autocast, available_precisions, resolve_precision
+from ulmfit_app.hardware import (
+    autocast,
+    available_precisions,
+    choose_device,
+    resolve_precision,
+)
 
 MAX_PIECES = 256  # what the model was trained with
 BATCH = 16
@@ -90,7 +95,7 @@ def fine_tuned_minilm(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device()
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=n_classes)
     model = model.to(device)

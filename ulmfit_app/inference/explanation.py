@@ -230,7 +230,7 @@ def explain(
     label = label if label in (None, *predictor.labels) else label.strip()
     if label is not None and label not in predictor.labels:
         names = {name.casefold(): name for name in predictor.labels}
-        near = [names[name] for name in get_close_matches(label.strip().casefold(), names)]
+        near = [names[name] for name in get_close_matches(label.casefold(), names)]
         found = f"Did you mean {quoted(near)}? " if near else ""
         raise SettingError(
             f"There is no label {quoted([label])}. {found}There are {quoted(predictor.labels)}."

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from ulmfit_app.config import Precision
-from ulmfit_app.hardware import DTYPES, resolve_precision
+from ulmfit_app.hardware import DTYPES, choose_device, resolve_precision
 from ulmfit_app.models.bundle import Bundle, load_bundle
 from ulmfit_app.models.reader import Reader, read_language_model
 from ulmfit_app.text.tokenizer import Tokenizer
@@ -46,5 +44,5 @@ def load(folder: Path, precision: Precision = "auto") -> TrainedModel:
     """
     bundle, precision = load_bundle(folder, "language model"), resolve_precision(precision)
     model = read_language_model(bundle)
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"), DTYPES[precision])
+    model.to(choose_device(), DTYPES[precision])
     return TrainedModel(model, bundle, precision)

@@ -26,7 +26,7 @@ from ulmfit_app.evaluation.calibration import fit_temperature, tempered
 from ulmfit_app.evaluation.metrics import check_predictions
 from ulmfit_app.evaluation.tables import prediction_table, probability_columns, true_classes
 from ulmfit_app.files import writing_table
-from ulmfit_app.hardware import DTYPES, resolve_precision
+from ulmfit_app.hardware import DTYPES, choose_device, resolve_precision
 from ulmfit_app.inference.file_checks import (
     check_out,
     choose_text_column,
@@ -68,8 +68,7 @@ class Predictor:
         self.folder, self.bundle = folder, load_bundle(folder, "classifier")
         self.labels, self.temperature = self.bundle.labels, self.bundle.temperature
         self.precision = precision if precision == "int8" else resolve_precision(precision)
-        on_gpu = torch.cuda.is_available() and precision != "int8"
-        self._device = torch.device("cuda" if on_gpu else "cpu")
+        self._device = torch.device("cpu") if precision == "int8" else choose_device()
         self._model = read_classifier(self.bundle)
         encoder = self._model[0].module
         if self.precision == "int8":

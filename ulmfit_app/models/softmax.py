@@ -14,7 +14,7 @@ of any.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,14 @@ WORDS_AT_A_TIME = 4_096
 ROWS_IN_CACHE = 16  # tokens whose logits a CPU's cache holds in fp32
 NEGATIVES = 8_192  # draws a step
 SIZES_APART = 1_024  # the number of words that they and the batch's come to is a multiple of this
+
+
+def trains_in_pieces(softmax: Literal["exact", "sampled"], device: torch.device) -> bool:
+    """Whether a language model is trained with this head instead of fastai's own.
+
+    The pieces are for a CPU's memory; a GPU's is fast enough for all logits at once.
+    """
+    return softmax == "sampled" or device.type != "cuda"
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -22,7 +22,7 @@ from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.hardware import autocast, choose_device, resolve_precision, wait_for_device
 from ulmfit_app.models.awd_lstm import build_classifier, build_language_model
 from ulmfit_app.models.pretrained import Start
-from ulmfit_app.models.softmax import Logits, Sampler
+from ulmfit_app.models.softmax import Logits, Sampler, trains_in_pieces
 from ulmfit_app.pipeline.selection import Selection, count_tokens_roughly
 from ulmfit_app.text.tokenizer import Tokenizer
 from ulmfit_app.training.optimizer import FusedAdam
@@ -86,10 +86,9 @@ def measure_language_model(vocab_size: int, shape: ModelSettings, settings: Sett
         model[1].sampler = Sampler(np.ones(vocab_size))
     ids = torch.randint(9, vocab_size, (settings.lm.batch_size, settings.lm.bptt), device=device)
     precision = resolve_precision(settings.precision)
-    in_pieces = settings.lm.softmax == "sampled" or device.type != "cuda"
 
     def loss_of(logits: Logits) -> Tensor:
-        if in_pieces:
+        if trains_in_pieces(settings.lm.softmax, device):
             return logits.cross_entropy(ids)
         # As fastai's head and loss, which train on CUDA: all logits at once, the loss in fp32.
         whole = linear(logits.hidden, logits.weight, logits.bias)

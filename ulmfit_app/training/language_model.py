@@ -25,7 +25,7 @@ from ulmfit_app.models.awd_lstm import (
 )
 from ulmfit_app.models.bundle import require_direction
 from ulmfit_app.models.pretrained import Start
-from ulmfit_app.models.softmax import Sampler, cross_entropy
+from ulmfit_app.models.softmax import Sampler, cross_entropy, trains_in_pieces
 from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.text.rules import UNK_ID
 from ulmfit_app.text.store import TokenStore
@@ -76,8 +76,7 @@ def make_learner(
         opt_func=FusedAdam,
     )
     counts = store.counts(train)
-    # The pieces of our softmax are for a CPU's memory; a GPU's is fast enough for fastai's own.
-    if settings.softmax == "sampled" or dls.device.type != "cuda":
+    if trains_in_pieces(settings.softmax, dls.device):
         learn.model = with_vocabulary_head(learn.model)
         learn.loss_func = cross_entropy
     if settings.softmax == "sampled":
