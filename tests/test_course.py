@@ -17,6 +17,8 @@ from ulmfit_app.course import (
     OVERRIDE,
     PRESETS,
     REVIEWS,
+    SEED,
+    compare_intervals,
     lesson_01,
     lesson_02,
     lesson_04,
@@ -48,6 +50,31 @@ def test_the_environment_has_the_last_word_on_the_size(monkeypatch):
 def test_an_unknown_preset_is_told_from_the_known_ones():
     with pytest.raises(SettingError, match="no preset 'huge'.* tiny, laptop, paper"):
         setup("huge")
+
+
+def test_the_environment_has_the_last_word_on_the_seed(monkeypatch):
+    monkeypatch.setenv(SEED, "7")
+    assert setup("tiny") == replace(PRESETS["tiny"], seed=7)
+    monkeypatch.setenv(SEED, "-1")
+    with pytest.raises(SettingError, match="ULMFIT_SEED is '-1'. Expected a whole number"):
+        setup("tiny")
+
+
+def test_like_cases_are_judged_alike_whichever_is_ahead():
+    ends = {"low": [0.50, 0.58, 0.70], "high": [0.60, 0.70, 0.80]}
+    table = pd.DataFrame({"plan": ["first", "second", "third"], **ends})
+    overlap = "their intervals overlap, so these texts do not tell them apart."
+    said = [
+        f"first and second: {overlap}",
+        "third is above first: their intervals do not overlap.",
+        f"second and third: {overlap}",  # they touch
+    ]
+    assert compare_intervals(table, "plan").splitlines() == said
+    assert set(compare_intervals(table.iloc[::-1], "plan").splitlines()) == {
+        f"second and first: {overlap}",
+        said[1],
+        f"third and second: {overlap}",
+    }
 
 
 def test_what_a_notebook_needs_in_its_process_is_set_by_setup_and_not_by_an_import():

@@ -8,6 +8,7 @@ package computes. Importing this package changes nothing in the process; `setup`
 import os
 import warnings
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from ulmfit_app.errors import SettingError
 
 DATA = Path(__file__).parent / "data"  # its README.md says where they are from
 REVIEWS, MESSY = DATA / "reviews.csv", DATA / "messy.csv"
-OVERRIDE = "ULMFIT_PRESET"  # an environment variable that runs all notebooks at another size
+# Environment variables that run all notebooks at another size, and by another seed.
+OVERRIDE, SEED = "ULMFIT_PRESET", "ULMFIT_SEED"
 
 # Few enough to train on that one waits for seconds, and enough to validate on that large
 # differences show.
 _LESS = DataSettings(str(REVIEWS), valid_share=0.2, max_train=1_200)
-_REVIEWS = replace(LAPTOP, data=_LESS, lm=replace(LAPTOP.lm, pretrained="en-small", epochs=1))
+_LM = replace(LAPTOP.lm, pretrained="en-reviews-small", epochs=1)
+_REVIEWS = replace(LAPTOP, data=_LESS, lm=_LM)
 _FEW = replace(_LESS, max_train=600, max_valid=48, max_test=48)
 _TINY = replace(
     _REVIEWS, data=_FEW, model=ModelSettings(48, 96, 3), lm=replace(_REVIEWS.lm, pretrained="none")
@@ -40,12 +43,13 @@ def setup(preset: str) -> Settings:
 
     Args:
         preset: a key of PRESETS. The environment variable ULMFIT_PRESET, where set, overrides it.
+            ULMFIT_SEED, where set, is the seed.
 
     Returns:
         The settings.
 
     Raises:
-        SettingError: there is no such preset.
+        SettingError: there is no such preset, or the seed is not a whole number from 0 on.
     """
     preset = os.environ.get(OVERRIDE, preset)
     if preset not in PRESETS:
@@ -58,8 +62,45 @@ def setup(preset: str) -> Settings:
     from ulmfit_app.hardware import set_up_cpu
 
     set_up_cpu()
-    pd.set_option("display.max_colwidth", 140, "display.precision", 4)
-    return PRESETS[preset]
+    pd.set_option("display.max_colwidth", None, "display.precision", 4)
+    settings = PRESETS[preset]
+    seed = os.environ.get(SEED, str(settings.seed))
+    if not seed.isdecimal():
+        raise SettingError(f"{SEED} is {seed!r}. Expected a whole number from 0 on, such as 1.")
+    return replace(settings, seed=int(seed))
+
+
+def compare_intervals(table: pd.DataFrame, name: str = "what") -> str:
+    """Say of each two rows of a table of scores whether their 95 % intervals overlap.
+
+    All pairs are judged by the same rule, so that like cases get like words. Intervals that
+    overlap may still hide a difference where both rows were scored on the same texts: notebook 07
+    has the test for that.
+
+    Args:
+        table: columns low and high, the ends of the intervals, and the one that names the rows.
+        name: of that column.
+
+    Returns:
+        One line per pair.
+
+    >>> scores = pd.DataFrame({"what": ["new", "old"], "low": [0.7, 0.5], "high": [0.8, 0.6]})
+    >>> compare_intervals(scores)
+    'new is above old: their intervals do not overlap.'
+    >>> compare_intervals(scores.assign(high=[0.8, 0.75]))
+    'new and old: their intervals overlap, so these texts do not tell them apart.'
+    """
+    lines = []
+    for one, other in combinations(table.itertuples(index=False), 2):
+        above, below = (one, other) if one.low > other.low else (other, one)
+        first, second = getattr(one, name), getattr(other, name)
+        if above.low > below.high:
+            above, below = getattr(above, name), getattr(below, name)
+            lines.append(f"{above} is above {below}: their intervals do not overlap.")
+        else:
+            same = "their intervals overlap, so these texts do not tell them apart"
+            lines.append(f"{first} and {second}: {same}.")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)

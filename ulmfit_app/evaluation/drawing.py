@@ -36,12 +36,39 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 class _Shown(Figure):
-    """A Figure that a notebook shows, without pyplot."""
+    """A Figure that a notebook shows, without pyplot; where no picture is shown, its words are."""
+
+    def __repr__(self) -> str:
+        return describe_figure(self)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
         self.savefig(file, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
         return file.getvalue()
+
+
+def describe_figure(figure: Figure) -> str:
+    """What a figure shows, in words: title, axes, and the ends of each line that has a name.
+
+    Args:
+        figure: the figure.
+
+    Returns:
+        One line, for readers who do not see the picture.
+    """
+    said = [figure.get_suptitle()]
+    for axes in figure.axes:
+        about = [
+            axes.get_title(),
+            " by ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel()))),
+        ]
+        for line in axes.lines:
+            y = np.asarray(line.get_ydata(), float)
+            if not line.get_label().startswith("_") and len(y):
+                about.append(f"{line.get_label()} from {y[0]:.3g} to {y[-1]:.3g}")
+        about += [text.get_text() for text in axes.texts]
+        said.append("; ".join(" ".join(one.split()) for one in about if one))
+    return "Figure. " + ". ".join(filter(None, said)) + "."
 
 
 def make_axes(
