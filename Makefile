@@ -1,8 +1,10 @@
 # Each command does the set-up that it needs:
 #   make imdb        installs into .venv and runs ULMFiT on IMDb, to a report
 #   make test        installs into .venv and runs all tests
-#   make notebooks   installs into .venv and runs all notebooks and their solutions, whose outputs it keeps
+#   make notebooks   installs into .venv, runs all notebooks and their solutions, whose outputs it keeps, and checks
+#                    what they say by four seeds
 #   make mutants     installs into .venv and counts the wrong lines that the tests notice
+#   make course-html installs into .venv and writes notebooks, solutions and glossary as pages to build/course
 #   make docs        installs into .venv and writes a page of each module to build/api, from the docstrings
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +12,7 @@ RUN ?=
 BENCH ?=
 MUTANTS ?=
 
-.PHONY: imdb test mutants notebooks docs lint bench clean
+.PHONY: imdb test mutants notebooks course-html docs lint bench clean
 
 imdb: $(VENV)/installed
 	$(VENV)/bin/python -m ulmfit_app.run imdb $(RUN)
@@ -22,9 +24,14 @@ test: $(VENV)/installed-test
 mutants: $(VENV)/installed-test
 	nice $(VENV)/bin/python tests/mutants.py $(MUTANTS)
 
-notebooks: $(VENV)/installed-notebooks
+# Twenty minutes for the outputs, and an hour for the checks, on two cores.
+notebooks: $(VENV)/installed-notebooks $(VENV)/installed-test
 	TQDM_DISABLE=1 $(VENV)/bin/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
 		notebooks/*.ipynb notebooks/solutions/*.ipynb
+	$(VENV)/bin/python -m pytest -m slow -n auto --maxprocesses 4 tests/test_notices.py
+
+course-html: $(VENV)/installed-notebooks
+	$(VENV)/bin/python notebooks/site.py build/course
 
 docs: $(VENV)/installed-docs
 	$(VENV)/bin/python -W ignore::UserWarning:pdoc.doc -m pdoc --output-directory build/api ulmfit_app data_scripts

@@ -19,6 +19,8 @@ from ulmfit_app.config import TINY, DataSettings, ModelSettings
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
 
+pytest.register_assert_rewrite("tests.notices")
+
 PRAISE = "great wonderful moving funny superb brilliant".split()
 BLAME = "dull boring awful clumsy tedious pointless".split()
 NEUTRAL = (

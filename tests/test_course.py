@@ -11,7 +11,7 @@ import pytest
 
 from data_scripts import course as data_script
 from tests.conftest import says
-from ulmfit_app.config import PAPER, DataSettings
+from ulmfit_app.config import PAPER, TINY, DataSettings
 from ulmfit_app.course import (
     MESSY,
     OVERRIDE,
@@ -29,6 +29,8 @@ from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.inspection import inspect
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.metrics import accuracy_interval
+from ulmfit_app.inference.predictor import load_predictor
+from ulmfit_app.pipeline.run import begin
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.training.recipes import Plan, extend_to
@@ -63,7 +65,7 @@ def test_the_environment_has_the_last_word_on_the_seed(monkeypatch):
 def test_like_cases_are_judged_alike_whichever_is_ahead():
     ends = {"low": [0.50, 0.58, 0.70], "high": [0.60, 0.70, 0.80]}
     table = pd.DataFrame({"plan": ["first", "second", "third"], **ends})
-    overlap = "their intervals overlap, so these texts do not tell them apart."
+    overlap = "their intervals overlap and do not tell them apart."
     said = [
         f"first and second: {overlap}",
         "third is above first: their intervals do not overlap.",
@@ -162,11 +164,86 @@ def test_texts_with_a_copy_in_train_are_scored_apart_from_the_others(messy):
     assert scores.loc["a copy in train", "n"] == data_script.COPIED + data_script.NEARLY_COPIED
 
 
-def test_choosing_on_few_texts_promises_more_than_the_others_keep():
+def test_findings_are_numbered_from_the_first_trouble_on():
+    found = lesson_01.tabulate_findings(
+        inspect(DataSettings(str(MESSY)), PRESETS["laptop"].tokens, 42)
+    )
+    assert list(found.index) == list(range(len(found)))
+    assert found["verdict"].tolist() == sorted(found["verdict"], reverse=True)
+
+
+def test_a_first_look_keeps_the_texts_and_the_start_and_trains_for_a_minute():
+    settings = PRESETS["laptop"]
+    short = lesson_01.shorten(settings)
+    assert short.data.source == settings.data.source
+    assert short.lm == replace(settings.lm, epochs=0)
+    assert replace(short.classifier, plan="auto", epochs=None) == settings.classifier
+    assert short.data.test_share > settings.data.test_share
+
+
+def test_counting_words_learns_from_all_labels_that_the_classifier_has_seen(
+    csv, tmp_path, monkeypatch
+):
+    seen = {}
+
+    def count(texts, truth, test_texts, *_):
+        seen.update(known=set(zip(texts, truth, strict=True)), test=test_texts)
+        return np.eye(2)[np.zeros(len(test_texts), int)]
+
+    monkeypatch.setattr(lesson_01, "tfidf_logistic_regression", count)
+    data = DataSettings(str(csv), max_train=40)
+    lm = replace(TINY.lm, epochs=0)
+    classifier = replace(TINY.classifier, epochs=1, plan="full")
+    settings = replace(TINY, data=data, lm=lm, classifier=classifier)
+    run = begin(tmp_path / "run", settings)
+    run.carry_out("classifier")
+    compared = lesson_01.compare_with_counting(run)
+    table = run.corpus.table
+    known = table[table["split"].isin(("train", "valid"))]
+    assert seen["known"] == set(zip(known["text"], run.corpus.truth(known["label"]), strict=True))
+    assert seen["test"] == run.corpus.texts("test")
+    test = table[table["split"] == "test"]
+    predicted = load_predictor(run.folder).predict(test["text"].tolist())["predicted"]
+    ours, counted = compared.scores["accuracy"]
+    assert ours == pytest.approx((predicted.to_numpy() == test["label"].to_numpy()).mean())
+    assert counted == pytest.approx((test["label"] == run.corpus.labels[0]).mean())
+    assert compared.paired["accuracy_difference"] == pytest.approx(ours - counted)
+
+
+def test_a_comparison_says_its_difference_with_a_sign_and_a_p_that_can_be_read():
+    scores = pd.DataFrame({"what": ["new", "old"], "accuracy": [0.75, 0.68]})
+    paired = {
+        "accuracy_difference": 0.0687,
+        "accuracy_difference_ci95": [-0.004, 0.12],
+        "only_first_right": 30,
+        "only_other_right": 12,
+        "p_value": 0.00789,
+    }
+    said = repr(lesson_01.Comparison(scores, paired))
+    assert "+6.9 points, 95 % interval from -0.4 to +12.0" in said and "p = 0.0079" in said
+    sure = lesson_01.Comparison(scores, paired | {"p_value": 2.4e-13})
+    assert "p < 0.0001" in repr(sure) and "p &lt; 0.0001" in sure._repr_html_()
+    assert "<td>new</td>" in sure._repr_html_()
+
+
+def test_candidates_differ_by_the_texts_that_they_learned_from():
     corpus = load_corpus(replace(PRESETS["laptop"].data, max_train=300, max_test=200), 42)
-    scores = lesson_01.try_candidates(corpus, n=30, n_chosen_on=40)
-    best = scores.loc[scores["on_few"].idxmax()]
-    assert best["on_few"] - scores["on_few"].mean() > best["on_rest"] - scores["on_rest"].mean()
+    right = lesson_01.train_candidates(corpus, n=3, n_train=50, seed=1)
+    assert right.shape == (3, 200) and len(np.unique(right, axis=0)) == 3
+    assert (right == lesson_01.train_candidates(corpus, n=3, n_train=50, seed=1)).all()
+
+
+def test_a_score_on_the_texts_that_chose_is_too_high_and_less_so_on_more_of_them():
+    luck = np.random.default_rng(0).random((50, 400)) < 0.6
+    few, half = lesson_01.choose_often(luck, [40, 200], draws=50).to_dict("records")
+    assert few["points too many"] > half["points too many"] > 0
+    assert few["its score on the others"] == pytest.approx(0.6, abs=0.02)
+    opposite = np.array([[True, False], [False, True]])
+    (row,) = lesson_01.choose_often(opposite, [1], draws=5).to_dict("records")
+    assert (row["its score there"], row["its score on the others"]) == (1, 0)
+    assert row["points too many"] == 100
+    (alone,) = lesson_01.choose_often(luck[:1], [40], draws=500)["points too many"]
+    assert abs(alone) < 2
 
 
 def test_a_leak_is_counted_in_rows_of_test(messy):

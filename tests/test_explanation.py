@@ -328,6 +328,11 @@ def test_a_label_is_escaped_too(tmp_path):
     assert "<img" not in found.html() and 'onerror="' not in found.html()
 
 
+def test_an_explanation_is_shown_as_lines_where_no_html_is(trained):
+    found = explain(trained, TEXT)
+    assert repr(found) == found.terminal() and "Explanation(" not in repr(found)
+
+
 def test_the_terminal_shows_the_same_with_and_without_colour(trained):
     found = explain(trained, TEXT)
     plain, coloured = found.terminal(3), found.terminal(3, colour=True)

@@ -382,3 +382,15 @@ def test_lines_are_drawn_over_the_index_of_their_table():
         [[10, 0.1], [30, 0.3]],
     ]
     assert {"one", "two", "tokens", "probability", "Two lines"} <= set(texts_of(axes.figure))
+
+
+def test_quantities_without_a_common_unit_have_axes_of_their_own():
+    table = pd.DataFrame(
+        {"accuracy": [0.5, 0.7], "loss (nats)": [0.9, 0.1]}, pd.Index([1, 2], name="epoch")
+    )
+    figure = study_figures.panels_figure(table, "By heart")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy", "loss (nats)"]
+    assert figure.axes[1].lines[0].get_xydata().tolist() == [[1, 0.9], [2, 0.1]]
+    assert [tick % 1 for tick in figure.axes[1].get_xticks()] == [0] * len(
+        figure.axes[1].get_xticks()
+    )

@@ -13,6 +13,9 @@ from ulmfit_app.errors import BundleError
 from ulmfit_app.models.awd_lstm import build_language_model
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.models.pretrained import Start
+from ulmfit_app.text.rules import SPECIALS
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizing import numericalize, tokenize
 from ulmfit_app.training import classifier, language_model
 from ulmfit_app.training.optimizer import FusedAdam
 from ulmfit_app.training.recipes import PUBLISHED
@@ -185,11 +188,26 @@ def test_the_sampled_softmax_draws_words_as_often_as_the_training_texts_have_the
 
 def test_how_far_a_start_covers_the_texts_is_counted_in_words_and_in_running_words():
     words = ["xxunk", "xxpad", "old", "new", "rare", "unused", "new but unused"]
+    ids = np.repeat([0, 2, 3, 4, 6], [10, 60, 25, 5, 30]).astype(np.int32)
+    store = TokenStore(ids, np.array([0, 50, 100, 130]), words)
     start = replace(RANDOM, vocab=["xxunk", "xxpad", "old", "unused"])
-    sentence = language_model.describe_overlap(start, words, np.array([10, 0, 60, 25, 5, 0, 0]))
+    sentence = language_model.describe_overlap(start, store, np.array([0, 1]))
     assert sentence.startswith("The texts use 4 words of the vocabulary, 2 of them new")
     assert "(30.0% of the running words)" in sentence
     assert sentence.endswith("of the running words 10.0% are not in the vocabulary.")
+
+
+def test_tokens_without_a_vocabulary_are_refused_before_their_first_word_counts_as_unknown():
+    texts = ["a good film", "a bad one"]
+    start = replace(RANDOM, vocab=[*SPECIALS, "a", "film"])
+    tokens, first = tokenize(texts), np.arange(2)
+    with pytest.raises(ValueError, match="word 0 is xxunk, found .* xxbos. Number them first"):
+        language_model.describe_overlap(start, TokenStore.open(tokens), first)
+    numbered = TokenStore.open(numericalize(tokens, [*SPECIALS, "a", "film", "good"]))
+    found = language_model.describe_overlap(start, numbered, first)
+    # xxbos twice, a twice, film, good; bad and one are unknown.
+    assert "5 words of the vocabulary, 1 of them new to the start (12.5%" in found
+    assert "of the running words 25.0% are not in the vocabulary" in found
 
 
 def test_a_start_that_reads_the_other_way_is_named():

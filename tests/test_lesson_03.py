@@ -1,5 +1,7 @@
 """Notebook 03: it measures what the package computes, fastai's trap is real, checks are right."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +18,7 @@ from ulmfit_app.inference.language_model import TrainedModel, load
 from ulmfit_app.inference.perplexity import measure_perplexity
 from ulmfit_app.models.awd_lstm import build_language_model, load_language_model
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
-from ulmfit_app.models.pretrained import locate
+from ulmfit_app.models.pretrained import find_start, locate
 from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.text.detokenizer import detokenize
 from ulmfit_app.text.rules import BOS, SPECIALS
@@ -75,8 +77,29 @@ def test_what_is_expected_at_a_step_is_the_likeliest_word_behind_those_before(tr
     steps = lesson_03.read_word_by_word(trained, "a plot of the film")
     for n, before in enumerate(["", "a", "a plot", "a plot of"]):
         expected = lesson_03.predict_next_word(trained, before)
-        assert steps["expected"][n] == expected.index[0]
+        assert steps["likeliest"][n] == expected.index[0]
         assert steps["probability"][n] == pytest.approx(expected[steps["token"][n]], rel=1e-4)
+
+
+def test_small_probabilities_are_told_and_no_row_has_an_exponent():
+    steps = pd.DataFrame({"probability": [0.25, 9.4e-8, 0.0001], "nats": [1.38629, 16.18, 9.21]})
+    told = lesson_03.write_steps(steps)
+    assert told["probability"].tolist() == ["0.2500", "below 0.0001", "0.0001"]
+    assert told["nats"].tolist() == [1.3863, 16.18, 9.21]
+    assert steps["probability"][0] == 0.25
+
+
+def test_what_a_model_writes_is_in_one_line_with_its_own_perplexity(trained):
+    draws = [
+        SamplingSettings(words=9, temperature=t, top_p=p, seed=3) for t, p in ((0, 1), (2, 0.9))
+    ]
+    table = lesson_03.write(trained, "the plot", draws)
+    assert table["temperature"].tolist() == [0, 2] and table["top-p"].tolist() == [1, 0.9]
+    for draw, row in zip(draws, table.itertuples(), strict=True):
+        assert row.text.split() == generate(trained, "the plot", draw)[0].split()
+        assert "\n" not in row.text
+        own = lesson_02.measure_with_vocabulary(trained, [row.text], VOCAB)
+        assert row.perplexity == pytest.approx(own, abs=0.06)
 
 
 def test_with_all_tokens_before_it_a_word_is_as_likely_as_in_its_text(trained):
@@ -117,6 +140,15 @@ def test_the_model_that_comes_back_is_the_one_that_was_measured(trials):
     assert measure_perplexity(tuned.model.model, batches).perplexity == pytest.approx(
         tuned.perplexities[-1], rel=0.03
     )
+
+
+def test_what_reviews_add_is_asked_of_a_model_that_has_not_read_any():
+    settings = PRESETS["laptop"]
+    few = replace(settings.data, max_train=40, max_valid=10, max_test=10)
+    trials = lesson_03.StartTrials(load_corpus(few, settings.seed), settings)
+    start = find_start("en-small", settings.model)
+    assert settings.lm.pretrained == "en-reviews-small"
+    assert trials.start.fingerprint == start.fingerprint
 
 
 def test_random_weights_have_the_shape_and_the_words_of_the_start(trials):

@@ -5,10 +5,12 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from tests.conftest import course_settings, says
-from ulmfit_app.course import Verdict, lesson_05, neighbours
+from ulmfit_app.course import Verdict, forgetting, lesson_05, neighbours
 from ulmfit_app.course.lesson_04 import PLANS
+from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.training.recipes import PUBLISHED, Phase, Plan
 
@@ -72,9 +74,38 @@ def test_a_frozen_encoder_forgets_nothing_and_one_that_learns_does():
     assert abs(trained().history["perplexity"].iloc[-1] / before - 1) > 1e-3
 
 
+def test_a_kept_classifier_learns_what_the_trials_of_notebook_04_learn():
+    columns = ["phase", "train_loss", "valid_loss", "accuracy"]
+    pd.testing.assert_frame_equal(trained().history[columns], lab().train(ALL)[columns])
+
+
 def test_a_kept_classifier_predicts():
     predicted = Predictor(trained().folder, "fp32").predict(TEXTS)
     assert list(predicted["text"]) == TEXTS and list(predicted)[-2:] == ["p_neg", "p_pos"]
+
+
+def test_a_kept_classifier_has_its_model_with_the_weights_that_predict():
+    store, model = lab().number_texts(*TEXTS), trained().model
+    logits = model[1].layers(torch.from_numpy(lesson_05.pool_texts(model, store)))
+    wanted = Predictor(trained().folder, "fp32").probabilities(store)
+    assert np.allclose(logits.softmax(1), wanted, atol=1e-6)
+    assert not any(weight.requires_grad for weight in model.parameters())
+
+
+def test_phases_are_told_by_their_last_epoch():
+    history = pd.DataFrame(
+        {
+            "phase": ["head", "all", "all"],
+            "accuracy": [0.5, 0.9, 0.75],
+            "perplexity": [100.0, 110.0, 120.0],
+        }
+    )
+    found = forgetting.tabulate_phases(history, n=40)
+    assert found["phase"].tolist() == ["head", "all"]
+    assert found["accuracy"].tolist() == [0.5, 0.75] and (found["n"] == 40).all()
+    assert found["perplexity"].tolist() == [100.0, 120.0]
+    assert (found["low"] < found["accuracy"]).all() and (found["accuracy"] < found["high"]).all()
+    assert found["high"][1] == accuracy_interval(30, 40)[1]
 
 
 # ---------------------------------------------------------------------------- texts and neighbours
@@ -102,6 +133,17 @@ def test_a_longer_neighbour_moves_plain_fastais_probabilities_and_not_ours(reade
     assert plain.loc[72, "largest"] < 1e-6 < 1e-3 < plain.loc[100, "largest"]
     assert ours["largest"].max() < 1e-6 and not ours["other_label"].any()
     assert (plain["n"] == 10).all() and (plain["mean"] <= plain["largest"]).all()
+
+
+def test_rounding_is_told_from_an_influence():
+    found = pd.DataFrame(
+        [(72, 10, 9.4e-8, 2e-6, 0), (90, 10, 0.04, 0.65, 3)],
+        columns=["beside", "n", "mean", "largest", "other_label"],
+    )
+    told = neighbours.tabulate_influence(found)
+    assert told["mean difference"].tolist() == ["below 0.000001", "0.040000"]
+    assert told["largest difference"].tolist() == ["0.000002", "0.650000"]
+    assert told["tokens beside"].tolist() == [72, 90] and told["other labels"].tolist() == [0, 3]
 
 
 def test_one_text_is_read_beside_texts_of_each_length(readers):

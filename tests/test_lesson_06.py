@@ -7,11 +7,16 @@ import pandas as pd
 import pytest
 
 from tests.conftest import course_settings, says
-from ulmfit_app.course import Verdict, lesson_06
+from ulmfit_app.course import Verdict, lesson_06, promises
 from ulmfit_app.course.lesson_05 import TrainedClassifier
-from ulmfit_app.evaluation.calibration import fit_temperature, risk_coverage, threshold_for
+from ulmfit_app.evaluation.calibration import (
+    fit_temperature,
+    risk_coverage,
+    tempered,
+    threshold_for,
+)
 from ulmfit_app.evaluation.figures import risk_coverage_figure
-from ulmfit_app.evaluation.metrics import calibration_bins, expected_calibration_error
+from ulmfit_app.evaluation.metrics import calibration_bins, expected_calibration_error, score
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.training.recipes import Phase, Plan
 
@@ -26,7 +31,7 @@ def made(n: int, seed: int = 0, boldness: float = 2.0) -> lesson_06.ScoredSplit:
     return lesson_06.ScoredSplit(texts, truth, ["neg", "pos"], np.stack([1 - p, p], axis=1))
 
 
-def scored(of: lesson_06.ScoredSplit) -> lesson_06.Outcome:
+def scored(of: lesson_06.ScoredSplit) -> promises.Outcome:
     return of.probabilities, of.truth
 
 
@@ -65,7 +70,7 @@ def test_named_words_and_random_ones_are_deleted_from_each_text():
         and (found["n"] == 4).all()
     )
     # On four texts of one sentence, occlusion finds the words that count by trying each of them.
-    assert found.loc["named by occlusion", "mean_fall"] > found.loc["random", "mean_fall"]
+    assert found.loc["named by occlusion", "mean fall"] > found.loc["random", "mean fall"]
 
 
 def test_words_are_cut_out_where_they_stand():
@@ -76,8 +81,8 @@ def test_words_are_cut_out_where_they_stand():
 # ---------------------------------------------------------------------------------------- promises
 def test_a_threshold_keeps_less_than_it_promises_where_it_was_chosen_and_one_more_error_helps():
     of = made(2_000)
-    found = lesson_06.measure_promises(*scored(of), error=0.1, n=60).set_index("rule")
-    plain, careful = (found.loc[rule] for rule in lesson_06.RULES)
+    found = promises.measure_promises(*scored(of), error=0.1, n=60).set_index("rule")
+    plain, careful = (found.loc[rule] for rule in promises.RULES)
     assert plain["promised"] < 0.1 < plain["kept"]
     assert (
         careful["kept"] <= 0.1
@@ -87,7 +92,7 @@ def test_a_threshold_keeps_less_than_it_promises_where_it_was_chosen_and_one_mor
 
 
 def test_promises_on_few_texts_are_drawn_from_half_of_them():
-    assert lesson_06.measure_promises(*scored(made(30)), error=0.3, n=1_000)["kept"].notna().all()
+    assert promises.measure_promises(*scored(made(30)), error=0.3, n=1_000)["kept"].notna().all()
 
 
 def test_thresholds_are_chosen_on_validation_and_drawn_on_test():
@@ -112,11 +117,45 @@ def test_scores_stand_before_and_after_a_temperature():
     of = made(1_000)
     found = lesson_06.compare_calibration(of, fit_temperature(*scored(of))[0])
     assert found.loc["accuracy", "before"] == found.loc["accuracy", "after"]
-    assert (
-        found.loc["expected_calibration_error", "after"]
-        < found.loc["expected_calibration_error", "before"]
+    assert found.loc["calibration error", "after"] < found.loc["calibration error", "before"]
+    assert (found.loc["log loss", "after"]) < found.loc["log loss", "before"]
+
+
+def test_accuracies_are_compared_by_their_intervals():
+    of, p = made(400), np.full((400, 2), 0.5)
+    coin = lesson_06.ScoredSplit(of.texts, np.arange(400) % 2, of.labels, p)
+    assert lesson_06.compare_accuracies({"new": of, "coin": coin}).startswith("new is above coin")
+    assert "new and old: their" in lesson_06.compare_accuracies({"new": of, "old": of})
+
+
+def test_a_recall_stands_with_its_interval():
+    of = made(300)
+    scores = score(of.probabilities, of.truth, of.labels)
+    found = lesson_06.tabulate_recalls(scores)
+    predicted = of.probabilities.argmax(axis=1)
+    for index, row in found.iterrows():
+        assert row["what"] == f"recall of {of.labels[index]}"
+        assert row["recall"] == (predicted[of.truth == index] == index).mean()
+        assert row["low"] < row["recall"] < row["high"]
+
+
+def test_too_much_confidence_is_told_from_too_little_and_from_chance():
+    bold, shy, right = made(2_000, boldness=4), made(2_000, boldness=0.3), made(2_000, boldness=1)
+    assert lesson_06.judge_confidence(bold).endswith("on the whole it is overconfident")
+    assert lesson_06.judge_confidence(shy).endswith("on the whole it is underconfident")
+    assert lesson_06.judge_confidence(right).endswith("no more than chance can make")
+    milder = tempered(bold.probabilities, 4)
+    assert lesson_06.judge_confidence(bold, milder).endswith("no more than chance can make")
+
+
+def test_the_ends_of_each_kind_of_part_are_compared():
+    of = made(2_000)
+    shortest, least = lesson_06.compare_ends(lesson_06.tabulate_parts(of, of.probabilities)).split(
+        "\n"
     )
-    assert (found.loc["log_loss", "after"]) < found.loc["log_loss", "before"]
+    assert shortest.startswith("length in characters up to") and "overlap and" in shortest
+    assert "and length in characters over" in shortest
+    assert least.startswith("confidence 99% or more is above confidence 50% to under 75%")
 
 
 def test_parts_hold_each_text_once():
@@ -180,7 +219,7 @@ def test_a_threshold_is_chosen_on_validation_with_one_more_error_than_there_is()
 
     assert check(right).right and "of the test texts are answered" in check(right).says
     assert "chosen on the texts" in says(check(threshold_for(0.1, risk_coverage(*test))))
-    assert "luck is in it" in says(check(lesson_06._find_lowest(0.1, risk_coverage(*valid))))
+    assert "luck is in it" in says(check(promises.find_lowest(0.1, risk_coverage(*valid))))
     assert "a share of wrong answers" in says(check(0.1))
     assert "not what the rule gives" in says(check(0.123))
     assert "that there is none: not" in says(check(None))

@@ -10,9 +10,10 @@ from scipy import stats
 
 from tests.conftest import says
 from ulmfit_app.course import PRESETS, label_trials, lesson_07
-from ulmfit_app.course.label_trials import NOT_TUNED, LabelTrials
+from ulmfit_app.course.label_trials import GENERAL_TEXT, NOT_TUNED, LabelTrials
+from ulmfit_app.course.starts import list_starts
 from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
-from ulmfit_app.experiments.label_curve import SCRATCH, SEMI_SUPERVISED, TFIDF
+from ulmfit_app.experiments.label_curve import SCRATCH, SEMI_SUPERVISED, TFIDF, Sizes
 from ulmfit_app.pipeline.run import Run
 
 
@@ -28,23 +29,42 @@ def trials() -> LabelTrials:
 def planted(trials: LabelTrials, right: dict[tuple[str, int, int], np.ndarray]) -> LabelTrials:
     """The same texts, on which classifiers are right where it is said."""
     found = object.__new__(LabelTrials)
-    found.table, found._right = trials.table, right
+    found.table, found.sizes, found._right = trials.table, trials.sizes, right
     return found
 
 
 # -------------------------------------------------------------------------------------- the labels
-def test_labels_are_drawn_from_train_alone_and_in_the_shares_of_the_classes(trials):
+def test_labels_to_validate_on_are_among_those_that_are_counted(trials):
+    splits = trials.table["split"]
+    for n_labels, parts in ((20, (16, 4)), (50, (40, 10)), (10_000, (200, 20))):
+        rows = trials.draw_labels(n_labels)
+        counts = splits[rows].value_counts()
+        assert trials.divide(n_labels) == parts == (counts["train"], counts["valid"])
+        assert len(set(rows)) == len(rows) == sum(parts)
+    fewer = planted(trials, {})
+    fewer.sizes = Sizes(2, 600, 200, 48)
+    assert fewer.divide(800) == fewer.divide(10_000) == (600, 150)
+
+
+def test_labels_are_drawn_in_the_shares_of_the_classes_and_fewer_are_among_more(trials):
     train = trials.table[trials.table["split"] == "train"]
-    rows = trials.draw_labels(20)
-    assert len(set(rows)) == 20 and set(rows) <= set(train.index)
-    shares = train["label"].value_counts(normalize=True) * 20
-    assert (trials.table.loc[rows, "label"].value_counts() - shares).abs().max() < 1
-    assert set(trials.draw_labels(20)) == set(rows) != set(trials.draw_labels(20, draw=1))
-    assert set(trials.draw_labels(10_000)) == set(train.index)
+    rows = trials.draw_labels(50)
+    shares = train["label"].value_counts(normalize=True) * 50
+    assert (trials.table.loc[rows, "label"].value_counts() - shares).abs().max() < 2
+    assert set(trials.draw_labels(20)) < set(rows) != set(trials.draw_labels(50, draw=1))
+    assert rows.tolist() == trials.draw_labels(50).tolist() == sorted(rows)
 
 
-def test_counting_words_learns_from_the_drawn_labels_and_is_scored_on_test(trials):
+def test_counting_words_learns_from_all_drawn_labels_and_is_scored_on_test(trials, monkeypatch):
+    learned = []
+    real = label_trials.tfidf_logistic_regression
+    monkeypatch.setattr(
+        label_trials,
+        "tfidf_logistic_regression",
+        lambda texts, *rest: (learned.append(texts), real(texts, *rest))[1],
+    )
     right = trials.find_right(TFIDF, 40)
+    assert learned == [trials.table["text"][trials.draw_labels(40)].tolist()]
     assert right.shape == ((trials.table["split"] == "test").sum(),) and right.dtype == bool
     assert trials.find_right(TFIDF, 40) is right, "what was trained is kept"
     assert trials.find_right(TFIDF, 200).mean() > 0.5
@@ -60,35 +80,40 @@ def test_a_language_model_is_fine_tuned_only_when_a_way_needs_it(trials):
 
 
 @pytest.mark.parametrize(
-    ("general", "asked"), [("en-small", "en-reviews-small"), ("wt103", "wt103"), ("none", "none")]
+    ("preset", "general"), [("en-reviews-small", "en-small"), ("wt103", "wt103"), ("none", "none")]
 )
-def test_what_reads_the_unlabelled_texts_has_read_others_before_where_the_package_has_such_a_model(
-    trials, monkeypatch, general, asked
-):
+def test_each_way_starts_from_the_model_that_its_name_says(trials, monkeypatch, preset, general):
+    asked = []
+
     class Made:
         def __init__(self, folder, settings):
-            self.settings = settings
+            asked.append((settings.lm.pretrained, settings.lm.epochs))
 
         def carry_out(self, last):
-            raise StopIteration(self.settings.lm.pretrained)
+            raise StopIteration
 
     monkeypatch.setattr(label_trials, "begin", Made)
-    with pytest.raises(StopIteration, match=f"^{asked}$"):
-        _ = LabelTrials(
-            replace(trials._settings, lm=replace(trials._settings.lm, pretrained=general))
-        ).history
+    lm = replace(trials._settings.lm, pretrained=preset)
+    own = LabelTrials(replace(trials._settings, lm=lm))
+    for way in (NOT_TUNED, GENERAL_TEXT, SCRATCH, SEMI_SUPERVISED):
+        with pytest.raises(StopIteration):
+            own.find_right(way, 20)
+    assert asked == [(preset, 0), (general, 0), ("none", 0), (preset, lm.epochs)]
+    packaged = ["en-small", "en-reviews-small"]
+    assert own.models == (packaged if preset == "en-reviews-small" else [])
 
 
 def test_every_way_is_scored_on_the_same_texts_in_the_same_order(trials, monkeypatch):
     seen = []
     monkeypatch.setattr(label_trials, "load_predictor", lambda folder: _Told(folder, seen))
-    for way in (SEMI_SUPERVISED, SCRATCH, NOT_TUNED):
+    for way in (SEMI_SUPERVISED, SCRATCH, NOT_TUNED, GENERAL_TEXT):
         assert trials.find_right(way, 20).all(), (
             "the classes of the true labels, as they stand in the table"
         )
     first, *others = seen
     assert all(other["label"].tolist() == first["label"].tolist() for other in others)
-    assert all((other["split"] == "train").sum() == 20 for other in seen)
+    assert all((other["split"] == "train").sum() == 16 for other in seen)
+    assert all((other["split"] == "valid").sum() == 4 for other in seen)
     trials._right.clear()
 
 
@@ -99,9 +124,9 @@ def test_more_labels_and_another_draw_are_learned_from_when_asked_for(trials, mo
     points = [(20, 0), (40, 0), (40, 1)]
     for n_labels, draw in points:
         trials.find_right(SCRATCH, n_labels, draw)
-    learned = [rows["row"][rows["split"] == "train"].tolist() for rows in seen]
-    assert [sorted(rows) for rows in learned] == [
-        trials.draw_labels(*point).tolist() for point in points
+    learned = [rows["text"][rows["split"].isin(["train", "valid"])].tolist() for rows in seen]
+    assert [sorted(texts) for texts in learned] == [
+        sorted(trials.table["text"][trials.draw_labels(*point)]) for point in points
     ]
     trials._right.clear()
 
@@ -161,7 +186,12 @@ def test_a_curve_has_the_mean_of_the_draws_and_the_interval_of_the_test_texts(pl
 
 
 def test_two_ways_are_compared_text_by_text(plain):
-    row = lesson_07.compare_ways(plain, TFIDF, SEMI_SUPERVISED, [50]).iloc[0]
+    pairs = [(TFIDF, SEMI_SUPERVISED), (SEMI_SUPERVISED, TFIDF)]
+    compared = lesson_07.compare_ways(plain, pairs, [50, 200])
+    assert compared["labels"].tolist() == [50, 200] * 2
+    row, other_way = compared.iloc[0], compared.iloc[2]
+    assert (row["first"], row["other"]) == pairs[0]
+    assert other_way["difference"] == -row["difference"]
     wanted = paired_comparison(plain.find_right(TFIDF, 50), plain.find_right(SEMI_SUPERVISED, 50))
     assert row["difference"] == pytest.approx(100 * wanted["accuracy_difference"])
     assert (row["only_first"], row["only_other"]) == (
@@ -169,6 +199,74 @@ def test_two_ways_are_compared_text_by_text(plain):
         wanted["only_other_right"],
     )
     assert row["p_value"] == wanted["p_value"] and row["low"] < row["difference"] < row["high"]
+
+
+def test_comparisons_are_shown_with_signs_and_judged_by_their_p_value_alone():
+    compared = pd.DataFrame(
+        {
+            "labels": 50,
+            "first": "new",
+            "other": "old",
+            "only_first": [30, 10, 21],
+            "only_other": [10, 40, 19],
+            "difference": [4.0, -6.0, 0.04],
+            "low": [1.54, -9.0, -2.0],
+            "high": [6.5, -3.0, 2.1],
+            "p_value": [0.0022, 1.2e-8, 0.87],
+        }
+    )
+    shown = lesson_07.format_comparison(compared)
+    assert shown["difference (points)"].tolist() == [
+        "+4.0 (+1.5 to +6.5)",
+        "-6.0 (-9.0 to -3.0)",
+        "+0.0 (-2.0 to +2.1)",
+    ]
+    assert shown["p"].tolist() == ["0.0022", "< 0.0001", "0.87"]
+    assert shown["on these texts"].tolist() == [
+        "the first is better",
+        "the second is better",
+        "not told apart",
+    ]
+    assert shown["right alone"].tolist() == ["30 : 10", "10 : 40", "21 : 19"]
+
+
+def test_errors_are_shown_with_a_row_per_number_of_labels_and_a_column_per_way(plain):
+    curve = lesson_07.tabulate_curve(plain, [50, 200], ways=[SEMI_SUPERVISED, TFIDF])
+    shown = lesson_07.format_errors(curve)
+    assert shown.columns.tolist() == ["labels", SEMI_SUPERVISED, TFIDF]
+    assert shown["labels"].tolist() == [50, 200]
+    error, low, high = curve.loc[1, ["error", "low", "high"]]
+    assert shown[SEMI_SUPERVISED][1] == f"{error:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def test_draws_are_shown_with_how_far_the_first_way_is_below_the_second():
+    draws = pd.DataFrame({"new": [38.0, 41.25], "old": [40.0, 41.0]}).rename_axis("draw")
+    shown = lesson_07.format_draws(draws)
+    assert shown["difference (points)"].tolist() == ["+2.0", "-0.2"]
+    assert shown["draw"].tolist() == [0, 1] and shown["new"].tolist() == ["38.0 %", "41.2 %"]
+
+
+def test_costs_are_those_of_the_bundles_of_fine_tuning_and_of_a_person(plain, monkeypatch):
+    monkeypatch.setattr(LabelTrials, "models", ["en-small", "en-reviews-small"])
+    monkeypatch.setattr(LabelTrials, "history", pd.DataFrame({"seconds": [12.0, 18.0]}))
+    plain.sizes = Sizes(2, 1_200, 200, 150)
+    costs = lesson_07.tabulate_costs(plain, 30)
+    hours = list_starts().set_index("model")["hours"]
+    of_models = [60 * hours["en-small"], 60 * hours["en-reviews-small"]]
+    assert costs["machine"].tolist() == pytest.approx([*of_models, 0.5, 0])
+    assert costs["person"].tolist() == [0, 0, 0, 30 * lesson_07.SECONDS_PER_LABEL / 60]
+    shown = lesson_07.format_costs(costs)
+    assert shown["what"][0] == "en-small: reading English Wikipedia"
+    assert shown["person (minutes)"].tolist() == ["", "", "", "10.0"]
+
+
+def test_the_models_of_the_package_say_what_they_read():
+    table = list_starts().set_index("model")
+    assert table.loc["en-reviews-small", "started from"] == "en-small"
+    assert table.loc["en-small", "started from"] == "random weights"
+    assert table.loc["en-small", "then read"] == "English Wikipedia"
+    assert table.loc["en-small-bwd", "reads"] == "backward"
+    assert (table[["million tokens", "hours"]] > 0).all(axis=None)
 
 
 def test_what_may_be_chosen_says_more_than_all_texts_do(plain):
@@ -211,6 +309,10 @@ def test_a_doubling_costs_the_labels_that_come_in_addition():
     table = lesson_07.tabulate_doublings(curve, TFIDF)
     assert table["labels"].tolist() == [90, 180] and table["gained"].tolist()[1] == 6
     assert table["hours"].tolist() == pytest.approx([90 * lesson_07.SECONDS_PER_LABEL / 3600] * 2)
+    assert table["per_hour"].tolist()[1] == pytest.approx(12)
+    shown = lesson_07.format_doublings(table)
+    assert shown["gained (points)"].tolist() == ["", "+6.0"]
+    assert shown["points per hour"].tolist() == ["", "+12.0"]
 
 
 def test_a_power_law_takes_the_same_share_off_with_each_doubling():

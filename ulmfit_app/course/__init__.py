@@ -73,9 +73,10 @@ def setup(preset: str) -> Settings:
 def compare_intervals(table: pd.DataFrame, name: str = "what") -> str:
     """Say of each two rows of a table of scores whether their 95 % intervals overlap.
 
-    All pairs are judged by the same rule, so that like cases get like words. Intervals that
-    overlap may still hide a difference where both rows were scored on the same texts: notebook 07
-    has the test for that.
+    All pairs are judged by the same rule, so that like cases get like words. It is a careful rule:
+    intervals that overlap a little may still hide a difference, which the interval of the
+    difference itself would show, or McNemar's test where both were scored on the same texts
+    (notebooks 01 and 07).
 
     Args:
         table: columns low and high, the ends of the intervals, and the one that names the rows.
@@ -88,7 +89,7 @@ def compare_intervals(table: pd.DataFrame, name: str = "what") -> str:
     >>> compare_intervals(scores)
     'new is above old: their intervals do not overlap.'
     >>> compare_intervals(scores.assign(high=[0.8, 0.75]))
-    'new and old: their intervals overlap, so these texts do not tell them apart.'
+    'new and old: their intervals overlap and do not tell them apart.'
     """
     lines = []
     for one, other in combinations(table.itertuples(index=False), 2):
@@ -98,7 +99,7 @@ def compare_intervals(table: pd.DataFrame, name: str = "what") -> str:
             above, below = getattr(above, name), getattr(below, name)
             lines.append(f"{above} is above {below}: their intervals do not overlap.")
         else:
-            same = "their intervals overlap, so these texts do not tell them apart"
+            same = "their intervals overlap and do not tell them apart"
             lines.append(f"{first} and {second}: {same}.")
     return "\n".join(lines)
 

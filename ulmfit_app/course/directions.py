@@ -115,5 +115,5 @@ def describe_reading(learn: Learner, n_tokens: int = 14) -> dict[str, object]:
         loss = learn.validate()[0]
     return {
         "reads": " ".join(learn.dls.vocab[i] for i in x[0, :n_tokens]),
-        "perplexity": float(np.exp(loss)),
+        "perplexity": round(float(np.exp(loss)), 1),
     }

@@ -1,20 +1,109 @@
-"""Notebook 01, text and splits: baselines, leaks, choosing on the test split; exercise checks."""
+"""Notebook 01, text and splits: a finished classifier, baselines, leaks, choosing on the test
+split; exercise checks."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from html import escape
 from types import EllipsisType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ulmfit_app.config import Settings
 from ulmfit_app.course import Verdict, check_answered, judge
 from ulmfit_app.data.corpus import Corpus, find_overlaps
 from ulmfit_app.data.inspection import Inspection
 from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
-from ulmfit_app.evaluation.metrics import accuracy_interval
+from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
+from ulmfit_app.inference.predictor import load_predictor
+from ulmfit_app.pipeline.run import Run
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizing import tokenize
 
 
+# ---------------------------------------------------------------------- the finished classifier
+def shorten(settings: Settings) -> Settings:
+    """Settings for a first look: about a minute of training, and half of the texts to test on.
+
+    The language model is taken as it is, and the classifier learns for three epochs, all layers at
+    once (the paper's table 7, "Full + discr").
+
+    Args:
+        settings: of the course.
+
+    Returns:
+        The same texts and the same start.
+    """
+    data = replace(settings.data, test_share=0.5)
+    classifier = replace(settings.classifier, plan="full-discr", epochs=3)
+    lm = replace(settings.lm, epochs=0)
+    return replace(settings, data=data, lm=lm, classifier=classifier)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two classifiers on the same test texts. A notebook shows it as a table and a sentence.
+
+    Attributes:
+        scores: one row each: what, n, accuracy, low and high, its 95 % interval.
+        paired: of the first against the other, what `paired_comparison` returns.
+    """
+
+    scores: pd.DataFrame
+    paired: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"{self.scores.to_string(index=False)}\n{self._tell_difference()}"
+
+    def _repr_html_(self) -> str:
+        difference = escape(self._tell_difference(), quote=False)
+        return f"{self.scores.to_html(index=False)}<p>{difference}</p>"
+
+    def _tell_difference(self) -> str:
+        low, high = (100 * bound for bound in self.paired["accuracy_difference_ci95"])
+        p_value = self.paired["p_value"]
+        p = "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.4f}"
+        return (
+            f"Difference: {100 * self.paired['accuracy_difference']:+.1f} points, 95 % interval "
+            f"from {low:+.1f} to {high:+.1f}. The first alone is right about "
+            f"{self.paired['only_first_right']} texts, the other alone about "
+            f"{self.paired['only_other_right']} (McNemar's test: {p})."
+        )
+
+
+def compare_with_counting(run: Run) -> Comparison:
+    """Score a run's classifier on test, once, beside a baseline that learned from the same labels.
+
+    Those are train's and valid's: the classifier learns from the former and keeps the epoch that
+    is best on the latter. The baseline has no epochs, so that it can learn from both.
+
+    Args:
+        run: whose classifier is trained.
+
+    Returns:
+        The classifier and TF-IDF with logistic regression.
+    """
+    rows, (test, truth) = run.rows, run.labelled("test")
+    probabilities = load_predictor(run.folder).probabilities(run.open_tokens(), test)
+    known = rows[rows["split"].isin(("train", "valid"))]
+    counted = tfidf_logistic_regression(
+        known["text"].tolist(),
+        known["truth"].to_numpy(int),
+        rows["text"][test].tolist(),
+        len(run.corpus.labels),
+        run.record.settings.seed,
+    )
+    right = {
+        "language model + classifier": probabilities.argmax(axis=1) == truth,
+        "counting words (TF-IDF)": counted.argmax(axis=1) == truth,
+    }
+    scores = pd.DataFrame([_row(name, found) for name, found in right.items()])
+    return Comparison(scores, paired_comparison(*right.values()))
+
+
+# ------------------------------------------------------------------------------- texts and splits
 def tabulate_findings(inspection: Inspection) -> pd.DataFrame:
     """What was checked and what was found, one row per check, trouble first.
 
@@ -29,7 +118,7 @@ def tabulate_findings(inspection: Inspection) -> pd.DataFrame:
         for one in inspection.findings
     ]
     return pd.DataFrame(rows, columns=["check", "verdict", "found"]).sort_values(
-        "verdict", ascending=False, kind="stable"
+        "verdict", ascending=False, kind="stable", ignore_index=True
     )
 
 
@@ -58,7 +147,7 @@ def score_baselines(corpus: Corpus, split: str, seed: int = 0) -> pd.DataFrame:
     (texts, truth), (other_texts, other_truth) = _part(corpus, "train"), _part(corpus, split)
     n_classes = len(corpus.labels)
     scored = {
-        "the commonest class": majority(truth, len(other_truth), n_classes),
+        "the most common label": majority(truth, len(other_truth), n_classes),
         "TF-IDF + logistic regression": tfidf_logistic_regression(
             texts, truth, other_texts, n_classes, seed
         ),
@@ -94,32 +183,57 @@ def score_by_copy(corpus: Corpus, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def try_candidates(
-    corpus: Corpus, n: int, n_train: int = 100, n_chosen_on: int = 100, seed: int = 0
-) -> pd.DataFrame:
-    """Train classifiers that differ by chance alone, and score each on two parts of test.
+def train_candidates(corpus: Corpus, n: int, n_train: int = 100, seed: int = 0) -> np.ndarray:
+    """Train classifiers that differ by chance alone, and see which texts of test each gets right.
 
     Args:
         corpus: the texts.
         n: number of classifiers, each TF-IDF with logistic regression.
         n_train: training texts per classifier, drawn anew for each.
-        n_chosen_on: test texts in the first part, at most half of the split.
         seed: of the draws.
 
     Returns:
-        One row per classifier: on_few and on_rest, the accuracies on the two parts.
+        Boolean, [n, n_test].
     """
     (texts, truth), (test_texts, test_truth) = _part(corpus, "train"), _part(corpus, "test")
-    few = min(n_chosen_on, len(test_texts) // 2)
     generator = np.random.default_rng(seed)
-    rows = []
-    for _ in range(n):
+    right = np.zeros((n, len(test_texts)), bool)
+    for row in right:
         chosen = generator.permutation(len(texts))[:n_train]
         known = [texts[i] for i in chosen]
         p = tfidf_logistic_regression(known, truth[chosen], test_texts, len(corpus.labels), seed)
-        right = p.argmax(axis=1) == test_truth
-        rows.append({"on_few": right[:few].mean(), "on_rest": right[few:].mean()})
-    return pd.DataFrame(rows)
+        row[:] = p.argmax(axis=1) == test_truth
+    return right
+
+
+def choose_often(
+    right: np.ndarray, sizes: Sequence[int], draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """Choose the best of several classifiers on some texts, and score it on the others, often.
+
+    Args:
+        right: whether a classifier is right about a text, [n_classifiers, n_texts].
+        sizes: numbers of texts to choose on, each less than n_texts.
+        draws: of these texts, by chance.
+        seed: of the draws.
+
+    Returns:
+        One row per size, means over the draws: chosen on (the size), its score there, its score
+        on the others (shares), and points too many (the first score less the second).
+    """
+    generator = np.random.default_rng(seed)
+    rows = []
+    for size in sizes:
+        scores = np.zeros((draws, 2))
+        for draw in scores:
+            order = generator.permutation(right.shape[1])
+            few, others = order[:size], order[size:]
+            best = right[right[:, few].mean(axis=1).argmax()]
+            draw[:] = best[few].mean(), best[others].mean()
+        there, on_others = scores.mean(axis=0)
+        row = {"chosen on": size, "its score there": there, "its score on the others": on_others}
+        rows.append(row | {"points too many": 100 * (there - on_others)})
+    return pd.DataFrame(rows).round({"points too many": 1})
 
 
 # --------------------------------------------------------------------------------- the exercises

@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from ulmfit_app.config import Settings
+from ulmfit_app.config import GENERAL, REVIEWS, SamplingSettings, Settings
 from ulmfit_app.course import Verdict, check_answered, judge
 from ulmfit_app.data.corpus import Corpus
+from ulmfit_app.inference.generation import generate
 from ulmfit_app.inference.language_model import TrainedModel, load
 from ulmfit_app.inference.sampling import scale_logits
 from ulmfit_app.models.bundle import Bundle, save_bundle
@@ -75,13 +76,39 @@ def read_word_by_word(trained: TrainedModel, text: str) -> pd.DataFrame:
 
     Returns:
         Columns token, probability (what the model gave the token, knowing those before it), nats
-        (minus its logarithm) and expected, the word that it held likeliest there.
+        (minus its logarithm) and likeliest, the word that it held likeliest there.
     """
     ids, vocab = _to_ids(trained, text), np.array(trained.bundle.vocab)
     probabilities = _predict(trained, ids[None, :-1], last=len(ids) - 1)[0]
     given = probabilities[np.arange(len(ids) - 1), ids[1:]]
     columns = {"token": vocab[ids[1:]], "probability": given, "nats": -np.log(given)}
-    return pd.DataFrame(columns | {"expected": vocab[probabilities.argmax(1)]})
+    return pd.DataFrame(columns | {"likeliest": vocab[probabilities.argmax(1)]})
+
+
+def write_steps(steps: pd.DataFrame) -> pd.DataFrame:
+    """What `read_word_by_word` returns, to be read: numbers with four digits behind the point."""
+    texts = [f"{p:.4f}" if p >= 0.0001 else "below 0.0001" for p in steps["probability"]]
+    return steps.assign(probability=texts, nats=steps["nats"].round(4))
+
+
+def write(trained: TrainedModel, begun: str, draws: Sequence[SamplingSettings]) -> pd.DataFrame:
+    """What a language model writes, and how uncertain it is itself when it reads that again.
+
+    Args:
+        trained: a language model.
+        begun: the beginning.
+        draws: how to draw the words.
+
+    Returns:
+        One row per way to draw: temperature, top-p, perplexity (the model's own, on its text) and
+        text, in one line.
+    """
+    rows = []
+    for draw in draws:
+        text = " ".join(generate(trained, begun, draw)[0].split())
+        own = float(np.exp(read_word_by_word(trained, text)["nats"].mean()))
+        rows.append((draw.temperature, draw.top_p, round(own, 1), text))
+    return pd.DataFrame(rows, columns=["temperature", "top-p", "perplexity", "text"])
 
 
 def limit_memory(
@@ -152,7 +179,8 @@ class StartTrials:
     """Language models that are fine-tuned on the same texts from one start or another.
 
     All share one vocabulary, that of the start in the settings and of the texts, since
-    perplexities over different words cannot be compared.
+    perplexities over different words cannot be compared. In place of the model that has read
+    reviews, there is the one that has read Wikipedia alone: what reviews add is the question.
 
     Args:
         corpus: the texts.
@@ -160,7 +188,8 @@ class StartTrials:
     """
 
     def __init__(self, corpus: Corpus, settings: Settings) -> None:
-        self.settings, self.start = settings, find_start(settings.lm.pretrained, settings.model)
+        pretrained = GENERAL if settings.lm.pretrained == REVIEWS else settings.lm.pretrained
+        self.settings, self.start = settings, find_start(pretrained, settings.model)
         tokenized = tokenize(corpus.table["text"].tolist(), settings.tokens.language)
         split = corpus.table["split"].to_numpy()
         self.train, self.valid = (np.flatnonzero(split == name) for name in ("train", "valid"))

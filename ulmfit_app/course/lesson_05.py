@@ -15,10 +15,11 @@ from fastai.text.models.core import SequentialRNN
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 
 from ulmfit_app.config import Settings
 from ulmfit_app.course import Verdict, check_answered, judge, lesson_04
+from ulmfit_app.course.forgetting import KeptPerplexity
 from ulmfit_app.course.neighbours import BATCH_SIZE, BPTT
 from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.hardware import choose_device
@@ -26,6 +27,7 @@ from ulmfit_app.inference.perplexity import measure_perplexity
 from ulmfit_app.models.awd_lstm import load_language_model
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.models.pretrained import find_start
+from ulmfit_app.models.reader import read_classifier
 from ulmfit_app.text.batches import ClassifierBatches, LanguageModelBatches
 from ulmfit_app.text.rules import PAD_ID
 from ulmfit_app.text.store import TokenStore
@@ -35,26 +37,6 @@ from ulmfit_app.training.loop import seed_everything, train
 from ulmfit_app.training.recipes import PUBLISHED, Plan, rates_over
 
 ROWS = 16  # in which a language model is scored
-
-
-class _KeptPerplexity(Metric):
-    """What the encoder still knows: the perplexity of the language model with it put back."""
-
-    name = "perplexity"
-
-    def __init__(self, model: SequentialRNN, batches: LanguageModelBatches) -> None:
-        self._model, self._batches = model, batches
-
-    def reset(self) -> None:
-        pass
-
-    def accumulate(self, learn: Learner) -> None:
-        self._encoder = learn.model[0].module
-
-    @property
-    def value(self) -> float:
-        self._model[0].load_state_dict(self._encoder.state_dict())
-        return measure_perplexity(self._model, self._batches).perplexity
 
 
 @dataclass(frozen=True)
@@ -69,6 +51,11 @@ class TrainedClassifier:
 
     history: pd.DataFrame
     folder: Path
+
+    @cached_property
+    def model(self) -> nn.Sequential:
+        """Encoder and head as they predict, in fp32; they learn no more."""
+        return read_classifier(load_bundle(self.folder, "classifier")).requires_grad_(False)
 
 
 class ClassifierLab(lesson_04.PlanTrials):
@@ -159,8 +146,10 @@ class ClassifierLab(lesson_04.PlanTrials):
         Raises:
             Diverged: the loss is not finite.
         """
+        # Before the seed is set: what it draws would give other dropouts than in notebook 04.
+        watch = self._watch()
         learn, s, lm = self._make_learner(plan), self.settings.classifier, self.language_model
-        learn.metrics = [*learn.metrics, self._watch()]
+        learn.metrics = [*learn.metrics, watch]
         folder = Path(mkdtemp(dir=self._folder.name))
         how = replace(classifier.training_settings(s, lm.direction, key=plan.name), patience=None)
         history = train(learn, plan.phases, folder, how)
@@ -178,7 +167,7 @@ class ClassifierLab(lesson_04.PlanTrials):
 
     def _watch(self) -> Metric:
         model = load_language_model(self.language_model)
-        return _KeptPerplexity(model.to(choose_device()), self._read_validation())
+        return KeptPerplexity(model.to(choose_device()), self._read_validation())
 
     def _read_validation(self) -> LanguageModelBatches:
         return LanguageModelBatches(self.store, self.find_part("valid")[0], ROWS, BPTT)
@@ -267,7 +256,7 @@ def pool_texts(
     return np.concatenate(found)[batches.order.argsort()]
 
 
-def _place_beside(model: torch.nn.Module, x: Tensor) -> Tensor:
+def _place_beside(model: nn.Module, x: Tensor) -> Tensor:
     return x.to(next(model.parameters()).device)
 
 

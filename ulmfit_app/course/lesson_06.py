@@ -1,6 +1,6 @@
 """Notebook 06, can we trust it: a classifier's scores, and what its promises are worth; checks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from fastai.learner import Learner, Metric
 
-from ulmfit_app.course import Verdict, check_answered, judge, lesson_05
+from ulmfit_app.course import Verdict, check_answered, compare_intervals, judge, lesson_05
+from ulmfit_app.course.promises import Outcome, find_lowest
 from ulmfit_app.evaluation.calibration import (
     answered,
     calibration_error_by_chance,
@@ -28,10 +29,6 @@ from ulmfit_app.evaluation.slices import slices
 from ulmfit_app.evaluation.tables import prediction_table
 from ulmfit_app.inference.explanation import Method, explain
 from ulmfit_app.inference.predictor import Predictor
-
-N_DRAWS = 200  # of texts to choose a threshold on
-# Probabilities, [n, n_labels], and truth, [n], the index of each text's label.
-Outcome = tuple[np.ndarray, np.ndarray]
 
 
 # --------------------------------------------------------------------------- what is questioned
@@ -99,72 +96,7 @@ class CalibrationLab(lesson_05.ClassifierLab):
         return _CalibrationError()
 
 
-# --------------------------------------------------------------------- what promises are worth
-def _find_lowest(error: float, curve: pd.DataFrame) -> float | None:
-    """The lowest confidence above which at most `error` of these very answers are wrong."""
-    fitting = curve[curve["error"] <= error]
-    return None if fitting.empty else float(fitting["threshold"].iloc[-1])
-
-
-RULES: dict[str, Callable[[float, pd.DataFrame], float | None]] = {
-    "the lowest that fits": _find_lowest,
-    "as if one more were wrong": threshold_for,
-}
-
-
-def measure_promises(
-    probabilities: np.ndarray,
-    truth: np.ndarray,
-    error: float,
-    n: int,
-    rules: Sequence[str] = tuple(RULES),
-    seed: int = 0,
-) -> pd.DataFrame:
-    """What a threshold promises on the texts that chose it, and what it keeps on others.
-
-    N_DRAWS times, texts are drawn, and each rule chooses a threshold on them.
-
-    Args:
-        probabilities: [n_texts, n_labels].
-        truth: the index of each text's label, [n_texts].
-        error: the share of wrong answers that is wanted at most.
-        n: texts to draw, at most half of them.
-        rules: names of RULES.
-        seed: of the draws.
-
-    Returns:
-        One row per rule: promised, the mean error on the drawn texts, over draws with a threshold;
-        kept, the mean error on the others, 0 where none is answered; broken, the share of draws
-        in which that is above `error`; answered, the mean share of the others that is answered;
-        none, the share of draws without a threshold.
-    """
-    n, rows = min(n, len(truth) // 2), []
-    for name in rules:
-        generator, found = np.random.default_rng(seed), []
-        for _ in range(N_DRAWS):
-            order = generator.permutation(len(truth))
-            chosen, others = order[:n], order[n:]
-            threshold = RULES[name](error, risk_coverage(probabilities[chosen], truth[chosen]))
-            if threshold is None:
-                found.append((np.nan, 0.0, 0.0))
-                continue
-            promised, kept = (
-                answered(probabilities[part], truth[part], threshold) for part in (chosen, others)
-            )
-            found.append((promised["error"], kept["error"] or 0.0, kept["coverage"]))
-        of = pd.DataFrame(found, columns=["promised", "kept", "answered"])
-        row = {
-            "rule": name,
-            "promised": of["promised"].mean(),
-            "kept": of["kept"].mean(),
-            "broken": (of["kept"] > error).mean(),
-            "answered": of["answered"].mean(),
-            "none": of["promised"].isna().mean(),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
+# -------------------------------------------------------------------- what an explanation is worth
 def delete_words(
     predictor: Predictor, texts: Sequence[str], n_words: int, seed: int = 0
 ) -> pd.DataFrame:
@@ -179,8 +111,8 @@ def delete_words(
         seed: of the random words.
 
     Returns:
-        One row per way to choose the words: deleted, n, mean_fall (of the probability),
-        other_label (how many texts then get another label).
+        One row per way to choose the words: deleted, n, mean fall (of the probability), other
+        labels (how many texts then get another one).
 
     Raises:
         SettingError: as in `explain`.
@@ -208,7 +140,7 @@ def delete_words(
         fall = before[each, label] - after[each, label]
         other = int((after.argmax(axis=1) != label).sum())
         rows.append(
-            {"deleted": name, "n": len(texts), "mean_fall": fall.mean(), "other_label": other}
+            {"deleted": name, "n": len(texts), "mean fall": fall.mean(), "other labels": other}
         )
     return pd.DataFrame(rows)
 
@@ -230,6 +162,30 @@ def tabulate_accuracies(of: ScoredSplit, sizes: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def compare_accuracies(of: dict[str, ScoredSplit]) -> str:
+    """Whether the accuracies of classifiers can be told apart by their intervals.
+
+    Args:
+        of: name -> what the classifier predicts.
+
+    Returns:
+        A sentence per pair.
+    """
+    rows = [
+        tabulate_accuracies(one, [len(one.truth)]).assign(what=name) for name, one in of.items()
+    ]
+    return compare_intervals(pd.concat(rows))
+
+
+def tabulate_recalls(scores: dict) -> pd.DataFrame:
+    """The recall of each label: what, recall, low, high (95 %); scores as metrics.score's."""
+    rows = [
+        (f"recall of {label}", one["recall"], *one["recall_ci95"])
+        for label, one in scores["per_class"].items()
+    ]
+    return pd.DataFrame(rows, columns=["what", "recall", "low", "high"])
+
+
 def compare_calibration(test: ScoredSplit, temperature: float) -> pd.DataFrame:
     """Scores before (temperature 1) and after a temperature.
 
@@ -238,9 +194,16 @@ def compare_calibration(test: ScoredSplit, temperature: float) -> pd.DataFrame:
         temperature: divides the logits.
 
     Returns:
-        Rows accuracy, log loss, Brier score, calibration error and what chance gives of that;
-        columns before and after.
+        Rows accuracy, log loss (nats), Brier score, calibration error and what chance gives of
+        that; columns before and after.
     """
+    named = {
+        "accuracy": "accuracy",
+        "log_loss": "log loss",
+        "brier_score": "Brier score",
+        "expected_calibration_error": "calibration error",
+        "by_chance": "by chance alone, at most",
+    }
     columns = {}
     for name, probabilities in {
         "before": test.probabilities,
@@ -248,16 +211,50 @@ def compare_calibration(test: ScoredSplit, temperature: float) -> pd.DataFrame:
     }.items():
         accuracy = (probabilities.argmax(axis=1) == test.truth).mean()
         scores = {"accuracy": accuracy} | calibration_scores(probabilities, test.truth)
-        scores["of it by chance, at most"] = calibration_error_by_chance(probabilities)
+        scores["by_chance"] = calibration_error_by_chance(probabilities)
         columns[name] = scores
-    kept = [
-        "accuracy",
-        "log_loss",
-        "brier_score",
-        "expected_calibration_error",
-        "of it by chance, at most",
-    ]
-    return pd.DataFrame(columns).loc[kept]
+    return pd.DataFrame(columns).loc[list(named)].rename(index=named)
+
+
+def judge_confidence(of: ScoredSplit, probabilities: np.ndarray | None = None) -> str:
+    """Whether a classifier is more or less confident than it is right, in a sentence.
+
+    Args:
+        of: the texts.
+        probabilities: others in place of the split's own, [n, n_labels].
+
+    Returns:
+        The mean confidence beside the accuracy, the calibration error beside what chance gives of
+        it, and what follows.
+    """
+    found = of.probabilities if probabilities is None else probabilities
+    confidence, accuracy = found.max(axis=1).mean(), (found.argmax(axis=1) == of.truth).mean()
+    error = expected_calibration_error(found, of.truth)
+    chance = calibration_error_by_chance(found)
+    verdict = "no more than chance can make"
+    if error > chance:
+        side = "over" if confidence > accuracy else "under"
+        verdict = f"more than chance makes, and on the whole it is {side}confident"
+    return (
+        f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}\n"
+        f"calibration error {error:.1%}, by chance up to {chance:.1%}: {verdict}"
+    )
+
+
+def compare_ends(parts: pd.DataFrame) -> str:
+    """Whether the accuracies of the first and the last part can be told apart, kind by kind.
+
+    Args:
+        parts: as `tabulate_parts` gives them.
+
+    Returns:
+        A line per kind of part.
+    """
+    lines = []
+    for by, of in parts.groupby("by", sort=False):
+        names = by + " " + of["part"]
+        lines.append(compare_intervals(of.assign(what=names).iloc[[0, -1]]))
+    return "\n".join(lines)
 
 
 def choose_thresholds(valid: Outcome, test: Outcome, errors: Sequence[float]) -> list[dict]:
@@ -381,7 +378,7 @@ def check_threshold(
             ),
             "this is the lowest that fits the validation texts, and luck is in it. Count one "
             "wrong answer more than there are, as threshold_for does.": is_instead(
-                _find_lowest(error, curve)
+                find_lowest(error, curve)
             ),
             "this is a share of wrong answers, but a confidence is wanted.": is_instead(error),
             f"{said}: not what the rule gives on validation.": not _are_same(answer, right),

@@ -10,7 +10,8 @@ from scipy.stats import t as student_t
 
 from ulmfit_app.course import Verdict, check_answered, judge
 from ulmfit_app.course.label_trials import WAYS, LabelTrials
-from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
+from ulmfit_app.course.starts import list_starts
+from ulmfit_app.evaluation.metrics import SIGNIFICANT, accuracy_interval, paired_comparison
 
 SECONDS_PER_LABEL = 20  # of a person who reads a short review and says what it is
 
@@ -27,7 +28,7 @@ def tabulate_curve(
         trials: the classifiers.
         at: numbers of labels.
         draws: number of draws.
-        ways: of WAYS and NOT_TUNED.
+        ways: of WAYS, NOT_TUNED and GENERAL_TEXT.
 
     Returns:
         Columns way, labels, n (test texts), error, low, high, for label_curve_figure.
@@ -56,37 +57,39 @@ def tabulate_draws(
 
 
 def compare_ways(
-    trials: LabelTrials, way: str, other: str, at: Sequence[int], draw: int = 0
+    trials: LabelTrials, pairs: Sequence[tuple[str, str]], at: Sequence[int], draw: int = 0
 ) -> pd.DataFrame:
-    """Two ways on the same test texts.
+    """Pairs of ways on the same test texts; `format_comparison` makes a table to read of it.
 
     Args:
         trials: the classifiers.
-        way: the first.
-        other: the second.
+        pairs: of ways, (first, other).
         at: numbers of labels.
         draw: which labels.
 
     Returns:
-        One row per number of labels: labels, only_first and only_other (test texts that one
-        alone gets right), difference (of the accuracies, first minus other, in points), low
-        and high (95 %), p_value (McNemar's exact test).
+        One row per pair and number of labels: labels, first, other, only_first and only_other
+        (test texts that one alone gets right), difference (of the accuracies, first minus other,
+        in points), low and high (95 %), p_value (McNemar's exact test).
     """
     rows = []
-    for n_labels in at:
-        right = (trials.find_right(one, n_labels, draw) for one in (way, other))
-        found = paired_comparison(*right)
-        low, high = found["accuracy_difference_ci95"]
-        row = {
-            "labels": n_labels,
-            "only_first": found["only_first_right"],
-            "only_other": found["only_other_right"],
-            "difference": 100 * found["accuracy_difference"],
-            "low": 100 * low,
-            "high": 100 * high,
-            "p_value": found["p_value"],
-        }
-        rows.append(row)
+    for way, other in pairs:
+        for n_labels in at:
+            right = (trials.find_right(one, n_labels, draw) for one in (way, other))
+            found = paired_comparison(*right)
+            low, high = found["accuracy_difference_ci95"]
+            row = {
+                "labels": n_labels,
+                "first": way,
+                "other": other,
+                "only_first": found["only_first_right"],
+                "only_other": found["only_other_right"],
+                "difference": 100 * found["accuracy_difference"],
+                "low": 100 * low,
+                "high": 100 * high,
+                "p_value": found["p_value"],
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -148,12 +151,34 @@ def tabulate_doublings(curve: pd.DataFrame, way: str) -> pd.DataFrame:
         way: one of its ways.
 
     Returns:
-        Columns labels, error (%), gained (points against the row before, NaN in the first) and
-        hours (of labelling the labels that were added).
+        Columns labels, error (%), gained (points against the row before, NaN in the first), hours
+        (of labelling the labels that were added) and per_hour (points gained in each of them).
     """
     rows = curve[curve["way"] == way].reset_index(drop=True)
     hours = rows["labels"].diff().fillna(rows["labels"]) * SECONDS_PER_LABEL / 3600
-    return rows[["labels", "error"]].assign(gained=-rows["error"].diff(), hours=hours)
+    gained = -rows["error"].diff()
+    return rows[["labels", "error"]].assign(gained=gained, hours=hours, per_hour=gained / hours)
+
+
+def tabulate_costs(trials: LabelTrials, n_labels: int) -> pd.DataFrame:
+    """Minutes that unlabelled texts and labels cost: those of a machine, and those of a person.
+
+    Args:
+        trials: the classifiers.
+        n_labels: that a person gives.
+
+    Returns:
+        Columns what, machine and person (minutes). The models of the package are in it where the
+        trials start from one; their bundles say how long they read.
+    """
+    rows, known = [], list_starts().set_index("model")
+    for name in trials.models:
+        read, hours = known.loc[name, ["then read", "hours"]]
+        rows.append((f"{name}: reading {read}", 60 * hours, 0.0))
+    seconds = trials.history["seconds"].sum()
+    rows.append((f"fine-tuning on {trials.sizes.train:,} texts of train", seconds / 60, 0.0))
+    rows.append((f"labelling {n_labels:,} texts", 0.0, n_labels * SECONDS_PER_LABEL / 60))
+    return pd.DataFrame(rows, columns=["what", "machine", "person"])
 
 
 def extrapolate(few: tuple[int, float], many: tuple[int, float], n_labels: int) -> float:
@@ -174,6 +199,79 @@ def extrapolate(few: tuple[int, float], many: tuple[int, float], n_labels: int) 
     """
     slope = math.log(many[1] / few[1]) / math.log(many[0] / few[0])
     return many[1] * (n_labels / many[0]) ** slope
+
+
+# ------------------------------------------------------------------------------- tables to be read
+def format_p(p_value: float) -> str:
+    """A p-value to two digits, or that it is below 0.0001.
+
+    >>> [format_p(p) for p in (0.7957, 0.00368, 1.2e-08)]
+    ['0.80', '0.0037', '< 0.0001']
+    """
+    if p_value < 0.0001:
+        return "< 0.0001"
+    return f"{p_value:.2f}" if p_value >= 0.1 else f"{p_value:.2g}"
+
+
+def format_errors(curve: pd.DataFrame) -> pd.DataFrame:
+    """The table of `tabulate_curve` with a row per number of labels and a column per way."""
+    cells = [f"{row.error:.1f} % ({row.low:.1f} to {row.high:.1f})" for row in curve.itertuples()]
+    table = curve.assign(cell=cells).pivot(index="labels", columns="way", values="cell")
+    return table[curve["way"].unique()].rename_axis(columns=None).reset_index()
+
+
+def format_comparison(compared: pd.DataFrame) -> pd.DataFrame:
+    """The table of `compare_ways` in words: differences with their sign, and a verdict.
+
+    The verdict goes by the p-value alone, so that all rows are judged by one rule.
+    """
+    rows = []
+    for row in compared.itertuples():
+        better = "the first is better" if row.difference > 0 else "the second is better"
+        found = {
+            "labels": row.labels,
+            "first": row.first,
+            "second": row.other,
+            "right alone": f"{row.only_first} : {row.only_other}",
+            "difference (points)": f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})",
+            "p": format_p(row.p_value),
+            "on these texts": better if row.p_value < SIGNIFICANT else "not told apart",
+        }
+        rows.append(found)
+    return pd.DataFrame(rows)
+
+
+def format_draws(draws: pd.DataFrame) -> pd.DataFrame:
+    """The table of `tabulate_draws` for two ways, with how far the first is below the second."""
+    first, other = draws.columns
+    gain = [f"{points:+.1f}" for points in draws[other] - draws[first]]
+    shown = draws.map("{:.1f} %".format)
+    return shown.assign(**{"difference (points)": gain}).reset_index()
+
+
+def format_doublings(doublings: pd.DataFrame) -> pd.DataFrame:
+    """The table of `tabulate_doublings` with units and signs; the first row gained nothing yet."""
+    signed = {
+        name: [f"{gain:+.1f}" if gain == gain else "" for gain in doublings[column]]
+        for name, column in (("gained (points)", "gained"), ("points per hour", "per_hour"))
+    }
+    shown = pd.DataFrame(
+        {
+            "labels": doublings["labels"],
+            "error": [f"{error:.1f} %" for error in doublings["error"]],
+            "hours for the added labels": [f"{hours:.1f}" for hours in doublings["hours"]],
+        }
+    )
+    return shown.assign(**signed)
+
+
+def format_costs(costs: pd.DataFrame) -> pd.DataFrame:
+    """The table of `tabulate_costs` with units; what costs nothing stays empty."""
+    shown = {
+        f"{who} (minutes)": [f"{minutes:.1f}" if minutes else "" for minutes in costs[who]]
+        for who in ("machine", "person")
+    }
+    return costs[["what"]].assign(**shown)
 
 
 # --------------------------------------------------------------------------------- the exercises
@@ -200,8 +298,8 @@ def check_only(answer: int | EllipsisType, first: np.ndarray, other: np.ndarray)
     return judge(
         wrong | {otherwise: answer != only_other},
         f"{only_other} texts, against {only_first} the other way round. McNemar's test asks if "
-        f"a fair coin would divide {n_differ} texts like that: "
-        f"p = {paired_comparison(first, other)['p_value']:.2g}.",
+        f"a fair coin would divide {n_differ} texts like that. Its p-value: "
+        f"{format_p(paired_comparison(first, other)['p_value'])}.",
     )
 
 

@@ -140,3 +140,26 @@ def measure_influence(reader: Reader, store: TokenStore, lengths: Iterable[int])
         other = int((after.argmax(axis=1) != before.argmax(axis=1)).sum())
         rows.append((tokens, len(store), difference.mean(), difference.max(), other))
     return pd.DataFrame(rows, columns=["beside", "n", "mean", "largest", "other_label"])
+
+
+def tabulate_influence(found: pd.DataFrame) -> pd.DataFrame:
+    """What `measure_influence` finds, to be read.
+
+    Args:
+        found: numbers.
+
+    Returns:
+        One row per length; differences that are mere rounding are told as "below 0.000001".
+    """
+    told = {
+        one: ["below 0.000001" if x < 1e-6 else f"{x:.6f}" for x in found[one]]
+        for one in ("mean", "largest")
+    }
+    names = {
+        "beside": "tokens beside",
+        "n": "reviews",
+        "mean": "mean difference",
+        "largest": "largest difference",
+        "other_label": "other labels",
+    }
+    return found.assign(**told).rename(columns=names)

@@ -192,7 +192,7 @@ def _leaks(data: Described) -> Finding:
     return Finding(
         "Leaks between splits",
         f"Of test, {lines[0][1]} texts are in train word for word, and {lines[0][2]} nearly; "
-        "splits that are made keep only the former together.",
+        "a split that is made keeps only the former together.",
         "They can be remembered, not understood: accuracy in test can come out up to "
         f"{shares[0]:.1f} points too high.",
         data.mend("Keep one of each group, or all of it in one split"),

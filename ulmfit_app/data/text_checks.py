@@ -173,7 +173,7 @@ def _encoding(data: Described) -> Finding:
     n = len(set(rows))
     return Finding(
         "Encoding and markup",
-        f"{count_share(n, len(data.table))} hold characters that are none, or tags.",
+        f"{count_share(n, len(data.table))} hold broken characters or tags.",
         "A word with one of them is another word than without it, mostly an unknown one; tags are "
         "read as words.",
         _mend_encoding(data, found, n_beyond),

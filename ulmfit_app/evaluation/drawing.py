@@ -6,7 +6,8 @@ imported where a figure is drawn.
 
 import io
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,8 +16,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, findfont, findSystemFonts, fontManager, get_font
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+from matplotlib.ticker import FixedFormatter, FuncFormatter, PercentFormatter
+from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +33,7 @@ FONT = "DejaVu Sans"
 MAX_COUNTED_CLASSES = 20  # more cells than 20 x 20 have no room for a legible count
 MAX_TICK_LABELS = 40
 MAX_LABEL_LENGTH = 24  # characters
+MAX_SAID = 12  # names, rows and texts of axes, each, in a figure's words
 
 
 # -------------------------------------------------------------------------------- figures and axes
@@ -36,39 +43,108 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 class _Shown(Figure):
-    """A Figure that a notebook shows, without pyplot; where no picture is shown, its words are."""
+    """A Figure that a notebook shows, without pyplot; where no picture is shown, its words are.
+
+    Attributes:
+        description: what it shows, in sentences; where it is empty, `describe_figure` makes some.
+    """
+
+    description = ""
 
     def __repr__(self) -> str:
         return describe_figure(self)
 
     def _repr_png_(self) -> bytes:
-        file = io.BytesIO()
-        self.savefig(file, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
+        drawn, file = io.BytesIO(), io.BytesIO()
+        self.savefig(drawn, format="png", dpi=100, bbox_inches="tight")
+        # A palette is enough for a figure, and makes a notebook's outputs a third of the size.
+        Image.open(drawn).convert("RGB").quantize(128).save(file, "png", optimize=True)
         return file.getvalue()
 
 
 def describe_figure(figure: Figure) -> str:
-    """What a figure shows, in words: title, axes, and the ends of each line that has a name.
+    """What a figure shows, in words, for readers who do not see the picture.
 
     Args:
-        figure: the figure.
+        figure: the figure; where it has a `description`, that is said.
 
     Returns:
-        One line, for readers who do not see the picture.
+        One line: titles, and the description; without one, of each axes what is drawn over what,
+        where the lines that have a name begin and end, the rest of the legend, and the texts.
     """
-    said = [figure.get_suptitle()]
-    for axes in figure.axes:
-        about = [
-            axes.get_title(),
-            " by ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel()))),
-        ]
-        for line in axes.lines:
-            y = np.asarray(line.get_ydata(), float)
-            if not line.get_label().startswith("_") and len(y):
-                about.append(f"{line.get_label()} from {y[0]:.3g} to {y[-1]:.3g}")
-        about += [text.get_text() for text in axes.texts]
-        said.append("; ".join(" ".join(one.split()) for one in about if one))
-    return "Figure. " + ". ".join(filter(None, said)) + "."
+    titles = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
+    description = getattr(figure, "description", "")
+    if description:
+        said = [*titles[: 1 if titles[0] else None], description]
+    else:
+        said = [titles[0], *(_describe_axes(axes) for axes in figure.axes)]
+    sentences = (" ".join(one.split()).removesuffix(".") for one in said)
+    return ". ".join(["Figure", *filter(None, sentences)]) + "."
+
+
+def _describe_axes(axes: Axes) -> str:
+    """What one of a figure's axes shows, in sentences."""
+    if axes.get_label() == "<colorbar>":
+        return f"Colours: {axes.get_ylabel() or axes.get_xlabel()}"
+    about = " by ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
+    rows = _named_rows(axes)
+    drawn = {one.get_label(): one for one in axes.lines}
+    # An errorbar's line has no name; it is the container's.
+    drawn |= {
+        one.get_label(): one[0] for one in axes.containers if isinstance(one, ErrorbarContainer)
+    }
+    said = [
+        f"{label} {_say_ends(axes, line, rows)}".rstrip()
+        for label, line in drawn.items()
+        if label and not label.startswith("_")
+    ]
+    legend = axes.get_legend()
+    named = [text.get_text() for text in legend.get_texts()] if legend else []
+    said += [label for label in named if label not in drawn]
+    written, free = {name: [] for name in rows.values()}, []
+    for text in axes.texts:
+        place = text.xy if isinstance(text, Annotation) else text.get_position()
+        inside = getattr(text, "xycoords", "data") == "data"
+        own = written.get(rows.get(place[1])) if inside else None
+        (free if own is None else own).append(" ".join(text.get_text().split()))
+    in_rows = [" ".join([name, *texts]) for name, texts in written.items()]
+    lists = ("; ".join(_first(filter(None, one))) for one in (said, in_rows, free))
+    return ". ".join(filter(None, (axes.get_title(), about, *lists))).replace(r"\$", "$")
+
+
+def _named_rows(axes: Axes) -> dict[float, str]:
+    """The names at the vertical axis by their heights, where they are words and not numbers."""
+    if not isinstance(axes.yaxis.get_major_formatter(), FixedFormatter | FuncFormatter):
+        return {}
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    names = dict(zip(axes.get_yticks(), labels, strict=True))
+    return names if any(re.search(r"[^\W\d_]", name) for name in names.values()) else {}
+
+
+def _say_ends(axes: Axes, line: Line2D, rows: dict[float, str]) -> str:
+    """Where a line begins and ends, and how far it goes, in its axes' unit."""
+    along, values = (axes.xaxis, line.get_xdata()) if rows else (axes.yaxis, line.get_ydata())
+    try:
+        values = np.asarray(values, float)
+    except (TypeError, ValueError):  # words or dates
+        return ""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ""
+    percent = isinstance(along.get_major_formatter(), PercentFormatter)
+    numbers = values[0], values[-1], values.min(), values.max()
+    first, last, low, high = (f"{100 * one:.3g}%" if percent else f"{one:.3g}" for one in numbers)
+    if low == high:
+        return f"at {first}"
+    ends = f"from {first} to {last}"
+    return ends if {low, high} == {first, last} else f"{ends}, between {low} and {high}"
+
+
+def _first(texts: Iterable[str]) -> list[str]:
+    """The first texts, and how many there are beyond them."""
+    texts = list(texts)
+    more = len(texts) - MAX_SAID
+    return [*texts[:MAX_SAID], f"and {more} more"] if more > 0 else texts
 
 
 def make_axes(
@@ -151,7 +227,7 @@ def mark_phases(axes: Axes, phases: list[str], first: float = 0.5) -> None:
             xycoords=axes.get_xaxis_transform(),
             textcoords="offset points",
             rotation=50,  # steep enough for phases of one epoch among many
-            size=7.5,
+            size=8.5,
             color=GREY,
         )
 
@@ -180,6 +256,19 @@ def drawable_labels(labels: list[str]) -> tuple[list[str], list[str], list[str]]
         len(hidden),
     )
     return names, families, ["numbered where no font has the name"]
+
+
+def drawable_text(text: str) -> tuple[str, list[str]]:
+    """A text as a figure can show it: characters that no installed font holds become boxes.
+
+    Args:
+        text: to be written.
+
+    Returns:
+        The text, and the font families to write it in.
+    """
+    families, missing = _font_families({one for one in text if not one.isspace()})
+    return "".join("□" if one in missing else one for one in text), families
 
 
 def undrawable(labels: list[str]) -> list[int]:

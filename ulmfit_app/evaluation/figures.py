@@ -149,8 +149,9 @@ def reliability_figure(
         binned.append(_draw_reliability(upper, before, truth, n_bins, "before"))
     upper.set(ylabel="accuracy in the bin", ylim=(0, 1.02))
     upper.yaxis.set_major_formatter(PercentFormatter(1))
-    upper.legend(loc="lower right", fontsize=9, framealpha=0.8, edgecolor="none")
-    upper.set_title(f"Accuracy by confidence, n = {len(truth):,}")
+    # Within the axes it would cover the points of some classifier or other.
+    upper.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, frameon=False)
+    figure.suptitle(f"Accuracy by confidence, n = {len(truth):,}", size=11)
     _draw_bins(lower, *binned)
     lower.set(
         xlabel="confidence (mean in the bin; the bars show the bins)",
@@ -232,7 +233,7 @@ def risk_coverage_figure(
         [accuracy_interval(int(row.wrong), int(row.n)) for row in curve.itertuples()]
     )
 
-    figure, axes = make_axes(7, 3.8)
+    figure, axes = make_axes(7, 4.4)
     axes.fill_between(
         curve["coverage"], low, high, color=BLUE, alpha=0.15, linewidth=0, label="95% interval"
     )
@@ -243,7 +244,7 @@ def risk_coverage_figure(
     shades = colours(max(len(reached), 1), "flare")
     for one, marker, colour in zip(reached, "osD^", shades, strict=False):
         test, wanted = one["test"], one["wanted_error"]
-        at = f"confidence {one['threshold']:.5g} or more" if one["threshold"] else "all"
+        at = f"confidence {one['threshold']:.3g} or more" if one["threshold"] else "all"
         axes.hlines(wanted, 0, 1, color=colour, linestyle=":", linewidth=1)
         drawn = dict(color=colour, markersize=7, linestyle="none", clip_on=False)
         label = f"{wanted:.0%} wanted: {at}"
@@ -257,8 +258,8 @@ def risk_coverage_figure(
     )
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_title(f"Error by how many texts are answered, n = {len(truth):,}")
-    axes.legend(loc="upper center", fontsize=9, framealpha=0.8, edgecolor="none")
+    figure.suptitle(f"Error by how many texts are answered, n = {len(truth):,}", size=11)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.12, 1), ncols=2, fontsize=9, frameon=False)
     return figure
 
 

@@ -71,7 +71,8 @@ def label_curve_figure(table: pd.DataFrame) -> Figure:
     Both axes are logarithmic, unless an error is 0.
 
     Args:
-        table: what experiments.label_curve.run_label_curve returns.
+        table: what experiments.label_curve.run_label_curve returns; low and high are the error
+            itself where no interval is to be drawn.
     """
     figure, axes = make_axes(9.5, 4.5)
     ways = list(table.groupby("way", sort=False))
@@ -93,17 +94,19 @@ def label_curve_figure(table: pd.DataFrame) -> Figure:
     ticks = sorted(table["labels"].unique())
     # A logarithm has no place for a classifier without errors.
     yscale = "log" if table["low"].min() > 0 else "linear"
+    with_intervals = bool((table["low"] < table["high"]).any())
     axes.set(
         xscale="log",
         yscale=yscale,
         xlabel="labelled training texts",
-        ylabel="test error (%), with 95% interval",
+        ylabel="test error (%)" + (", with 95% interval" if with_intervals else ""),
     )
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
-    for candidates in ((1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50), range(1, 100)):
+    few = (1, 2, 5, 10, 20, 50, 100), (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)
+    for candidates in (*few, range(5, 101, 5), range(2, 101, 2), range(1, 101)):
         errors = [tick for tick in candidates if table["low"].min() <= tick <= table["high"].max()]
-        if len(errors) > 2:
+        if len(errors) > 3:
             break
     axes.set_yticks(errors, [str(tick) for tick in errors])
     axes.grid(color="0.9")
@@ -144,7 +147,7 @@ def starts_figure(table: pd.DataFrame) -> Figure:
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.grid(color="0.9")
-    axes.legend(fontsize=9)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axes.set_title(f"What pretraining is worth, n = {int(table['n'].max()):,}")
     return figure
 
@@ -253,7 +256,7 @@ def perplexities_figure(courses: dict[str, Sequence[float]], title: str) -> Figu
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", color="0.9")
     axes.set_title(title)
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -269,8 +272,32 @@ def lines_figure(lines: pd.DataFrame, ylabel: str, title: str) -> Figure:
     for (name, line), colour in zip(lines.items(), colours(lines.shape[1]), strict=True):
         axes.plot(lines.index, line, "o-", color=colour, markersize=3, linewidth=1.6, label=name)
     axes.set(xlabel=lines.index.name, ylabel=ylabel)
+    if pd.api.types.is_integer_dtype(lines.index):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.margins(x=0.02)
     axes.grid(color="0.9")
     axes.set_title(title)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def panels_figure(lines: pd.DataFrame, title: str) -> Figure:
+    """Quantities that have no unit in common, each over the table's index in axes of its own.
+
+    Args:
+        lines: numbers, one column per quantity. A column's name is what stands at its axes, with
+            the unit; it may have several lines. The index's name says what it counts.
+        title: of the figure.
+    """
+    n = lines.shape[1]
+    figure, all_axes = make_axes(6.4, 0.7 + 1.25 * n, rows=n, sharex=True, squeeze=False)
+    for axes, (name, line) in zip(all_axes[:, 0], lines.items(), strict=True):
+        axes.plot(lines.index, line, "o-", color=BLUE, markersize=4, linewidth=1.6)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        axes.grid(color="0.9")
+        axes.margins(y=0.15)
+    axes.set_xlabel(lines.index.name)
+    if pd.api.types.is_integer_dtype(lines.index):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.suptitle(title, size=11)
     return figure

@@ -83,6 +83,9 @@ class Explanation:
         words = self.words[self.words["score"] != 0]
         return words.iloc[np.argsort(-words["score"].abs(), kind="stable")[:top]]
 
+    def __repr__(self) -> str:
+        return self.terminal()
+
     def terminal(self, top: int = TOP, colour: bool = False) -> str:
         """A list of the strongest words, and the text with them marked, for a terminal.
 

@@ -27,7 +27,7 @@ from ulmfit_app.models.bundle import require_direction
 from ulmfit_app.models.pretrained import Start
 from ulmfit_app.models.softmax import Sampler, cross_entropy, trains_in_pieces
 from ulmfit_app.text.batches import LanguageModelBatches
-from ulmfit_app.text.rules import UNK_ID
+from ulmfit_app.text.rules import UNK, UNK_ID
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.training.loop import TrainingSettings, prepare
 from ulmfit_app.training.optimizer import FusedAdam
@@ -82,7 +82,7 @@ def make_learner(
     if settings.softmax == "sampled":
         learn.model[1].sampler = Sampler(counts)
     if start.is_pretrained:
-        log.info(describe_overlap(start, store.words, counts))
+        log.info(describe_overlap(start, store, train))
         weights = match_embeds(dict(start.weights), start.vocab, store.words)
         try:
             learn.model.load_state_dict(weights)
@@ -105,15 +105,26 @@ def training_settings(
     )
 
 
-def describe_overlap(start: Start, words: list[str], counts: np.ndarray) -> str:
+def describe_overlap(start: Start, store: TokenStore, texts: np.ndarray) -> str:
     """How far the start's vocabulary covers texts, in a sentence.
 
     Args:
         start: with its words.
-        words: of the texts' vocabulary.
-        counts: how often each of them occurs in the texts, [n_words].
+        store: texts as ids of the vocabulary that is trained.
+        texts: which of them, by number.
+
+    Raises:
+        ValueError: the store is of tokens that no vocabulary has numbered yet, in which no token
+            is unknown.
     """
-    known = set(start.vocab)
+    words = store.words
+    if words[UNK_ID] != UNK:
+        raise ValueError(
+            f"expected texts as ids of a vocabulary, whose word {UNK_ID} is {UNK}, found tokens "
+            f"whose word {UNK_ID} is {words[UNK_ID]}. Number them first: "
+            "numericalize(tokenize(texts), vocab)"
+        )
+    counts, known = store.counts(texts), set(start.vocab)
     new = np.array([word not in known for word in words]) & (counts > 0)
     share_new, share_unknown = counts[new].sum() / counts.sum(), counts[UNK_ID] / counts.sum()
     return (
