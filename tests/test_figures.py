@@ -1,5 +1,6 @@
 """Figures draw what was measured, for any number of classes, in any script, with no state left."""
 
+import io
 import logging
 
 import matplotlib.pyplot as plt
@@ -10,6 +11,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
+from PIL import Image
 
 from ulmfit_app.evaluation import data_figures, drawing, figures, study_figures
 from ulmfit_app.evaluation.calibration import (
@@ -320,7 +322,10 @@ def test_the_same_figure_is_the_same_file(tmp_path):
 
 def test_a_notebook_shows_a_figure_as_a_png_without_pyplot():
     figure = study_figures.schedules_figure({"rising": [0, 1], "constant": [1, 1]})
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    picture = Image.open(io.BytesIO(figure._repr_png_()))
+    assert picture.format == "PNG" and picture.mode == "P", "a palette keeps notebooks small"
+    width, height = 100 * figure.get_size_inches()
+    assert abs(picture.width - width) < 60 and abs(picture.height - height) < 60
     assert plt.get_fignums() == []
 
 
