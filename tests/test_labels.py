@@ -250,8 +250,8 @@ def inspected(tmp_path, labels: list[str], **settings):
 def test_an_inspection_finds_numbers_in_two_spellings_and_hidden_characters(tmp_path):
     findings, whole = inspected(tmp_path, ["1", "1.0", "good\u200b", "bad"])
     spelling = findings["Spelling of labels"]
-    assert spelling.trouble and "differ: '1', '1.0'." in spelling.found
-    assert "Characters that cannot be seen are in: 'good\\u200b'." in spelling.found
+    assert spelling.trouble and "number: '1', '1.0'." in spelling.found
+    assert "Labels with hidden characters: 'good\\u200b'." in spelling.found
     assert set(spelling.table["label"]) == {"1", "1.0", "good\\u200b"}
     assert set(spelling.suspects["label"]) <= {"1", "1.0", "good\u200b"}
     assert HIDDEN.search(whole.as_text().replace("\n", "")) is None

@@ -71,6 +71,15 @@ def test_the_questions_come_before_those_without_choices(path):
     assert cells[here + 1].source.startswith("## Questions")
 
 
+@each_notebook
+def test_the_stored_questions_are_those_of_the_package(path):
+    (cell,) = [cell for cell in read(path).cells if "self_check.questions(" in cell.source]
+    (output,) = cell.outputs
+    asked = self_check.questions(number_of(path))
+    assert output.data["text/html"] == asked._repr_html_(), "Run: make notebooks"
+    assert output.data["text/plain"] == repr(asked)
+
+
 @pytest.fixture
 def two_questions(tmp_path, monkeypatch):
     choices = [

@@ -48,7 +48,7 @@ def and_about_a_whole_table(out, predicted):
     assert (written["p_pos"] - predicted["p_pos"]).abs().max() < 1e-3
 
 
-def how_do_the_stages_of_a_run_hang_together(run, shown):
+def how_are_the_stages_of_a_run_connected(run, shown):
     assert list(run.record.keys) == list(run.stages)
     assert all(stage in repr(shown) for stage in run.stages)
 

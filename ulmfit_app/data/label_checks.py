@@ -104,8 +104,8 @@ def _label_spelling(data: Described) -> Finding:
     groups = "; ".join(escape(quoted(labels)) for labels in alike)
     return Finding(
         "Spelling of labels",
-        "By capitals, spaces, hidden characters or the writing of a number alone differ: "
-        f"{groups or 'none'}. Characters that cannot be seen are in: "
+        "Labels that differ only in capitals, spaces, hidden characters or the writing of a "
+        f"number: {groups or 'none'}. Labels with hidden characters: "
         f"{escape(quoted(hidden)) or 'none'}.",
         "Each spelling is a class of its own, so that answers count as wrong which are right.",
         data.mend("Spell each label in one way"),
