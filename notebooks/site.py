@@ -145,7 +145,10 @@ def render_notebook(path: Path, exporter: HTMLExporter) -> str:
 
     A picture's alternative text is what the output says in words.
     """
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except ValueError as error:
+        raise SiteError(f"{path} is no notebook: {error}") from error
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
@@ -279,6 +282,14 @@ def read_style() -> str:
     return f"{light}\n{on_paper}{(HERE / 'site.css').read_text(encoding='utf-8')}"
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a path in a site is a folder, or a page that this script wrote."""
+    mark = f'<meta name="generator" content="{MADE_BY}">'
+    if path.is_dir():
+        return not path.is_symlink() and path.name == SOLUTIONS.strip("/")
+    return path.suffix == ".html" and mark in path.read_text(encoding="utf-8", errors="replace")
+
+
 def write_site(source: Path, folder: Path) -> list[Path]:
     """Write the course's pages; they take the place of those that were written before.
 
@@ -292,11 +303,11 @@ def write_site(source: Path, folder: Path) -> list[Path]:
     Raises:
         SiteError: see read_pages and link_pages; or the folder holds something else.
     """
-    index = folder / "index.html"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        ours = index.is_file() and MADE_BY in index.read_text(encoding="utf-8")
-        if not ours:
-            raise SiteError(f"{folder} holds something else. Name a folder that is new or empty.")
+    folder = folder.resolve()  # a link stays, and leads to the new pages
+    if folder.exists() and (
+        not folder.is_dir() or any(not _is_ours(p) for p in folder.rglob("*"))
+    ):
+        raise SiteError(f"{folder} holds something else. Name a folder that is new or empty.")
     pages = read_pages(source)
     link_pages(pages)
     style = read_style()
@@ -319,7 +330,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(__doc__)
     try:
         pages = write_site(HERE, Path(arguments[0]))
-    except SiteError as error:
+    except (SiteError, OSError) as error:
         sys.exit(str(error))
     print(f"{len(pages)} pages. Open {pages[0]}")
 

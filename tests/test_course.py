@@ -49,7 +49,11 @@ def test_the_environment_has_the_last_word_on_the_size(monkeypatch):
     assert setup("laptop") == PRESETS["tiny"]
 
 
-def test_an_unknown_preset_is_told_from_the_known_ones():
+def test_an_unknown_preset_is_told_from_the_known_ones(monkeypatch):
+    monkeypatch.setenv(OVERRIDE, "Tiny")
+    with pytest.raises(SettingError, match="no preset 'Tiny', which ULMFIT_PRESET names"):
+        setup("laptop")
+    monkeypatch.delenv(OVERRIDE)
     with pytest.raises(SettingError, match="no preset 'huge'.* tiny, laptop, paper"):
         setup("huge")
 
@@ -57,9 +61,10 @@ def test_an_unknown_preset_is_told_from_the_known_ones():
 def test_the_environment_has_the_last_word_on_the_seed(monkeypatch):
     monkeypatch.setenv(SEED, "7")
     assert setup("tiny") == replace(PRESETS["tiny"], seed=7)
-    monkeypatch.setenv(SEED, "-1")
-    with pytest.raises(SettingError, match="ULMFIT_SEED is '-1'. Expected a whole number"):
-        setup("tiny")
+    for seed in ("-1", "1e3", "", str(2**32), "9" * 5_000):
+        monkeypatch.setenv(SEED, seed)
+        with pytest.raises(SettingError, match=f"ULMFIT_SEED is '{seed[:20]}'. Expected a whole"):
+            setup("tiny")
 
 
 def test_like_cases_are_judged_alike_whichever_is_ahead():
@@ -77,6 +82,29 @@ def test_like_cases_are_judged_alike_whichever_is_ahead():
         said[1],
         f"third and second: {overlap}",
     }
+
+
+def test_a_table_without_intervals_is_not_compared():
+    table = pd.DataFrame({"my way": ["a", "b"], "low": [0.5, 0.1], "high": [np.nan, 0.2]})
+    with pytest.raises(ValueError, match="low or high is nan"):
+        compare_intervals(table, "my way")
+    with pytest.raises(ValueError, match=r"No column \['what'\]"):
+        compare_intervals(table)
+    assert compare_intervals(table.assign(high=[0.6, 0.2]), "my way").startswith("a is above b")
+
+
+@pytest.mark.parametrize("answer", [float("nan"), "12", None, [1], pd.Series([True, False])])
+def test_what_is_no_number_is_told_from_a_wrong_one(answer, messy):
+    said = [
+        lesson_01.check_leaked(answer, messy),
+        lesson_01.check_enough(answer, 0.9, 0.05),
+        lesson_04.check_position(answer, 0.01, 0.005),
+        lesson_04.check_decay(answer, 0.01, 0.0001),
+    ]
+    assert all("expected one number" in says(verdict) for verdict in said)
+    assert "whole number" in says(lesson_01.check_enough(900.5, 0.9, 0.05))
+    assert "from 1 on" in says(lesson_01.check_enough(0, 0.9, 0.05))
+    assert "factor above 0" in says(lesson_04.check_decay(0, 0.01, 0.0001))
 
 
 def test_what_a_notebook_needs_in_its_process_is_set_by_setup_and_not_by_an_import():

@@ -276,7 +276,7 @@ def test_a_notebook_without_a_solution_or_a_title_is_refused(tmp_path):
 def test_pages_are_replaced_when_all_are_made_and_nothing_else_ever_is(tmp_path, capsys):
     folder, out = write_course(tmp_path / "notebooks"), tmp_path / "out"
     site.write_site(folder, out)
-    (out / "old.html").write_text("of an earlier course")
+    shutil.copy(out / "01.html", out / "old.html")  # of an earlier course
     site.write_site(folder, out)
     assert not (out / "old.html").exists() and (out / "02.html").exists()
     before = (out / "01.html").read_bytes()
@@ -284,6 +284,15 @@ def test_pages_are_replaced_when_all_are_made_and_nothing_else_ever_is(tmp_path,
     with pytest.raises(site.SiteError, match=r"lost\.md"):
         site.write_site(folder, out)
     assert (out / "01.html").read_bytes() == before
+    mended = write_course(tmp_path / "mended")
+    for name in ("mynotes.txt", "solutions/mine.html", ".git/config"):
+        own = out / name
+        own.parent.mkdir(exist_ok=True)
+        own.write_text("my own")
+        with pytest.raises(site.SiteError, match="out holds something else"):
+            site.write_site(mended, out)
+        assert own.read_text() == "my own"
+        own.unlink()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "index.html").write_text("my own")
     with pytest.raises(site.SiteError, match="mine holds something else. Name a folder"):

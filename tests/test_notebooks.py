@@ -145,6 +145,7 @@ def test_cells_are_short_and_define_no_function(path):
     for cell in code_of(path):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         assert len(lines) <= LONGEST_CELL, cell.source
+        assert len(ast.parse(cell.source).body) <= LONGEST_CELL, cell.source
         defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
         assert not any(isinstance(node, defined) for node in ast.walk(ast.parse(cell.source))), (
             cell.source
@@ -170,6 +171,8 @@ def test_a_section_asks_answers_and_says_what_to_notice_and_to_try(path):
         if cell.cell_type == "markdown" and cell.source.split("\n")[0].endswith("?")
     ]
     asking = [i for i in asking if not cells[i].source.startswith("## Exercise")]
+    hidden = re.compile(r"^[*_> ]+(Notice|Try)\b", re.MULTILINE)
+    assert not [cell.source for cell in cells if hidden.search(cell.source)], "no mark before it"
     assert len(asking) >= 6
     for i in asking:
         question, *text = cells[i].source.split("\n")

@@ -156,6 +156,7 @@ FACTS = (
 )
 QUANTITY = (
     "(?:two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|forty|fifty"
+    "|sixty|seventy|eighty|ninety"
     "|half|quarter|third|tenth|dozen|hundred)s?"
 )
 MEASURED = re.compile(rf"\b{QUANTITY}\b(?: \w+){{0,2}} (?:points?|times|percent|per cent|%)")

@@ -5,10 +5,12 @@ notebook's experiments, and the checks of its exercises, which compare an answer
 package computes. Importing this package changes nothing in the process; `setup` does.
 """
 
+import math
 import os
 import warnings
 from dataclasses import dataclass, replace
 from itertools import combinations
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +55,9 @@ def setup(preset: str) -> Settings:
     """
     preset = os.environ.get(OVERRIDE, preset)
     if preset not in PRESETS:
+        told = f", which {OVERRIDE} names" if OVERRIDE in os.environ else ""
         raise SettingError(
-            f"There is no preset {preset!r}. Expected one of: {', '.join(PRESETS)}."
+            f"There is no preset {preset!r}{told}. Expected one of: {', '.join(PRESETS)}."
         )
     # What fastai and spaCy import causes both. So they are silenced before torch is imported.
     warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
@@ -65,8 +68,10 @@ def setup(preset: str) -> Settings:
     pd.set_option("display.max_colwidth", None, "display.precision", 4)
     settings = PRESETS[preset]
     seed = os.environ.get(SEED, str(settings.seed))
-    if not seed.isdecimal():
-        raise SettingError(f"{SEED} is {seed!r}. Expected a whole number from 0 on, such as 1.")
+    if not seed.isdecimal() or len(seed) > 10 or int(seed) >= 2**32:  # scikit-learn's limit
+        raise SettingError(
+            f"{SEED} is {seed[:20]!r}. Expected a whole number from 0 to {2**32 - 1}, such as 1."
+        )
     return replace(settings, seed=int(seed))
 
 
@@ -92,12 +97,15 @@ def compare_intervals(table: pd.DataFrame, name: str = "what") -> str:
     'new and old: their intervals overlap and do not tell them apart.'
     """
     lines = []
-    for one, other in combinations(table.itertuples(index=False), 2):
-        above, below = (one, other) if one.low > other.low else (other, one)
-        first, second = getattr(one, name), getattr(other, name)
-        if above.low > below.high:
-            above, below = getattr(above, name), getattr(below, name)
-            lines.append(f"{above} is above {below}: their intervals do not overlap.")
+    if missing := {name, "low", "high"} - set(table.columns):
+        raise ValueError(f"No column {sorted(missing)}. The table has {list(table.columns)}.")
+    if table[["low", "high"]].isna().any(axis=None):
+        raise ValueError("A row has no interval: low or high is nan.")
+    for one, other in combinations(table[[name, "low", "high"]].to_dict("records"), 2):
+        above, below = (one, other) if one["low"] > other["low"] else (other, one)
+        first, second = one[name], other[name]
+        if above["low"] > below["high"]:
+            lines.append(f"{above[name]} is above {below[name]}: their intervals do not overlap.")
         else:
             same = "their intervals overlap and do not tell them apart"
             lines.append(f"{first} and {second}: {same}.")
@@ -143,3 +151,19 @@ def check_answered(answer: Any) -> Verdict | None:
     if answer is not ...:
         return None
     return Verdict(False, "put your answer in place of the three dots, and run the cell again.")
+
+
+def check_number(answer: Any, whole: bool = False) -> Verdict | None:
+    """The verdict on an answer that is missing, no finite number, or no whole one; else None."""
+    if verdict := check_answered(answer):
+        return verdict
+    if not isinstance(answer, Real) or not math.isfinite(answer):
+        found = answer if isinstance(answer, str | Real | None) else type(answer).__name__
+        return Verdict(
+            False,
+            f"expected one number, found {found!r}. Of a column of True and False, sum() counts "
+            "the True.",
+        )
+    if whole and answer != int(answer):
+        return Verdict(False, f"expected a whole number, found {answer}.")
+    return None

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.config import Settings
-from ulmfit_app.course import Verdict, check_answered, judge
+from ulmfit_app.course import Verdict, check_answered, check_number, judge
 from ulmfit_app.data.corpus import Corpus, find_overlaps
 from ulmfit_app.data.inspection import Inspection
 from ulmfit_app.data.near_copies import find_copies
@@ -247,7 +247,7 @@ def check_leaked(answer: int | EllipsisType, corpus: Corpus) -> Verdict:
     train, test = (set(corpus.texts(split)) for split in ("train", "test"))
     n_shared, n_repeated = shared.sum(), corpus.table["text"].duplicated().sum()
     n_of_train = sum(text in test for text in corpus.texts("train"))
-    return check_answered(answer) or judge(
+    return check_number(answer) or judge(
         {
             "these are the texts of train that are also in test. The question is the other way "
             "round: count rows of test.": answer == n_of_train != n_shared,
@@ -287,7 +287,7 @@ def check_cleaned(answer: pd.DataFrame | EllipsisType, corpus: Corpus) -> Verdic
             f"{n_lost} rows of test are gone. Leave the test split as it is, and drop the copies "
             "from train.": n_lost > 0,
             "there are still labels that differ by case alone, or new ones: "
-            f"{sorted(set(answer['label']))}.": by_case,
+            f"{sorted(answer['label'].astype(str).unique())}.": by_case,
             f"some texts are still in two parts ({leaks}).": bool(leaks),
             f"{n_contradicted} texts of train still have two labels. No row of such a text can be "
             "trusted.": n_contradicted > 0,
@@ -312,8 +312,11 @@ def _find_needlessly_lost(train: pd.DataFrame, corpus: Corpus) -> set[str]:
 
 def check_enough(answer: int | EllipsisType, accuracy: float, width: float) -> Verdict:
     """Exercise 3: how many test texts narrow the 95 % interval to `width`, to within a tenth."""
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer, whole=True):
         return verdict
+    if answer < 1:
+        return Verdict(False, "expected a number of texts, from 1 on.")
+    answer = int(answer)
 
     def find_width(n: float) -> float:
         low, high = accuracy_interval(round(accuracy * n), round(n))

@@ -7,7 +7,7 @@ import numpy as np
 from fastai.text.models.awdlstm import AWD_LSTM
 from fastai.text.models.core import SequentialRNN, get_language_model
 
-from ulmfit_app.course import Verdict, check_answered, judge
+from ulmfit_app.course import Verdict, check_answered, check_number, judge
 from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.inference.language_model import TrainedModel
 from ulmfit_app.inference.perplexity import measure_perplexity
@@ -86,6 +86,8 @@ def check_text(answer: str | EllipsisType, target: Sequence[str]) -> Verdict:
     """Exercise 1: a text whose tokens are `target`."""
     if verdict := check_answered(answer):
         return verdict
+    if not isinstance(answer, str):
+        return Verdict(False, "expected a text, a string.")
     tokens, target = Tokenizer()(answer), list(target)
     shorter = min(len(tokens), len(target))
     same = next((i for i in range(shorter) if tokens[i] != target[i]), shorter)
@@ -110,7 +112,7 @@ def check_size(
     share: float,
 ) -> Verdict:
     """Exercise 2: the fewest words, commonest first, that know at least `share` of the tokens."""
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer, whole=True):
         return verdict
     known = measure_coverage(store, learned, read)
     known_learned = measure_coverage(store, learned, learned)
@@ -120,6 +122,7 @@ def check_size(
             f"expected a number of words between 1 and {len(known):,}, the words of the texts in "
             "which they are counted.",
         )
+    answer = int(answer)
     own = int(np.argmax(known_learned >= share)) + 1
     reached, before = known[answer - 1], known[answer - 2] if answer > 1 else 0.0
     too_few, too_many = reached < share, before >= share

@@ -1,6 +1,6 @@
 """Notebook 03, a language model learns: what it expects, what it learns; exercise checks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from ulmfit_app.config import GENERAL, REVIEWS, SamplingSettings, Settings
-from ulmfit_app.course import Verdict, check_answered, judge
+from ulmfit_app.course import Verdict, check_answered, check_number, judge
 from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.inference.generation import generate
 from ulmfit_app.inference.language_model import TrainedModel, load
@@ -240,7 +240,7 @@ class StartTrials:
 # --------------------------------------------------------------------------------- the exercises
 def check_perplexity(answer: float | EllipsisType, probabilities: Sequence[float]) -> Verdict:
     """Exercise 1: the perplexity of a text whose tokens were given these probabilities."""
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer):
         return verdict
     p = np.asarray(probabilities, float)
     nats = -np.log(p).mean()
@@ -279,7 +279,7 @@ def check_temperature(answer: float | EllipsisType, expected: pd.Series, wanted:
 
     `expected` is what `predict_next_word` returns.
     """
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer):
         return verdict
     if not answer > 0:
         return Verdict(False, "expected a temperature above 0.")
@@ -320,7 +320,11 @@ def check_turned(answer: Sequence[str] | EllipsisType, text: str) -> Verdict:
     """Exercise 3: the tokens of a text in the order in which a backward model reads them."""
     if verdict := check_answered(answer):
         return verdict
-    if isinstance(answer, str) or not all(isinstance(token, str) for token in answer):
+    if (
+        isinstance(answer, str)
+        or not isinstance(answer, Iterable)
+        or not all(isinstance(token, str) for token in answer)
+    ):
         return Verdict(False, "expected a list of tokens, such as ['.', 'good'].")
     answer, tokenizer = list(answer), Tokenizer()
     tokens = tokenizer(text)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.config import Settings
-from ulmfit_app.course import Verdict, check_answered, judge
+from ulmfit_app.course import Verdict, check_answered, check_number, judge
 from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.evaluation.figures import Figure
 from ulmfit_app.evaluation.metrics import accuracy_interval
@@ -112,7 +112,7 @@ class PlanTrials:
 # --------------------------------------------------------------------------------- the exercises
 def check_position(answer: float | EllipsisType, peak: float, rate: float) -> Verdict:
     """Exercise 1: the share of the training at which the rate has fallen to `rate` again."""
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer):
         return verdict
     there, later = (slanted_triangular(place, peak) for place in (answer, answer + 0.01))
     compared = "more" if there > rate else "less"
@@ -130,8 +130,10 @@ def check_position(answer: float | EllipsisType, peak: float, rate: float) -> Ve
 
 def check_decay(answer: float | EllipsisType, top: float, lowest: float) -> Verdict:
     """Exercise 2: the factor between the rates of neighbouring groups, given the two ends."""
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer):
         return verdict
+    if not 1e-6 < answer < 1e6:
+        return Verdict(False, "expected a factor above 0, such as 2.6.")
     rates = discriminative_rates(top, GROUPS, answer)
     found = rates[0]
     one_more = discriminative_rates(top, GROUPS + 1, answer)[0]

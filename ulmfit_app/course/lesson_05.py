@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from ulmfit_app.config import Settings
-from ulmfit_app.course import Verdict, check_answered, judge, lesson_04
+from ulmfit_app.course import Verdict, check_answered, check_number, judge, lesson_04
 from ulmfit_app.course.forgetting import KeptPerplexity
 from ulmfit_app.course.neighbours import BATCH_SIZE, BPTT
 from ulmfit_app.evaluation.metrics import accuracy_interval
@@ -325,7 +325,7 @@ def check_share(
 
     `phases` and `weights` are what `count_learning` and `count_weights` return.
     """
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer):
         return verdict
     learning = phases[phase]
     right = learning.sum() / weights.sum()
@@ -351,7 +351,7 @@ def check_share(
 
 def check_start(answer: int | EllipsisType, tokens: int, longest: int) -> Verdict:
     """Exercise 3: the column in which a text begins when `Pad_Chunk` pads it to `longest`."""
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer):
         return verdict
     text = TensorText(torch.full((tokens,), PAD_ID + 1))
     padded = pad_chunk(text, pad_idx=PAD_ID, seq_len=BPTT, pad_len=longest)

@@ -9,7 +9,13 @@ import pandas as pd
 import torch
 from fastai.learner import Learner, Metric
 
-from ulmfit_app.course import Verdict, check_answered, compare_intervals, judge, lesson_05
+from ulmfit_app.course import (
+    Verdict,
+    check_number,
+    compare_intervals,
+    judge,
+    lesson_05,
+)
 from ulmfit_app.course.promises import Outcome, find_lowest
 from ulmfit_app.evaluation.calibration import (
     answered,
@@ -291,7 +297,7 @@ def tabulate_parts(test: ScoredSplit, probabilities: np.ndarray) -> pd.DataFrame
 # --------------------------------------------------------------------------------- the exercises
 def check_error(answer: float | EllipsisType, of: ScoredSplit, n_bins: int) -> Verdict:
     """Exercise 1: the expected calibration error over bins of equal width, by hand."""
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer):
         return verdict
     right = expected_calibration_error(of.probabilities, of.truth, n_bins)
     bins = calibration_bins(of.probabilities, of.truth, n_bins).query("n > 0")
@@ -322,7 +328,7 @@ def check_temperature(
     answer: float | EllipsisType, valid: ScoredSplit, test: ScoredSplit
 ) -> Verdict:
     """Exercise 2: the temperature of a classifier that will be judged on `test`."""
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer):
         return verdict
     right, of_test = (fit_temperature(one.probabilities, one.truth)[0] for one in (valid, test))
 
@@ -354,7 +360,7 @@ def check_threshold(
 
     The answer may be None: that there is no such confidence.
     """
-    if verdict := check_answered(answer):
+    if answer is not None and (verdict := check_number(answer)):
         return verdict
     curve, of_test = (risk_coverage(*one) for one in (valid, test))
     right = threshold_for(error, curve)

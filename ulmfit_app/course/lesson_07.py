@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
-from ulmfit_app.course import Verdict, check_answered, judge
+from ulmfit_app.course import Verdict, check_answered, check_number, judge
 from ulmfit_app.course.label_trials import WAYS, LabelTrials
 from ulmfit_app.course.starts import list_starts
 from ulmfit_app.evaluation.metrics import SIGNIFICANT, accuracy_interval, paired_comparison
@@ -277,7 +277,7 @@ def format_costs(costs: pd.DataFrame) -> pd.DataFrame:
 # --------------------------------------------------------------------------------- the exercises
 def check_only(answer: int | EllipsisType, first: np.ndarray, other: np.ndarray) -> Verdict:
     """Exercise 1: how many test texts the second classifier alone gets right; boolean [n] each."""
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer):
         return verdict
     only_other, only_first = int((other & ~first).sum()), int((first & ~other).sum())
     n_differ = only_first + only_other
@@ -353,7 +353,7 @@ def check_extrapolated(
 
     The points are (labels, error in %).
     """
-    if verdict := check_answered(answer):
+    if verdict := check_number(answer):
         return verdict
     wanted = extrapolate(few, many, n_labels)
     straight = many[1] + (many[1] - few[1]) / (many[0] - few[0]) * (n_labels - many[0])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_app.course import DATA
+from ulmfit_app.errors import SettingError
 
 _VERDICTS = {True: "Right", False: "Not so"}
 
@@ -69,9 +70,11 @@ def questions(lesson: int) -> SelfCheck:
     Returns:
         The questions, to be shown.
     """
+    if lesson not in range(1, 9):
+        raise SettingError(f"No notebook {lesson!r} has questions. Expected a number from 1 to 8.")
     return SelfCheck(
         Question(one["question"], tuple(Choice(**choice) for choice in one["choices"]))
-        for one in _read(DATA / f"questions-{lesson:02}.json")
+        for one in _read(DATA / f"questions-{int(lesson):02}.json")
     )
 
 
