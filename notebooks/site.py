@@ -27,7 +27,7 @@ from pygments.formatters import HtmlFormatter
 
 HERE = Path(__file__).parent
 COURSE = "ULMFiT in eight notebooks"
-MADE_BY = "notebooks/site.py"  # a folder with this in its index may be replaced
+MADE_BY = "notebooks/site.py"  # a page with this may be replaced
 SOLUTIONS = "solutions/"
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -304,9 +304,8 @@ def write_site(source: Path, folder: Path) -> list[Path]:
         SiteError: see read_pages and link_pages; or the folder holds something else.
     """
     folder = folder.resolve()  # a link stays, and leads to the new pages
-    if folder.exists() and (
-        not folder.is_dir() or any(not _is_ours(p) for p in folder.rglob("*"))
-    ):
+    is_other = folder.exists() and not folder.is_dir()
+    if is_other or not all(map(_is_ours, folder.rglob("*"))):
         raise SiteError(f"{folder} holds something else. Name a folder that is new or empty.")
     pages = read_pages(source)
     link_pages(pages)

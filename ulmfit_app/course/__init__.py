@@ -90,25 +90,27 @@ def compare_intervals(table: pd.DataFrame, name: str = "what") -> str:
     Returns:
         One line per pair.
 
+    Raises:
+        ValueError: a column is missing, or a row has no interval.
+
     >>> scores = pd.DataFrame({"what": ["new", "old"], "low": [0.7, 0.5], "high": [0.8, 0.6]})
     >>> compare_intervals(scores)
     'new is above old: their intervals do not overlap.'
     >>> compare_intervals(scores.assign(high=[0.8, 0.75]))
     'new and old: their intervals overlap and do not tell them apart.'
     """
-    lines = []
     if missing := {name, "low", "high"} - set(table.columns):
         raise ValueError(f"No column {sorted(missing)}. The table has {list(table.columns)}.")
     if table[["low", "high"]].isna().any(axis=None):
         raise ValueError("A row has no interval: low or high is nan.")
+    lines = []
     for one, other in combinations(table[[name, "low", "high"]].to_dict("records"), 2):
         above, below = (one, other) if one["low"] > other["low"] else (other, one)
-        first, second = one[name], other[name]
         if above["low"] > below["high"]:
             lines.append(f"{above[name]} is above {below[name]}: their intervals do not overlap.")
         else:
             same = "their intervals overlap and do not tell them apart"
-            lines.append(f"{first} and {second}: {same}.")
+            lines.append(f"{one[name]} and {other[name]}: {same}.")
     return "\n".join(lines)
 
 
@@ -154,7 +156,15 @@ def check_answered(answer: Any) -> Verdict | None:
 
 
 def check_number(answer: Any, whole: bool = False) -> Verdict | None:
-    """The verdict on an answer that is missing, no finite number, or no whole one; else None."""
+    """The verdict on an answer that is still missing or no number, else None.
+
+    Args:
+        answer: the answer.
+        whole: whether only a whole number will do.
+
+    Returns:
+        What was expected and found; None for a finite number.
+    """
     if verdict := check_answered(answer):
         return verdict
     if not isinstance(answer, Real) or not math.isfinite(answer):

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.config import GENERAL, REVIEWS, DataSettings, Settings
+from ulmfit_app.config import DataSettings, Settings
+from ulmfit_app.course.starts import without_reviews
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.splits import stratified_order
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
@@ -145,8 +146,7 @@ class LabelTrials:
     def _find_start(self, way: str) -> str:
         """The name or folder of the language model that a way's classifiers start from."""
         own = self._settings.lm.pretrained
-        general = GENERAL if own == REVIEWS else own
-        starts = {SCRATCH: "none", NOT_TUNED: own, GENERAL_TEXT: general}
+        starts = {SCRATCH: "none", NOT_TUNED: own, GENERAL_TEXT: without_reviews(own)}
         return starts.get(way) or str(self._language_model)
 
     # What the course knows about runs from few labels is in these two methods, and in _start_run.

@@ -99,7 +99,7 @@ def compare_with_counting(run: Run) -> Comparison:
         "language model + classifier": probabilities.argmax(axis=1) == truth,
         "counting words (TF-IDF)": counted.argmax(axis=1) == truth,
     }
-    scores = pd.DataFrame([_row(name, found) for name, found in right.items()])
+    scores = pd.DataFrame([score_row(name, found) for name, found in right.items()])
     return Comparison(scores, paired_comparison(*right.values()))
 
 
@@ -128,7 +128,8 @@ def _part(corpus: Corpus, split: str) -> tuple[list[str], np.ndarray]:
     return rows["text"].tolist(), corpus.truth(rows["label"])
 
 
-def _row(name: str, right: np.ndarray) -> dict[str, object]:
+def score_row(name: str, right: np.ndarray) -> dict[str, object]:
+    """A row of a table of scores: what, n, accuracy, low, high (95 %); right is boolean [n]."""
     low, high = accuracy_interval(int(right.sum()), len(right))
     return {"what": name, "n": len(right), "accuracy": right.mean(), "low": low, "high": high}
 
@@ -153,7 +154,7 @@ def score_baselines(corpus: Corpus, split: str, seed: int = 0) -> pd.DataFrame:
         ),
     }
     return pd.DataFrame(
-        [_row(name, p.argmax(axis=1) == other_truth) for name, p in scored.items()]
+        [score_row(name, p.argmax(axis=1) == other_truth) for name, p in scored.items()]
     )
 
 
@@ -179,7 +180,7 @@ def score_by_copy(corpus: Corpus, seed: int = 0) -> pd.DataFrame:
         "a copy in train": copies != "no",
     }
     return pd.DataFrame(
-        [_row(name, right[group]) for name, group in groups.items() if group.any()]
+        [score_row(name, right[group]) for name, group in groups.items() if group.any()]
     )
 
 

@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from ulmfit_app.config import GENERAL, REVIEWS, SamplingSettings, Settings
+from ulmfit_app.config import SamplingSettings, Settings
 from ulmfit_app.course import Verdict, check_answered, check_number, judge
+from ulmfit_app.course.starts import without_reviews
 from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.inference.generation import generate
 from ulmfit_app.inference.language_model import TrainedModel, load
@@ -188,7 +189,7 @@ class StartTrials:
     """
 
     def __init__(self, corpus: Corpus, settings: Settings) -> None:
-        pretrained = GENERAL if settings.lm.pretrained == REVIEWS else settings.lm.pretrained
+        pretrained = without_reviews(settings.lm.pretrained)
         self.settings, self.start = settings, find_start(pretrained, settings.model)
         tokenized = tokenize(corpus.table["text"].tolist(), settings.tokens.language)
         split = corpus.table["split"].to_numpy()

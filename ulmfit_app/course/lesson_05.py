@@ -18,10 +18,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from ulmfit_app.config import Settings
-from ulmfit_app.course import Verdict, check_answered, check_number, judge, lesson_04
+from ulmfit_app.course import Verdict, check_answered, check_number, judge, lesson_01, lesson_04
 from ulmfit_app.course.forgetting import KeptPerplexity
 from ulmfit_app.course.neighbours import BATCH_SIZE, BPTT
-from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.hardware import choose_device
 from ulmfit_app.inference.perplexity import measure_perplexity
 from ulmfit_app.models.awd_lstm import load_language_model
@@ -210,9 +209,7 @@ def probe(lab: ClassifierLab) -> pd.DataFrame:
         head = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=2_000))
         head.fit(pool_texts(model, lab.store, known), known_truth)
         right = head.predict(pool_texts(model, lab.store, new)) == truth
-        low, high = accuracy_interval(int(right.sum()), len(right))
-        scores = {"n": len(right), "accuracy": right.mean(), "low": low, "high": high}
-        rows.append({"what": name} | scores)
+        rows.append(lesson_01.score_row(name, right))
     return pd.DataFrame(rows)
 
 

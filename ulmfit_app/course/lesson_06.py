@@ -9,13 +9,7 @@ import pandas as pd
 import torch
 from fastai.learner import Learner, Metric
 
-from ulmfit_app.course import (
-    Verdict,
-    check_number,
-    compare_intervals,
-    judge,
-    lesson_05,
-)
+from ulmfit_app.course import Verdict, check_number, compare_intervals, judge, lesson_05
 from ulmfit_app.course.promises import Outcome, find_lowest
 from ulmfit_app.evaluation.calibration import (
     answered,

@@ -1,12 +1,18 @@
-"""What notebooks 07 and 08 say of the language models that come with the package."""
+"""What notebooks 03, 07 and 08 say of the language models that come with the package."""
 
 import json
 
 import pandas as pd
 
+from ulmfit_app.config import GENERAL, REVIEWS
 from ulmfit_app.models.pretrained import locate, packaged
 
 _CORPORA = {"wiki-en.tar.xz": "English Wikipedia"}  # files whose name does not say what they hold
+
+
+def without_reviews(pretrained: str) -> str:
+    """The start that has read no reviews: `en-small` for `en-reviews-small`, else the same."""
+    return GENERAL if pretrained == REVIEWS else pretrained
 
 
 def list_starts() -> pd.DataFrame:
