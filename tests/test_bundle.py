@@ -283,7 +283,7 @@ def test_a_bundle_of_another_format_is_refused(folder):
 
 def test_a_model_of_an_unknown_architecture_is_refused(folder):
     edit(folder, architecture="transformer-9")
-    expected = "has the architecture 'transformer-9'. This version knows: awd-lstm."
+    expected = "has the architecture 'transformer-9'. This version knows: awd-lstm, transformer."
     with pytest.raises(BundleError, match=re.escape(expected)):
         load_bundle(folder, KIND)
 

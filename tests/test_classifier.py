@@ -19,7 +19,7 @@ from ulmfit_app.models.awd_lstm import (
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.text.rules import PAD_ID
 from ulmfit_app.training import classifier
-from ulmfit_app.training.classifier import choose_plan
+from ulmfit_app.training.choosing import choose_plan
 from ulmfit_app.training.loop import _freeze, prepare
 from ulmfit_app.training.precision import MixedPrecision
 from ulmfit_app.training.recipes import PUBLISHED, count_epochs, make_plan

@@ -144,7 +144,7 @@ def test_a_pretrained_folder_that_is_not_there_is_a_model_error(tmp_path, capsys
         "--out",
         tmp_path / "o",
     )
-    assert code == 4 and "wt103, none, or a folder" in message
+    assert code == 4 and "wt103, none, minilm, or a folder" in message
 
 
 def test_a_language_without_a_tokenizer_is_a_setting_error(tmp_path, capsys):

@@ -40,8 +40,8 @@ from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.run import Run
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.rules import SPECIALS
-from ulmfit_app.training.classifier import choose_plan
-from ulmfit_app.training.recipes import batch_size_for, count_epochs
+from ulmfit_app.training.choosing import batch_size_for, choose_plan
+from ulmfit_app.training.recipes import count_epochs
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 

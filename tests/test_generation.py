@@ -80,7 +80,8 @@ def ids_of(tokens):
 def written(trained, prompt, settings):
     """Ids that the model writes behind a prompt, [samples][words]: `generate` without its end."""
     never = torch.tensor([i for i, word in enumerate(VOCAB) if word in generation.NEVER_WRITTEN])
-    return generation.continue_ids(trained.model, prompt, never, settings).tolist()
+    writer = generation.StateWriter(trained.model)
+    return generation.continue_ids(writer, prompt, never, settings)
 
 
 # -------------------------------------------------------------------------------------- generation

@@ -8,20 +8,22 @@ from fastai.text.learner import TextLearner
 from fastai.torch_core import even_mults
 
 from ulmfit_app.config import PAPER, TINY
-from ulmfit_app.training.recipes import (
+from ulmfit_app.training.choosing import (
     BRIEF,
-    FULL_DISCR,
     MOST_EPOCHS,
+    batch_size_for,
+    extend_to_enough_steps,
+    fit_plan_to,
+)
+from ulmfit_app.training.recipes import (
+    FULL_DISCR,
     PLANS,
     PUBLISHED,
     SCHEDULES,
-    batch_size_for,
     constant_momentum,
     count_epochs,
     discriminative_rates,
     extend_to,
-    extend_to_enough_steps,
-    fit_plan_to,
     gradual,
     language_model_phases,
     make_plan,

@@ -32,7 +32,10 @@ PlanName = Literal[
     "chain-thaw",
     "gradual",
     "gradual-discr",
+    "contrastive",
 ]
+Pooling = Literal["mean", "first", "last", "concat"]
+AdapterName = Literal["lora", "prompt", "ia3"]
 # A name or nothing. On the command line every word is a name, None too, which a class or a column
 # may be called.
 Name = Annotated[
@@ -94,10 +97,13 @@ class ModelSettings:
     n_hid: int = 1152  # fastai; AWD and the paper have 1150
     n_layers: int = 3  # AWD
 
-    @property
-    def n_groups(self) -> int:
+    def count_groups(self, settings: "ClassifierSettings") -> int:
         """Layer groups of a classifier: the embeddings, each LSTM layer, the head."""
         return self.n_layers + 2
+
+    def describe(self) -> str:
+        """Architecture and sizes, for people."""
+        return f"AWD-LSTM {self.emb_sz}/{self.n_hid}/{self.n_layers}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,8 @@ class LanguageModelSettings:
     """Fine-tuning the language model (paper, section 3.2)."""
 
     # en-small or en-reviews-small, which come with the package; auto: the latter for imdb, else
-    # the former; wt103; none; or a folder: fastai's .pth + .pkl, a bundle of ours, or a run's
+    # the former; wt103; none; or a folder: fastai's .pth + .pkl, a bundle of ours, or a run's.
+    # Transformers: minilm, a folder with safetensors, or a name of the Hugging Face hub
     pretrained: Annotated[str, arg(prefix_name=False)] = "wt103"
     # over everything but the validation part, after one with the encoder frozen if pretrained; 0:
     # the start as it is, not fine-tuned at all; fastai's IMDb
@@ -120,6 +127,7 @@ class LanguageModelSettings:
     schedule: Schedule = "one-cycle"  # of each phase
     # peak when the start is random weights, which can and must move faster
     random_lr: float = 4e-3
+    transformer_lr: float = 5e-5  # peak when the start is a transformer; Devlin et al. 2019
     drop_mult: float = 1.0  # times AWD's dropouts
     weight_decay: float = 0.1  # fastai's IMDb
     batch_size: int = 64  # texts side by side; paper
@@ -152,7 +160,7 @@ class ClassifierSettings:
     # in all: the plan's last phase takes what the others leave; None: the plan's own
     epochs: int | None = None
     schedule: Schedule = "one-cycle"  # of each phase
-    batch_size: int = 64  # texts; paper. Fewer where labels are few: recipes.batch_size_for
+    batch_size: int = 64  # texts; paper. Fewer where labels are few: choosing.batch_size_for
     weight_decay: float = 0.01  # fastai
     grad_clip: float | None = None  # largest norm of the gradient; None: not clipped
     # training tokens over all epochs: fewer texts; None: no bound
@@ -161,6 +169,14 @@ class ClassifierSettings:
     patience: int | None = None
     # gradients reach back so many tokens of a text; all of its tokens are pooled; fastai: 20 x 72
     grad_tokens: int = 1_440
+    # of a transformer's blocks, which are unfrozen together and have one rate
+    groups: int = 4
+    # of a transformer's states: their mean, the first or the last one, or ULMFiT's concatenation
+    # of last, maximum and mean
+    pooling: Pooling = "mean"
+    # learn so little beside a transformer's weights, which stay as they are: low-rank updates (Hu
+    # et al. 2021), a soft prompt (Lester et al. 2021), or factors (Liu et al. 2022)
+    adapter: AdapterName | None = None
 
 
 @dataclass(frozen=True)

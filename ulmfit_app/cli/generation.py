@@ -15,8 +15,8 @@ class GenerateArguments:
     """Go on writing from a prompt with a language model; a model that reads backward writes what
     stood before it."""
 
-    # a model that comes with the package, such as en-small; the folder of a language model; or a
-    # run folder
+    # a model that comes with the package, such as en-small; the folder of a language model; a run
+    # folder; or a causal transformer: a Hugging Face folder or hub name, such as gpt2
     model: Positional[str]
     # empty: the beginning of a text, or its end where the model reads backward
     prompt: Positional[str] = ""
@@ -29,8 +29,7 @@ def generate(argv: list[str]) -> None:
 
     set_up_torch()
     from ulmfit_app.inference import generation, language_model
-    from ulmfit_app.models.pretrained import locate
 
-    trained = language_model.load(locate(arguments.model))
+    trained = language_model.load_named(arguments.model)
     texts = generation.generate(trained, arguments.prompt, arguments.sampling)
     print(*texts, sep="\n\n")

@@ -53,10 +53,13 @@ class PretrainArguments:
 
 @dataclass(frozen=True)
 class PerplexityArguments:
-    """How well a language model predicts a text or a corpus, by the softmax over all its words."""
+    """How well a language model predicts a text or a corpus, by the softmax over all its words.
 
-    # a model that comes with the package, such as en-small; the folder of a language model; or a
-    # run folder
+    Only perplexities by the same tokens compare.
+    """
+
+    # a model that comes with the package, such as en-small; the folder of a language model; a run
+    # folder; or a causal transformer: a Hugging Face folder or hub name, such as gpt2
     model: Positional[str]
     # a .txt, read as one text; or a corpus as pretrain takes it, which includes folders of .txt
     # with one document per line
@@ -100,12 +103,12 @@ def perplexity(argv: list[str]) -> None:
 
     set_up_torch()
     from ulmfit_app.inference import language_model, perplexity
-    from ulmfit_app.models.pretrained import locate
 
-    trained = language_model.load(locate(arguments.model))
+    trained = language_model.load_named(arguments.model)
     score, n_texts = perplexity.score_file(trained, arguments.file)
+    share = score.unknown_share
+    unknown = "" if share is None else f", {100 * share:.2f} % of them unknown words"
     print(
         f"perplexity {score.perplexity:.2f} ({score.nats_per_token:.4f} nats per token; "
-        f"{score.tokens:,} tokens predicted, {100 * score.unknown_share:.2f} % of them unknown "
-        f"words; texts: {n_texts:,}; {trained.precision})"
+        f"{score.tokens:,} tokens predicted{unknown}; texts: {n_texts:,}; {trained.precision})"
     )

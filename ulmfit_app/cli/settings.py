@@ -1,5 +1,6 @@
 """The arguments that all runs share, the presets, and the refusal of what would be ignored."""
 
+import shlex
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
@@ -20,14 +21,32 @@ from ulmfit_app.config import (
 )
 from ulmfit_app.errors import SettingError
 from ulmfit_app.experiments.fixed import ALSO_FROM_RANDOM, SET_BY
+from ulmfit_app.models.hub import MINILM, is_transformer
 
 PresetName = Literal["tiny", "laptop", "paper"]
 # Of fine-tuning alone: pretraining has one schedule and one rate for all layers.
 NOT_FOR_PRETRAINING = ("lm.schedule", "lm.decay", "lm.frozen_lr", "lm.test_texts", "lm.lr_find")
 # What a language model of no epochs has no use for. Its vocabulary needs the others.
 OF_LM_TRAINING = (
-    *("lm.lr", "lm.frozen_lr", "lm.random_lr", "lm.decay", "lm.schedule"),
+    *("lm.lr", "lm.frozen_lr", "lm.random_lr", "lm.transformer_lr", "lm.decay", "lm.schedule"),
     *("lm.drop_mult", "lm.weight_decay", "lm.softmax", "lm.grad_clip"),
+)
+# What belongs to AWD-LSTM, and why a transformer has no use for it.
+_RATE = "is an AWD-LSTM's; a transformer's rate is --lm.transformer-lr."
+_OWN = "is an AWD-LSTM's; a transformer has its own"
+NOT_FOR_TRANSFORMERS = {
+    **dict.fromkeys(("lm.lr", "lm.frozen_lr", "lm.random_lr"), _RATE),
+    **dict.fromkeys(("tokens.max_vocab", "tokens.min_freq"), f"{_OWN} tokens."),
+    **dict.fromkeys(("model.emb_sz", "model.n_hid", "model.n_layers"), f"{_OWN} shape."),
+    "lm.drop_mult": f"{_OWN} dropouts.",
+    "lm.bptt": f"{_OWN} window.",
+    "lm.softmax": f"{_OWN} softmax, which is exact.",
+}
+OF_TRANSFORMERS = (
+    "lm.transformer_lr",
+    "classifier.groups",
+    "classifier.pooling",
+    "classifier.adapter",
 )
 
 
@@ -94,7 +113,9 @@ def _with_absolute_paths(settings: Settings) -> Settings:
     data, lm = settings.data, settings.lm
     source = data.source if data.source in DATA_SETS else str(Path(data.source).absolute())
     start = lm.pretrained
-    if start not in ("auto", "none", "wt103", *packaged()):
+    is_name = start in ("auto", "none", "wt103", MINILM, *packaged())
+    # What is no path may be a name of the hub.
+    if not is_name and (Path(start).exists() or not is_transformer(start)):
         start = str(Path(start).absolute())
     return replace(
         settings,
@@ -164,13 +185,18 @@ def check_used(settings: Settings, preset: Settings, verb: str) -> None:
 def _unused(settings: Settings, verb: str) -> dict[str, str]:
     """The settings that a verb does not use, each with the reason, as the end of a sentence."""
     start, found = settings.lm.pretrained, {}
+    if is_transformer(start):
+        found |= {name: f"{why} Leave it out." for name, why in NOT_FOR_TRANSFORMERS.items()}
+    else:
+        why = f"is for transformers, and the start here, {start}, is an AWD-LSTM. Leave it out."
+        found |= dict.fromkeys(OF_TRANSFORMERS, why)
     if start == "none" and verb != "starts":
         why = (
             "is for a pretrained start, which --pretrained names, and this one is random weights. "
             "Leave it out; their rate is --lm.random-lr"
         )
         found |= dict.fromkeys(("lm.lr", "lm.frozen_lr"), why)
-    elif verb not in ALSO_FROM_RANDOM:
+    elif verb not in ALSO_FROM_RANDOM and not is_transformer(start):
         only_random = f"is for random weights (--pretrained none), and the start here is {start}"
         found["lm.random_lr"] = f"{only_random}. Leave it out; the rate of such a start is --lm.lr"
         shape = f"{only_random}, which brings its own shape. Leave it out."
@@ -178,6 +204,12 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
     if verb == "pretrain":
         why = "is for fine-tuning, and pretraining does not use it. Leave it out."
         found |= dict.fromkeys(NOT_FOR_PRETRAINING, why)
+        if is_transformer(start):
+            found["lm.pretrained"] = (
+                f"names a transformer, {start}, and stage one is for AWD-LSTMs: transformers come "
+                "pretrained. Go on with: python -m ulmfit_app.run DATA --pretrained "
+                f"{shlex.quote(start)}"
+            )
     elif not settings.lm.epochs:
         why = "is for training the language model, which --lm.epochs 0 leaves out. Leave it out."
         found |= dict.fromkeys(OF_LM_TRAINING, why)
@@ -187,5 +219,10 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
     elif verb == "run":
         why = "is not used with --folds, one of which is validated on. Leave one of the two out."
         found["data.valid_share"] = why
+    if settings.bidirectional and is_transformer(start):
+        found["bidirectional"] = (
+            f"is for AWD-LSTMs: the transformer {start} knows texts in one direction alone. Leave "
+            "it out."
+        )
     why = f"is what {verb} compares, or fixes so that the rest can be compared. Leave it out."
     return found | dict.fromkeys(SET_BY.get(verb, ()), why)

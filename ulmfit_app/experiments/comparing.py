@@ -252,12 +252,13 @@ def format_tables(table: pd.DataFrame, findings: list[str]) -> str:
         paper = "" if np.isnan(line.paper) else f"{line.paper:.2f}"
         worse_by = "" if np.isnan(line.difference) else format_difference(line)
         rows.append([line.table, line.row, format_error(line), paper, worse_by])
+    header = ["table", "row", "error here", "the paper's AWD-LSTM", "against ULMFiT"]
     lines = [
         f"Errors in %, with 95 % intervals, on n = {table['n'].max():,} texts held out of train, "
         "over all seeds; against ULMFiT: difference in points on the same texts, its interval, "
         "and McNemar's p-value.",
         "",
-        markdown_table(["table", "row", "error here", "paper", "against ULMFiT"], rows),
+        markdown_table(header, rows),
         "",
     ]
     return "\n".join([*lines, *(f"{text}\n" for text in findings)])

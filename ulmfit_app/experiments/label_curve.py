@@ -33,7 +33,8 @@ from ulmfit_app.experiments.comparing import (
 )
 from ulmfit_app.experiments.rivals import fine_tuned_minilm, require_minilm, setfit
 from ulmfit_app.experiments.trials import Trial, carry_out, read_facts
-from ulmfit_app.training.recipes import batch_size_for, count_epochs, make_plan
+from ulmfit_app.training.choosing import batch_size_for
+from ulmfit_app.training.recipes import count_epochs, make_plan
 
 SEMI_SUPERVISED = "ULMFiT, semi-supervised"
 SUPERVISED = "ULMFiT, supervised"
@@ -227,7 +228,8 @@ def train_to_the_end(settings: Settings, n_train: int) -> Settings:
         n_train: texts that its classifier learns from.
     """
     how = settings.classifier
-    plan = make_plan("weak-start" if how.plan == "auto" else how.plan, settings.model.n_groups)
+    n_groups = settings.model.count_groups(how)
+    plan = make_plan("weak-start" if how.plan == "auto" else how.plan, n_groups)
     whole, rest = divmod(n_train, batch_size_for(n_train, how.batch_size))
     steps = max(whole + (rest > 1), 1)  # a text alone joins the batch before
     epochs = max(how.epochs or count_epochs(plan), math.ceil(FEWEST_STEPS / steps))

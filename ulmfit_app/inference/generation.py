@@ -1,16 +1,20 @@
 """What a language model writes: texts that go on from a prompt.
 
-The model's hidden state stands for all that it has read, so one more token costs the same however
-long the text is.
+One loop for all architectures. Of an AWD-LSTM the hidden state stands for all that it has read, of
+a transformer the keys and values do; so nothing is read twice.
 """
 
 import logging
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ulmfit_app.config import SamplingSettings
+from ulmfit_app.inference.causal import CacheWriter, CausalModel
 from ulmfit_app.inference.language_model import TrainedModel
 from ulmfit_app.inference.sampling import FORBIDDEN, NGrams, filter_logits
 from ulmfit_app.models.reader import Reader
@@ -23,13 +27,45 @@ log = logging.getLogger(__name__)
 NEVER_WRITTEN = {*SPECIALS, FAKE} - {TK_MAJ, TK_UP, TK_REP, TK_WREP}
 
 
-def _next_logits(model: Reader, ids: Tensor) -> Tensor:
-    """Logits [rows, words], on the CPU, of what follows ids [rows, tokens].
+class Writer(Protocol):
+    """A language model that goes on from what it has read."""
 
-    The state of `model` moves on.
-    """
-    prediction = model(ids.to(next(model.parameters()).device))[0]
-    return F.linear(prediction.hidden[:, -1], prediction.weight, prediction.bias).double().cpu()
+    def begin(self, ids: list[int], rows: int) -> Tensor:
+        """Read a prompt, once for so many texts.
+
+        Args:
+            ids: of the prompt, one or more.
+            rows: texts that are to go on from it.
+
+        Returns:
+            Logits of what follows, [rows, words], in double precision on the CPU.
+        """
+
+    def next(self, ids: Tensor) -> Tensor:
+        """Read on by one token for each text, ids [rows]; logits as those of `begin`."""
+
+
+class StateWriter:
+    """An AWD-LSTM that goes on from its hidden state."""
+
+    def __init__(self, model: Reader) -> None:
+        self._model = model
+
+    def begin(self, ids: list[int], rows: int) -> Tensor:
+        """Read a prompt, once for so many texts; as `Writer` says."""
+        self._model.reset()
+        logits = self._read(torch.tensor([ids]))
+        self._model[0].repeat_state(rows)
+        return logits.repeat(rows, 1)
+
+    def next(self, ids: Tensor) -> Tensor:
+        """Read on by one token for each text; as `Writer` says."""
+        return self._read(ids[:, None])
+
+    def _read(self, ids: Tensor) -> Tensor:
+        prediction = self._model(ids.to(next(self._model.parameters()).device))[0]
+        logits = F.linear(prediction.hidden[:, -1], prediction.weight, prediction.bias)
+        return logits.double().cpu()
 
 
 def _choose(logits: Tensor, settings: SamplingSettings, generator: torch.Generator) -> Tensor:
@@ -43,18 +79,23 @@ def _choose(logits: Tensor, settings: SamplingSettings, generator: torch.Generat
 
 @torch.no_grad()
 def continue_ids(
-    model: Reader, ids: list[int], never: Tensor, settings: SamplingSettings
-) -> Tensor:
+    writer: Writer,
+    ids: list[int],
+    never: Tensor,
+    settings: SamplingSettings,
+    ends: Sequence[int] = (),
+) -> list[list[int]]:
     """What a language model writes behind a prompt.
 
     Args:
-        model: to read and write with.
+        writer: to read and write with.
         ids: of the prompt, one or more.
         never: the ids of words that it may not write.
         settings: how words are chosen.
+        ends: the ids of tokens that end a text.
 
     Returns:
-        Ids [samples, words].
+        Ids [samples][words], fewer words where a text ended; the token that ended it is left out.
     """
     generator = torch.Generator()
     if settings.seed is None:
@@ -63,9 +104,7 @@ def continue_ids(
         generator.manual_seed(settings.seed)
     n, rows = settings.no_repeat_ngrams, settings.samples
     ngrams = [NGrams(n, ids) for _ in range(rows)] if n else []
-    model.reset()
-    logits = _next_logits(model, torch.tensor([ids])).repeat(rows, 1)
-    model[0].repeat_state(rows)
+    logits, ended = writer.begin(ids, rows), torch.zeros(rows, dtype=torch.bool)
     written = []
     while True:
         logits[:, never] = FORBIDDEN
@@ -79,16 +118,24 @@ def continue_ids(
         for of_row, token in zip(ngrams, chosen.tolist(), strict=False):
             of_row.add(token)
         written.append(chosen)
-        if len(written) == settings.words:
-            return torch.stack(written, 1)
-        logits = _next_logits(model, chosen[:, None])
+        ended |= torch.isin(chosen, torch.tensor(ends, dtype=chosen.dtype))
+        if len(written) == settings.words or ended.all():
+            break
+        logits = writer.next(chosen)
+    # Texts that ended were written on beside the others.
+    rows_of_ids = torch.stack(written, 1).tolist()
+    return [list(takewhile(lambda i: i not in ends, row)) for row in rows_of_ids]
 
 
-def generate(trained: TrainedModel, prompt: str, settings: SamplingSettings) -> list[str]:
+def generate(
+    trained: TrainedModel | CausalModel, prompt: str, settings: SamplingSettings
+) -> list[str]:
     """Texts that begin with the prompt, or with a backward model end with it.
 
-    The model starts as at the beginning of a text, or the end where it reads backward, even when
-    the prompt is empty. It never writes unknown words or the end of a text.
+    An AWD-LSTM starts as at the beginning of a text, or the end where it reads backward, even when
+    the prompt is empty. It never writes unknown words or the end of a text. A transformer reads
+    the prompt as its own tokenizer gives it, or where that is nothing, the token that begins a
+    text; a text of it ends before --words where it writes the token that ends a text.
 
     Args:
         trained: the model.
@@ -101,6 +148,34 @@ def generate(trained: TrainedModel, prompt: str, settings: SamplingSettings) -> 
     Raises:
         SettingError: as `Tokenizer` does.
     """
+    if isinstance(trained, CausalModel):
+        return _continue_by_transformer(trained, prompt, settings)
+    return _continue_by_lstm(trained, prompt, settings)
+
+
+def _continue_by_transformer(
+    trained: CausalModel, prompt: str, settings: SamplingSettings
+) -> list[str]:
+    read = trained.to_ids([prompt])[0] or [trained.facts.begin_id]
+    positions, n = trained.positions, len(read) + settings.words
+    if positions is not None and n > positions:
+        log.info(
+            "The prompt's %d tokens and %d to write are more than the model's %d positions. Each "
+            "time they are full, it goes on from the last %d tokens alone.",
+            *(len(read), settings.words, positions, positions // 2),
+        )
+    decode, vocab = trained.tokenizer.decode, trained.tokenizer.vocab
+    # Some models have more logits than tokens, for sizes that multiply fast.
+    n_logits = trained.model.config.vocab_size
+    unnamed = [i for i in range(n_logits) if i >= len(vocab) or not vocab[i]]
+    never = torch.tensor(unnamed, dtype=torch.long)
+    writer, start = CacheWriter(trained), decode(read)
+    rows = continue_ids(writer, read, never, settings, trained.ends)
+    # Behind the prompt: SentencePiece drops the space of a text's first word.
+    return [prompt + decode([*read, *row])[len(start) :] for row in rows]
+
+
+def _continue_by_lstm(trained: TrainedModel, prompt: str, settings: SamplingSettings) -> list[str]:
     bundle, ids_of = trained.bundle, word_to_id(trained.bundle.vocab)
     backward = bundle.direction == "backward"
     tokens = trained.tokenizer(prompt)[1:]
@@ -114,7 +189,7 @@ def generate(trained: TrainedModel, prompt: str, settings: SamplingSettings) -> 
     read = [ids_of.get(token, UNK_ID) for token in [BOS, *(tokens[::-1] if backward else tokens)]]
     never = torch.tensor([i for i, word in enumerate(bundle.vocab) if word in NEVER_WRITTEN])
     texts = []
-    for row in continue_ids(trained.model, read, never, settings).tolist():
+    for row in continue_ids(StateWriter(trained.model), read, never, settings):
         written = [bundle.vocab[i] for i in row]
         if backward:
             texts.append(detokenize([*written[::-1], *tokens], bundle.language))

@@ -32,13 +32,15 @@ from ulmfit_app.inference.file_checks import (
     choose_text_column,
     refuse_columns_twice,
 )
+from ulmfit_app.models.architectures import load_tokenizer, padding_of, read_classifier
 from ulmfit_app.models.bundle import load_bundle, require_direction
 from ulmfit_app.models.pooling import TOKENS_AT_A_TIME
-from ulmfit_app.models.reader import quantize_encoder, read_classifier
+from ulmfit_app.models.reader import quantize_encoder
 from ulmfit_app.run_folder import VALIDATION, damaged, find_part, require_record
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.rules import UNK_ID
 from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.tokenizer import Tokenizer
 from ulmfit_app.text.vocabulary import word_to_id
 
@@ -72,6 +74,11 @@ class Predictor:
         self._model = read_classifier(self.bundle)
         encoder = self._model[0].module
         if self.precision == "int8":
+            if self.bundle.architecture != "awd-lstm":
+                raise SettingError(
+                    f"int8 is for AWD-LSTM, and the classifier in {folder} is a "
+                    f"{self.bundle.architecture}. Use: --precision auto"
+                )
             quantize_encoder(encoder)
         else:
             encoder.to(DTYPES[self.precision])
@@ -81,9 +88,9 @@ class Predictor:
         self._lock = threading.Lock()
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """Of the classifier's language."""
-        return Tokenizer(self.bundle.language)
+    def tokenizer(self) -> Tokenizer | SubwordTokenizer:
+        """Of the classifier's language, or its transformer."""
+        return load_tokenizer(self.bundle)
 
     def store(self, texts: Sequence[str]) -> TokenStore:
         """The texts as ids of this classifier's vocabulary, in the direction that it reads."""
@@ -94,7 +101,8 @@ class Predictor:
         ids = [np.array([self._ids.get(t, UNK_ID) for t in tokens], np.int32) for tokens in texts]
         offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64)
         ids = np.concatenate(ids) if ids else np.zeros(0, np.int32)
-        return TokenStore(ids, offsets, self.bundle.vocab, self.bundle.direction)
+        words, direction = self.bundle.vocab, self.bundle.direction
+        return TokenStore(ids, offsets, words, direction, padding_of(self.bundle))
 
     def probabilities(
         self, store: TokenStore, texts: np.ndarray | None = None, description: str = "Predicting"
@@ -164,7 +172,7 @@ class Predictor:
                 "Gradients need a predictor in fp32, and this one computes in "
                 f'{self.precision}: Predictor(folder, precision="fp32")'
             )
-        if len(store.ids) >= TOKENS_AT_A_TIME:
+        if self.bundle.architecture == "awd-lstm" and len(store.ids) >= TOKENS_AT_A_TIME:
             raise SettingError(
                 f"Gradients reach over less than {TOKENS_AT_A_TIME:,} tokens, and the text has "
                 f"{len(store.ids):,}. Give a part of it, or take: --method occlusion"
@@ -172,17 +180,13 @@ class Predictor:
         require_direction(
             self.bundle.direction, store.direction, f"The classifier in {self.folder}"
         )
-        read: list[Tensor] = []
         ids = torch.tensor(store[0][None].astype(np.int64), device=self._device)
-        encoder = self._model[0].module
         # CUDA's own LSTM has no backward pass outside of training.
         with self._lock, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-            hook = encoder.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-            try:
-                logits = self._model(ids)[0]
-            finally:
-                hook.remove()
-        return {self.bundle.direction: (logits[0].double().log_softmax(0), read[0])}
+            encoder, head = self._model
+            embedded = encoder.embed(ids).detach().requires_grad_()
+            logits = head(encoder(ids, embedded))[0]
+        return {self.bundle.direction: (logits[0].double().log_softmax(0), embedded)}
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
         """One row per text, in order: text, predicted, confidence, and `p_LABEL` per label."""

@@ -3,13 +3,14 @@ pickle.
 
 fastai's `save` and `export` write pickles, which run what they hold when they are read, and
 `save_encoder` keeps no vocabulary: one of equal size in another order loads, and reads every word
-as another. A bundle is a folder. Its `bundle.json` names the other two files and their SHA-256,
+as another. A bundle is a folder. Its `bundle.json` names the other files and their SHA-256,
 and is replaced last, in one step: until then the old model loads, from then on the new one.
 
     bundle.json                     kind, architecture and its config, direction, language, labels,
                                     temperature, origin, and the hashes, its own included
     weights-<hash>.safetensors      every parameter once; tied weights are stored once
     vocab-<hash>.json               the word of each id
+    tokenizer-<hash>.json           of a transformer: its tokenizer
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -27,12 +29,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from data_scripts.files import replacing, sha256_of
-from ulmfit_app.config import Direction, ModelSettings
+from ulmfit_app.config import Direction
 from ulmfit_app.errors import BundleError
 from ulmfit_app.files import sha256_of_strings
+from ulmfit_app.models.shapes import CONFIGS, Shape, architecture_of
 
 FORMAT = 2  # 1 had `shape`, the config of an AWD-LSTM, in the place of architecture and config
-CONFIGS = {"awd-lstm": ModelSettings}  # architecture -> what its config holds
 SCALE = ".scale"  # behind a matrix's name: what each of its int8 rows is to be multiplied by
 AGAIN = "Train the model again, or copy it again."
 
@@ -47,11 +49,11 @@ class Bundle:
         its outputs. about: what the reader may want to know of its origin, JSON-ready. weights:
         where a loaded bundle's weights are. direction: in which it learned to read. temperature:
         of a classifier: what its logits are divided by to calibrate its probabilities.
-        architecture: a key of CONFIGS.
+        tokenizer: of a transformer: the text of its tokenizer.json.
     """
 
     kind: str
-    shape: ModelSettings
+    shape: Shape
     language: str
     vocab: list[str]
     labels: list[str] = field(default_factory=list)
@@ -59,7 +61,12 @@ class Bundle:
     weights: Path | None = None
     direction: Direction = "forward"
     temperature: float = 1.0
-    architecture: str = "awd-lstm"
+    tokenizer: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """A key of CONFIGS."""
+        return architecture_of(self.shape)
 
     @property
     def vocab_hash(self) -> str:
@@ -70,17 +77,21 @@ class Bundle:
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
     packages = ("ulmfit-app", "fastai", "torch", "spacy", "scikit-learn", "numpy")
+    optional = [name for name in ("transformers", "peft") if find_spec(name)]
     return {
         "python": platform.python_version(),
-        **{package: version(package) for package in packages},
+        **{package: version(package) for package in (*packages, *optional)},
     }
 
 
 def unique_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The model's state without the second names of tied weights: safetensors refuses those."""
-    tensors, seen = {}, set()
+    """The model's state without the second names of tied weights: safetensors refuses those.
+
+    Nor are those weights among it that an adapter stands on, which lie elsewhere.
+    """
+    tensors, seen, elsewhere = {}, set(), getattr(model, "base_names", ())
     for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:
+        if tensor.data_ptr() not in seen and name not in elsewhere:
             seen.add(tensor.data_ptr())
             tensors[name] = tensor.detach().cpu().contiguous()
     return tensors
@@ -104,6 +115,9 @@ def save_bundle(
         folder, "weights-{}.safetensors", save(_in_int8(tensors) if in_int8 else tensors)
     )
     vocab = _write(folder, "vocab-{}.json", json.dumps(bundle.vocab, ensure_ascii=False).encode())
+    tokenizer = None
+    if bundle.tokenizer:
+        tokenizer = _write(folder, "tokenizer-{}.json", bundle.tokenizer.encode())
     description = {
         "format": FORMAT,
         "kind": bundle.kind,
@@ -116,11 +130,14 @@ def save_bundle(
         "temperature": bundle.temperature,
         "weights": weights,
         "vocab": vocab,
+        **({"tokenizer": tokenizer} if tokenizer else {}),
     }
     _describe(folder, description)
-    for old in [*folder.glob("weights-*.safetensors"), *folder.glob("vocab-*.json")]:
-        if old.name not in (weights["file"], vocab["file"]):
-            old.unlink()
+    named = [file["file"] for file in (weights, vocab, tokenizer) if file]
+    for pattern in ("weights-*.safetensors", "vocab-*.json", "tokenizer-*.json"):
+        for old in folder.glob(pattern):
+            if old.name not in named:
+                old.unlink()
 
 
 def save_temperature(folder: Path, temperature: float) -> None:
@@ -224,6 +241,9 @@ def _understood(folder: Path, found: dict) -> Bundle:
     temperature = float(found.get("temperature", 1))
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature {temperature}")
+    tokenizer = ""
+    if architecture == "transformer":
+        tokenizer = _checked_file(folder, found["tokenizer"]).read_text(encoding="utf-8")
     return Bundle(
         found["kind"],
         CONFIGS[architecture](**config),
@@ -234,7 +254,7 @@ def _understood(folder: Path, found: dict) -> Bundle:
         weights,
         direction,
         temperature,
-        architecture,
+        tokenizer,
     )
 
 

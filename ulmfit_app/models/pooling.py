@@ -32,11 +32,16 @@ class TextEncoder(nn.Module):
         """Begin texts anew."""
         self.module.reset()
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings [..., emb_sz] of ids [...]."""
+        return self.module.embed(ids)
+
+    def forward(self, ids: Tensor, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pool a batch of texts (ULMFiT section 3.3, "concat pooling").
 
         Args:
             ids: int64 [batch, length], padded on the right with PAD_ID, rows in any order.
+            embedded: [batch, length, emb_sz], to be read in the place of the ids' embeddings.
 
         Returns:
             The pooled texts [batch, 3 * emb_sz], each the last state, the maximum and the mean
@@ -48,8 +53,12 @@ class TextEncoder(nn.Module):
         self.reset()
         # A step's gradient for the embeddings is as large as what was looked up: the batch's
         # words, not the vocabulary.
-        words, ids = ids[order].unique(return_inverse=True)
-        embeddings = self.module.embed(words)
+        if embedded is None:
+            words, ids = ids[order].unique(return_inverse=True)
+            embeddings = self.embed(words)
+        else:
+            embeddings = embedded[order].flatten(0, 1)
+            ids = torch.arange(ids.numel(), device=ids.device).view_as(ids)
         largest = total = None
         pooled, outputs = [], []
         steps = lengths.tolist()

@@ -1,10 +1,11 @@
-"""What a language model starts from: random weights, a bundle, or fastai's own files."""
+"""What a language model starts from: random weights, a bundle, fastai's own files, or a
+transformer."""
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
@@ -13,60 +14,17 @@ from data_scripts.files import replacing, sha256_of
 from ulmfit_app.config import Direction, ModelSettings
 from ulmfit_app.errors import BundleError
 from ulmfit_app.models.bundle import load_bundle, require_direction
+from ulmfit_app.models.hub import MINILM, MODELS, is_transformer, packaged
+from ulmfit_app.models.start import RANDOM, Start
+from ulmfit_app.models.transformer_start import read_transformer
 from ulmfit_app.run_folder import find_part
 
-RANDOM = "random weights"
-MODELS = Path(__file__).parents[1] / "weights"  # those that come with the package
 # In the names of fastai's files, which say the direction in no other way.
 MARKS = {"forward": "fwd", "backward": "bwd"}
 BESIDE = (
     "Beside a forward model's folder NAME, the backward one is looked for in NAME-backward and "
     "NAME-bwd."
 )
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a language model starts from.
-
-    Args:
-        origin: for people; RANDOM for random weights.
-        fingerprint: another start has another one.
-        shape: the config of its architecture.
-        weights: parameters by fastai's names, on the CPU; None for random ones, and where only the
-            facts of a start are known.
-        vocab: the word of each embedding, likewise.
-        is_strong: whether it learned from general text, and not only from a domain's.
-        direction: in which it reads.
-        n_words: in its vocabulary.
-    """
-
-    origin: str
-    fingerprint: str
-    shape: ModelSettings
-    weights: dict[str, torch.Tensor] | None = None
-    vocab: list[str] | None = None
-    is_strong: bool = False
-    direction: Direction = "forward"
-    n_words: int = 0
-
-    @property
-    def is_pretrained(self) -> bool:
-        """Whether it starts from weights that have learned something."""
-        return self.origin != RANDOM
-
-    def facts(self) -> dict[str, Any]:
-        """All of it but the weights and words, JSON-ready."""
-        known = {name: value for name, value in vars(self).items() if name not in _LOADED}
-        return known | {"shape": asdict(self.shape)}
-
-    @classmethod
-    def from_facts(cls, facts: dict[str, Any]) -> "Start":
-        """The start that `facts` described, without weights and words."""
-        return cls(**{**facts, "shape": ModelSettings(**facts["shape"])})
-
-
-_LOADED = ("weights", "vocab")
 
 
 class _DataOnly(pickle.Unpickler):
@@ -175,11 +133,6 @@ def write_fastai(model_folder: Path, name: str) -> tuple[Path, Path]:
     return weights, vocab
 
 
-def packaged() -> list[str]:
-    """Names of the language models that come with the package."""
-    return sorted(path.parent.name for path in MODELS.glob("*/bundle.json"))
-
-
 def locate(name: str) -> Path:
     """The folder of a language model's bundle.
 
@@ -208,16 +161,19 @@ def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "fo
     """Resolve the setting `lm.pretrained`, and load the weights.
 
     Args:
-        pretrained: "wt103", "none", a packaged model's name, or a folder, which may be a run's.
-            Beside a forward model's folder NAME or NAME-fwd, the backward one is looked for in
+        pretrained: "wt103", "none", a packaged model's name, a transformer as
+            `models.hub.find_checkpoint` finds it, or a folder, which may be a run's. Beside a
+            forward model's folder NAME or NAME-fwd, the backward one is looked for in
             NAME-backward, as in a run, and NAME-bwd.
         shape: of random weights.
         direction: in which the start has to read.
 
     Raises:
         BundleError: a folder that cannot be read, or whose model reads in the other direction.
-        data_scripts.fetch.FetchError: WT103 cannot be had.
+        data_scripts.fetch.FetchError: WT103, or a model of the hub, cannot be had.
     """
+    if is_transformer(pretrained):
+        return read_transformer(_bundle_in(Path(pretrained)), pretrained)
     if pretrained == "none":
         return Start(RANDOM, f"random {shape}", shape, direction=direction)
     if pretrained == "wt103":
@@ -229,8 +185,9 @@ def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "fo
     if not folder.is_dir():
         known = ", ".join([*packaged(), "wt103", "none"])
         raise BundleError(
-            f"No folder {folder} to start from. Expected for --pretrained: {known}, or a folder "
-            "with a bundle or with fastai's .pth and .pkl, or a run's folder."
+            f"No folder {folder} to start from. Expected for --pretrained: {known}, minilm, or a "
+            "folder with a bundle, with fastai's .pth and .pkl or with a transformer, or a run's "
+            "folder."
         )
     return read_fastai(folder, direction)
 
@@ -260,7 +217,7 @@ def has_changed(start: Start, pretrained: str) -> bool:
         start: its facts, as they were.
         pretrained: the setting that named it.
     """
-    if pretrained in ("none", "wt103", *packaged()):
+    if pretrained in ("none", "wt103", MINILM, *packaged()):
         return False
     path = _folder_of(pretrained, start.direction) / "bundle.json"
     return path.is_file() and sha256_of(path) != start.fingerprint

@@ -8,7 +8,6 @@ such bounds.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,15 +19,19 @@ from ulmfit_app.config import ModelSettings, Settings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.hardware import autocast, choose_device, resolve_precision, wait_for_device
+from ulmfit_app.models import transformer
 from ulmfit_app.models.awd_lstm import build_classifier, build_language_model
-from ulmfit_app.models.pretrained import Start
+from ulmfit_app.models.shapes import Shape, TransformerShape
 from ulmfit_app.models.softmax import Logits, Sampler, trains_in_pieces
+from ulmfit_app.models.start import Start
 from ulmfit_app.pipeline.selection import Selection, count_tokens_roughly
 from ulmfit_app.text.tokenizer import Tokenizer
+from ulmfit_app.text.windows import MASKED
 from ulmfit_app.training.optimizer import FusedAdam
 from ulmfit_app.training.recipes import Phase, Plan, count_epochs
 
 SAMPLE = 200  # texts a rate is measured on
+FEW_TEXTS = 8  # in a step of a transformer, which may be large
 FIXED_SECONDS = 30  # imports, figures, files
 TEST_SHARE = 0.25  # of the time, at most, for scoring the test split
 LM_SHARE = 0.3  # of the time left for training, at least
@@ -70,8 +73,11 @@ def measure_rates(texts: pd.Series, start: Start, settings: Settings) -> Rates:
     # words seen three times.
     in_all = int(count_tokens_roughly(texts, settings.tokens.language).sum())
     vocab_size = min(settings.tokens.max_vocab, max(1_000 + int(12 * in_all**0.5), start.n_words))
-    lm_training = measure_language_model(vocab_size, start.shape, settings)
     length = max(n_tokens // len(sample), 2)
+    if isinstance(start.shape, TransformerShape):
+        lm_training = _measure_transformer(start.shape, length, settings)
+    else:
+        lm_training = measure_language_model(vocab_size, start.shape, settings)
     of_classifier = _measure_classifier(vocab_size, length, start.shape, settings)
     directions = 1 + settings.bidirectional
     of_models = (directions * rate for rate in (lm_training, *of_classifier))
@@ -94,22 +100,45 @@ def measure_language_model(vocab_size: int, shape: ModelSettings, settings: Sett
         whole = linear(logits.hidden, logits.weight, logits.bias)
         return cross_entropy(whole.flatten(0, 1).float(), ids.flatten())
 
-    return _time_training(model, ids, loss_of, precision)
+    return _time_training(model, ids, lambda: loss_of(model(ids)[0]), precision)
+
+
+def _measure_transformer(shape: TransformerShape, length: int, settings: Settings) -> float:
+    """Seconds per token of training a transformer's language model on texts of a length."""
+    device = choose_device()
+    model = transformer.build_language_model(shape).to(device).train()
+    length = min(length, shape.window)
+    ids = torch.randint(len(shape.end) + 1, shape.model["vocab_size"], (FEW_TEXTS, length + 1))
+    ids = ids.to(device)
+    where = torch.rand(ids.shape, device=device) < (MASKED if shape.kind == "masked" else 1)
+    where[:, -1] = True
+    return _time_training(
+        model,
+        ids,
+        lambda: model(ids, where)[0].cross_entropy(ids[where]),
+        resolve_precision(settings.precision),
+    )
 
 
 def _measure_classifier(
-    vocab_size: int, length: int, shape: ModelSettings, settings: Settings
+    vocab_size: int, length: int, shape: Shape, settings: Settings
 ) -> tuple[float, float]:
     """Seconds per token of training a classifier on texts of a length, and of reading alone."""
     device = choose_device()
     precision = resolve_precision(settings.precision)
-    model = build_classifier(vocab_size, 2, shape).to(device).train()
+    n_texts = settings.classifier.batch_size
+    if isinstance(shape, TransformerShape):
+        model, n_texts = transformer.build_classifier(shape, 2), min(n_texts, FEW_TEXTS)
+        vocab_size = shape.model["vocab_size"]
+    else:
+        model = build_classifier(vocab_size, 2, shape)
+    model.to(device).train()
     # Gradients over whole texts, as in training.
     model[0].max_len = length
-    ids = torch.randint(9, vocab_size, (settings.classifier.batch_size, length), device=device)
+    ids = torch.randint(9, vocab_size, (n_texts, length), device=device)
     labels = ids.new_zeros(len(ids))
     training = _time_training(
-        model, ids, lambda out: cross_entropy(out.float(), labels), precision
+        model, ids, lambda: cross_entropy(model(ids)[0].float(), labels), precision
     )
     model.eval()
     with torch.inference_mode(), autocast(precision, device.type):
@@ -127,15 +156,15 @@ def _time(step: Callable[[], None], repeats: int = 2) -> float:
 
 
 def _time_training(
-    model: nn.Module, ids: Tensor, loss_of: Callable[[Any], Tensor], precision: str
+    model: nn.Module, ids: Tensor, read: Callable[[], Tensor], precision: str
 ) -> float:
-    """Seconds per token of training steps on ids [batch, tokens]; loss_of: a prediction's loss."""
+    """Seconds per token of training steps on ids [batch, tokens]; read: their loss."""
     optimizer = FusedAdam(list(model.parameters()), lr=1e-5)
 
     def step() -> None:
         model.reset()
         with autocast(precision, ids.device.type):
-            loss = loss_of(model(ids)[0])
+            loss = read()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -1,5 +1,6 @@
 """What a run is going to do, and how long that will take."""
 
+from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.pipeline.budget import estimate, measure_rates
 from ulmfit_app.pipeline.run import Run
 from ulmfit_app.pipeline.selection import Selection
@@ -12,10 +13,11 @@ def describe(run: Run) -> list[str]:
     n = {name: record.counts.get(name, 0) for name in ("train", "valid", "test", "unlabelled")}
     models = []
     for each in record.directions:
-        shape = each.start.shape
+        words = f"at most {settings.tokens.max_vocab:,} words"
+        if isinstance(each.start.shape, TransformerShape):
+            words = f"{each.start.n_words:,} subwords of its own"
         models += [
-            f"{each.named('Language model', ', ')}: AWD-LSTM {shape.emb_sz}/{shape.n_hid}/"
-            f"{shape.n_layers}, at most {settings.tokens.max_vocab:,} words, from "
+            f"{each.named('Language model', ', ')}: {each.start.shape.describe()}, {words}, from "
             f"{each.start.origin}, epochs: {record.lm_epochs}.",
             f"{each.named('Classifier', ', ')}: {each.plan_reason}",
         ]
@@ -36,5 +38,5 @@ def estimate_seconds(run: Run) -> dict[str, float]:
     rows, settings, forward = run.rows, run.record.settings, run.record.directions[0]
     rates = measure_rates(rows["text"], forward.start, settings)
     used = Selection(rows["split"], rows["read"], run.record.lm_epochs, [])
-    n_groups = forward.start.shape.n_groups
+    n_groups = forward.start.shape.count_groups(settings.classifier)
     return estimate(rows, used, forward.plan, n_groups, settings, rates)

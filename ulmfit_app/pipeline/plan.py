@@ -17,12 +17,14 @@ from ulmfit_app.config import PAPER, PRESETS, Settings, to_json
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.files import sha256_of_path, sha256_of_strings, write_table
-from ulmfit_app.models.pretrained import Start, find_starts
+from ulmfit_app.models.pretrained import find_starts
+from ulmfit_app.models.shapes import architecture_of
+from ulmfit_app.models.start import Start
 from ulmfit_app.pipeline.budget import fit_settings, measure_rates
 from ulmfit_app.pipeline.record import DataRecord, DirectionPlan, RunRecord
 from ulmfit_app.pipeline.selection import Selection, count_labelled_tokens, select
 from ulmfit_app.run_folder import SELECTION, TABLE
-from ulmfit_app.training import classifier
+from ulmfit_app.training.choosing import choose_plan
 from ulmfit_app.training.recipes import Plan
 
 # What planning reads of a stage's settings; the stage itself reads what comes of it.
@@ -132,11 +134,17 @@ def _choose_plans(
 ) -> list[DirectionPlan]:
     directions = []
     for name, start in zip(settings.starts, starts, strict=True):
-        plan, reason = classifier.choose_plan(
-            settings.classifier, start.shape.n_groups, start.is_strong, passes, n_texts
-        )
+        plan, reason = _plan_for(start, settings, passes, n_texts)
         directions.append(DirectionPlan(name, start, plan, reason))
     return directions
+
+
+def _plan_for(
+    start: Start, settings: Settings, passes: float | None, n_texts: int | None
+) -> tuple[Plan, str]:
+    how, shape = settings.classifier, start.shape
+    of_start = shape.count_groups(how), start.is_strong
+    return choose_plan(how, *of_start, passes, n_texts, architecture_of(shape))
 
 
 def _fit_minutes(
@@ -159,10 +167,7 @@ def _fit_minutes(
 
     def plan_for(passes: float) -> Plan:
         n_texts = int((corpus.table["split"] == "train").sum())
-        n_groups = start.shape.n_groups
-        return classifier.choose_plan(
-            settings.classifier, n_groups, start.is_strong, passes, n_texts
-        )[0]
+        return _plan_for(start, settings, passes, n_texts)[0]
 
     fitted = fit_settings(minutes, elapsed, corpus.table, plan_for, settings, rates)
     return corpus if fitted.data == settings.data else None, fitted
@@ -187,7 +192,9 @@ def _stage_keys(
     rows = split.index[split != ""]
     read = selection.read[rows].astype(str)
     content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows], *read])
-    known = directions[0].start.vocab
+    first = directions[0].start
+    # A transformer's tokens are those of its tokenizer.
+    known = [first.tokenizer] if first.tokenizer else first.vocab
     words = sha256_of_strings(known) if known else None
     keys = {"tokens": key_of(content, asdict(settings.tokens), words)}
     classifiers = []

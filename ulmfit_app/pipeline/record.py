@@ -10,7 +10,7 @@ from ulmfit_app.config import Settings, from_json, to_json
 from ulmfit_app.errors import UserError
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.models.bundle import versions
-from ulmfit_app.models.pretrained import Start
+from ulmfit_app.models.start import Start
 from ulmfit_app.run_folder import FORMAT, RECORD, damaged
 from ulmfit_app.training.recipes import Plan
 

@@ -24,6 +24,7 @@ from ulmfit_app.inference.predictor import (
     read_validation,
 )
 from ulmfit_app.models.bundle import versions
+from ulmfit_app.models.shapes import Shape, TransformerShape
 from ulmfit_app.pipeline.run_files import (
     MARK,
     RunFiles,
@@ -140,7 +141,7 @@ def _facts(run: RunFiles, histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
         perplexities = histories[each.named("language model", ", ")]["perplexity"]
         models[each.named("language_model", "_")] = {
             "start": each.start.origin,
-            "shape": asdict(each.start.shape),
+            "shape": _sizes(each.start.shape),
             "epochs": record.lm_epochs,
             "validation_perplexity": float(perplexities.min()),
         }
@@ -161,6 +162,13 @@ def _facts(run: RunFiles, histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "durations": {name: _in_minutes(value) for name, value in seconds.items()},
     }
+
+
+def _sizes(shape: Shape) -> dict[str, Any]:
+    if not isinstance(shape, TransformerShape):
+        return asdict(shape)
+    sizes = {"kind": shape.kind, "blocks": shape.n_blocks, "width": shape.width}
+    return {"model": shape.model["model_type"], **sizes, "window": shape.window}
 
 
 _SPLITS = ("train", "valid", "test", "unlabelled")

@@ -22,7 +22,9 @@ from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
-from ulmfit_app.models.pretrained import Start, find_start
+from ulmfit_app.models.pretrained import find_start
+from ulmfit_app.models.shapes import TransformerShape
+from ulmfit_app.models.start import Start
 from ulmfit_app.pipeline.record import DirectionPlan
 from ulmfit_app.pipeline.run_files import (
     BEGUN,
@@ -36,12 +38,15 @@ from ulmfit_app.pipeline.run_files import (
 )
 from ulmfit_app.run_folder import STAGES, VALIDATION
 from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.subword_store import describe_windows, write_subwords
+from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.tokenizing import numericalize, tokenize
 from ulmfit_app.text.vocabulary import make_vocab, word_to_id
 from ulmfit_app.training import classifier, language_model
 from ulmfit_app.training.checkpoints import finish
 from ulmfit_app.training.loop import seed_everything, train
 from ulmfit_app.training.recipes import Plan, language_model_phases
+from ulmfit_app.training.transformer import classifier_shape
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +110,20 @@ def seconds_of(folder: Path) -> float:
 
 # ---------------------------------------------------------------------------------------- the work
 def make_tokens(run: RunFiles, folder: Path) -> None:
-    """Tokenize the selected texts; the vocabulary is of what the language model learns from."""
+    """Tokenize the selected texts; the vocabulary is of what the language model learns from.
+
+    A transformer's is its own.
+    """
     settings, rows = run.record.settings, run.rows
+    start = load_start(run.record.directions[0])
+    if isinstance(start.shape, TransformerShape):
+        tokenizer = SubwordTokenizer(start.tokenizer, start.vocab[start.shape.begin])
+        write_subwords(folder, rows["text"].tolist(), tokenizer)
+        log.info("Tokens: %s", describe_windows(TokenStore.open(folder), start.shape.window))
+        return
     tokenized = tokenize(rows["text"].tolist(), settings.tokens.language)
     seen = np.flatnonzero(rows["split"].isin(settings.lm.splits))
-    known = load_start(run.record.directions[0]).vocab or ()
-    vocab = make_vocab(TokenStore.open(tokenized), seen, settings.tokens, known)
+    vocab = make_vocab(TokenStore.open(tokenized), seen, settings.tokens, start.vocab or ())
     made = numericalize(tokenized, vocab)
     try:
         open_tokens(made, run.again())
@@ -137,6 +150,9 @@ def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
         language_model.save_lr_finder_plot(learn, folder / "lr_find.png")
     lm = settings.lm
     rates = (lm.lr, lm.frozen_lr) if start.is_pretrained else (lm.random_lr, None)
+    if isinstance(start.shape, TransformerShape):
+        # It knows all of its tokens: there are no new words to learn alone.
+        rates = (lm.transformer_lr, None)
     phases = language_model_phases(run.record.lm_epochs, *rates, lm.decay)
     key = run.record.keys[which.named("lm")]
     how = language_model.training_settings(lm, store.direction, key)
@@ -148,6 +164,7 @@ def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
         store.words,
         about={"start": start.origin, "perplexity": float(history["perplexity"].min())},
         direction=store.direction,
+        tokenizer=start.tokenizer,
     )
     save_bundle(folder, learn.model, bundle)
     finish(folder)
@@ -183,15 +200,18 @@ def train_classifier(
     how = classifier.training_settings(settings.classifier, store.direction, key)
     history = train(learn, plan.phases, folder, how)
     about = {"plan": plan.name, "validation_accuracy": float(history["accuracy"].max())}
+    shape = lm.shape
+    if isinstance(shape, TransformerShape):
+        shape = classifier_shape(shape, settings.classifier)
     bundle = Bundle(
         "classifier",
-        lm.shape,
+        shape,
         lm.language,
         lm.vocab,
         labels,
         about,
         direction=store.direction,
-        architecture=lm.architecture,
+        tokenizer=lm.tokenizer,
     )
     save_bundle(folder, learn.model, bundle)
     return history

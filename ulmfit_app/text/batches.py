@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ulmfit_app.errors import DataError
-from ulmfit_app.text.rules import PAD_ID
 from ulmfit_app.text.store import TokenStore
 
 if TYPE_CHECKING:
@@ -137,16 +136,21 @@ class LanguageModelBatches(Batches):
 class ClassifierBatches(Batches):
     """Texts of like length together, padded on the right.
 
-    Yields (x, y): int64 [n, longest] padded with PAD_ID, and int64 [n]; without labels, (x,). When
-    `shuffle`, batches and what is in them change each epoch, and the longest comes first, so that
-    a batch too large for memory fails at once; otherwise the longest texts come first, and `order`
-    says which text a row is.
+    Yields (x, y): int64 [n, longest] padded with the store's padding, and int64 [n]; without
+    labels, (x,). When `shuffle`, batches and what is in them change each epoch, and the longest
+    comes first, so that a batch too large for memory fails at once; otherwise the longest texts
+    come first, and `order` says which text a row is.
 
     Ours, because fastai's SortedDL cannot go on from the middle of an epoch either, and pads two
     to three times as much where lengths differ as those of reviews do
     (test_plain_fastai_pads_more); its Pad_Chunk puts padding first, which makes a prediction
     depend on the texts that share the batch (test_plain_fastai_puts_padding_first).
+
+    Attributes:
+        mixed: texts of any length together, for a loss that compares them; much more padding.
     """
+
+    mixed = False
 
     def __init__(
         self,
@@ -156,6 +160,7 @@ class ClassifierBatches(Batches):
         batch_size: int,
         seed: int = 0,
         shuffle: bool = False,
+        passes: int = 1,
     ) -> None:
         """Batches of texts with their labels.
 
@@ -166,12 +171,17 @@ class ClassifierBatches(Batches):
             batch_size: rows of a batch; one more in the last where a row would be left alone.
             seed: of the order, together with the epoch.
             shuffle: for training.
+            passes: over all texts, in another order each, that make an epoch.
         """
         super().__init__(store, texts, batch_size, seed, shuffle)
+        self.passes = passes
         self.labels = None if labels is None else np.asarray(labels, np.int64)
         self.lengths = store.lengths()[self.texts]
 
     def __len__(self) -> int:
+        return self.passes * self._batches_per_pass()
+
+    def _batches_per_pass(self) -> int:
         whole, rest = divmod(len(self.texts), self.batch_size)
         # Batch normalisation cannot train on a single row: it joins the batch before.
         return max(whole + (rest > (1 if self.shuffle and whole else 0)), 1)
@@ -182,29 +192,32 @@ class ClassifierBatches(Batches):
         return np.argsort(-self.lengths, kind="stable")
 
     def _batches(self) -> list[np.ndarray]:
-        order = self.order
-        if self.shuffle:
-            # Sorted by lengths that are off by up to 2 %: little padding, and another mixture each
-            # epoch. fastai sorts within blocks of 50 batches.
-            jitter = self._generator(self.epoch).uniform(0.98, 1.02, len(self.lengths))
-            order = np.argsort(-self.lengths * jitter, kind="stable")
-        cuts = np.arange(1, len(self)) * self.batch_size
-        batches = np.split(order, cuts)
-        if self.shuffle:
-            longest = max(range(len(batches)), key=lambda i: self.lengths[batches[i]].max())
-            others = [
-                batches[i]
-                for i in self._generator(self.epoch).permutation(len(batches))
-                if i != longest
-            ]
-            batches = [batches[longest], *others]
-        return batches
+        if not self.shuffle:
+            return self._cut(self.order)
+        numbers = range(self.epoch * self.passes, (self.epoch + 1) * self.passes)
+        return [rows for number in numbers for rows in self._shuffled(number)]
+
+    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
+        cuts = np.arange(1, self._batches_per_pass()) * self.batch_size
+        return np.split(order, cuts)
+
+    def _shuffled(self, number: int) -> list[np.ndarray]:
+        """The batches of a pass, by its number."""
+        if self.mixed:
+            return self._cut(self._generator(number).permutation(len(self.texts)))
+        # Sorted by lengths that are off by up to 2 %: little padding, and another mixture each
+        # epoch. fastai sorts within blocks of 50 batches.
+        jitter = self._generator(number).uniform(0.98, 1.02, len(self.lengths))
+        batches = self._cut(np.argsort(-self.lengths * jitter, kind="stable"))
+        longest = max(range(len(batches)), key=lambda i: self.lengths[batches[i]].max())
+        order = self._generator(number).permutation(len(batches))
+        return [batches[longest], *(batches[i] for i in order if i != longest)]
 
     def __iter__(self):
         import torch
 
         for rows in self._batches()[self.start :]:
-            x = np.full((len(rows), self.lengths[rows].max()), PAD_ID, np.int64)
+            x = np.full((len(rows), self.lengths[rows].max()), self.store.padding, np.int64)
             for i, row in enumerate(rows):
                 x[i, : self.lengths[row]] = self.store[self.texts[row]]
             batch = (torch.from_numpy(x),)

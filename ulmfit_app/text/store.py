@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ulmfit_app.config import Direction
+from ulmfit_app.text.rules import PAD_ID
 
 COUNTED_AT_A_TIME = 1_000  # texts
+TOKENIZER = "tokenizer.json"  # beside the tokens of a transformer
+OF_SUBWORDS = -1  # padding: a number that no token has
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,15 @@ class TokenStore:
         offsets: int64 [n_texts + 1]; text i is ids[offsets[i]:offsets[i + 1]].
         words: the word of each id.
         direction: a backward store gives each text from its last token to its first, xxbos.
+        padding: what stands behind the shorter texts of a batch; a transformer's own padding token
+            may have any id, or it has none.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     words: list[str]
     direction: Direction = "forward"
+    padding: int = PAD_ID
 
     @classmethod
     def open(cls, folder: Path) -> "TokenStore":
@@ -47,7 +53,8 @@ class TokenStore:
         ids = (
             np.memmap(folder / "ids.bin", np.int32, "r") if offsets[-1] else np.zeros(0, np.int32)
         )
-        return cls(ids, offsets, words)
+        padding = OF_SUBWORDS if (folder / TOKENIZER).is_file() else PAD_ID
+        return cls(ids, offsets, words, padding=padding)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -24,11 +24,13 @@ from ulmfit_app.models.awd_lstm import (
     with_vocabulary_head,
 )
 from ulmfit_app.models.bundle import require_direction
-from ulmfit_app.models.pretrained import Start
+from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.softmax import Sampler, cross_entropy, trains_in_pieces
+from ulmfit_app.models.start import Start
 from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.text.rules import UNK, UNK_ID
 from ulmfit_app.text.store import TokenStore
+from ulmfit_app.training import transformer
 from ulmfit_app.training.loop import TrainingSettings, prepare
 from ulmfit_app.training.optimizer import FusedAdam
 
@@ -61,6 +63,9 @@ def make_learner(
             start's weights do not fit.
     """
     require_direction(start.direction, store.direction, f"The start, {start.origin},")
+    if isinstance(start.shape, TransformerShape):
+        learn = transformer.make_language_model_learner(store, train, valid, start, settings, seed)
+        return prepare(learn, precision)
     sizes = settings.batch_size, settings.bptt
     batches = LanguageModelBatches(
         store, train, *sizes, seed, shuffle=True, tokens_per_epoch=tokens_per_epoch

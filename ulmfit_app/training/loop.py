@@ -30,6 +30,7 @@ from ulmfit_app.errors import Diverged
 from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.training.checkpoints import Checkpoints, Position
+from ulmfit_app.training.contrastive import LearnFromPairs
 from ulmfit_app.training.precision import MixedPrecision
 from ulmfit_app.training.recipes import SCHEDULES, Phase, discriminative_rates
 
@@ -305,7 +306,8 @@ def _fit(learn: Learner, phase: Phase, job: _Training) -> None:
         {"lr": lambda pct: [rate_at(pct, peak) for peak in peaks], "mom": momentum_at}
     )
     clipping = [GradientClip(settings.grad_clip)] if settings.grad_clip else []
-    callbacks = [schedules, *clipping, _Progress(job)]
+    pairs = [LearnFromPairs()] if phase.objective == "pairs" else []
+    callbacks = [schedules, *clipping, *pairs, _Progress(job)]
     learn.fit(phase.epochs, wd=settings.weight_decay, cbs=callbacks)
 
 

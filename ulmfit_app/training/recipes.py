@@ -111,6 +111,8 @@ class Phase:
         decay: of the peak rate from a group to the one below.
         schedule: a key of SCHEDULES; None: the training's.
         freeze_from: groups from this index on do not learn either; None: they do.
+        objective: labels, or pairs: whether two texts have the same label, by the cosine of their
+            pooled states (Tunstall et al. 2022, section 3).
     """
 
     name: str
@@ -120,6 +122,7 @@ class Phase:
     decay: float = 1.0
     schedule: str | None = None
     freeze_from: int | None = None
+    objective: str = "labels"
 
     def learning(self, n_groups: int) -> list[int]:
         """Indices of the groups that learn, of a model with so many."""
@@ -175,6 +178,18 @@ FULL = Plan("full", (Phase("all groups", 8, 0, lr=1e-3),), drop_mult=0.5)
 FULL_DISCR = Plan("full-discr", (Phase("all groups", 8, 0, lr=1e-2, decay=2.6),), drop_mult=0.5)
 LAST = Plan("last", (Phase("head", 8, freeze_to=-1, lr=1e-3),), drop_mult=0.5)
 
+# Few labels: each pair of texts says something, and there are many more pairs than texts (Tunstall
+# et al. 2022). Then the head from nothing, and all of it together for a little.
+CONTRASTIVE = Plan(
+    "contrastive",
+    (
+        Phase("pairs", 8, freeze_to=0, lr=1e-3, objective="pairs"),
+        Phase("head", 3, freeze_to=-1, lr=2e-2),
+        Phase("all groups", 2, freeze_to=0, lr=4e-4),
+    ),
+    drop_mult=0.5,
+)
+
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
 
 
@@ -206,7 +221,7 @@ def chain_thaw(n_groups: int, lr: float = 1e-4, head_lr: float = 1e-3) -> tuple[
 PLANS: dict[str, Callable[[int], Plan]] = {
     **{
         plan.name: lambda _, plan=plan: plan
-        for plan in (PUBLISHED, WEAK_START, FULL, FULL_DISCR, LAST)
+        for plan in (PUBLISHED, WEAK_START, FULL, FULL_DISCR, LAST, CONTRASTIVE)
     },
     "chain-thaw": lambda n: Plan("chain-thaw", chain_thaw(n), drop_mult=0.5),
     "gradual": lambda n: Plan("gradual", gradual(n, 1e-3), drop_mult=0.5),
@@ -242,60 +257,6 @@ def extend_to(plan: Plan, epochs: int) -> Plan:
             "or more."
         )
     return replace(plan, phases=(*first, replace(last, epochs=epochs - before)))
-
-
-# Where time bounds the training: each label read once is worth more than a third of them read five
-# times.
-BRIEF = Plan("brief", (Phase("all groups", 1, 0, lr=5e-3, decay=2.0),), drop_mult=0.3)
-MOST_EPOCHS = 10  # of a plan's last phase; the paper trains for 50, and stops early
-# Few labels: smaller batches, and more epochs, or a hundred labels would be learned in ten steps.
-STEPS_PER_EPOCH, SMALLEST_BATCH, FEWEST_STEPS = 30, 16, 200
-
-
-def _most_epochs(plan: Plan) -> int:
-    last = plan.phases[-1].epochs
-    return count_epochs(plan) - last + max(last, MOST_EPOCHS)
-
-
-def batch_size_for(n_texts: int, largest: int) -> int:
-    """Texts per batch: `largest`, or as few as make STEPS_PER_EPOCH steps per epoch.
-
-    No fewer than SMALLEST_BATCH, which would make the batch normalisation of the head a lottery.
-
-    >>> [batch_size_for(n, largest=64) for n in (100, 1_000, 25_000)]
-    [16, 33, 64]
-    """
-    return min(largest, max(SMALLEST_BATCH, n_texts // STEPS_PER_EPOCH))
-
-
-def extend_to_enough_steps(
-    plan: Plan, n_texts: int, largest: int, passes: float = math.inf
-) -> Plan:
-    """The plan with a longer last phase where texts are few.
-
-    Args:
-        plan: it is made to last FEWEST_STEPS steps, up to MOST_EPOCHS epochs of its last phase.
-        n_texts: per epoch.
-        largest: the batch size where texts are many.
-        passes: over the texts, for which there is time.
-    """
-    steps = math.ceil(n_texts / batch_size_for(n_texts, largest))
-    enough = min(math.ceil(FEWEST_STEPS / steps), _most_epochs(plan), passes)
-    return extend_to(plan, max(count_epochs(plan), int(enough)))
-
-
-def fit_plan_to(plan: Plan, passes: float) -> Plan:
-    """A plan for a budget of so many passes over all labelled texts.
-
-    Where its epochs fit, its last phase lasts as long as the budget does, up to MOST_EPOCHS; where
-    they do not, it is BRIEF, with as many epochs as fit, at least one.
-
-    >>> fit_plan_to(FULL_DISCR, passes=2.7) == extend_to(BRIEF, 2)
-    True
-    """
-    if passes < count_epochs(plan):
-        return extend_to(BRIEF, max(1, int(passes)))
-    return extend_to(plan, min(int(passes), _most_epochs(plan)))
 
 
 def rates_over(plan: Plan, n_groups: int, schedule: str, points: int = 100) -> list[list[float]]:

@@ -1,0 +1,42 @@
+"""What differs by a model's architecture where it is read with: its modules and its tokenizer."""
+
+from ulmfit_app.models import reader, transformer
+from ulmfit_app.models.bundle import Bundle, load_weights
+from ulmfit_app.models.reader import Reader
+from ulmfit_app.models.shapes import TransformerShape
+from ulmfit_app.text.rules import PAD_ID
+from ulmfit_app.text.store import OF_SUBWORDS
+from ulmfit_app.text.subwords import SubwordTokenizer
+from ulmfit_app.text.tokenizer import Tokenizer
+
+
+def read_classifier(bundle: Bundle) -> Reader:
+    """The classifier of a loaded bundle, in evaluation.
+
+    Returns:
+        Of ids [batch, length], padded on the right, it gives logits [batch, classes].
+
+    Raises:
+        BundleError: its weights do not fit its description.
+    """
+    if not isinstance(bundle.shape, TransformerShape):
+        return reader.read_classifier(bundle)
+    model = transformer.build_classifier(bundle.shape, len(bundle.labels))
+    load_weights(bundle, model)
+    return model.eval()
+
+
+def load_tokenizer(bundle: Bundle) -> Tokenizer | SubwordTokenizer:
+    """What makes tokens of texts for the model of a bundle.
+
+    Raises:
+        SettingError: spaCy lacks the language, or the extra `transformers` is not installed.
+    """
+    if isinstance(bundle.shape, TransformerShape):
+        return SubwordTokenizer(bundle.tokenizer, bundle.vocab[bundle.shape.begin])
+    return Tokenizer(bundle.language)
+
+
+def padding_of(bundle: Bundle) -> int:
+    """What stands behind the shorter texts of a batch for the model of a bundle."""
+    return OF_SUBWORDS if isinstance(bundle.shape, TransformerShape) else PAD_ID

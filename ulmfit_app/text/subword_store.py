@@ -1,0 +1,69 @@
+"""Texts to files of a transformer's token ids."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_scripts.files import progress, replacing
+from ulmfit_app.errors import count_texts
+from ulmfit_app.text.store import OF_SUBWORDS, TOKENIZER, TokenStore
+from ulmfit_app.text.subwords import SubwordTokenizer
+
+AT_A_TIME = 1_024  # texts whose ids are in memory
+
+
+def write_subwords(folder: Path, texts: Sequence[str], tokenizer: SubwordTokenizer) -> None:
+    """Write the files of a TokenStore. Not cached: the library is as fast as reading them.
+
+    Args:
+        folder: of the files, and of the tokenizer's definition.
+        texts: as they were typed.
+        tokenizer: of the transformer.
+    """
+    lengths = [0]
+    with (
+        replacing(folder / "ids.bin") as draft,
+        open(draft, "wb") as file,
+        progress(total=len(texts), description="Tokenizing", unit=" texts") as bar,
+    ):
+        for first in range(0, len(texts), AT_A_TIME):
+            found = tokenizer.ids(texts[first : first + AT_A_TIME])
+            for ids in found:
+                file.write(ids.tobytes())
+            lengths += map(len, found)
+            bar.update(len(found))
+    with replacing(folder / "offsets.npy") as draft, open(draft, "wb") as file:
+        np.save(file, np.cumsum(lengths, dtype=np.int64))
+    with replacing(folder / TOKENIZER) as draft:
+        draft.write_text(tokenizer.definition, encoding="utf-8")
+    with replacing(folder / "vocab.json") as draft:
+        draft.write_text(json.dumps(tokenizer.vocab, ensure_ascii=False), encoding="utf-8")
+
+
+def subwords_in_memory(texts: Sequence[str], tokenizer: SubwordTokenizer) -> TokenStore:
+    """Texts as ids of a transformer, in memory: 4 bytes per token."""
+    ids = tokenizer.ids(texts)
+    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    together = np.concatenate([np.zeros(0, np.int32), *ids])
+    return TokenStore(together, offsets, tokenizer.vocab, padding=OF_SUBWORDS)
+
+
+def describe_windows(store: TokenStore, window: int) -> str:
+    """How many texts are longer than a model reads at once, and their share of the tokens.
+
+    Args:
+        store: of subwords, each text with the token that begins it.
+        window: tokens that are read at once, that one aside.
+    """
+    lengths = store.lengths() - 1
+    long = lengths > window
+    if not long.any():
+        return f"All texts have {window} tokens or fewer, which the model reads at once."
+    share = lengths[long].sum() / lengths.sum()
+    return (
+        f"{count_texts(int(long.sum()))} of {len(lengths):,} ({long.mean():.1%}, with {share:.1%} "
+        f"of the tokens) have more than the {window} tokens that the model reads at once: they "
+        "are read in windows of nearly equal length, whose vectors are averaged."
+    )

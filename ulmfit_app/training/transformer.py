@@ -1,0 +1,114 @@
+"""Learners on a pretrained transformer: its language model, and the classifier on its encoder.
+
+They are fastai's `Learner` over our batches. fastai's constructors for text build recurrent models
+alone; the loop, the schedules and the checkpoints are those of AWD-LSTM.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from fastai.callback.rnn import RNNCallback
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import Perplexity, accuracy
+
+from ulmfit_app.config import ClassifierSettings, LanguageModelSettings
+from ulmfit_app.models.bundle import Bundle
+from ulmfit_app.models.shapes import TransformerShape
+from ulmfit_app.models.softmax import cross_entropy
+from ulmfit_app.models.start import Start
+from ulmfit_app.models.transformer import (
+    build_classifier,
+    build_language_model,
+    load_language_model,
+    parameter_groups,
+)
+from ulmfit_app.text.batches import ClassifierBatches
+from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.subwords import SubwordTokenizer
+from ulmfit_app.text.windows import Objective, WindowBatches
+from ulmfit_app.training.choosing import batch_size_for, passes_for
+from ulmfit_app.training.optimizer import FusedAdam
+
+
+def make_language_model_learner(
+    store: TokenStore,
+    train: np.ndarray,
+    valid: np.ndarray,
+    start: Start,
+    settings: LanguageModelSettings,
+    seed: int,
+) -> Learner:
+    """A Learner that trains a transformer to predict masked tokens, or the next one.
+
+    Args:
+        store: texts as ids of the transformer.
+        train, valid: which of them, [n].
+        start: the transformer, with its weights.
+        settings: of the batches.
+        seed: of the order of texts, and of what is masked.
+    """
+    shape: TransformerShape = start.shape
+    tokenizer = SubwordTokenizer(start.tokenizer, start.vocab[shape.begin])
+    objective = Objective(shape.mask, tokenizer.specials)
+    sizes = settings.batch_size, shape.window, objective
+    dls = DataLoaders(
+        WindowBatches(store, train, *sizes, seed, shuffle=True),
+        WindowBatches(store, valid, *sizes, seed),
+    )
+    model = build_language_model(shape)
+    model.load_state_dict(start.weights)
+    return Learner(
+        dls,
+        model,
+        loss_func=cross_entropy,
+        splitter=lambda model: parameter_groups(model.encoder, shape, model.parameters()),
+        metrics=[accuracy, Perplexity()],
+        opt_func=FusedAdam,
+        cbs=[RNNCallback()],
+    )
+
+
+def make_classifier_learner(
+    store: TokenStore,
+    train: tuple[np.ndarray, np.ndarray],
+    valid: tuple[np.ndarray, np.ndarray],
+    n_classes: int,
+    language_model: Bundle,
+    drop_mult: float,
+    settings: ClassifierSettings,
+    seed: int,
+) -> Learner:
+    """A Learner that trains a classifier on the encoder of a transformer.
+
+    Args:
+        store: texts as ids of the transformer.
+        train, valid: which of them [n], and the index of each one's label [n].
+        n_classes: labels.
+        language_model: fine-tuned, or as it came.
+        drop_mult: times the head's dropout.
+        settings: of the batches, the pooling and the groups.
+        seed: of the order of texts.
+    """
+    shape = classifier_shape(language_model.shape, settings)
+    batch_size = batch_size_for(len(train[0]), settings.batch_size)
+    passes = passes_for(len(train[0]), batch_size)
+    batches = ClassifierBatches(store, *train, batch_size, seed, shuffle=True, passes=passes)
+    module = load_language_model(language_model).encoder
+    model = build_classifier(shape, n_classes, module, drop_mult, settings.grad_tokens)
+    return Learner(
+        DataLoaders(batches, ClassifierBatches(store, *valid, settings.batch_size)),
+        model,
+        loss_func=CrossEntropyLossFlat(),
+        splitter=lambda model: parameter_groups(model[0].module, shape, model[1].parameters()),
+        metrics=[accuracy],
+        opt_func=FusedAdam,
+        cbs=[RNNCallback()],
+    )
+
+
+def classifier_shape(shape: TransformerShape, settings: ClassifierSettings) -> TransformerShape:
+    """The shape of a classifier on a transformer."""
+    how = {name: getattr(settings, name) for name in ("groups", "pooling", "adapter")}
+    return replace(shape, **how)
