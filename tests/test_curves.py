@@ -122,10 +122,10 @@ def test_a_label_curve_compares_ways_on_the_same_test_texts_and_counts_the_label
 
 def test_without_a_pretrained_start_no_way_is_compared_with_itself():
     pretrained = replace(TINY, lm=replace(TINY.lm, pretrained="en-small"))
-    assert choose_ways(pretrained, False) == [
+    assert list(choose_ways(pretrained, False)) == [
         SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF
     ]  # fmt: skip
-    assert choose_ways(TINY, False) == [SEMI_SUPERVISED, SUPERVISED, SCRATCH, TFIDF]
+    assert list(choose_ways(TINY, False)) == [SEMI_SUPERVISED, SUPERVISED, SCRATCH, TFIDF]
 
 
 @pytest.mark.parametrize(

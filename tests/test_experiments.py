@@ -16,9 +16,9 @@ from ulmfit_app.data.predictions import report_predictions
 from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.study_figures import ablation_figure
-from ulmfit_app.experiments import ablation, comparing, folds, trials
-from ulmfit_app.experiments.ablation import FULL_ROW, TABLES
+from ulmfit_app.experiments import ablation, comparing, folds, paper_tables, trials
 from ulmfit_app.experiments.comparing import ULMFIT, Row, compare_rows, state_finding
+from ulmfit_app.experiments.paper_tables import FULL_ROW, TABLES
 from ulmfit_app.files import write_table
 from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.budget import Rates
@@ -98,7 +98,7 @@ def test_what_unlabelled_texts_give_is_not_in_the_start_already():
 
 
 def test_rows_of_different_trials_have_folders_of_their_own():
-    rows = ablation.list_rows()
+    rows = paper_tables.list_rows(LAPTOP)
     assert len({(row.folder, row.direction) for row in rows}) == len(rows)
 
 
@@ -155,10 +155,7 @@ def two_tables(monkeypatch):
             FULL_ROW,
         ],
     }
-    monkeypatch.setattr(ablation, "TABLES", tables)
-    used = {"none", "full + discr + stlr"}
-    kept = {name: changes for name, changes in ablation.LANGUAGE_MODELS.items() if name in used}
-    monkeypatch.setattr(ablation, "LANGUAGE_MODELS", kept)
+    monkeypatch.setattr(paper_tables, "TABLES", tables)
 
 
 def test_an_ablation_is_a_table_of_run_folders_and_the_same_command_repeats_nothing(
@@ -286,11 +283,12 @@ def test_the_trainings_of_all_rows_together_take_the_minutes(csv, tmp_path, monk
     monkeypatch.setattr(ablation, "measure_rates", lambda *_: rates)
     monkeypatch.setattr(ablation, "at_once", lambda: 1)
     fitted = ablation.with_full_recipe(ablation.fit_to_minutes(60, small_settings(csv), seeds=2))
-    lms = [ablation.plan_language_model(name, fitted, 1) for name in ablation.LANGUAGE_MODELS]
+    names = paper_tables.LANGUAGE_MODELS
+    lms = [ablation.plan_language_model(name, fitted, 1) for name in names]
     lms = [trial for trial in lms if trial.settings.lm.epochs]
     classifiers = {
         row.folder: ablation.plan_classifier(row, fitted, 1, tmp_path)
-        for row in ablation.list_rows()
+        for row in paper_tables.list_rows(fitted)
     }
     trainings = [
         (trial.settings, seconds)

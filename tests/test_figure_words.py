@@ -44,6 +44,9 @@ def every_figure() -> dict[str, Figure]:
         "ablation_figure": study_figures.ablation_figure(rows),
         "label_curve_figure": study_figures.label_curve_figure(curve()),
         "starts_figure": study_figures.starts_figure(errors.assign(million_tokens=[0, 10])),
+        "methods_figure": study_figures.methods_figure(
+            errors.assign(method=["full", "LoRA"], trained_parameters=[1e6, float("nan")])
+        ),
         "schedules_figure": study_figures.schedules_figure({"rising": [0, 1]}),
         "plan_figure": study_figures.plan_figure(
             np.array([[0, 0, 1e-4], [0, 1e-3, 1e-3], [1e-2, 1e-2, 1e-2]]),

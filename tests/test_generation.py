@@ -16,7 +16,7 @@ from ulmfit_app.inference import generation, perplexity
 from ulmfit_app.inference.generation import generate
 from ulmfit_app.inference.language_model import load
 from ulmfit_app.inference.perplexity import measure_perplexity, score_file
-from ulmfit_app.models import pretrained
+from ulmfit_app.models import hub, pretrained
 from ulmfit_app.models.awd_lstm import build_language_model, language_model_config
 from ulmfit_app.models.bundle import Bundle, load_weights, save_bundle
 from ulmfit_app.models.pretrained import locate
@@ -396,7 +396,8 @@ def test_a_file_that_is_not_there_and_a_folder_without_texts_are_refused(folder,
 
 # ------------------------------------------------------------------------------------- which model
 def test_a_model_is_found_by_its_name_its_folder_and_its_runs_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "MODELS", tmp_path / "models")
+    for module in (pretrained, hub):
+        monkeypatch.setattr(module, "MODELS", tmp_path / "models")
     packaged = save(tmp_path / "models" / "en-tiny")
     run = save(tmp_path / "run" / "lm")
     assert locate("en-tiny") == packaged
@@ -408,7 +409,8 @@ def test_a_model_is_found_by_its_name_its_folder_and_its_runs_folder(tmp_path, m
     "make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")]
 )
 def test_a_model_that_is_not_there_names_those_that_are(tmp_path, monkeypatch, make):
-    monkeypatch.setattr(pretrained, "MODELS", tmp_path / "models")
+    for module in (pretrained, hub):
+        monkeypatch.setattr(module, "MODELS", tmp_path / "models")
     save(tmp_path / "models" / "en-tiny")
     make(tmp_path / "typo")
     message = (

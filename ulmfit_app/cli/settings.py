@@ -20,7 +20,12 @@ from ulmfit_app.config import (
     TokenSettings,
 )
 from ulmfit_app.errors import SettingError
-from ulmfit_app.experiments.fixed import ALSO_FROM_RANDOM, SET_BY
+from ulmfit_app.experiments.fixed import (
+    ALSO_FROM_RANDOM,
+    OF_TRANSFORMERS_ALONE,
+    SET_BY,
+    require_transformer,
+)
 from ulmfit_app.models.hub import MINILM, is_transformer
 
 PresetName = Literal["tiny", "laptop", "paper"]
@@ -175,8 +180,11 @@ def check_used(settings: Settings, preset: Settings, verb: str) -> None:
         verb: run, pretrain, or an experiment's name.
 
     Raises:
-        SettingError: names the option and says why it is not used.
+        SettingError: names the option and says why it is not used; or the experiment is one of
+            transformers, and the start is none.
     """
+    if verb in OF_TRANSFORMERS_ALONE:
+        require_transformer(settings, verb)
     for name, why in _unused(settings, verb).items():
         if attrgetter(name)(settings) != attrgetter(name)(preset):
             raise SettingError(f"{flag_of(name)} {why}")
@@ -184,9 +192,9 @@ def check_used(settings: Settings, preset: Settings, verb: str) -> None:
 
 def _unused(settings: Settings, verb: str) -> dict[str, str]:
     """The settings that a verb does not use, each with the reason, as the end of a sentence."""
-    start, found = settings.lm.pretrained, {}
+    start, found, of_transformer = settings.lm.pretrained, {}, {}
     if is_transformer(start):
-        found |= {name: f"{why} Leave it out." for name, why in NOT_FOR_TRANSFORMERS.items()}
+        of_transformer = _unused_from_transformer(start, verb)
     else:
         why = f"is for transformers, and the start here, {start}, is an AWD-LSTM. Leave it out."
         found |= dict.fromkeys(OF_TRANSFORMERS, why)
@@ -204,12 +212,6 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
     if verb == "pretrain":
         why = "is for fine-tuning, and pretraining does not use it. Leave it out."
         found |= dict.fromkeys(NOT_FOR_PRETRAINING, why)
-        if is_transformer(start):
-            found["lm.pretrained"] = (
-                f"names a transformer, {start}, and stage one is for AWD-LSTMs: transformers come "
-                "pretrained. Go on with: python -m ulmfit_app.run DATA --pretrained "
-                f"{shlex.quote(start)}"
-            )
     elif not settings.lm.epochs:
         why = "is for training the language model, which --lm.epochs 0 leaves out. Leave it out."
         found |= dict.fromkeys(OF_LM_TRAINING, why)
@@ -219,10 +221,26 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
     elif verb == "run":
         why = "is not used with --folds, one of which is validated on. Leave one of the two out."
         found["data.valid_share"] = why
-    if settings.bidirectional and is_transformer(start):
-        found["bidirectional"] = (
-            f"is for AWD-LSTMs: the transformer {start} knows texts in one direction alone. Leave "
-            "it out."
-        )
     why = f"is what {verb} compares, or fixes so that the rest can be compared. Leave it out."
-    return found | dict.fromkeys(SET_BY.get(verb, ()), why)
+    return found | dict.fromkeys(SET_BY.get(verb, ()), why) | of_transformer
+
+
+def _unused_from_transformer(start: str, verb: str) -> dict[str, str]:
+    """The settings that a verb does not use because its start is a transformer."""
+    found = {name: f"{why} Leave it out." for name, why in NOT_FOR_TRANSFORMERS.items()}
+    found["bidirectional"] = (
+        f"is for AWD-LSTMs: the transformer {start} knows texts in one direction alone. Leave it "
+        "out."
+    )
+    if verb == "pretrain":
+        found["lm.pretrained"] = (
+            f"names a transformer, {start}, and stage one is for AWD-LSTMs: transformers come "
+            "pretrained. Go on with: python -m ulmfit_app.run DATA --pretrained "
+            f"{shlex.quote(start)}"
+        )
+    if verb == "starts":
+        found["lm.pretrained"] = (
+            f"names a transformer, {start}, and starts compares AWD-LSTMs that have read more and "
+            "more text, which --from names. Leave it out."
+        )
+    return found

@@ -58,7 +58,10 @@ def ablation_figure(table: pd.DataFrame) -> Figure:
             ticks[height] = row.row
         height += 1.6
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=9)
-    axes.set(ylim=(height - 0.8, -0.8), xlabel="error (%), with 95% interval; orange: the paper's")
+    axes.set(
+        ylim=(height - 0.8, -0.8),
+        xlabel="error (%), with 95% interval; orange: the paper's AWD-LSTM",
+    )
     axes.grid(axis="x", color="0.9")
     axes.tick_params(axis="y", length=0)
     axes.set_title(f"What each part of ULMFiT is worth, n = {int(table['n'].max()):,}")
@@ -149,6 +152,29 @@ def starts_figure(table: pd.DataFrame) -> Figure:
     axes.grid(color="0.9")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axes.set_title(f"What pretraining is worth, n = {int(table['n'].max()):,}")
+    return figure
+
+
+def methods_figure(table: pd.DataFrame) -> Figure:
+    """Errors with 95 % intervals, one line per method, with how many parameters learn.
+
+    Args:
+        table: what experiments.methods.run_methods returns; the others are compared with the first
+            method.
+    """
+    figure, axes = make_axes(7.5, 1.3 + 0.5 * len(table))
+    names = []
+    for height, row in enumerate(table.itertuples()):
+        colour = GREY if height else BLUE
+        axes.plot([row.low, row.high], [height] * 2, color=colour, linewidth=2, marker="|")
+        axes.plot(row.error, height, "o", color=colour, markersize=5)
+        learn = row.trained_parameters
+        names.append(row.method + ("" if math.isnan(learn) else f"\n{learn:,.0f} learn"))
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set(ylim=(len(table) - 0.5, -0.5), xlabel="validation error (%), with 95% interval")
+    axes.grid(axis="x", color="0.9")
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(f"How much of a transformer learns, n = {int(table['n'].max()):,}")
     return figure
 
 

@@ -6,6 +6,7 @@ from all. A label curve is scored on the test split, since nothing is chosen by 
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,10 @@ from ulmfit_app.experiments.comparing import (
     slug,
     start_from_general_text,
 )
+from ulmfit_app.experiments.on_transformers import short_name
 from ulmfit_app.experiments.rivals import fine_tuned_minilm, require_minilm, setfit
 from ulmfit_app.experiments.trials import Trial, carry_out, read_facts
+from ulmfit_app.models.hub import is_transformer
 from ulmfit_app.training.choosing import batch_size_for
 from ulmfit_app.training.recipes import count_epochs, make_plan
 
@@ -40,6 +43,7 @@ SEMI_SUPERVISED = "ULMFiT, semi-supervised"
 SUPERVISED = "ULMFiT, supervised"
 RANDOM_START = "the same without pretraining"
 SCRATCH = "classifier from scratch"
+AS_IT_CAME = "supervised, from the transformer as it came"
 TFIDF = "TF-IDF + logistic regression"
 MINILM = {"MiniLM, fine-tuned": fine_tuned_minilm, "SetFit on MiniLM": setfit}
 # The language models that classifiers of any number of labels start from.
@@ -83,6 +87,9 @@ def run_label_curve(
     starts from general text, and is fine-tuned on the texts that the classifier learns from alone.
     From random weights, a classifier is trained for FEWEST_STEPS steps or more.
 
+    A transformer has no ways from random weights. Supervised, its classifier starts from it as it
+    came: a few texts teach it nothing of their language.
+
     Args:
         folder: gets a run folder per point and seed, and labels.csv and labels.png.
         settings: of the runs.
@@ -92,8 +99,8 @@ def run_label_curve(
 
     Returns:
         One row per way and number of labels: way, labels, n (texts), error (mean over seeds), low,
-        high (95 %, for so many texts), against semi-supervised ULMFiT the columns AGAINST, and of
-        each run minutes, and peak_memory_gb where the system says it.
+        high (95 %, for so many texts), against the first way the columns AGAINST, and of each
+        run minutes, and peak_memory_gb where the system says it.
 
     Raises:
         SettingError: numbers of labels that the data do not have, or a missing extra.
@@ -104,18 +111,18 @@ def run_label_curve(
         require_minilm()
     every = range(settings.seed, settings.seed + seeds)
     sizes = {seed: _read_sizes(at, settings, seed) for seed in every}
-    shared = [way for way in ways if way in SHARED]
-    lms = [_plan_language_model(way, settings, seed) for seed in every for way in shared]
+    shared = [(way, kind) for way, kind in ways.items() if kind in SHARED]
+    lms = [_plan_language_model(*which, settings, seed) for seed in every for which in shared]
     carry_out(lms, folder, "Language models")
     # A start that has read unlabelled texts is no start of the supervised way.
     general = start_from_general_text(settings)
     points = {
         (way, n): [
-            _plan_point(way, divide_labels(n, sizes[seed]), general, seed, folder)
+            _plan_point(way, kind, divide_labels(n, sizes[seed]), general, seed, folder)
             for seed in every
         ]
         for n in sorted(at)
-        for way in ways
+        for way, kind in ways.items()
     }
     carry_out([trial for trials in points.values() for trial in trials], folder, "Classifiers")
     table = _compare(points, folder, {seed: found.test for seed, found in sizes.items()})
@@ -123,13 +130,35 @@ def run_label_curve(
     return table
 
 
-def choose_ways(settings: Settings, minilm: bool) -> list[str]:
-    """The ways that are compared, in the order of the table.
+def choose_ways(settings: Settings, minilm: bool) -> dict[str, str]:
+    """The ways that are compared, in the order of the table: name -> what each does.
 
     Where ULMFiT itself starts from random weights, there is no other one without pretraining.
     """
-    ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, TFIDF, *(MINILM if minilm else ())]
-    return [way for way in ways if way != RANDOM_START or settings.lm.pretrained != "none"]
+    rivals = [TFIDF, *(MINILM if minilm else ())]
+    start = settings.lm.pretrained
+    if is_transformer(start):
+        ours = f"ULMFiT's recipe on {short_name(start)}"
+        ways = {f"{ours}, semi-supervised": SEMI_SUPERVISED} if settings.lm.epochs else {}
+        ways |= {f"{ours}, supervised": AS_IT_CAME}
+        return ways | {rival: rival for rival in rivals}
+    ways = [SEMI_SUPERVISED, SUPERVISED, RANDOM_START, SCRATCH, *rivals]
+    return {way: way for way in ways if way != RANDOM_START or start != "none"}
+
+
+def describe_left_out(settings: Settings) -> list[str]:
+    """What a label curve of a transformer has not, in a sentence or two; nothing of an AWD-LSTM's.
+
+    settings: of the runs.
+    """
+    if not is_transformer(settings.lm.pretrained):
+        return []
+    no_stage_two = " --lm.epochs 0 leaves out stage two, and so the semi-supervised way."
+    return [
+        "The start is a transformer, which comes pretrained: the ways from random weights are "
+        "left out. Supervised, its classifier starts from it as it came."
+        f"{'' if settings.lm.epochs else no_stage_two}"
+    ]
 
 
 def _read_sizes(at: list[int], settings: Settings, seed: int) -> Sizes:
@@ -181,37 +210,42 @@ def divide_labels(n_labels: int, sizes: Sizes) -> tuple[int, int]:
     return n_train, n_valid
 
 
-def _plan_language_model(way: str, settings: Settings, seed: int) -> Trial:
-    """What the classifiers of a way in SHARED start from, whatever their number of labels."""
-    s = replace(settings, seed=seed, lm=replace(settings.lm, **SHARED[way]))
+def _plan_language_model(way: str, kind: str, settings: Settings, seed: int) -> Trial:
+    """What the classifiers of a way start from, whatever their number of labels.
+
+    kind: in SHARED.
+    """
+    s = replace(settings, seed=seed, lm=replace(settings.lm, **SHARED[kind]))
     return Trial(f"lm-{slug(way)}-seed{seed}", s, "lm")
 
 
 def _plan_point(
-    way: str, labels: tuple[int, int], settings: Settings, seed: int, folder: Path
+    way: str, kind: str, labels: tuple[int, int], settings: Settings, seed: int, folder: Path
 ) -> Trial:
     """A classifier from so many labels, or what stands in its place.
 
-    labels: as `divide_labels` divides them.
+    kind: what the way does. labels: as `divide_labels` divides them.
     """
     (n_train, n_valid), n_labels = labels, sum(labels)
     data = replace(settings.data, max_train=n_train, max_valid=n_valid, max_unlabelled=0)
     s = replace(settings, seed=seed, data=data)
     name = f"{slug(way)}-{n_labels}-seed{seed}"
-    if way == TFIDF:
+    if kind == TFIDF:
         count_words = partial(tfidf_logistic_regression, language=s.tokens.language)
         return Trial(name, s, instead=count_words, n_labels=n_labels)
-    if way in MINILM:
-        rival = MINILM[way]
+    if kind in MINILM:
+        rival = MINILM[kind]
         if rival is fine_tuned_minilm:
             rival = partial(rival, precision=s.precision)
         return Trial(name, s, instead=rival, n_labels=n_labels)
-    starts_at_random = way in (RANDOM_START, SCRATCH) or s.lm.pretrained == "none"
-    if way in SHARED:
+    starts_at_random = kind in (RANDOM_START, SCRATCH) or s.lm.pretrained == "none"
+    if kind in SHARED:
         start = folder / f"lm-{slug(way)}-seed{seed}" / "lm"
         s = replace(s, lm=replace(s.lm, pretrained=str(start.absolute()), epochs=0))
-    elif way == SCRATCH:
+    elif kind == SCRATCH:
         s = replace(s, lm=replace(s.lm, pretrained="none", epochs=0))
+    elif kind == AS_IT_CAME:
+        s = replace(s, lm=replace(s.lm, epochs=0))
     if starts_at_random:
         s = train_to_the_end(s, n_train)
     return Trial(name, s, last="report", n_labels=n_labels)
@@ -240,6 +274,7 @@ def _compare(points: Points, folder: Path, n_test: dict[int, int]) -> pd.DataFra
     """The table of the finished trials. n_test: texts of the test split, by seed."""
     tested = {point: read_test(trials, folder, n_test) for point, trials in points.items()}
     texts = next(iter(tested.values()))[["text", "label"]]
+    (first, _), *_ = points
     found = []
     for (way, n_labels), trials in points.items():
         if not tested[way, n_labels][["text", "label"]].equals(texts):
@@ -249,8 +284,8 @@ def _compare(points: Points, folder: Path, n_test: dict[int, int]) -> pd.DataFra
             )
         hit = tested[way, n_labels]["right"].to_numpy()
         line = {"way": way, "labels": n_labels, **measure_share("error", 1 - hit)}
-        if way != SEMI_SUPERVISED:
-            line |= measure_difference(tested[SEMI_SUPERVISED, n_labels]["right"].to_numpy(), hit)
+        if way != first:
+            line |= measure_difference(tested[first, n_labels]["right"].to_numpy(), hit)
         facts = [read_facts(trial, folder) for trial in trials]
         line["minutes"] = float(np.mean([fact["minutes"] for fact in facts]))
         line["peak_memory_gb"] = max(fact["peak_memory_gb"] or np.nan for fact in facts)
@@ -286,20 +321,26 @@ def read_test(trials: list[Trial], folder: Path, n_test: dict[int, int]) -> pd.D
     )
 
 
-def format_curve(table: pd.DataFrame) -> str:
-    """The label curve as a page to read or to paste. table: what `run_label_curve` returns."""
-    rows = []
+def format_curve(table: pd.DataFrame, notes: Iterable[str] = ()) -> str:
+    """The label curve as a page to read or to paste.
+
+    Args:
+        table: what `run_label_curve` returns.
+        notes: paragraphs below it.
+    """
+    rows, first = [], table["way"].iloc[0]
     for line in table.itertuples():
-        worse_by = "" if line.way == SEMI_SUPERVISED else format_difference(line)
+        worse_by = "" if line.way == first else format_difference(line)
         memory = "" if np.isnan(line.peak_memory_gb) else f"{line.peak_memory_gb:.1f} GB"
         minutes = f"{line.minutes:.1f}"
         rows.append([f"{line.labels:,}", line.way, format_error(line), worse_by, minutes, memory])
-    header = ["labels", "way", "error", "against semi-supervised", "minutes", "memory"]
+    header = ["labels", "way", "error", "against the first", "minutes", "memory"]
     lines = [
         "Test errors in %, means over seeds, with 95 % intervals for "
-        f"n = {table['n'].max():,} texts; against semi-supervised ULMFiT: difference in points on "
+        f"n = {table['n'].max():,} texts; against the first, {first!r}: difference in points on "
         "the same texts, its interval, and McNemar's p-value.",
         "",
         markdown_table(header, rows),
+        *(f"\n{note}" for note in notes),
     ]
     return "\n".join(lines) + "\n"

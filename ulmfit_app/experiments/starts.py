@@ -27,6 +27,7 @@ from ulmfit_app.experiments.comparing import (
 )
 from ulmfit_app.experiments.trials import Trial, carry_out
 from ulmfit_app.models.bundle import load_bundle, require_direction
+from ulmfit_app.models.hub import MINILM, is_transformer
 from ulmfit_app.models.pretrained import RANDOM, locate
 
 
@@ -115,6 +116,12 @@ def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -
 
 def _find_pretrained(name: str) -> Pretrained:
     """The model of a name. Raises SettingError where it is not known how much it has read."""
+    if (name == MINILM or Path(name).exists()) and is_transformer(name):
+        raise SettingError(
+            f"--from {name} is a transformer, and starts compares AWD-LSTMs of one shape, which "
+            "have read more and more text. Expected models that this application pretrained: "
+            "python -m ulmfit_app pretrain CORPUS --name NAME --lm.max-tokens N"
+        )
     folder = locate(name)
     bundle = load_bundle(folder, "language model")
     require_direction(bundle.direction, "forward", f"--from {name}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from ulmfit_app.config import Precision
 from ulmfit_app.errors import BundleError, quoted
 from ulmfit_app.hardware import DTYPES, choose_device, resolve_precision
+from ulmfit_app.models.bundle import Bundle
 from ulmfit_app.models.hub import (
     Checkpoint,
     TokenizerFacts,
@@ -19,6 +20,7 @@ from ulmfit_app.models.hub import (
     load_tokenizer,
     quiet,
 )
+from ulmfit_app.models.transformer import load_language_model
 from ulmfit_app.text.subwords import SubwordTokenizer
 
 if TYPE_CHECKING:
@@ -168,20 +170,47 @@ def load_causal(name: str, precision: Precision = "auto") -> CausalModel:
         data_scripts.fetch.FetchError: the hub cannot be reached.
     """
     checkpoint = find_checkpoint(name)
-    if checkpoint.kind != "causal":
-        kind = checkpoint.config.get("model_type")
-        raise BundleError(
-            f"{name} is a masked model ({kind}): it fills in words that are hidden from it, and "
-            "does not write or predict the next word. Expected a causal model, such as gpt2, or "
-            "a language model of this application, such as en-small. A run can start from it: "
-            "python -m ulmfit_app.run --help"
-        )
+    _require_causal(name, checkpoint.kind, checkpoint.config["model_type"])
     precision = resolve_precision(precision)
     tokenizer, facts = load_tokenizer(checkpoint)
     model = _load_weights(checkpoint, DTYPES[precision]).to(choose_device())
     trained = CausalModel(model, tokenizer, facts, name, precision)
     _require_cache(trained, checkpoint)
     return trained
+
+
+def bundled_causal(bundle: Bundle, name: str, precision: Precision = "auto") -> CausalModel:
+    """The causal transformer of a loaded bundle, as a run has fine-tuned it.
+
+    Args:
+        bundle: of a language model that is a transformer.
+        name: what it was asked for by.
+        precision: of all weights.
+
+    Raises:
+        BundleError: it is a masked model, or its weights do not fit.
+        SettingError: transformers is not installed; or this machine lacks the precision.
+    """
+    shape = bundle.shape
+    _require_causal(name, shape.kind, shape.model["model_type"])
+    precision = resolve_precision(precision)
+    model = load_language_model(bundle).give_back().eval()
+    tokenizer = SubwordTokenizer(bundle.tokenizer, bundle.vocab[shape.begin])
+    begin, ends = bundle.vocab[shape.begin], shape.model.get("eos_token_id")
+    eos = ends[0] if isinstance(ends, list) else ends
+    facts = TokenizerFacts(begin, shape.begin, shape.end, shape.mask, eos)
+    model.to(choose_device(), DTYPES[precision])
+    return CausalModel(model, tokenizer, facts, name, precision)
+
+
+def _require_causal(name: str, kind: str, its_type: str) -> None:
+    if kind != "causal":
+        raise BundleError(
+            f"{name} is a masked model ({its_type}): it fills in words that are hidden from it, "
+            "and does not write or predict the next word. Expected a causal model, such as gpt2, "
+            "or a language model of this application, such as en-small. A run can start from it: "
+            "python -m ulmfit_app.run --help"
+        )
 
 
 def _require_cache(trained: CausalModel, checkpoint: Checkpoint) -> None:

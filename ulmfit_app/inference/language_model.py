@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ulmfit_app.config import Precision
 from ulmfit_app.hardware import DTYPES, choose_device, resolve_precision
-from ulmfit_app.inference.causal import CausalModel, load_causal
+from ulmfit_app.inference.causal import CausalModel, bundled_causal, load_causal
 from ulmfit_app.models.bundle import Bundle, load_bundle
 from ulmfit_app.models.hub import is_transformer
-from ulmfit_app.models.pretrained import locate
+from ulmfit_app.models.pretrained import bundle_in, locate
 from ulmfit_app.models.reader import Reader, read_language_model
 from ulmfit_app.text.tokenizer import Tokenizer
 
@@ -55,13 +55,17 @@ def load_named(name: str, precision: Precision = "auto") -> TrainedModel | Causa
     """Load a language model by the name that a user gives it.
 
     Args:
-        name: of a causal transformer, as `load_causal` takes it; or as `locate` takes it.
+        name: of a causal transformer, as `load_causal` takes it or as a run has it; or as
+            `locate` takes it.
         precision: of all weights.
 
     Raises:
         BundleError: there is none, or it cannot be trusted.
         SettingError, data_scripts.fetch.FetchError: as `load` and `load_causal` do.
     """
-    if is_transformer(name):
-        return load_causal(name, precision)
-    return load(locate(name), precision)
+    if not is_transformer(name):
+        return load(locate(name), precision)
+    folder = bundle_in(Path(name))
+    if (folder / "bundle.json").is_file():
+        return bundled_causal(load_bundle(folder, "language model"), name, precision)
+    return load_causal(name, precision)

@@ -81,7 +81,9 @@ class Predictor:
                 )
             quantize_encoder(encoder)
         else:
-            encoder.to(DTYPES[self.precision])
+            # Not its buffers: a transformer's angles of positions would be off by up to a radian.
+            for parameter in encoder.parameters():
+                parameter.data = parameter.data.to(DTYPES[self.precision])
         self._model.to(self._device)
         self._ids = word_to_id(self.bundle.vocab)
         # The encoder keeps its hidden state in itself.

@@ -1,6 +1,7 @@
 """What differs by a model's architecture where it is read with: its modules and its tokenizer."""
 
 from ulmfit_app.models import reader, transformer
+from ulmfit_app.models.adapters import read_base, with_adapter
 from ulmfit_app.models.bundle import Bundle, load_weights
 from ulmfit_app.models.reader import Reader
 from ulmfit_app.models.shapes import TransformerShape
@@ -17,11 +18,17 @@ def read_classifier(bundle: Bundle) -> Reader:
         Of ids [batch, length], padded on the right, it gives logits [batch, classes].
 
     Raises:
-        BundleError: its weights do not fit its description.
+        BundleError: its weights do not fit its description, or what its adapter stands on is gone
+            or has changed.
+        SettingError, data_scripts.fetch.FetchError: as `read_base` and `with_adapter` do.
     """
-    if not isinstance(bundle.shape, TransformerShape):
+    shape = bundle.shape
+    if not isinstance(shape, TransformerShape):
         return reader.read_classifier(bundle)
-    model = transformer.build_classifier(bundle.shape, len(bundle.labels))
+    module = None
+    if shape.adapter is not None:
+        module = with_adapter(read_base(bundle.weights.parent, shape.base), shape)
+    model = transformer.build_classifier(shape, len(bundle.labels), module)
     load_weights(bundle, model)
     return model.eval()
 

@@ -146,7 +146,7 @@ def locate(name: str) -> Path:
     if name in packaged():
         return MODELS / name
     folder = Path(name)
-    model = _bundle_in(folder)
+    model = bundle_in(folder)
     if (model / "bundle.json").is_file():
         return model
     found = "neither it nor its folder lm holds a bundle.json"
@@ -173,7 +173,7 @@ def find_start(pretrained: str, shape: ModelSettings, direction: Direction = "fo
         data_scripts.fetch.FetchError: WT103, or a model of the hub, cannot be had.
     """
     if is_transformer(pretrained):
-        return read_transformer(_bundle_in(Path(pretrained)), pretrained)
+        return read_transformer(bundle_in(Path(pretrained)), pretrained)
     if pretrained == "none":
         return Start(RANDOM, f"random {shape}", shape, direction=direction)
     if pretrained == "wt103":
@@ -223,7 +223,7 @@ def has_changed(start: Start, pretrained: str) -> bool:
     return path.is_file() and sha256_of(path) != start.fingerprint
 
 
-def _bundle_in(folder: Path) -> Path:
+def bundle_in(folder: Path) -> Path:
     """The folder itself, or that of a run's forward language model where it is a run's."""
     lm = find_part(folder, "lm")
     is_run = not (folder / "bundle.json").is_file() and (lm / "bundle.json").is_file()
@@ -232,7 +232,7 @@ def _bundle_in(folder: Path) -> Path:
 
 def _folder_of(pretrained: str, direction: Direction) -> Path:
     """Its folder; of the backward direction rather the one beside it, where there is one."""
-    folder = MODELS / pretrained if pretrained in packaged() else _bundle_in(Path(pretrained))
+    folder = MODELS / pretrained if pretrained in packaged() else bundle_in(Path(pretrained))
     stem = folder.name.removesuffix("-fwd")
     beside = [folder.parent / f"{stem}-{ending}" for ending in ("backward", "bwd")]
     return next((other for other in beside if direction == "backward" and other.is_dir()), folder)

@@ -218,6 +218,7 @@ class TransformerLanguageModel(nn.Module):
         for parent in whole.modules():
             for name, part in parent.named_children():
                 if part is decoder:
+                    self._place = parent, name  # in a tuple, or it would be a part of this module
                     setattr(parent, name, nn.Identity())
         self.whole, self.decoder, self.shape = whole, decoder, shape
 
@@ -225,6 +226,11 @@ class TransformerLanguageModel(nn.Module):
     def encoder(self) -> nn.Module:
         """transformers' model without a head."""
         return self.whole.base_model
+
+    def give_back(self) -> nn.Module:
+        """transformers' own model, whole again; this one is of no use afterwards."""
+        setattr(*self._place, self.decoder)
+        return self.whole
 
     def reset(self) -> None:
         """Begin texts anew; nothing is carried from one batch to the next."""
@@ -287,13 +293,22 @@ def build_classifier(
     Args:
         shape: of the transformer, with the classifier's pooling.
         n_classes: labels.
-        module: transformers' model without a head; None: one with random weights.
+        module: transformers' model without a head, with the shape's adapter; None: one with random
+            weights.
         drop_mult: times the head's dropout.
         grad_tokens: as `WindowEncoder` has it.
     """
     module = build_whole(shape).base_model if module is None else module
     encoder = WindowEncoder(module, shape, grad_tokens)
-    return Reader(encoder, build_head(shape, n_classes, drop_mult))
+    model = Reader(encoder, build_head(shape, n_classes, drop_mult))
+    if shape.adapter is not None:
+        # What lies elsewhere: bundles and checkpoints leave it out.
+        model.base_names = {
+            name
+            for name in model.state_dict()
+            if name.startswith("0.") and not is_of_adapter(name)
+        }
+    return model
 
 
 def group_sizes(n_blocks: int, n_groups: int) -> list[int]:

@@ -68,7 +68,7 @@ def make_report(run: RunFiles, folder: Path) -> None:
     predictions["copy_in_train"] = _find_copies(run)
     write_table(folder / "predictions.csv", predictions)
     histories = _read_histories(run)
-    facts = _facts(run, histories)
+    facts = _facts(run, histories, predictor.bundle.about)
     facts["notes"].append(_describe_copies(predictions))
     write_report(
         folder,
@@ -132,7 +132,9 @@ def _read_histories(run: RunFiles) -> dict[str, pd.DataFrame]:
     }
 
 
-def _facts(run: RunFiles, histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
+def _facts(
+    run: RunFiles, histories: dict[str, pd.DataFrame], about: dict[str, Any]
+) -> dict[str, Any]:
     record, settings = run.record, run.record.settings
     seconds = {"tokens": seconds_of(run.place("tokens"))}
     seconds |= {name: float(history["seconds"].sum()) for name, history in histories.items()}
@@ -148,6 +150,9 @@ def _facts(run: RunFiles, histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
         schedule = settings.classifier.schedule
         plan = {"name": each.plan.name, "reason": each.plan_reason, "schedule": schedule}
         models[each.named("plan", "_")] = plan
+    # Of a transformer, whose parameters may nearly all stay as they are.
+    counted = ("trained_parameters", "parameters")
+    models |= {name: about[name] for name in counted if name in about}
     return {
         "data_set": settings.data.source,
         "origin": record.data.origin,

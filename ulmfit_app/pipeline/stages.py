@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from ulmfit_app.evaluation.tables import PREFIX
 from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.inference.predictor import Predictor
+from ulmfit_app.models.adapters import OWN_LM, hash_base
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
 from ulmfit_app.models.pretrained import find_start
 from ulmfit_app.models.shapes import TransformerShape
@@ -46,7 +47,7 @@ from ulmfit_app.training import classifier, language_model
 from ulmfit_app.training.checkpoints import finish
 from ulmfit_app.training.loop import seed_everything, train
 from ulmfit_app.training.recipes import Plan, language_model_phases
-from ulmfit_app.training.transformer import classifier_shape
+from ulmfit_app.training.transformer import classifier_shape, count_parameters
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
     if isinstance(start.shape, TransformerShape):
         tokenizer = SubwordTokenizer(start.tokenizer, start.vocab[start.shape.begin])
         write_subwords(folder, rows["text"].tolist(), tokenizer)
-        log.info("Tokens: %s", describe_windows(TokenStore.open(folder), start.shape.window))
+        window = classifier_shape(start.shape, settings.classifier).window
+        log.info("Tokens: %s", describe_windows(TokenStore.open(folder), window))
         return
     tokenized = tokenize(rows["text"].tolist(), settings.tokens.language)
     seen = np.flatnonzero(rows["split"].isin(settings.lm.splits))
@@ -203,6 +205,10 @@ def train_classifier(
     shape = lm.shape
     if isinstance(shape, TransformerShape):
         shape = classifier_shape(shape, settings.classifier)
+        about |= count_parameters(learn, plan)
+        if shape.adapter is not None:
+            base = {"name": _base_name(run, which), "sha256": hash_base(learn.model[0].module)}
+            shape = replace(shape, base=base)
     bundle = Bundle(
         "classifier",
         shape,
@@ -215,6 +221,14 @@ def train_classifier(
     )
     save_bundle(folder, learn.model, bundle)
     return history
+
+
+def _base_name(run: RunFiles, which: DirectionPlan) -> str:
+    """What an adapter stands on: the run's language model, or, as that came, what it was."""
+    if run.record.lm_epochs:
+        return OWN_LM
+    path = Path(which.pretrained)
+    return str(path.resolve()) if path.exists() else which.pretrained
 
 
 def calibrate(run: RunFiles, which: DirectionPlan, folder: Path) -> None:

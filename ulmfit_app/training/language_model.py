@@ -13,6 +13,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.metrics import Perplexity, accuracy
 from fastai.text.learner import language_model_learner, match_embeds
+from torch import nn
 
 from data_scripts.files import replacing
 from ulmfit_app.config import Direction, LanguageModelSettings, Precision
@@ -88,16 +89,20 @@ def make_learner(
         learn.model[1].sampler = Sampler(counts)
     if start.is_pretrained:
         log.info(describe_overlap(start, store, train))
-        weights = match_embeds(dict(start.weights), start.vocab, store.words)
-        try:
-            learn.model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise BundleError(
-                f"The weights of {start.origin} do not fit fastai's AWD-LSTM: {error}"
-            ) from None
+        _load(start, learn.model, store.words)
     else:
         start_bias_at_frequencies(learn.model, counts)
     return prepare(learn, precision)
+
+
+def _load(start: Start, model: nn.Module, words: list[str]) -> None:
+    """Put the start's weights into a model of other words."""
+    try:
+        model.load_state_dict(match_embeds(dict(start.weights), start.vocab, words))
+    except RuntimeError as error:
+        raise BundleError(
+            f"The weights of {start.origin} do not fit fastai's AWD-LSTM: {error}"
+        ) from None
 
 
 def training_settings(

@@ -14,6 +14,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import Perplexity, accuracy
 
 from ulmfit_app.config import ClassifierSettings, LanguageModelSettings
+from ulmfit_app.models.adapters import VIRTUAL_TOKENS, with_adapter
 from ulmfit_app.models.bundle import Bundle
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.softmax import cross_entropy
@@ -30,6 +31,7 @@ from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.windows import Objective, WindowBatches
 from ulmfit_app.training.choosing import batch_size_for, passes_for
 from ulmfit_app.training.optimizer import FusedAdam
+from ulmfit_app.training.recipes import Plan
 
 
 def make_language_model_learner(
@@ -88,14 +90,17 @@ def make_classifier_learner(
         n_classes: labels.
         language_model: fine-tuned, or as it came.
         drop_mult: times the head's dropout.
-        settings: of the batches, the pooling and the groups.
+        settings: of the batches, the pooling, the groups and the adapter.
         seed: of the order of texts.
+
+    Raises:
+        SettingError: as `with_adapter` does.
     """
     shape = classifier_shape(language_model.shape, settings)
     batch_size = batch_size_for(len(train[0]), settings.batch_size)
     passes = passes_for(len(train[0]), batch_size)
     batches = ClassifierBatches(store, *train, batch_size, seed, shuffle=True, passes=passes)
-    module = load_language_model(language_model).encoder
+    module = with_adapter(load_language_model(language_model).encoder, shape)
     model = build_classifier(shape, n_classes, module, drop_mult, settings.grad_tokens)
     return Learner(
         DataLoaders(batches, ClassifierBatches(store, *valid, settings.batch_size)),
@@ -104,6 +109,8 @@ def make_classifier_learner(
         splitter=lambda model: parameter_groups(model[0].module, shape, model[1].parameters()),
         metrics=[accuracy],
         opt_func=FusedAdam,
+        # fastai would let the normalisations of frozen blocks learn.
+        train_bn=False,
         cbs=[RNNCallback()],
     )
 
@@ -111,4 +118,21 @@ def make_classifier_learner(
 def classifier_shape(shape: TransformerShape, settings: ClassifierSettings) -> TransformerShape:
     """The shape of a classifier on a transformer."""
     how = {name: getattr(settings, name) for name in ("groups", "pooling", "adapter")}
-    return replace(shape, **how)
+    # A soft prompt takes positions.
+    taken = VIRTUAL_TOKENS if settings.adapter == "prompt" else 0
+    return replace(shape, window=shape.window - taken, **how)
+
+
+def count_parameters(learn: Learner, plan: Plan) -> dict[str, int]:
+    """Parameters of a classifier, and how many of them learn in some phase of a plan.
+
+    Args:
+        learn: as `make_classifier_learner` gives it.
+        plan: that it is trained by.
+    """
+    groups = learn.splitter(learn.model)
+    learning = {i for phase in plan.phases for i in phase.learning(len(groups))}
+    return {
+        "parameters": sum(each.numel() for each in learn.model.parameters()),
+        "trained_parameters": sum(each.numel() for i in learning for each in groups[i]),
+    }
