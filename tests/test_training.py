@@ -148,6 +148,29 @@ def test_a_training_killed_between_checkpoints_ends_with_the_same_weights(tmp_pa
         assert torch.equal(value, unique_tensors(resumed.model)[name]), name
 
 
+def test_short_epochs_write_no_file_each_and_the_best_one_is_kept_all_the_same(
+    tmp_path, monkeypatch
+):
+    """Here an early epoch is the best, and a kill falls behind it and before a checkpoint."""
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 1e9)
+    written, real = [], checkpoints.save_file
+    monkeypatch.setattr(
+        checkpoints, "save_file", lambda *a, **k: written.append(a[1].name) or real(*a, **k)
+    )
+    rising = Phase("ever too high", 4, 0, 3.0, schedule="rising")
+    job = partial(train_lm, phases=(rising, Phase("low", 1, 0, 1e-9)))
+    whole, history = job(tmp_path / "whole")
+    assert history["valid_loss"].idxmin() < 3 and len(history) == 5
+    assert whole.validate()[0] == pytest.approx(history["valid_loss"].min(), rel=1e-5)
+    assert len([name for name in written if "checkpoint" in name]) == 2, "one for each phase"
+    n = len(whole.dls.train)
+    for at in (n - 1, n + 2, 3 * n + 1):
+        resumed, again = interrupted(job, tmp_path / str(at), monkeypatch, at)
+        for name, value in unique_tensors(whole.model).items():
+            assert torch.equal(value, unique_tensors(resumed.model)[name]), (at, name)
+        assert len(again) == 5
+
+
 class Memory(torch.nn.Module):
     """Adds what it remembers of all batches so far: state that no class of ours knows."""
 
@@ -404,7 +427,8 @@ def test_a_full_disk_is_an_error_of_the_disk_and_the_last_checkpoint_stays(
 ):
     learn, _ = train_lm(tmp_path)
     kept = checkpoints.Checkpoints(tmp_path, "k")
-    kept.save_best(learn)
+    kept.keep_best(learn)
+    kept.save(learn, checkpoints.Position(), [])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
 
     def full(tensors, path, metadata=None):
@@ -412,12 +436,10 @@ def test_a_full_disk_is_an_error_of_the_disk_and_the_last_checkpoint_stays(
         raise SafetensorError(f"Error while serializing: {words}")
 
     monkeypatch.setattr(checkpoints, "save_file", full)
-    for save, path in [
-        (lambda: kept.save(learn, checkpoints.Position(), []), kept.path),
-        (lambda: kept.save_best(learn), kept.best),
-    ]:
+    for path in (kept.path, kept.best):
         with pytest.raises(OSError, match=re.escape(os.strerror(code))) as raised:
-            save()
+            kept.save(learn, checkpoints.Position(), [])
+        kept.keep_best(learn)
         assert (raised.value.errno, raised.value.filename) == (code, str(path))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

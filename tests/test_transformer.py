@@ -1,7 +1,5 @@
 """The modules around transformers' own: windows, pooling, layer groups, the language model."""
 
-import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,16 +8,13 @@ import torch
 
 pytest.importorskip("transformers")
 
-from safetensors.torch import load_file, save_file
-
 from tests.tiny_transformers import CAUSAL, KINDS, MASKED, make_checkpoint, make_reviews
 from ulmfit_app.config import ClassifierSettings
-from ulmfit_app.errors import BundleError, SettingError
+from ulmfit_app.errors import SettingError
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.models import transformer
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.models.hub import quiet
-from ulmfit_app.models.pretrained import find_start
 from ulmfit_app.models.transformer import (
     WindowEncoder,
     blocks_of,
@@ -233,7 +228,9 @@ def test_gradients_computed_again_are_the_same(starts, kind, monkeypatch):
     ids = batch_of(subwords_in_memory(TEXTS, tokenizer_of(start)))
     again = []
     real = transformer.checkpoint
-    monkeypatch.setattr(transformer, "checkpoint", lambda *a, **k: again.append(1) or real(*a, **k))
+    monkeypatch.setattr(
+        transformer, "checkpoint", lambda *a, **k: again.append(1) or real(*a, **k)
+    )
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -327,7 +324,7 @@ def test_a_language_models_groups_hold_each_of_its_parameters_once(starts, kind)
     assert sorted(found) == sorted(id(parameter) for parameter in model.parameters())
 
 
-# ----------------------------------------------------------------------------------- language model
+# ---------------------------------------------------------------------------------- language model
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_language_models_loss_is_transformers_own(folders, starts, kind):
     import transformers as hf
@@ -360,6 +357,32 @@ def test_the_language_models_loss_is_transformers_own(folders, starts, kind):
     assert ours == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_a_language_models_gradients_computed_again_are_the_same(starts, kind, monkeypatch):
+    start = starts[kind]
+    ids = batch_of(subwords_in_memory(make_reviews(9), tokenizer_of(start)))
+    where = torch.zeros_like(ids, dtype=torch.bool)
+    where[:, 1:9:3] = True
+    found, again, real = [], [], transformer.checkpoint
+    monkeypatch.setattr(
+        transformer, "checkpoint", lambda *a, **k: again.append(1) or real(*a, **k)
+    )
+    for most in (10**6, 2 * ids.shape[1] + 5):
+        monkeypatch.setattr(transformer, "TRAINED_AT_A_TIME", most)
+        model = build_language_model(start.shape).train()
+        model.load_state_dict(start.weights)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        again.clear()
+        loss = model(ids, where)[0].cross_entropy(ids[where])
+        loss.backward()
+        found.append({name: p.grad.clone() for name, p in model.named_parameters()})
+        assert len(again) == (0 if most == 10**6 else 5)
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], atol=1e-6), name
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_tied_weights_stay_tied_through_training_and_on_disk(starts, kind, tmp_path):
     start = starts[kind]
@@ -385,57 +408,7 @@ def test_tied_weights_stay_tied_through_training_and_on_disk(starts, kind, tmp_p
     assert str(tmp_path) in again.origin and again.is_strong
 
 
-# ------------------------------------------------------------------------------------------- starts
-def without(folder, target, part: str):
-    """A copy of a checkpoint that lacks the weights with a part in their names."""
-    shutil.copytree(folder, target)
-    weights = load_file(target / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if part not in name}
-    assert 0 < len(kept) < len(weights)
-    save_file(kept, target / "model.safetensors", {"format": "pt"})
-    return target
-
-
-def test_a_head_that_the_checkpoint_lacks_is_new_the_same_each_time_and_said(
-    folders, starts, tmp_path
-):
-    folder = without(folders["bert"], tmp_path / "bert", "cls.")
-    one, other = (find_start(str(folder), None) for _ in range(2))
-    assert "whose head for masked tokens is new" in one.origin
-    assert "is new" not in starts["bert"].origin and str(folders["bert"]) in starts["bert"].origin
-    assert all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
-    assert one.fingerprint == other.fingerprint != starts["bert"].fingerprint
-
-
-@pytest.mark.parametrize(("kind", "part"), [("bert", "layer.2."), ("gpt2", "h.1.attn")])
-def test_a_checkpoint_that_lacks_a_part_of_the_body_is_refused(folders, tmp_path, kind, part):
-    folder = without(folders[kind], tmp_path / kind, part)
-    with pytest.raises(BundleError, match=r"incomplete: \d+ are missing, the first of them .*"):
-        read_transformer(folder, str(folder))
-
-
-def test_weights_that_do_not_fit_the_config_are_refused(folders, tmp_path):
-    folder = shutil.copytree(folders["bert"], tmp_path / "bert")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
-    with pytest.raises(BundleError, match="do not fit its config.json.*again"):
-        read_transformer(folder, str(folder))
-
-
-def test_weights_stored_in_bf16_are_read_in_fp32(folders, tmp_path):
-    folder = shutil.copytree(folders["gpt2"], tmp_path / "gpt2")
-    weights = load_file(folder / "model.safetensors")
-    low = {name: value.bfloat16() for name, value in weights.items()}
-    save_file(low, folder / "model.safetensors", {"format": "pt"})
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
-    start = read_transformer(folder, str(folder))
-    assert {value.dtype for value in start.weights.values()} == {torch.float32}
-    model = build_language_model(start.shape)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-
-
-# ---------------------------------------------------------------------------------------- predictor
+# --------------------------------------------------------------------------------------- predictor
 def saved_classifier(folder, start, **more):
     shape = replace(start.shape, **more)
     model = bold(build_classifier(shape, 3))

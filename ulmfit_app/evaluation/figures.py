@@ -34,6 +34,8 @@ from ulmfit_app.evaluation.metrics import (
     expected_calibration_error,
 )
 
+PERPLEXITY = "perplexity"  # with it begins the name of a history's column that holds it
+
 
 def confusion_figure(matrix: np.ndarray, labels: list[str]) -> Figure:
     """Confusion matrix, coloured by the share of the row: one row per true class.
@@ -268,13 +270,13 @@ def training_curves_figure(history: pd.DataFrame, title: str) -> Figure:
 
     Args:
         history: one row per epoch, in the order they ran; columns phase, train_loss, valid_loss
-            (nats), accuracy and perhaps perplexity.
+            (nats), accuracy and perhaps one that begins with PERPLEXITY and says of what.
         title: of the figure.
     """
     panels = [("loss (nats)", {"train_loss": "training", "valid_loss": "validation"})]
     panels.append(("accuracy on validation", {"accuracy": None}))
-    if "perplexity" in history:
-        panels.append(("perplexity on validation", {"perplexity": None}))
+    for column in history.columns[history.columns.str.startswith(PERPLEXITY)]:
+        panels.append((f"{column} on validation", {column: None}))
     epochs = np.arange(1, len(history) + 1)
 
     figure, all_axes = make_axes(3.5 * len(panels), 3.6, columns=len(panels))

@@ -293,6 +293,8 @@ def _facts(value) -> str:
         return "<br>".join(_facts(one) for one in value) or "none"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
     return text(f"{value:,.6g}" if isinstance(value, float) else str(value))
 
 

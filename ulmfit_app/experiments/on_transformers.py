@@ -36,10 +36,12 @@ def epochs_for(plans: Iterable[str], settings: Settings) -> int:
         SettingError: a plan has more phases than the epochs that were asked for.
         BundleError, data_scripts.fetch.FetchError: as `find_start` does.
     """
-    how, plans = settings.classifier, list(plans)
+    how = settings.classifier
     n_groups = find_start(settings.lm.pretrained, settings.model).shape.count_groups(how)
-    longest = max(count_epochs(make_plan(name, n_groups)) for name in plans)
-    epochs = how.epochs or longest
-    for name in plans:
-        choose_plan(replace(how, plan=name, epochs=epochs), n_groups, is_strong_start=True)
+    made = [make_plan(name, n_groups) for name in plans]
+    epochs = how.epochs or max(map(count_epochs, made))
+    # What is enough for this one is enough for all.
+    needs_most = max(made, key=lambda plan: count_epochs(plan) - plan.phases[-1].epochs)
+    asked = replace(how, plan=needs_most.name, epochs=epochs)
+    choose_plan(asked, n_groups, is_strong_start=True)
     return epochs

@@ -23,7 +23,7 @@ from ulmfit_app.config import Settings, to_json
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.evaluation.tables import prediction_table
-from ulmfit_app.files import write_table
+from ulmfit_app.files import sha256_of_strings, write_table
 from ulmfit_app.hardware import set_up_cpu
 from ulmfit_app.models.bundle import versions
 from ulmfit_app.pipeline.run import begin
@@ -109,14 +109,21 @@ def read_facts(trial: Trial, folder: Path) -> dict[str, Any]:
 
 
 def _made_with(trial: Trial) -> dict[str, Any]:
-    # The model in a folder may have been trained on since, and the folder's name is the same.
-    bundle = Path(trial.settings.lm.pretrained) / "bundle.json"
     made_with = {
         "settings": to_json(trial.settings),
-        "start": sha256_of(bundle) if bundle.is_file() else None,
+        "start": _hash_start(Path(trial.settings.lm.pretrained)),
         "what": trial.what,
     }
     return json.loads(json.dumps(made_with))  # JSON knows no tuples
+
+
+def _hash_start(folder: Path) -> str | None:
+    """Of a folder's model, which may have been trained on since, under the same name."""
+    bundle = folder / "bundle.json"
+    if bundle.is_file():
+        return sha256_of(bundle)
+    weights = sorted(folder.glob("*.safetensors"))  # of a transformer
+    return sha256_of_strings(map(sha256_of, weights)) if weights else None
 
 
 def _is_finished(trial: Trial, folder: Path) -> bool:

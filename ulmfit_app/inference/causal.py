@@ -199,7 +199,9 @@ def bundled_causal(bundle: Bundle, name: str, precision: Precision = "auto") -> 
     begin, ends = bundle.vocab[shape.begin], shape.model.get("eos_token_id")
     eos = ends[0] if isinstance(ends, list) else ends
     facts = TokenizerFacts(begin, shape.begin, shape.end, shape.mask, eos)
-    model.to(choose_device(), DTYPES[precision])
+    for parameter in model.parameters():  # not buffers: rotary angles would be rounded
+        parameter.data = parameter.data.to(DTYPES[precision])
+    model.to(choose_device())
     return CausalModel(model, tokenizer, facts, name, precision)
 
 

@@ -40,6 +40,7 @@ LONGEST_NAME = 60  # characters of a span in a list
 
 _letter = re.compile(rf"[^\W{UNSPACED}]")
 _goes_on = re.compile(rf"['’]?[^\W{UNSPACED}]")
+_blank = re.compile(r"[^\S\n]+")  # white space that makes no new line
 # In a text on a terminal, which would obey some of them; its lines stay lines.
 _unseen = re.compile(rf"{INVISIBLE.pattern}|\r")
 # Bold blue and underlined yellow: told apart without their colours, too.
@@ -198,7 +199,8 @@ def find_words(text: str, tokens: list[Span]) -> list[Word]:
     first = None  # of the markers before a word, which came from no characters
     for i, token in enumerate(tokens[1:], start=1):
         first = i if first is None else first
-        if token.start == token.stop:
+        # Some subwords are white space alone, which belongs to the word behind it.
+        if token.start == token.stop or _blank.fullmatch(text, token.start, token.stop):
             continue
         touches = words and token.start == words[-1].stop and _letter.match(text, token.start - 1)
         if words and (
@@ -209,6 +211,8 @@ def find_words(text: str, tokens: list[Span]) -> list[Word]:
         else:
             words.append(Word(token.start, token.stop, first, i + 1))
         first = None
+    if words and first is not None:
+        words[-1] = words[-1]._replace(last=len(tokens))
     return words
 
 

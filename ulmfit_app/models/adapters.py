@@ -29,6 +29,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ulmfit_app.config import ModelSettings
@@ -40,6 +41,7 @@ from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.transformer import (
     blocks_of,
     build_language_model,
+    build_whole,
     is_of_adapter,
     load_language_model,
 )
@@ -80,6 +82,20 @@ def with_adapter(module: nn.Module, shape: TransformerShape) -> nn.Module:
     makers = {"lora": _lora, "ia3": _ia3, "prompt": _soft_prompt}
     with quiet():
         return get_peft_model(module, makers[shape.adapter](module, shape))
+
+
+def require_place(shape: TransformerShape) -> None:
+    """Tell in a second what `with_adapter` would tell once the language model is fine-tuned.
+
+    Args:
+        shape: of a transformer, with the classifier's adapter.
+
+    Raises:
+        SettingError: as `with_adapter` does.
+    """
+    if shape.adapter is not None:
+        with torch.device("meta"):
+            with_adapter(build_whole(shape).base_model, shape)
 
 
 def _lora(module: nn.Module, shape: TransformerShape):
@@ -216,5 +232,5 @@ def _candidates(folder: Path, name: str) -> Iterator[nn.Module]:
 
 
 def _run_of(folder: Path) -> Path:
-    work = folder.absolute().parent
-    return work.parent if work.name in (NEXT, AGAIN, READY) else work
+    work = folder.parent
+    return work.parent if work.absolute().name in (NEXT, AGAIN, READY) else work

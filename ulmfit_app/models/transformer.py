@@ -5,7 +5,6 @@ recipe needs: texts of any length, read in windows and pooled; layer groups, low
 two objectives of stage two, masked tokens (Devlin et al. 2019) and the next token.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +18,7 @@ from ulmfit_app.models.pooling import PooledHead
 from ulmfit_app.models.reader import Reader
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.softmax import Logits
+from ulmfit_app.text.windows import cut_into_windows
 
 # Tokens of windows that are read at once. In training, the activations of more are computed again
 # in the backward pass, so that memory does not grow with the length of texts.
@@ -92,18 +92,18 @@ class WindowEncoder(nn.Module):
             The pooled texts, fp32 [batch, d], and nothing to regularise, as `TextEncoder` gives
             it.
         """
-        # [text, first token, behind the last one] of each window; token 0 is `begin`.
-        windows = torch.cat(
-            [_split(row, n, self.shape.window) for row, n in enumerate((ids >= 0).sum(1).tolist())]
-        )
-        behind = (ids >= 0).sum(1).cpu()[windows[:, 0]] - windows[:, 2]
+        lengths = (ids >= 0).sum(1).cpu()
+        windows = torch.from_numpy(cut_into_windows(lengths.numpy() - 1, self.shape.window))
+        behind = lengths[windows[:, 0]] - windows[:, 2]
         learns = behind < self.max_len if self.training else torch.zeros(len(windows)).bool()
         owners, pooled = [], []
-        for group, with_gradient in self._groups(windows, learns):
+        groups = self._groups(windows, learns)
+        are_several = sum(with_gradient for _, with_gradient in groups) > 1
+        for group, with_gradient in groups:
             with torch.set_grad_enabled(
                 torch.is_grad_enabled() and (with_gradient or not self.training)
             ):
-                pooled.append(self._read_group(ids, group, embedded, len(windows) > len(group)))
+                pooled.append(self._read_group(ids, group, embedded, are_several))
             owners.append(group[:, 0])
         owner = torch.cat(owners).to(ids.device)
         found = torch.cat(pooled)
@@ -126,14 +126,14 @@ class WindowEncoder(nn.Module):
         return groups
 
     def _read_group(
-        self, ids: Tensor, group: Tensor, embedded: Tensor | None, is_one_of_several: bool
+        self, ids: Tensor, group: Tensor, embedded: Tensor | None, are_several: bool
     ) -> Tensor:
         framed, mask, places = frame(ids, group, self.shape)
         inputs = None
         if embedded is not None:
             own = embedded[group[:, :1].to(ids.device), places.clamp_min(0)]
             inputs = torch.where((places >= 0)[..., None], own, self.embed(framed))
-        if is_one_of_several and self.training and torch.is_grad_enabled():
+        if are_several and self.training and torch.is_grad_enabled():
             return checkpoint(self._pooled, framed, mask, inputs, use_reentrant=False)
         return self._pooled(framed, mask, inputs)
 
@@ -142,13 +142,6 @@ class WindowEncoder(nn.Module):
         states = self.module(**read, attention_mask=mask.long()).last_hidden_state
         # Before them stands a soft prompt, perhaps.
         return pool(states[:, -framed.shape[1] :], mask, self.shape.pooling)
-
-
-def _split(row: int, length: int, window: int) -> Tensor:
-    """The windows of a text of so many tokens, its `begin` included: int64 [n, 3]."""
-    n = max(math.ceil((length - 1) / window), 1)
-    cuts = torch.linspace(1, max(length, 1), n + 1).round().long()
-    return torch.stack([torch.full((n,), row), cuts[:-1], cuts[1:]], 1)
 
 
 def frame(ids: Tensor, windows: Tensor, shape: TransformerShape) -> tuple[Tensor, Tensor, Tensor]:
@@ -249,12 +242,20 @@ class TransformerLanguageModel(nn.Module):
         rows = torch.arange(len(ids), device=ids.device)
         windows = torch.stack([rows, torch.ones_like(rows), lengths], 1)
         framed, mask, _ = frame(ids, windows, self.shape)
-        states = self.whole(input_ids=framed, attention_mask=mask.long()).logits
-        hidden = states[:, : ids.shape[1]][where]
+        n = max(TRAINED_AT_A_TIME // framed.shape[1], 1)
+        parts = list(zip(framed.split(n), mask.split(n), strict=True))
+        if len(parts) > 1 and self.training and torch.is_grad_enabled():
+            states = [checkpoint(self._states, *part, use_reentrant=False) for part in parts]
+        else:
+            states = [self._states(*part) for part in parts]
+        hidden = torch.cat(states)[:, : ids.shape[1]][where]
         weight = self.decoder.weight
         bias = self.decoder.bias
         bias = weight.new_zeros(len(weight)) if bias is None else bias
         return Logits(hidden, weight, bias), hidden, hidden
+
+    def _states(self, framed: Tensor, mask: Tensor) -> Tensor:
+        return self.whole(input_ids=framed, attention_mask=mask.long()).logits
 
 
 # ------------------------------------------------------------------------------------------ models
@@ -342,8 +343,9 @@ def parameter_groups(
     groups: list[list[nn.Parameter]] = [[] for _ in range(len(sizes) + 1)]
     behind = False
     for its_name, parameter in module.named_parameters():
-        _, found, inner = its_name.partition(f"{name}.")
-        behind = behind or bool(found)
+        found = its_name.startswith(f"{name}.")
+        inner = its_name.removeprefix(f"{name}.")
+        behind = behind or found
         if shape.adapter is None or is_of_adapter(its_name):
             group = group_of_block[int(inner.partition(".")[0])] if found else -1 if behind else 0
             groups[group].append(parameter)

@@ -53,7 +53,7 @@ def read_transformer(folder: Path, name: str) -> Start:
         width=config.hidden_size,
         window=min(positions, LONGEST_WINDOW) - 1 - len(facts.end),
     )
-    model = TransformerLanguageModel(whole, shape)
+    model = _with_open_head(checkpoint, whole, shape)
     told = ", whose head for masked tokens is new" if is_new_head else ""
     return Start(
         f"{checkpoint.origin}{told}",
@@ -111,6 +111,25 @@ def _load_whole(checkpoint: Checkpoint) -> tuple[nn.Module, bool]:
         )
     # A decoder that shares the embeddings is counted as missing, and its bias with the head.
     return whole, any("bias" not in name for name in found["missing_keys"])
+
+
+def _with_open_head(
+    checkpoint: Checkpoint, whole: nn.Module, shape: TransformerShape
+) -> TransformerLanguageModel:
+    """The language model around transformers' own, whose logits have to be the same."""
+    ids = torch.arange(8)[None] % shape.model["vocab_size"]
+    whole.eval()
+    with torch.inference_mode():
+        expected = whole(input_ids=ids).logits
+        model = TransformerLanguageModel(whole, shape)
+        found = model.decoder(whole(input_ids=ids).logits)
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
+        raise BundleError(
+            f"The logits of {checkpoint.origin} are more than a linear layer on its states, "
+            f"which is all that is known here: a {shape.model['model_type']} cannot be trained. "
+            "Give another model, such as --pretrained minilm"
+        )
+    return model
 
 
 def _read_bundle(folder: Path) -> Start:

@@ -180,6 +180,7 @@ def estimate(
     n_groups: int,
     settings: Settings,
     rates: Rates,
+    passes: int = 1,
 ) -> dict[str, float]:
     """Seconds that each stage will take for the selected rows.
 
@@ -190,12 +191,13 @@ def estimate(
         n_groups: its layer groups.
         settings: of the run.
         rates: as `measure_rates` finds them.
+        passes: over the labelled texts, that make an epoch of the classifier.
     """
     of_text = count_tokens_roughly(table["text"], settings.tokens.language)
     splits = ["train", "valid", "test", "unlabelled"]
     tokens = of_text.groupby(selection.split).sum().reindex(splits, fill_value=0.0)
     read = of_text[selection.read].sum()
-    learning = sum(
+    learning = passes * sum(
         phase.epochs * _seconds_per_token(phase, n_groups, rates) for phase in plan.phases
     )
     validations = count_epochs(plan) + 1  # the last one to fit the temperature
@@ -224,6 +226,7 @@ def fit_settings(
     plan_for: Callable[[float], Plan],
     settings: Settings,
     rates: Rates,
+    passes_per_epoch: int = 1,
 ) -> Settings:
     """Settings whose bounds in tokens fill the time that is left of `minutes`.
 
@@ -234,6 +237,7 @@ def fit_settings(
         plan_for: the classifier's plan, given the passes over all labels that there is time for.
         settings: to be bounded.
         rates: as `measure_rates` finds them.
+        passes_per_epoch: over the labelled texts, that make an epoch of the classifier.
 
     Raises:
         SettingError: the time is not enough for anything.
@@ -255,6 +259,7 @@ def fit_settings(
             f"take all of them. Use --minutes {enough:.0f} or more, a smaller --max-test and "
             "--max-valid, or --preset tiny"
         )
+    epochs *= passes_per_epoch
     per_token = rates.classifier_training + (rates.tokenizing + rates.baseline) / epochs
     classifier_tokens = (1 - LM_SHARE) * left / per_token
     needed = by_split["train"] * epochs

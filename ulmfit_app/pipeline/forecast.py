@@ -1,10 +1,11 @@
 """What a run is going to do, and how long that will take."""
 
-from ulmfit_app.models.shapes import TransformerShape
+from ulmfit_app.models.shapes import TransformerShape, architecture_of
 from ulmfit_app.pipeline.budget import estimate, measure_rates
 from ulmfit_app.pipeline.run import Run
 from ulmfit_app.pipeline.selection import Selection
 from ulmfit_app.pipeline.stages import resolved_precision
+from ulmfit_app.training.choosing import passes_per_epoch
 
 
 def describe(run: Run) -> list[str]:
@@ -35,8 +36,12 @@ def describe(run: Run) -> list[str]:
 
 def estimate_seconds(run: Run) -> dict[str, float]:
     """Seconds that each stage will take, from a measured warm-up on this machine."""
-    rows, settings, forward = run.rows, run.record.settings, run.record.directions[0]
+    record, rows = run.record, run.rows
+    settings, forward = record.settings, record.directions[0]
     rates = measure_rates(rows["text"], forward.start, settings)
     used = Selection(rows["split"], rows["read"], run.record.lm_epochs, [])
-    n_groups = forward.start.shape.count_groups(settings.classifier)
-    return estimate(rows, used, forward.plan, n_groups, settings, rates)
+    shape, n_texts = forward.start.shape, record.counts["train"]
+    largest = settings.classifier.batch_size
+    passes = passes_per_epoch(n_texts, largest, architecture_of(shape))
+    n_groups = shape.count_groups(settings.classifier)
+    return estimate(rows, used, forward.plan, n_groups, settings, rates, passes)

@@ -24,7 +24,7 @@ from ulmfit_app.pipeline.budget import fit_settings, measure_rates
 from ulmfit_app.pipeline.record import DataRecord, DirectionPlan, RunRecord
 from ulmfit_app.pipeline.selection import Selection, count_labelled_tokens, select
 from ulmfit_app.run_folder import SELECTION, TABLE
-from ulmfit_app.training.choosing import choose_plan
+from ulmfit_app.training.choosing import choose_plan, passes_per_epoch
 from ulmfit_app.training.recipes import Plan
 
 # What planning reads of a stage's settings; the stage itself reads what comes of it.
@@ -102,7 +102,8 @@ def plan_run(
     most = settings.classifier.max_tokens
     passes = most and most / count_labelled_tokens(table, settings)
     directions = _choose_plans(settings, starts, passes, int((table["split"] == "train").sum()))
-    selection = select(table, settings, directions[0].plan, starts[0].is_pretrained)
+    architecture = architecture_of(starts[0].shape)
+    selection = select(table, settings, directions[0].plan, starts[0].is_pretrained, architecture)
     counts = selection.split[selection.split != ""].value_counts()
     record = RunRecord(
         settings=settings,
@@ -165,11 +166,14 @@ def _fit_minutes(
     rates = measure_rates(corpus.table["text"], start, settings)
     elapsed = time.monotonic() - began
 
+    n_texts = int((corpus.table["split"] == "train").sum())
+    largest, architecture = settings.classifier.batch_size, architecture_of(start.shape)
+
     def plan_for(passes: float) -> Plan:
-        n_texts = int((corpus.table["split"] == "train").sum())
         return _plan_for(start, settings, passes, n_texts)[0]
 
-    fitted = fit_settings(minutes, elapsed, corpus.table, plan_for, settings, rates)
+    per_epoch = passes_per_epoch(n_texts, largest, architecture)
+    fitted = fit_settings(minutes, elapsed, corpus.table, plan_for, settings, rates, per_epoch)
     return corpus if fitted.data == settings.data else None, fitted
 
 

@@ -12,6 +12,7 @@ import torch
 from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 from ulmfit_app.evaluation.calibration import Calibration, tempered
+from ulmfit_app.evaluation.figures import PERPLEXITY
 from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.evaluation.tables import prediction_table
@@ -36,7 +37,9 @@ from ulmfit_app.pipeline.run_files import (
 from ulmfit_app.pipeline.stages import calibrate, resolved_precision, seconds_of
 from ulmfit_app.run_folder import VALIDATION
 from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.subword_store import describe_windows
 from ulmfit_app.text.tokenizing import tokenize
+from ulmfit_app.training.transformer import classifier_shape
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,11 @@ def make_report(run: RunFiles, folder: Path) -> None:
     histories = _read_histories(run)
     facts = _facts(run, histories, predictor.bundle.about)
     facts["notes"].append(_describe_copies(predictions))
+    shape = record.directions[0].start.shape
+    if isinstance(shape, TransformerShape):
+        facts["model"] = f"ULMFiT's recipe on {shape.model['model_type']}"
+        window = classifier_shape(shape, record.settings.classifier).window
+        facts["notes"].append(describe_windows(store, window))
     write_report(
         folder,
         predictions,
@@ -126,10 +134,18 @@ def _score_baselines(run: RunFiles, test_texts: list[str]) -> dict[str, np.ndarr
 
 def _read_histories(run: RunFiles) -> dict[str, pd.DataFrame]:
     return {
-        each.named(part, ", "): read_history(run.place(each.named(stage)))
+        each.named(part, ", "): read_history(run.place(each.named(stage))).rename(
+            columns={"perplexity": _name_perplexity(each.start.shape)}
+        )
         for each in run.record.directions
         for part, stage in PARTS.items()
     }
+
+
+def _name_perplexity(shape: Shape) -> str:
+    """A masked model knows what stands on both sides, and so is less surprised than others."""
+    is_masked = isinstance(shape, TransformerShape) and shape.kind == "masked"
+    return f"{PERPLEXITY} of masked tokens" if is_masked else PERPLEXITY
 
 
 def _facts(
@@ -140,12 +156,13 @@ def _facts(
     seconds |= {name: float(history["seconds"].sum()) for name, history in histories.items()}
     models = {}
     for each in record.directions:
-        perplexities = histories[each.named("language model", ", ")]["perplexity"]
+        perplexity = _name_perplexity(each.start.shape)
+        perplexities = histories[each.named("language model", ", ")][perplexity]
         models[each.named("language_model", "_")] = {
             "start": each.start.origin,
             "shape": _sizes(each.start.shape),
             "epochs": record.lm_epochs,
-            "validation_perplexity": float(perplexities.min()),
+            f"validation_{perplexity}".replace(" ", "_"): float(perplexities.min()),
         }
         schedule = settings.classifier.schedule
         plan = {"name": each.plan.name, "reason": each.plan_reason, "schedule": schedule}

@@ -8,6 +8,7 @@ import pandas as pd
 from ulmfit_app.config import Settings
 from ulmfit_app.data.splits import stratified_order
 from ulmfit_app.languages import WITHOUT_SPACES
+from ulmfit_app.training.choosing import passes_per_epoch
 from ulmfit_app.training.recipes import Plan, count_epochs
 
 # Of English reviews and of the Chinese Wikipedia, with fastai's tokens; only ever used to plan.
@@ -46,7 +47,11 @@ def count_labelled_tokens(table: pd.DataFrame, settings: Settings) -> float:
 
 
 def select(
-    table: pd.DataFrame, settings: Settings, plan: Plan, pretrained: bool = False
+    table: pd.DataFrame,
+    settings: Settings,
+    plan: Plan,
+    pretrained: bool = False,
+    architecture: str = "awd-lstm",
 ) -> Selection:
     """Keep as many texts as `lm.max_tokens` and `classifier.max_tokens` allow.
 
@@ -58,14 +63,18 @@ def select(
         plan: the classifier's, for its epochs.
         pretrained: whether the language model starts from weights, and so begins with an epoch for
             its embeddings alone, where `lm.frozen_lr` has it and there is room for more than one.
+        architecture: of the start: a transformer has no new words, and no such epoch.
     """
     generator = np.random.default_rng([settings.seed, 1])
     tokens = count_tokens_roughly(table["text"], settings.tokens.language)
     split, notes = table["split"].copy(), []
-    train = _select_labelled(table, tokens, split, plan, settings, generator, notes)
+    train = _select_labelled(
+        table, tokens, split, plan, settings, generator, notes, architecture
+    )
     order = _reading_order(split, train, settings, generator, notes)
     epochs = settings.lm.epochs
-    if epochs and pretrained and settings.lm.frozen_lr is not None:
+    has_new_words = pretrained and architecture == "awd-lstm"
+    if epochs and has_new_words and settings.lm.frozen_lr is not None:
         epochs += 1
     if settings.lm.max_tokens is not None:
         n = max(int((tokens[order].cumsum() <= settings.lm.max_tokens).sum()), 1)
@@ -89,6 +98,7 @@ def _select_labelled(
     settings: Settings,
     generator: np.random.Generator,
     notes: list[str],
+    architecture: str,
 ) -> pd.Index:
     """The training rows whose labels are used; the others become "unlabelled" in `split`."""
     labels = table.loc[split == "train", "label"]
@@ -96,7 +106,11 @@ def _select_labelled(
     if settings.classifier.max_tokens is None:
         return train
     per_epoch = settings.classifier.max_tokens / count_epochs(plan)
-    within = int((tokens[train].cumsum() <= per_epoch).sum())
+    largest = settings.classifier.batch_size
+    passes = [passes_per_epoch(n, largest, architecture) for n in range(1, len(train) + 1)]
+    # Fewer texts are read more often, so that these sums need not rise.
+    fitting = np.flatnonzero(tokens[train].cumsum().to_numpy() * passes <= per_epoch)
+    within = int(fitting[-1]) + 1 if len(fitting) else 0
     # At least the first row of each class, and two rows, since batch normalisation needs two.
     n = max(within, labels.nunique(), 2)
     if n < len(train):

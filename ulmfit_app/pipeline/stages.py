@@ -21,8 +21,9 @@ from ulmfit_app.evaluation.tables import PREFIX
 from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.inference.predictor import Predictor
-from ulmfit_app.models.adapters import OWN_LM, hash_base
+from ulmfit_app.models.adapters import OWN_LM, hash_base, require_place
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
+from ulmfit_app.models.hub import MINILM
 from ulmfit_app.models.pretrained import find_start
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.start import Start
@@ -118,10 +119,11 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
     settings, rows = run.record.settings, run.rows
     start = load_start(run.record.directions[0])
     if isinstance(start.shape, TransformerShape):
-        tokenizer = SubwordTokenizer(start.tokenizer, start.vocab[start.shape.begin])
+        shape = classifier_shape(start.shape, settings.classifier)
+        require_place(shape)
+        tokenizer = SubwordTokenizer(start.tokenizer, start.vocab[shape.begin])
         write_subwords(folder, rows["text"].tolist(), tokenizer)
-        window = classifier_shape(start.shape, settings.classifier).window
-        log.info("Tokens: %s", describe_windows(TokenStore.open(folder), window))
+        log.info("Tokens: %s", describe_windows(TokenStore.open(folder), shape.window))
         return
     tokenized = tokenize(rows["text"].tolist(), settings.tokens.language)
     seen = np.flatnonzero(rows["split"].isin(settings.lm.splits))
@@ -201,7 +203,9 @@ def train_classifier(
     key = run.record.keys[which.named("classifier")]
     how = classifier.training_settings(settings.classifier, store.direction, key)
     history = train(learn, plan.phases, folder, how)
-    about = {"plan": plan.name, "validation_accuracy": float(history["accuracy"].max())}
+    pairs = [phase.name for phase in plan.phases if phase.objective == "pairs"]
+    accuracy = history.loc[~history["phase"].isin(pairs), "accuracy"].max()
+    about = {"plan": plan.name, "validation_accuracy": float(accuracy)}
     shape = lm.shape
     if isinstance(shape, TransformerShape):
         shape = classifier_shape(shape, settings.classifier)
@@ -228,7 +232,8 @@ def _base_name(run: RunFiles, which: DirectionPlan) -> str:
     if run.record.lm_epochs:
         return OWN_LM
     path = Path(which.pretrained)
-    return str(path.resolve()) if path.exists() else which.pretrained
+    is_path = which.pretrained != MINILM and path.exists()
+    return str(path.resolve()) if is_path else which.pretrained
 
 
 def calibrate(run: RunFiles, which: DirectionPlan, folder: Path) -> None:

@@ -63,7 +63,7 @@ def describe_windows(store: TokenStore, window: int) -> str:
         return f"All texts have {window} tokens or fewer, which the model reads at once."
     share = lengths[long].sum() / lengths.sum()
     return (
+        f"Longer than the {window} tokens that the model reads at once: "
         f"{count_texts(int(long.sum()))} of {len(lengths):,} ({long.mean():.1%}, with {share:.1%} "
-        f"of the tokens) have more than the {window} tokens that the model reads at once: they "
-        "are read in windows of nearly equal length, whose vectors are averaged."
+        "of the tokens), read in windows of nearly equal length, whose vectors are averaged."
     )

@@ -66,16 +66,8 @@ class WindowBatches(Batches):
         """
         super().__init__(store, texts, batch_size, seed, shuffle)
         self.objective = objective
-        lengths = store.lengths()[self.texts] - 1
-        counts = np.maximum(-(-lengths // window), 1)
-        # Each window's text, first token and end, in its text, whose token 0 begins it.
-        owner = np.repeat(self.texts, counts)
-        which = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-        cuts = [np.repeat(of_text, counts) for of_text in (lengths, counts)]
-        first = 1 + which * cuts[0] // cuts[1]
-        end = 1 + (which + 1) * cuts[0] // cuts[1]
-        kept = end > first
-        self.windows = np.stack([owner, first, end], 1)[kept]
+        windows = cut_into_windows(store.lengths()[self.texts] - 1, window)
+        self.windows = windows[windows[:, 2] > windows[:, 1]]
         if not len(self.windows):
             raise DataError(
                 "The language model needs texts of at least one token in training and in "
@@ -116,10 +108,31 @@ class WindowBatches(Batches):
         longest = int((windows[:, 2] - windows[:, 1]).max()) + 1
         x = np.full((len(windows), longest), self.store.padding, np.int64)
         for row, (text, first, end) in enumerate(windows):
-            ids = self.store[text]
+            ids = self.store[self.texts[text]]
             x[row, 0] = ids[0]
             x[row, 1 : 1 + end - first] = ids[first:end]
         return x
+
+
+def cut_into_windows(lengths: np.ndarray, window: int) -> np.ndarray:
+    """Windows of texts, as few as can be, those of a text of nearly equal length.
+
+    Args:
+        lengths: tokens of each text, int64 [n_texts], the one that begins it aside.
+        window: tokens at most, that one aside.
+
+    Returns:
+        int64 [n_windows, 3]: the text; its first token, which token 0 begins; and behind the last
+        one. A text of no tokens has a window of none.
+
+    >>> cut_into_windows(np.array([5, 0]), window=3).tolist()
+    [[0, 1, 3], [0, 3, 6], [1, 1, 1]]
+    """
+    counts = np.maximum(-(-lengths // window), 1)
+    owner = np.repeat(np.arange(len(lengths)), counts)
+    which = np.arange(len(owner)) - np.repeat(counts.cumsum() - counts, counts)
+    cuts = [1 + (which + i) * lengths[owner] // counts[owner] for i in (0, 1)]
+    return np.stack([owner, *cuts], 1)
 
 
 def mask_tokens(

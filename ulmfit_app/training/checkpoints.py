@@ -53,6 +53,7 @@ class Checkpoints:
     def __init__(self, folder: Path, key: str) -> None:
         self.path, self.best = folder / "checkpoint.safetensors", folder / "best.safetensors"
         self.steady, self.key = folder / "steady.safetensors", key
+        self._kept: dict[str, torch.Tensor] = {}  # the best weights, where no file has them yet
 
     def keep_steady(self) -> None:
         """Keep the checkpoint of this moment for a longer training."""
@@ -75,6 +76,10 @@ class Checkpoints:
 
     def save(self, learn: Learner, position: Position, history: list[dict]) -> None:
         """Write all that a training needs to end as if it had not been interrupted."""
+        # First of all: the history that is written says that they are there.
+        if self._kept:
+            _save(self.best, self._kept)
+            self._kept = {}
         tensors = {f"model.{name}": part for name, part in unique_tensors(learn.model).items()}
         scalars: list[dict] = []
         for i, state in enumerate(learn.opt.state_dict()["state"]):
@@ -128,13 +133,14 @@ class Checkpoints:
         if "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
 
-    def save_best(self, learn: Learner) -> None:
-        """Keep the weights of this moment as the best."""
-        _save(self.best, unique_tensors(learn.model))
+    def keep_best(self, learn: Learner) -> None:
+        """Keep the weights of this moment as the best; the next checkpoint writes them."""
+        tensors = unique_tensors(learn.model)
+        self._kept = {name: tensor.clone() for name, tensor in tensors.items()}
 
     def load_best(self, learn: Learner) -> None:
         """Put the best weights into the model."""
-        _load_state(learn.model, load_file(self.best))
+        _load_state(learn.model, self._kept or load_file(self.best))
 
     def remove(self) -> None:
         """Remove what a finished training does not need; what a longer one goes on from stays."""

@@ -52,7 +52,8 @@ def choose_plan(
         SettingError: fewer epochs than the plan has phases.
     """
     plan, reason = _choose(settings, n_groups, is_strong_start, passes, n_texts, architecture)
-    if architecture == "transformer":
+    # A head alone, on states that stay as they are, learns at an AWD-LSTM's rate.
+    if architecture == "transformer" and any(phase.freeze_to != -1 for phase in plan.phases):
         plan = scale_rates(plan, RATES[settings.adapter])
     return plan, reason
 
@@ -75,6 +76,7 @@ def _choose(
             name = "contrastive" if is_for_pairs else "full"
         reason = WHY[name]
     plan = make_plan(name, n_groups)
+    per_epoch = passes_per_epoch(n_texts, settings.batch_size, architecture) if n_texts else 1
     if settings.epochs is not None:
         try:
             plan = extend_to(plan, settings.epochs)
@@ -84,10 +86,11 @@ def _choose(
     if settings.plan != "auto" or name == "contrastive":
         return plan, reason
     if is_strong_start and passes is not None:
-        plan = fit_plan_to(plan, passes)
+        plan = fit_plan_to(plan, passes / per_epoch)
         reason += (
             f" The time is enough for {passes:.1f} passes over the labels: {plan.name!r}, "
-            f"epochs: {count_epochs(plan)}."
+            f"epochs: {count_epochs(plan)}"
+            + (f", of {per_epoch} passes each." if per_epoch > 1 else ".")
         )
     elif n_texts is not None:
         most = math.inf if passes is None else passes
@@ -105,8 +108,8 @@ def _has_time_for_pairs(
     epochs = count_epochs(CONTRASTIVE)
     if n_texts is None or n_texts > FEW_TEXTS or (settings.epochs or epochs) < epochs:
         return False
-    batch_size = batch_size_for(n_texts, settings.batch_size)
-    return passes is None or passes >= epochs * passes_for(n_texts, batch_size)
+    per_epoch = passes_per_epoch(n_texts, settings.batch_size, "transformer")
+    return passes is None or passes >= epochs * per_epoch
 
 
 # Times the plans' rates, which are an AWD-LSTM's: a transformer forgets what it knows at a
@@ -158,6 +161,22 @@ def passes_for(n_texts: int, batch_size: int) -> int:
     [6, 2, 1]
     """
     return math.ceil(STEPS_PER_EPOCH / math.ceil(n_texts / batch_size))
+
+
+def passes_per_epoch(n_texts: int, largest: int, architecture: str) -> int:
+    """Passes over the labelled texts that an epoch of a classifier makes: an AWD-LSTM's is one.
+
+    Args:
+        n_texts: labelled ones.
+        largest: the batch size where texts are many.
+        architecture: of the start.
+
+    >>> [passes_per_epoch(100, 64, name) for name in ("awd-lstm", "transformer")]
+    [1, 5]
+    """
+    if architecture != "transformer":
+        return 1
+    return passes_for(n_texts, batch_size_for(n_texts, largest))
 
 
 def extend_to_enough_steps(

@@ -122,7 +122,7 @@ class _Training:
     def __init__(self, phases: Sequence[Phase], folder: Path, settings: TrainingSettings) -> None:
         self.phases, self.settings = phases, settings
         self.checkpoints = Checkpoints(folder, settings.key)
-        self.position, self.history = Position(), []
+        self.position, self.history, self.saved = Position(), [], time.monotonic()
         self.checkpoints.go_back_to_steady(phases)
         self.resumed = self.checkpoints.facts()
         if self.resumed is not None:
@@ -135,9 +135,13 @@ class _Training:
 
     def best(self) -> dict | None:
         best = None
-        for row in self.history:
+        for row in filter(self.is_judged, self.history):
             best = row if is_better(row, best, self.settings.select_by) else best
         return best
+
+    def is_judged(self, row: dict) -> bool:
+        """Whether an epoch may be kept: pairs train no head, whose accuracy says nothing then."""
+        return row["phase"] not in {p.name for p in self.phases if p.objective == "pairs"}
 
     def out_of_patience(self) -> bool:
         """Whether the last epochs of this phase, as many as patience allows, were no better."""
@@ -175,7 +179,6 @@ class _Progress(Callback):
         batches.epoch = job.position.phase * 1000 + self.epoch
         batches.start = job.position.batch
         self.began = time.monotonic() - job.position.seconds
-        self.saved = time.monotonic()
 
     def before_train(self) -> None:
         job = self.job
@@ -222,7 +225,7 @@ class _Progress(Callback):
         # TrainEvalCallback has moved it on already: it comes first in every event.
         position.pct_train = self.learn.pct_train
         self.bar.update()
-        if time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS:
+        if time.monotonic() - self.job.saved > SECONDS_BETWEEN_CHECKPOINTS:
             self._look_at_losses()
             self._save()
 
@@ -247,11 +250,14 @@ class _Progress(Callback):
             **metrics,
             "seconds": round(time.monotonic() - self.began, 1),
         }
-        if is_better(row, job.best(), job.settings.select_by):
-            job.checkpoints.save_best(self.learn)
+        if job.is_judged(row) and is_better(row, job.best(), job.settings.select_by):
+            job.checkpoints.keep_best(self.learn)
         job.history.append(row)
         position.epoch, position.batch, position.loss_sum = self.epoch + 1, 0, 0.0
-        self._save()
+        # Few labels make epochs of seconds, and a large model's file takes as long.
+        is_last = position.epoch == job.phase.epochs
+        if is_last or time.monotonic() - job.saved > SECONDS_BETWEEN_CHECKPOINTS:
+            self._save()
         names = ["train_loss", "valid_loss", *list(metrics)[1:]]
         shown = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in names)
         where = f"{job.settings.title}, {row['phase']}, epoch {row['epoch']}"
@@ -261,7 +267,7 @@ class _Progress(Callback):
         position = self.job.position
         position.seconds = time.monotonic() - self.began if position.batch else 0.0
         self.job.checkpoints.save(self.learn, position, self.job.history)
-        self.saved = time.monotonic()
+        self.job.saved = time.monotonic()
 
 
 def _carry_out(
@@ -270,8 +276,8 @@ def _carry_out(
     job = _Training(phases, folder, settings)
     if job.resumed is not None:
         job.checkpoints.load_model(learn)
-        if job.history and not job.checkpoints.best.is_file():
-            job.checkpoints.save_best(learn)
+        if job.best() and not job.checkpoints.best.is_file():
+            job.checkpoints.keep_best(learn)
         done = len(job.history)
         log.info("%s: going on from the checkpoint; %d epochs are done.", settings.title, done)
     learn.create_opt()
