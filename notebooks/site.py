@@ -26,7 +26,7 @@ from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 
 HERE = Path(__file__).parent
-COURSE = "ULMFiT in eight notebooks"
+COURSE = "ULMFiT in nine notebooks"
 MADE_BY = "notebooks/site.py"  # a page with this may be replaced
 SOLUTIONS = "solutions/"
 PAGE = Template("""<!DOCTYPE html>

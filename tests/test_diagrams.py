@@ -36,6 +36,7 @@ DIAGRAMS = {
     "reliability": lambda: diagrams.kinds_of_reliability(),
     "labels": lambda: diagrams.label_budget(1_950, 50, 10, 680),
     "all labels": lambda: diagrams.label_budget(2_000_000, 2_000_000, 0, 1),
+    "LoRA": lambda: diagrams.low_rank_update(),
     "run folder": lambda: diagrams.run_folder(),
 }
 each_diagram = pytest.mark.parametrize("name", DIAGRAMS)
@@ -217,3 +218,21 @@ def test_the_run_folders_stages_and_files_are_those_that_exist():
     files = re.findall(r"[\w*-]+\.\w+|figures/", " ".join(words))
     assert len(files) >= 12
     assert [one for one in files if one.replace("*", "…") not in page] == []
+
+
+def test_two_ways_lead_from_what_goes_into_a_layer_to_what_comes_out():
+    figure = diagrams.low_rank_update()
+    frames = [patch.get_window_extent() for patch in patches_of(figure, FancyBboxPatch)]
+    assert not any(one.overlaps(other) for one, other in combinations(frames, 2))
+    x, w, a, b, total, h = range(6)  # in the order in which they are drawn
+    leads = set()
+    for arrow in patches_of(figure, FancyArrowPatch):
+        places = ends_of(arrow)
+        leads.add(tuple(min(range(6), key=lambda i: _gap(frames[i], xy)) for xy in places))
+    assert leads == {(x, w), (w, total), (x, a), (a, b), (b, total), (total, h)}
+
+
+def _gap(frame, xy: np.ndarray) -> float:
+    """Pixels from a point to a box."""
+    low, high = frame.min, frame.max
+    return float(np.linalg.norm(np.maximum(0, np.maximum(low - xy, xy - high))))

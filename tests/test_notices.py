@@ -150,6 +150,12 @@ FACTS = (
     "95 of 100 samples",  # notebook 06, what chance gives
     "Guo et al. 2017",
     "chunks of 72 tokens",  # fastai's
+    # Notebook 09: when papers came out; a model's name.
+    "Hu et al. 2021",
+    "Tunstall et al. 2022",
+    "GPT-2",
+    "(IA)3",
+    "SmolLM2",
     # Notebook 08: versions.
     "pandas 2",
     "pandas 3",

@@ -12,6 +12,8 @@ from ulmfit_app.course import self_check
 README = ROOT / "notebooks" / "README.md"
 TERMS = (
     "accuracy",
+    "adapter",
+    "attention",
     "batch",
     "batch normalisation",
     "calibration",
@@ -25,11 +27,14 @@ TERMS = (
     "log-odds",
     "logits",
     "loss",
+    "LoRA",
     "LSTM",
     "perplexity",
     "softmax",
+    "subword",
     "temperature",
     "token",
+    "transformer",
     "vocabulary",
 )
 

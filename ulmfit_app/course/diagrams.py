@@ -247,6 +247,25 @@ def concat_pooling() -> Figure:
     return figure
 
 
+def low_rank_update() -> Figure:
+    """LoRA: two thin matrices learn beside a frozen layer (Hu et al. 2021, figure 1)."""
+    figure, axes = make_canvas(2.4, "LoRA: what learns beside a frozen layer")
+    x = draw_box(axes, Box(0.02, 0.95, 0.75, 0.6), "x\n[n_in]")
+    frozen = draw_box(axes, Box(1.2, 1.6, 3.5, 0.65), "W  [n_out, n_in]\nfrozen", GREY)
+    a = draw_box(axes, Box(1.2, 0.25, 1.6, 0.65), "A  [r, n_in]\nrandom at first", ORANGE)
+    b = draw_box(axes, Box(3.1, 0.25, 1.6, 0.65), "B  [n_out, r]\nzeros at first", ORANGE)
+    total = draw_box(axes, Box(5.1, 0.95, 0.4, 0.6), "+")
+    h = draw_box(axes, Box(5.8, 0.95, 0.78, 0.6), "h\n[n_out]")
+    for one, other in ((x, frozen), (x, a), (a, b), (frozen, total), (b, total), (total, h)):
+        draw_arrow(axes, one.right, other.left)
+    figure.description = (
+        "What goes into a layer, x, goes through two branches. Through W [n_out, n_in], which is "
+        "frozen; and through A [r, n_in], random at first, and then B [n_out, r], zeros at first. "
+        "The rank r is small. A and B alone learn. The sum of both branches is what comes out, h."
+    )
+    return figure
+
+
 # --------------------------------------------------------------------------- what can be concluded
 def kinds_of_reliability() -> Figure:
     """Schematic reliability diagrams of a calibrated model and two that are not (Guo et al. 2017).

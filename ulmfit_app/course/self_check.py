@@ -70,8 +70,8 @@ def questions(lesson: int) -> SelfCheck:
     Returns:
         The questions, to be shown.
     """
-    if lesson not in range(1, 9):
-        raise SettingError(f"No notebook {lesson!r} has questions. Expected a number from 1 to 8.")
+    if lesson not in range(1, 10):
+        raise SettingError(f"No notebook {lesson!r} has questions. Expected a number from 1 to 9.")
     return SelfCheck(
         Question(one["question"], tuple(Choice(**choice) for choice in one["choices"]))
         for one in _read(DATA / f"questions-{int(lesson):02}.json")
