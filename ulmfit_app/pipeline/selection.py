@@ -68,9 +68,7 @@ def select(
     generator = np.random.default_rng([settings.seed, 1])
     tokens = count_tokens_roughly(table["text"], settings.tokens.language)
     split, notes = table["split"].copy(), []
-    train = _select_labelled(
-        table, tokens, split, plan, settings, generator, notes, architecture
-    )
+    train = _select_labelled(table, tokens, split, plan, settings, generator, notes, architecture)
     order = _reading_order(split, train, settings, generator, notes)
     epochs = settings.lm.epochs
     has_new_words = pretrained and architecture == "awd-lstm"
