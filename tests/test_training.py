@@ -108,6 +108,28 @@ def interrupted(job, folder, monkeypatch, at: int):
     return job(folder)
 
 
+def test_a_training_killed_behind_the_end_of_a_phase_goes_on_with_the_same_random_numbers(
+    tmp_path, monkeypatch
+):
+    """Its checkpoint is the phase's last; the next phase has other groups, and a new optimizer."""
+    steps = []
+    real = loop._Progress.after_batch
+
+    def counted(self):
+        real(self)
+        if self.training:
+            steps.append(self.job.position.phase)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Progress, "after_batch", counted)
+        _, whole = train_classifier(tmp_path / "whole")
+    first = steps.index(1) + 1  # the first step of the second phase
+    _, again = interrupted(train_classifier, tmp_path / "killed", monkeypatch, at=first)
+    pd.testing.assert_frame_equal(
+        again.drop(columns="seconds"), whole.drop(columns="seconds"), check_exact=True
+    )
+
+
 @pytest.mark.parametrize("job", [train_lm, train_classifier])
 def test_a_training_killed_anywhere_ends_with_the_same_weights(job, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)  # after every step

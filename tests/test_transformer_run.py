@@ -86,7 +86,7 @@ def test_a_run_goes_through_all_stages_and_says_what_it_was(runs, kind):
     window = {"bert": 64, "gpt2": 65}[kind]
     said = f"Longer than the {window} tokens that the model reads at once: 4 texts of 80 (5.0%"
     assert any(note.startswith(said) for note in facts["notes"]) and said in page
-    assert f"Fine-tuned {kind} on " in page
+    assert f"recipe on {kind} on " in page
     assert {path.name for path in (run / "tokens").iterdir()} >= {"tokenizer.json", "ids.bin"}
     lm = load_bundle(run / "lm", "language model")
     classifier = load_bundle(run / "classifier", "classifier")
@@ -311,7 +311,7 @@ def test_gradients_are_those_by_the_inputs_of_transformers_model(runs, kind):
     predictor = load_predictor(runs[kind], "fp32")
     text = "A superb film, and a tedious plot."
     store = predictor.store([text])
-    log_p, embedded = predictor.differentiable(store)["forward"]
+    log_p, embedded, _ = predictor.differentiable(store)["forward"]
     (ours,) = torch.autograd.grad(log_p[1], embedded)
     encoder, head = predictor._model
     shape = predictor.bundle.shape
@@ -324,6 +324,21 @@ def test_gradients_are_those_by_the_inputs_of_transformers_model(runs, kind):
     n = len(store[0])
     assert torch.allclose(ours[0], expected[0, :n], atol=1e-6)
     assert ours.abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_by_gradients_sum_to_what_the_text_adds_to_padding(runs, kind):
+    """The axiom of integrated gradients (Sundararajan et al. 2017, proposition 1). The gradient
+    times the embedding sums to nothing of the kind behind a layer normalisation."""
+    predictor = load_predictor(runs[kind], "fp32")
+    text = "A superb film, and a tedious plot."
+    found = explain(predictor, text, "gradient", "pos")
+    store, odds = predictor.store([text]), []
+    for share in (0.0, 1.0):
+        log_p = predictor.differentiable(store, share)["forward"][0] / predictor.temperature
+        odds.append(float((log_p[1] - log_p[0]).detach()))
+    assert abs(odds[1] - odds[0]) > 1e-3
+    assert found.words["score"].sum() == pytest.approx(odds[1] - odds[0], rel=0.05, abs=1e-3)
 
 
 def test_gradients_reach_over_a_text_of_several_windows(runs):

@@ -10,7 +10,9 @@ most rare words are names.
 
 Gradient times input: how far they would fall if a word's embedding shrank to zero and they went on
 falling as they begin to (Shrikumar et al. 2016, arXiv:1605.01713). One pass for all words, and
-less faithful.
+less faithful. Of a transformer, whose embeddings go through a layer normalisation that undoes such
+shrinking, the gradients along the way from padding to the text are averaged: integrated gradients
+(Sundararajan et al. 2017, arXiv:1703.01365), in a few passes.
 """
 
 import math
@@ -36,6 +38,7 @@ from ulmfit_app.text.tracing import Span
 Method = Literal["occlusion", "gradient"]
 MOST_SPANS = 250  # that occlusion takes out, one by one
 TOP = 10  # words that are shown
+PATH = tuple((i + 0.5) / 16 for i in range(16))  # of integrated gradients: shares of the way
 LONGEST_NAME = 60  # characters of a span in a list
 
 _letter = re.compile(rf"[^\W{UNSPACED}]")
@@ -302,19 +305,20 @@ def _occlusion(
 def _gradient_times_input(
     predictor: Predictor, store: TokenStore, label: int
 ) -> tuple[float, np.ndarray]:
-    """The label's probability, and the gradient of its log-odds times each token's embedding.
+    """The label's probability, and what each token adds to its log-odds by gradients.
 
     The latter is [n_tokens], in the order of the text.
     """
-    found = predictor.differentiable(store)
-    mean = torch.stack([each for each, _ in found.values()]).logsumexp(0) - math.log(len(found))
-    log_p = (mean / predictor.temperature).log_softmax(0)
-    odds = log_p[label] - torch.cat([log_p[:label], log_p[label + 1 :]]).logsumexp(0)
-    embeddings = [each for _, each in found.values()]
-    scores = np.zeros(embeddings[0].shape[1])
-    for direction, embedded, gradient in zip(
-        found, embeddings, torch.autograd.grad(odds, embeddings), strict=True
-    ):
-        here = (embedded.detach() * gradient)[0].sum(1).double().cpu().numpy()
-        scores += here[::-1] if direction == "backward" else here
-    return float(log_p[label].detach().exp()), scores
+    scores = np.zeros(len(store[0]))
+    shares = PATH if predictor.bundle.architecture == "transformer" else (1.0,)
+    for share in shares:
+        found = predictor.differentiable(store, share)
+        alone = torch.stack([log_p for log_p, _, _ in found.values()])
+        mean = alone.logsumexp(0) - math.log(len(found))
+        log_p = (mean / predictor.temperature).log_softmax(0)
+        odds = log_p[label] - torch.cat([log_p[:label], log_p[label + 1 :]]).logsumexp(0)
+        gradients = torch.autograd.grad(odds, [embedded for _, embedded, _ in found.values()])
+        for (direction, (_, _, way)), gradient in zip(found.items(), gradients, strict=True):
+            here = (way * gradient)[0].sum(1).double().cpu().numpy() / len(shares)
+            scores += here[::-1] if direction == "backward" else here
+    return float(predictor.probabilities(store)[0, label]), scores

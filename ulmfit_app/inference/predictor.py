@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 EMPTY = "Empty texts: %d. Their predictions say nothing."
 BATCH_SIZE = 128  # texts
+Differentiable = dict[str, tuple[Tensor, Tensor, Tensor]]
 ROWS_AT_A_TIME = 4_096  # of a file: enough to sort by length, few enough to keep memory flat
 
 
@@ -75,10 +76,8 @@ class Predictor:
         encoder = self._model[0].module
         if self.precision == "int8":
             if self.bundle.architecture != "awd-lstm":
-                raise SettingError(
-                    f"int8 is for AWD-LSTM, and the classifier in {folder} is a "
-                    f"{self.bundle.architecture}. Use: --precision auto"
-                )
+                what = f"the classifier in {folder} is a {self.bundle.architecture}"
+                raise SettingError(f"int8 is for AWD-LSTM, and {what}. Use: --precision auto")
             quantize_encoder(encoder)
         else:
             # Not its buffers: a transformer's angles of positions would be off by up to a radian.
@@ -129,9 +128,7 @@ class Predictor:
         self, store: TokenStore, texts: np.ndarray | None = None, description: str = "Predicting"
     ) -> dict[str, np.ndarray]:
         """What `probabilities` calibrates the mean of: each direction's own, at temperature 1."""
-        require_direction(
-            self.bundle.direction, store.direction, f"The classifier in {self.folder}"
-        )
+        self._require_direction(store)
         texts = np.arange(len(store)) if texts is None else texts
         result = np.zeros((len(texts), len(self.labels)))
         if not len(texts):
@@ -154,16 +151,21 @@ class Predictor:
                 bar.update(len(x))
         return {self.bundle.direction: result}
 
-    def differentiable(self, store: TokenStore) -> dict[str, tuple[Tensor, Tensor]]:
+    def _require_direction(self, store: TokenStore) -> None:
+        what = f"The classifier in {self.folder}"
+        require_direction(self.bundle.direction, store.direction, what)
+
+    def differentiable(self, store: TokenStore, share: float = 1.0) -> Differentiable:
         """Log-probabilities of one text, at temperature 1, and what to differentiate them by.
 
         Args:
             store: of the one text.
+            share: of the way from tokens that say nothing, at 0, to the text's own.
 
         Returns:
-            By direction, float64 [n_labels], and the embeddings [1, n_tokens, emb_sz] of the
-            tokens in the order in which they are read: of a backward classifier, the last one
-            first.
+            By direction, float64 [n_labels]; the embeddings there, [1, n_tokens, emb_sz], in the
+            order in which tokens are read: of a backward classifier, the last one first; and the
+            whole way, likewise.
 
         Raises:
             SettingError: the encoder does not compute in fp32, or has to read the text in several
@@ -179,16 +181,17 @@ class Predictor:
                 f"Gradients reach over less than {TOKENS_AT_A_TIME:,} tokens, and the text has "
                 f"{len(store.ids):,}. Give a part of it, or take: --method occlusion"
             )
-        require_direction(
-            self.bundle.direction, store.direction, f"The classifier in {self.folder}"
-        )
+        self._require_direction(store)
         ids = torch.tensor(store[0][None].astype(np.int64), device=self._device)
         # CUDA's own LSTM has no backward pass outside of training.
         with self._lock, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
             encoder, head = self._model
-            embedded = encoder.embed(ids).detach().requires_grad_()
+            whole = encoder.embed(ids).detach()
+            start = encoder.say_nothing(ids).detach()
+            embedded = (start + share * (whole - start)).requires_grad_()
             logits = head(encoder(ids, embedded))[0]
-        return {self.bundle.direction: (logits[0].double().log_softmax(0), embedded)}
+        log_p = logits[0].double().log_softmax(0)
+        return {self.bundle.direction: (log_p, embedded, whole - start)}
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
         """One row per text, in order: text, predicted, confidence, and `p_LABEL` per label."""
@@ -239,9 +242,10 @@ class BidirectionalPredictor(Predictor):
         both = super().each(store, texts, description)
         return both | self.backward.each(store.backward(), texts, f"{description}, backward")
 
-    def differentiable(self, store: TokenStore) -> dict[str, tuple[Tensor, Tensor]]:
+    def differentiable(self, store: TokenStore, share: float = 1.0) -> Differentiable:
         """As in Predictor, of both directions."""
-        return super().differentiable(store) | self.backward.differentiable(store.backward())
+        backward = self.backward.differentiable(store.backward(), share)
+        return super().differentiable(store, share) | backward
 
 
 # ---------------------------------------------------------------------------------- a run's folder

@@ -256,6 +256,11 @@ def _checked(folder: Path, origin: str) -> Checkpoint:
 def _config_and_kind(folder: Path) -> tuple[dict[str, Any], Kind]:
     """What config.json says, where nothing in it or the tokenizer's is refused."""
     config = _config_of(folder)
+    if "quantization_config" in config:
+        raise BundleError(
+            f"The weights in {folder} are quantised (quantization_config in its config.json), and "
+            f"such weights cannot be trained here. {OTHERS}"
+        )
     for file in ("config.json", "tokenizer_config.json"):
         if "auto_map" in read_json(folder / file):
             raise BundleError(

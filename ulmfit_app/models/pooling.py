@@ -36,6 +36,10 @@ class TextEncoder(nn.Module):
         """Embeddings [..., emb_sz] of ids [...]."""
         return self.module.embed(ids)
 
+    def say_nothing(self, ids: Tensor) -> Tensor:
+        """Embeddings of tokens that say nothing, in the place of ids: zeros."""
+        return torch.zeros_like(self.embed(ids))
+
     def forward(self, ids: Tensor, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pool a batch of texts (ULMFiT section 3.3, "concat pooling").
 

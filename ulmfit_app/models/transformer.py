@@ -80,6 +80,15 @@ class WindowEncoder(nn.Module):
         """Embeddings [..., width] of ids [...], positions aside."""
         return self.module.get_input_embeddings()(ids)
 
+    def say_nothing(self, ids: Tensor) -> Tensor:
+        """Embeddings of tokens that say nothing, in the place of ids [batch, length]: padding.
+
+        Not zeros: of a vector before a layer normalisation only its direction counts.
+        """
+        padding = ids.new_full(ids.shape, _padding(self.shape))
+        padding[:, 0] = ids[:, 0]
+        return self.embed(padding)
+
     def forward(self, ids: Tensor, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pool a batch of texts.
 

@@ -60,6 +60,7 @@ class SubwordTokenizer:
         vocab: the token of each id; "" where there is none.
         specials: ids of [CLS], <pad> and the like. No text has one, but for that of unknown
             pieces.
+        unknown: that one; None where every piece is known.
     """
 
     def __init__(self, definition: str, begin: str) -> None:
@@ -89,8 +90,8 @@ class SubwordTokenizer:
         self.specials |= {self._begin}
         # What a text may hold all the same: whatever the vocabulary has no piece for.
         model = json.loads(definition)["model"]
-        self._unknown = model.get("unk_id", ids.get(model.get("unk_token")))
-        allowed = {self._unknown} - {self._begin}
+        self.unknown = model.get("unk_id", ids.get(model.get("unk_token")))
+        allowed = {self.unknown} - {self._begin}
         self._forbidden = np.array(sorted(self.specials - allowed), np.int32)
 
     def __call__(self, text: str) -> list[str]:
@@ -185,8 +186,8 @@ class SubwordTokenizer:
             if not len(cuts):
                 break
             edges = np.union1d(edges, cuts)
-        if self._unknown is None:
+        if self.unknown is None:
             ids, spans = ids[~bad], spans[~bad]
         else:
-            ids[bad] = self._unknown
+            ids[bad] = self.unknown
         return ids, spans

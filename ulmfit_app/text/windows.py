@@ -20,10 +20,13 @@ class Objective:
     Args:
         mask: id of the mask token; None: the next token.
         specials: ids that are never predicted, nor put in the place of others.
+        unknown: id of what the vocabulary has no piece for; a special, but predicted in texts that
+            have nothing else.
     """
 
     mask: int | None
     specials: frozenset[int] = frozenset()
+    unknown: int | None = None
 
 
 class WindowBatches(Batches):
@@ -157,6 +160,9 @@ def mask_tokens(
     generator = np.random.default_rng(seed)
     specials = np.array(sorted(objective.specials), np.int64)
     eligible = (x >= 0) & ~np.isin(x, specials)
+    # A text of unknown pieces alone, such as emoji, has these to predict.
+    bare = ~eligible[:, 1:].any(1)
+    eligible[bare] = x[bare] == (-2 if objective.unknown is None else objective.unknown)
     eligible[:, 0] = False
     draws = np.where(eligible, generator.random(x.shape), 2.0)
     where = draws < MASKED

@@ -129,9 +129,11 @@ class Checkpoints:
             for name, module in learn.model.named_modules():
                 if hasattr(module, "carry_on"):
                     module.carry_on(_with_prefix(tensors, f"{CARRIED}{name}:"))
-        torch.set_rng_state(tensors["rng.cpu"])
-        if "rng.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng.cuda"])
+        _set_random_state(tensors)
+
+    def load_random_state(self) -> None:
+        """Let random numbers go on from where they had come to."""
+        _set_random_state(load_file(self.path))
 
     def keep_best(self, learn: Learner) -> None:
         """Keep the weights of this moment as the best; the next checkpoint writes them."""
@@ -164,6 +166,12 @@ def _save(
             number = re.search(r"\(os error (\d+)\)", str(error))
             code = int(number[1]) if number else errno.EIO
             raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _set_random_state(tensors: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:

@@ -293,7 +293,9 @@ def _carry_out(
             job.checkpoints.keep_steady()
         if index + 1 < len(phases) and not job.goes_on_from(index + 1):
             # Another set of groups starts with a new optimizer: nothing of the checkpoint matters
-            # then but the weights.
+            # then but the weights, and where the random numbers had come to.
+            if job.resumed is not None:
+                job.checkpoints.load_random_state()
             job.resumed = None
     job.checkpoints.load_best(learn)
     best = job.best()

@@ -53,7 +53,7 @@ def make_language_model_learner(
     """
     shape: TransformerShape = start.shape
     tokenizer = SubwordTokenizer(start.tokenizer, start.vocab[shape.begin])
-    objective = Objective(shape.mask, tokenizer.specials)
+    objective = Objective(shape.mask, tokenizer.specials, tokenizer.unknown)
     sizes = settings.batch_size, shape.window, objective
     dls = DataLoaders(
         WindowBatches(store, train, *sizes, seed, shuffle=True),
