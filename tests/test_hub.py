@@ -383,3 +383,10 @@ def test_a_folder_is_read_without_asking_any_network(made, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     for kind in KINDS:
         load_tokenizer(find_checkpoint(str(made[kind])))
+
+
+def test_a_folder_of_quantised_weights_is_refused(tmp_path):
+    folder = make_checkpoint(tmp_path / "bert", "bert")
+    change(folder / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    with pytest.raises(BundleError, match="are quantised .*cannot be trained here"):
+        find_checkpoint(str(folder))

@@ -200,6 +200,16 @@ def test_a_window_of_specials_alone_teaches_nothing():
     assert where[0].sum() == 0 and where[1].sum() >= 1 and (y == 9).all()
 
 
+def test_a_text_of_unknown_pieces_alone_has_these_to_predict():
+    """Such as emoji for a BERT: there would be nothing to predict, and no loss."""
+    unknown = next(iter(SPECIALS - {BEGIN, MASK}))
+    knows = Objective(MASK, SPECIALS, unknown)
+    x = np.array([[BEGIN, unknown, unknown], [BEGIN, 9, unknown]])
+    _, where, y = mask_tokens(x, knows, N_WORDS, seed=0)
+    assert where[0].sum() >= 1 and (y[: where[0].sum()] == unknown).all()
+    assert not where[1, 2] and where[1, 1]
+
+
 def test_the_rows_of_a_batch_are_as_many_as_its_predictions():
     """By them fastai weighs a batch's loss, so that each prediction counts the same."""
     from fastai.torch_core import find_bs
