@@ -104,9 +104,8 @@ def start(tmp_path_factory):
 
 def on_transformer(folder, start):
     """Made reviews, some longer than a window, and a tiny BERT."""
-    from tests.tiny_transformers import make_reviews
+    from tests.tiny_transformers import make_reviews, subwords_in_memory
     from ulmfit_app.models.transformer import build_language_model
-    from ulmfit_app.text.subword_store import subwords_in_memory
     from ulmfit_app.text.subwords import SubwordTokenizer
 
     tokenizer = SubwordTokenizer(start.tokenizer, start.vocab[start.shape.begin])

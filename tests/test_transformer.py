@@ -8,7 +8,14 @@ import torch
 
 pytest.importorskip("transformers")
 
-from tests.tiny_transformers import CAUSAL, KINDS, MASKED, make_checkpoint, make_reviews
+from tests.tiny_transformers import (
+    CAUSAL,
+    KINDS,
+    MASKED,
+    make_checkpoint,
+    make_reviews,
+    subwords_in_memory,
+)
 from ulmfit_app.config import ClassifierSettings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.inference.predictor import Predictor
@@ -26,7 +33,6 @@ from ulmfit_app.models.transformer import (
 )
 from ulmfit_app.models.transformer_start import read_transformer
 from ulmfit_app.text.store import OF_SUBWORDS
-from ulmfit_app.text.subword_store import subwords_in_memory
 from ulmfit_app.text.subwords import SubwordTokenizer
 
 TEXTS = [

@@ -8,17 +8,13 @@ import torch
 
 pytest.importorskip("tokenizers")
 
-from tests.tiny_transformers import make_checkpoint, make_reviews
+from tests.tiny_transformers import make_checkpoint, make_reviews, subwords_in_memory
 from ulmfit_app.errors import DataError
 from ulmfit_app.models.hub import find_checkpoint, load_tokenizer
 from ulmfit_app.text import subword_store
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.store import OF_SUBWORDS, TokenStore
-from ulmfit_app.text.subword_store import (
-    describe_windows,
-    subwords_in_memory,
-    write_subwords,
-)
+from ulmfit_app.text.subword_store import describe_windows, write_subwords
 from ulmfit_app.text.windows import Objective, WindowBatches, mask_tokens
 
 BEGIN, MASK, N_WORDS = 2, 4, 50

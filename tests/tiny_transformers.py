@@ -2,9 +2,14 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ulmfit_app.models.hub import quiet
+from ulmfit_app.text.store import OF_SUBWORDS, TokenStore
+from ulmfit_app.text.subwords import SubwordTokenizer
 
 MASKED = ["bert", "roberta", "distilbert", "xlm-roberta", "modernbert"]
 CAUSAL = ["gpt2", "llama"]
@@ -172,3 +177,11 @@ def make_checkpoint(folder: Path, kind: str, texts: list[str] | None = None, **c
     facts = json.loads(path.read_text()) | {"tokenizer_class": TOKENIZER_CLASSES[kind]}
     path.write_text(json.dumps(facts))
     return folder
+
+
+def subwords_in_memory(texts: Sequence[str], tokenizer: SubwordTokenizer) -> TokenStore:
+    """Texts as ids of a transformer, in memory: 4 bytes per token."""
+    ids = tokenizer.ids(texts)
+    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    together = np.concatenate([np.zeros(0, np.int32), *ids])
+    return TokenStore(together, offsets, tokenizer.vocab, padding=OF_SUBWORDS)

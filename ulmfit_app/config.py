@@ -155,7 +155,8 @@ class ClassifierSettings:
     """Training the classifier on the fine-tuned encoder (paper, section 3.3)."""
 
     # recipes.py; auto, on a pretrained start: published, or full-discr as long as there is time,
-    # where max_tokens bounds it; from full on: those of the paper's table 7
+    # where max_tokens bounds it; of a transformer: contrastive for few labels, else full; full to
+    # gradual-discr: those of the paper's table 7
     plan: PlanName = "auto"
     # in all: the plan's last phase takes what the others leave; None: the plan's own
     epochs: int | None = None
@@ -189,7 +190,8 @@ class SamplingSettings:
         SettingError: a number that cannot be one of its kind.
     """
 
-    # tokens to write: words, punctuation, and the marks of capitals, which are not seen
+    # tokens to write: words, punctuation, and the marks of capitals, which are not seen; of a
+    # transformer subwords, fewer where it writes its end-of-text token
     words: int = 40
     samples: int = 1  # texts, written side by side
     temperature: float = 0.8  # divides the logits; 0: always the likeliest word

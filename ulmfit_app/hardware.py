@@ -93,6 +93,19 @@ def resolve_precision(precision: Precision) -> str:
     return precision
 
 
+def cast_parameters(module: torch.nn.Module, precision: str) -> None:
+    """Hold the parameters of a module in a precision.
+
+    Not its buffers: a transformer's angles of positions would be off by up to a radian in bf16.
+
+    Args:
+        module: whose parameters are replaced.
+        precision: "fp32", "bf16" or "fp16".
+    """
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(DTYPES[precision])
+
+
 def autocast(precision: str, device: str) -> AbstractContextManager:
     """Compute matrix products in a precision, weights and sums in fp32.
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ulmfit_app.config import Precision
 from ulmfit_app.errors import BundleError, quoted
-from ulmfit_app.hardware import DTYPES, choose_device, resolve_precision
+from ulmfit_app.hardware import DTYPES, cast_parameters, choose_device, resolve_precision
+from ulmfit_app.models.architectures import subwords_of
 from ulmfit_app.models.bundle import Bundle
 from ulmfit_app.models.hub import (
     Checkpoint,
@@ -195,12 +196,10 @@ def bundled_causal(bundle: Bundle, name: str, precision: Precision = "auto") -> 
     _require_causal(name, shape.kind, shape.model["model_type"])
     precision = resolve_precision(precision)
     model = load_language_model(bundle).give_back().eval()
-    tokenizer = SubwordTokenizer(bundle.tokenizer, bundle.vocab[shape.begin])
-    begin, ends = bundle.vocab[shape.begin], shape.model.get("eos_token_id")
+    tokenizer, ends = subwords_of(bundle), shape.model.get("eos_token_id")
     eos = ends[0] if isinstance(ends, list) else ends
-    facts = TokenizerFacts(begin, shape.begin, shape.end, shape.mask, eos)
-    for parameter in model.parameters():  # not buffers: rotary angles would be rounded
-        parameter.data = parameter.data.to(DTYPES[precision])
+    facts = TokenizerFacts(tokenizer.begin, shape.begin, shape.end, shape.mask, eos)
+    cast_parameters(model, precision)
     model.to(choose_device())
     return CausalModel(model, tokenizer, facts, name, precision)
 

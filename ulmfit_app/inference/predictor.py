@@ -26,13 +26,13 @@ from ulmfit_app.evaluation.calibration import fit_temperature, tempered
 from ulmfit_app.evaluation.metrics import check_predictions
 from ulmfit_app.evaluation.tables import prediction_table, probability_columns, true_classes
 from ulmfit_app.files import writing_table
-from ulmfit_app.hardware import DTYPES, choose_device, resolve_precision
+from ulmfit_app.hardware import cast_parameters, choose_device, resolve_precision
 from ulmfit_app.inference.file_checks import (
     check_out,
     choose_text_column,
     refuse_columns_twice,
 )
-from ulmfit_app.models.architectures import load_tokenizer, padding_of, read_classifier
+from ulmfit_app.models.architectures import padding_of, read_classifier, tokenizer_of
 from ulmfit_app.models.bundle import load_bundle, require_direction
 from ulmfit_app.models.pooling import TOKENS_AT_A_TIME
 from ulmfit_app.models.reader import quantize_encoder
@@ -80,9 +80,7 @@ class Predictor:
                 raise SettingError(f"int8 is for AWD-LSTM, and {what}. Use: --precision auto")
             quantize_encoder(encoder)
         else:
-            # Not its buffers: a transformer's angles of positions would be off by up to a radian.
-            for parameter in encoder.parameters():
-                parameter.data = parameter.data.to(DTYPES[self.precision])
+            cast_parameters(encoder, self.precision)
         self._model.to(self._device)
         self._ids = word_to_id(self.bundle.vocab)
         # The encoder keeps its hidden state in itself.
@@ -91,7 +89,7 @@ class Predictor:
     @cached_property
     def tokenizer(self) -> Tokenizer | SubwordTokenizer:
         """Of the classifier's language, or its transformer."""
-        return load_tokenizer(self.bundle)
+        return tokenizer_of(self.bundle)
 
     def store(self, texts: Sequence[str]) -> TokenStore:
         """The texts as ids of this classifier's vocabulary, in the direction that it reads."""

@@ -5,6 +5,7 @@ from ulmfit_app.models.adapters import read_base, with_adapter
 from ulmfit_app.models.bundle import Bundle, load_weights
 from ulmfit_app.models.reader import Reader
 from ulmfit_app.models.shapes import TransformerShape
+from ulmfit_app.models.start import Start
 from ulmfit_app.text.rules import PAD_ID
 from ulmfit_app.text.store import OF_SUBWORDS
 from ulmfit_app.text.subwords import SubwordTokenizer
@@ -33,15 +34,24 @@ def read_classifier(bundle: Bundle) -> Reader:
     return model.eval()
 
 
-def load_tokenizer(bundle: Bundle) -> Tokenizer | SubwordTokenizer:
+def tokenizer_of(bundle: Bundle) -> Tokenizer | SubwordTokenizer:
     """What makes tokens of texts for the model of a bundle.
 
     Raises:
         SettingError: spaCy lacks the language, or the extra `transformers` is not installed.
     """
     if isinstance(bundle.shape, TransformerShape):
-        return SubwordTokenizer(bundle.tokenizer, bundle.vocab[bundle.shape.begin])
+        return subwords_of(bundle)
     return Tokenizer(bundle.language)
+
+
+def subwords_of(model: Bundle | Start) -> SubwordTokenizer:
+    """What makes tokens of texts for a transformer, by its bundle or as a start.
+
+    Raises:
+        SettingError: the extra `transformers` is not installed.
+    """
+    return SubwordTokenizer(model.tokenizer, model.vocab[model.shape.begin])
 
 
 def padding_of(bundle: Bundle) -> int:

@@ -39,7 +39,6 @@ from ulmfit_app.run_folder import VALIDATION
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import describe_windows
 from ulmfit_app.text.tokenizing import tokenize
-from ulmfit_app.training.transformer import classifier_shape
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +72,10 @@ def make_report(run: RunFiles, folder: Path) -> None:
     histories = _read_histories(run)
     facts = _facts(run, histories, predictor.bundle.about)
     facts["notes"].append(_describe_copies(predictions))
-    shape = record.directions[0].start.shape
+    shape = predictor.bundle.shape
     if isinstance(shape, TransformerShape):
         facts["model"] = f"ULMFiT's recipe on {shape.model['model_type']}"
-        window = classifier_shape(shape, record.settings.classifier).window
-        facts["notes"].append(describe_windows(store, window))
+        facts["notes"].append(describe_windows(store, shape.window))
     write_report(
         folder,
         predictions,

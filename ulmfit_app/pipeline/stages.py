@@ -22,6 +22,7 @@ from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.models.adapters import OWN_LM, hash_base, require_place
+from ulmfit_app.models.architectures import subwords_of
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
 from ulmfit_app.models.hub import MINILM
 from ulmfit_app.models.pretrained import find_start
@@ -41,13 +42,12 @@ from ulmfit_app.pipeline.run_files import (
 from ulmfit_app.run_folder import STAGES, VALIDATION
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import describe_windows, write_subwords
-from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.tokenizing import numericalize, tokenize
 from ulmfit_app.text.vocabulary import make_vocab, word_to_id
 from ulmfit_app.training import classifier, language_model
 from ulmfit_app.training.checkpoints import finish
 from ulmfit_app.training.loop import seed_everything, train
-from ulmfit_app.training.recipes import Plan, language_model_phases
+from ulmfit_app.training.recipes import Plan, language_model_phases, phases_of_pairs
 from ulmfit_app.training.transformer import classifier_shape, count_parameters
 
 log = logging.getLogger(__name__)
@@ -121,8 +121,7 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
     if isinstance(start.shape, TransformerShape):
         shape = classifier_shape(start.shape, settings.classifier)
         require_place(shape)
-        tokenizer = SubwordTokenizer(start.tokenizer, start.vocab[shape.begin])
-        write_subwords(folder, rows["text"].tolist(), tokenizer)
+        write_subwords(folder, rows["text"].tolist(), subwords_of(start))
         log.info("Tokens: %s", describe_windows(TokenStore.open(folder), shape.window))
         return
     tokenized = tokenize(rows["text"].tolist(), settings.tokens.language)
@@ -203,8 +202,7 @@ def train_classifier(
     key = run.record.keys[which.named("classifier")]
     how = classifier.training_settings(settings.classifier, store.direction, key)
     history = train(learn, plan.phases, folder, how)
-    pairs = [phase.name for phase in plan.phases if phase.objective == "pairs"]
-    accuracy = history.loc[~history["phase"].isin(pairs), "accuracy"].max()
+    accuracy = history.loc[~history["phase"].isin(phases_of_pairs(plan.phases)), "accuracy"].max()
     about = {"plan": plan.name, "validation_accuracy": float(accuracy)}
     shape = lm.shape
     if isinstance(shape, TransformerShape):

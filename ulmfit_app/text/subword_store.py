@@ -8,7 +8,7 @@ import numpy as np
 
 from data_scripts.files import progress, replacing
 from ulmfit_app.errors import count_texts
-from ulmfit_app.text.store import OF_SUBWORDS, TOKENIZER, TokenStore
+from ulmfit_app.text.store import TOKENIZER, TokenStore
 from ulmfit_app.text.subwords import SubwordTokenizer
 
 AT_A_TIME = 1_024  # texts whose ids are in memory
@@ -40,14 +40,6 @@ def write_subwords(folder: Path, texts: Sequence[str], tokenizer: SubwordTokeniz
         draft.write_text(tokenizer.definition, encoding="utf-8")
     with replacing(folder / "vocab.json") as draft:
         draft.write_text(json.dumps(tokenizer.vocab, ensure_ascii=False), encoding="utf-8")
-
-
-def subwords_in_memory(texts: Sequence[str], tokenizer: SubwordTokenizer) -> TokenStore:
-    """Texts as ids of a transformer, in memory: 4 bytes per token."""
-    ids = tokenizer.ids(texts)
-    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    together = np.concatenate([np.zeros(0, np.int32), *ids])
-    return TokenStore(together, offsets, tokenizer.vocab, padding=OF_SUBWORDS)
 
 
 def describe_windows(store: TokenStore, window: int) -> str:

@@ -32,7 +32,7 @@ from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.training.checkpoints import Checkpoints, Position
 from ulmfit_app.training.contrastive import LearnFromPairs
 from ulmfit_app.training.precision import MixedPrecision
-from ulmfit_app.training.recipes import SCHEDULES, Phase, discriminative_rates
+from ulmfit_app.training.recipes import SCHEDULES, Phase, discriminative_rates, phases_of_pairs
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class _Training:
 
     def is_judged(self, row: dict) -> bool:
         """Whether an epoch may be kept: pairs train no head, whose accuracy says nothing then."""
-        return row["phase"] not in {p.name for p in self.phases if p.objective == "pairs"}
+        return row["phase"] not in phases_of_pairs(self.phases)
 
     def out_of_patience(self) -> bool:
         """Whether the last epochs of this phase, as many as patience allows, were no better."""

@@ -6,7 +6,7 @@ first, and no layer by name: `gradual(3, …)` and `gradual(13, …)` are the sa
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -236,6 +236,15 @@ def make_plan(name: str, n_groups: int) -> Plan:
         KeyError: there is no such plan.
     """
     return PLANS[name](n_groups)
+
+
+def phases_of_pairs(phases: Sequence[Phase]) -> set[str]:
+    """Names of the phases that learn from pairs: no head learns in them, and no epoch is kept.
+
+    >>> phases_of_pairs(CONTRASTIVE.phases)
+    {'pairs'}
+    """
+    return {phase.name for phase in phases if phase.objective == "pairs"}
 
 
 def count_epochs(plan: Plan) -> int:

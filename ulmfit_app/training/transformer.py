@@ -15,6 +15,7 @@ from fastai.metrics import Perplexity, accuracy
 
 from ulmfit_app.config import ClassifierSettings, LanguageModelSettings
 from ulmfit_app.models.adapters import VIRTUAL_TOKENS, with_adapter
+from ulmfit_app.models.architectures import subwords_of
 from ulmfit_app.models.bundle import Bundle
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.softmax import cross_entropy
@@ -27,7 +28,6 @@ from ulmfit_app.models.transformer import (
 )
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.store import TokenStore
-from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.windows import Objective, WindowBatches
 from ulmfit_app.training.choosing import batch_size_for, passes_for
 from ulmfit_app.training.optimizer import FusedAdam
@@ -52,7 +52,7 @@ def make_language_model_learner(
         seed: of the order of texts, and of what is masked.
     """
     shape: TransformerShape = start.shape
-    tokenizer = SubwordTokenizer(start.tokenizer, start.vocab[shape.begin])
+    tokenizer = subwords_of(start)
     objective = Objective(shape.mask, tokenizer.specials, tokenizer.unknown)
     sizes = settings.batch_size, shape.window, objective
     dls = DataLoaders(
