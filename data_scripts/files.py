@@ -121,17 +121,18 @@ class _Lines(_Bar):
 
 
 def progress(
-    iterable=None, *, total: int | None = None, description: str, unit: str = "it"
+    iterable=None, *, total: int | None = None, description: str | None, unit: str = "it"
 ) -> tqdm:
     """A bar with an estimate on a terminal; elsewhere one line per minute, none for shorter work.
 
     Args:
         iterable: what is counted as it is passed through; None to call `update` instead.
         total: of units, where the iterable cannot tell.
-        description: what is being done, for people.
+        description: what is being done, for people; None: nothing is shown.
         unit: "B" is shown in thousands and millions.
     """
     about = dict(total=total, desc=description, unit=unit, unit_scale=unit == "B", miniters=1)
+    about["disable"] = description is None
     if sys.stderr.isatty():
         return _Bar(iterable, **about, dynamic_ncols=True, mininterval=0.2, leave=False)
     line = "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left"

@@ -19,6 +19,7 @@ ROOMS = [
     "models",
     "training",
     "inference",
+    "serving",
     "pipeline",
     "experiments",
     "course",

@@ -18,7 +18,8 @@ from ulmfit_app.data.reading import read_own_table, read_table
 from ulmfit_app.errors import BundleError, RunFolderError
 from ulmfit_app.files import write_table
 from ulmfit_app.inference.explanation import explain
-from ulmfit_app.inference.predictor import load_predictor, predict_file, read_validation
+from ulmfit_app.inference.predicted_file import predict_file
+from ulmfit_app.inference.predictor import load_predictor, read_validation
 from ulmfit_app.models.pretrained import find_start, has_changed
 from ulmfit_app.pipeline import stages
 from ulmfit_app.pipeline.run import Run, begin

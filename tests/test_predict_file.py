@@ -13,8 +13,9 @@ from ulmfit_app import __main__ as cli
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.files import write_table
-from ulmfit_app.inference import predictor as module
-from ulmfit_app.inference.predictor import Predictor, load_predictor, predict_file
+from ulmfit_app.inference import predicted_file as module
+from ulmfit_app.inference.predicted_file import predict_file
+from ulmfit_app.inference.predictor import Predictor, load_predictor
 
 OURS = ["predicted", "confidence", "p_bad", "p_fair", "p_good"]
 

@@ -26,7 +26,7 @@ from ulmfit_app.evaluation.metrics import calibration_scores
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.evaluation.tables import prediction_table
 from ulmfit_app.files import write_table
-from ulmfit_app.inference.predictor import predict_file
+from ulmfit_app.inference.predicted_file import predict_file
 
 GOOD = "text,label,p_neg,p_pos\nfine,pos,0.2,0.8\ndull,neg,0.9,0.1\nfair,neg,0.4,0.6\n"
 

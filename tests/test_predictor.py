@@ -11,11 +11,11 @@ from tests.conftest import reviews
 from ulmfit_app.config import ModelSettings, Settings, to_json
 from ulmfit_app.errors import BundleError, DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.calibration import fit_temperature
+from ulmfit_app.inference.predicted_file import predict_file
 from ulmfit_app.inference.predictor import (
     BidirectionalPredictor,
     Predictor,
     load_predictor,
-    predict_file,
     read_validation,
 )
 from ulmfit_app.models.awd_lstm import build_classifier
@@ -235,7 +235,7 @@ def test_the_mean_of_two_directions_has_a_temperature_of_its_own(tmp_path):
 
 
 def test_a_file_is_predicted_row_by_row_with_its_own_columns(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("ulmfit_app.inference.predictor.ROWS_AT_A_TIME", 16)  # several pieces
+    monkeypatch.setattr("ulmfit_app.inference.predicted_file.ROWS_AT_A_TIME", 16)  # several pieces
     table = reviews(50)
     table.insert(0, "id", range(50))
     table.to_csv(tmp_path / "in.csv", index=False)

@@ -8,6 +8,8 @@ python -m ulmfit_app report FILE.csv       a report of anybody's predictions: te
                                            p_LABEL for each label
 python -m ulmfit_app predict RUN "a text"  labels with probabilities
 python -m ulmfit_app explain RUN "a text"  which words moved a prediction
+python -m ulmfit_app serve RUN             a page, a JSON API and metrics, on http://127.0.0.1:8000
+python -m ulmfit_app compare-served LOG    where two models that were served differ
 python -m ulmfit_app experiment ablation   the paper's tables 4 to 7 on your data, with intervals
 python -m ulmfit_app experiment folds      cross-validation, and the mean of all folds' models
 python -m ulmfit_app experiment labels     test errors with few labels and many, beside what else
@@ -39,6 +41,8 @@ VERBS: dict[str, str] = {
     "report": "ulmfit_app.cli.runs:report",
     "predict": "ulmfit_app.cli.predictions:predict",
     "explain": "ulmfit_app.cli.predictions:explain",
+    "serve": "ulmfit_app.cli.serving:serve",
+    "compare-served": "ulmfit_app.cli.served:compare_served",
     "generate": "ulmfit_app.cli.generation:generate",
     "perplexity": "ulmfit_app.cli.models:perplexity",
 }

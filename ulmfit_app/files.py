@@ -70,8 +70,7 @@ def writing_table(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
                 file.write(_csv_line(columns))
             elif list(map(str, table.columns)) != columns:
                 raise ValueError(f"expected the columns {columns}, found {list(table.columns)}")
-            cells = table.astype(object).where(table.notna(), "")
-            file.writelines(map(_csv_line, cells.itertuples(index=False, name=None)))
+            file.write(csv_rows_of(table))
 
         yield append
 
@@ -80,6 +79,18 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a whole table as CSV, as `writing_table` does."""
     with writing_table(path) as append:
         append(table)
+
+
+def csv_rows_of(table: pd.DataFrame, header: bool = False) -> str:
+    """A table's rows as `writing_table` writes them.
+
+    Args:
+        table: strings and numbers.
+        header: with the line of column names before them.
+    """
+    cells = table.astype(object).where(table.notna(), "")
+    lines = [_csv_line(list(map(str, table.columns)))] if header else []
+    return "".join([*lines, *map(_csv_line, cells.itertuples(index=False, name=None))])
 
 
 def _csv_line(cells: Iterable[Any]) -> str:

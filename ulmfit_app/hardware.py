@@ -1,8 +1,10 @@
 """Where models run, what this machine multiplies fastest, and how its processor is set up."""
 
 import ctypes
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -29,6 +31,27 @@ def set_up_cpu() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 128 << 20)
         mallopt(M_TRIM_THRESHOLD, -1)  # never
+
+
+def count_cpus() -> int:
+    """How many processors this process may use: its affinity's, or its container's quota."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    cpus = len(allowed(0)) if allowed else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+    except (OSError, ValueError):  # no Linux, or an old one
+        return cpus
+
+
+def bound_threads() -> int:
+    """Let torch compute with no more threads than it may use processors, and say how many.
+
+    In a container it would start one for each of the machine's, which then wait for each other.
+    """
+    threads = min(torch.get_num_threads(), count_cpus())
+    torch.set_num_threads(threads)
+    return threads
 
 
 def choose_device() -> torch.device:

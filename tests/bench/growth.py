@@ -54,7 +54,7 @@ def _length(tokens: int, data: str) -> Callable[[], int]:
 
 def _rows(rows: int, data: str) -> Callable[[], int]:
     from tests.bench.jobs import our_predictor
-    from ulmfit_app.inference.predictor import predict_file
+    from ulmfit_app.inference.predicted_file import predict_file
 
     texts = _texts(data)
     predictor = our_predictor(texts)

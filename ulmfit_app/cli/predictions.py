@@ -69,7 +69,8 @@ def predict(argv: list[str]) -> None:
 
     set_up_torch()
     from ulmfit_app.inference.file_checks import find_text_column
-    from ulmfit_app.inference.predictor import EMPTY, load_predictor, predict_file
+    from ulmfit_app.inference.predicted_file import EMPTY, count_empty, predict_file
+    from ulmfit_app.inference.predictor import load_predictor
 
     predictor = load_predictor(arguments.run, arguments.precision)
     if arguments.file:
@@ -87,7 +88,7 @@ def predict(argv: list[str]) -> None:
         return
     temperature = f"temperature {predictor.temperature:.3g}"
     print(f"Precision {predictor.precision}, {temperature}.", file=sys.stderr)
-    if empty := sum(not text.strip() for text in arguments.texts):
+    if empty := count_empty(arguments.texts):
         print(EMPTY % empty, file=sys.stderr)
     for row in predictor.predict(arguments.texts).to_dict("records"):
         shares = ", ".join(

@@ -8,4 +8,5 @@ from ulmfit_app.inference.explanation import Explanation, explain
 from ulmfit_app.inference.generation import generate
 from ulmfit_app.inference.language_model import TrainedModel, load
 from ulmfit_app.inference.perplexity import score_file
-from ulmfit_app.inference.predictor import Predictor, load_predictor, predict_file
+from ulmfit_app.inference.predicted_file import predict_file
+from ulmfit_app.inference.predictor import Predictor, load_predictor

@@ -5,7 +5,6 @@
 text, are in fp32.
 """
 
-import logging
 import shlex
 import threading
 from collections.abc import Iterable, Sequence
@@ -18,20 +17,14 @@ import torch
 from torch import Tensor
 
 from data_scripts.files import progress
-from ulmfit_app.config import PredictorPrecision, Quotes
+from ulmfit_app.config import PredictorPrecision
 from ulmfit_app.data.encodings import replace_lone_surrogates
-from ulmfit_app.data.reading import read_chunks, read_own_table, read_texts
-from ulmfit_app.errors import BundleError, DataError, RunFolderError, SettingError, quoted
+from ulmfit_app.data.reading import read_own_table
+from ulmfit_app.errors import BundleError, DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
 from ulmfit_app.evaluation.metrics import check_predictions
 from ulmfit_app.evaluation.tables import prediction_table, probability_columns, true_classes
-from ulmfit_app.files import writing_table
 from ulmfit_app.hardware import cast_parameters, choose_device, resolve_precision
-from ulmfit_app.inference.file_checks import (
-    check_out,
-    choose_text_column,
-    refuse_columns_twice,
-)
 from ulmfit_app.models.architectures import padding_of, read_classifier, tokenizer_of
 from ulmfit_app.models.bundle import load_bundle, require_direction
 from ulmfit_app.models.pooling import TOKENS_AT_A_TIME
@@ -44,12 +37,8 @@ from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.tokenizer import Tokenizer
 from ulmfit_app.text.vocabulary import word_to_id
 
-log = logging.getLogger(__name__)
-
-EMPTY = "Empty texts: %d. Their predictions say nothing."
 BATCH_SIZE = 128  # texts
 Differentiable = dict[str, tuple[Tensor, Tensor, Tensor]]
-ROWS_AT_A_TIME = 4_096  # of a file: enough to sort by length, few enough to keep memory flat
 
 
 class Predictor:
@@ -104,14 +93,17 @@ class Predictor:
         return TokenStore(ids, offsets, words, direction, padding_of(self.bundle))
 
     def probabilities(
-        self, store: TokenStore, texts: np.ndarray | None = None, description: str = "Predicting"
+        self,
+        store: TokenStore,
+        texts: np.ndarray | None = None,
+        description: str | None = "Predicting",
     ) -> np.ndarray:
         """Calibrated probabilities of each label.
 
         Args:
             store: as `store` gives it.
             texts: which of its texts; None: all.
-            description: of the progress bar.
+            description: of the progress bar; None: no bar.
 
         Returns:
             float64 [n_texts, n_labels], rows in the order of `texts`.
@@ -123,7 +115,10 @@ class Predictor:
         return tempered(np.mean(alone, axis=0), self.temperature)
 
     def each(
-        self, store: TokenStore, texts: np.ndarray | None = None, description: str = "Predicting"
+        self,
+        store: TokenStore,
+        texts: np.ndarray | None = None,
+        description: str | None = "Predicting",
     ) -> dict[str, np.ndarray]:
         """What `probabilities` calibrates the mean of: each direction's own, at temperature 1."""
         self._require_direction(store)
@@ -234,11 +229,15 @@ class BidirectionalPredictor(Predictor):
                 )
 
     def each(
-        self, store: TokenStore, texts: np.ndarray | None = None, description: str = "Predicting"
+        self,
+        store: TokenStore,
+        texts: np.ndarray | None = None,
+        description: str | None = "Predicting",
     ) -> dict[str, np.ndarray]:
         """Each direction's own probabilities, at temperature 1."""
         both = super().each(store, texts, description)
-        return both | self.backward.each(store.backward(), texts, f"{description}, backward")
+        back = description and f"{description}, backward"
+        return both | self.backward.each(store.backward(), texts, back)
 
     def differentiable(self, store: TokenStore, share: float = 1.0) -> Differentiable:
         """As in Predictor, of both directions."""
@@ -338,61 +337,3 @@ def read_validation(folders: Sequence[Path], n_texts: int) -> tuple[np.ndarray, 
             "have them written again: python -m ulmfit_app report "
             f"{shlex.quote(str(folders[0].parent))}"
         ) from None
-
-
-# ------------------------------------------------------------------------------------------ a file
-def predict_file(
-    predictor: Predictor,
-    path: Path,
-    out: Path,
-    text: str | None,
-    encoding: str,
-    own: str | None = None,
-    quotes: Quotes = "csv",
-) -> int:
-    """Predict each row of a file into a CSV with the file's own columns and ours behind.
-
-    Memory does not grow with the file. The log says which column held the texts, and what was
-    left out in reading.
-
-    Args:
-        predictor: of the labels.
-        path: a table that `data.reading` reads.
-        out: a CSV; it appears when the last row is written.
-        text: the column of the texts; None: the run's own, or the file's only one.
-        encoding: of the file.
-        own: the run's own column of texts; without it, one is taken where there is no doubt.
-        quotes: as `data.reading.read_chunks` takes it.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        SettingError: `out` is a folder, the file itself, or no CSV.
-        DataError: a file that cannot be read, as `data.reading.read_texts` says; whose columns
-            have the names of ours; or that has several, none of them the run's own.
-    """
-    check_out(out, path)
-    columns = list(next(read_chunks(path, encoding, 1, quotes)))
-    empty_table = prediction_table([], np.zeros((0, len(predictor.labels))), predictor.labels)
-    ours = list(empty_table.drop(columns="text"))
-    refuse_columns_twice(columns, ours, path)
-    text = choose_text_column(columns, path, text, own)
-    notes: list[str] = []
-    column, frames = read_texts(path, text, encoding, ROWS_AT_A_TIME, quotes, notes)
-    log.info("Texts: column %s of %s.", quoted([column]), path)
-    rows = empty = 0
-    with writing_table(out) as append:
-        for frame in frames:
-            predicted = predictor.predict(frame[column].tolist())
-            append(frame.reset_index(drop=True).join(predicted[ours]))
-            rows += len(frame)
-            empty += int((frame[column].str.strip() == "").sum())
-    written = sum(map(len, read_chunks(out, "utf-8", ROWS_AT_A_TIME)))
-    if written != rows:
-        raise DataError(f"{out} has {written:,} rows, and {rows:,} of {path} were predicted.")
-    for note in notes:
-        log.info(note)
-    if empty:
-        log.info(EMPTY, empty)
-    return rows

@@ -95,9 +95,13 @@ class Tokenizer:
         Raises:
             SettingError: spaCy does not have it, or it needs a package that is not installed.
         """
+        self._language = language
+        self._load()
+
+    def _load(self) -> None:
         from spacy.symbols import ORTH
 
-        self._split, self._segment = _load_spacy(language)
+        self._split, self._segment = _load_spacy(self._language)
         self._first_tokens_of_cases = {rule[0][ORTH] for rule in self._split.rules.values()}
         for special in SPECIALS:
             self._split.add_special_case(special, [{ORTH: special}])
@@ -115,6 +119,10 @@ class Tokenizer:
 
     def each(self, texts: Sequence[str]) -> list[list[str]]:
         """The tokens of each of some texts, xxbos first; faster than one text after the other."""
+        if self.known_words() > KNOWN_TO_SPACY:
+            # spaCy forgets no word, so its memory would grow with what is read.
+            self._load()
+            gc.collect()
         texts = [mark_text(text, self._segment) for text in texts]
         words = [_word.findall(text) for text in texts]
         known = self._learn(set(itertools.chain.from_iterable(words)))
@@ -263,14 +271,9 @@ def tokenize_chunk(language: str, texts: list[str]) -> tuple[list[str], np.ndarr
     Raises:
         SettingError: as `Tokenizer` raises it.
     """
-    if _tokenizer(language).known_words() > KNOWN_TO_SPACY:
-        # spaCy forgets no word, so its memory would grow with the corpus.
-        _tokenizer.cache_clear()
-        gc.collect()
-    tokenizer = _tokenizer(language)
     id_of = defaultdict(itertools.count().__next__)
     ids, lengths = [], []
-    for tokens in tokenizer.each(texts):
+    for tokens in _tokenizer(language).each(texts):
         ids += map(id_of.__getitem__, tokens)
         lengths.append(len(tokens))
     return list(id_of), np.array(ids, np.int32), np.array(lengths, np.int64)

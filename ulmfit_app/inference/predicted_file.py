@@ -1,0 +1,129 @@
+"""A file of texts to its rows with predictions, a few at a time: memory does not grow with it."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ulmfit_app.config import Quotes
+from ulmfit_app.data.reading import read_chunks, read_texts
+from ulmfit_app.errors import DataError, quoted
+from ulmfit_app.evaluation.tables import prediction_table
+from ulmfit_app.files import writing_table
+from ulmfit_app.inference.file_checks import check_out, choose_text_column, refuse_columns_twice
+from ulmfit_app.inference.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+EMPTY = "Empty texts: %d. Their predictions say nothing."
+ROWS_AT_A_TIME = 4_096  # of a file: enough to sort by length, few enough to keep memory flat
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file whose rows are to be predicted.
+
+    Args:
+        column: of its texts.
+        ours: columns that are written behind its own.
+        frames: its rows, in order.
+        notes: what was decided and left out in reading; some only when the last row is read.
+    """
+
+    column: str
+    ours: list[str]
+    frames: Iterator[pd.DataFrame]
+    notes: list[str] = field(default_factory=list)
+
+    def join(self, frame: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+        """Some of its rows, with what was predicted of them behind."""
+        return frame.reset_index(drop=True).join(predicted[self.ours])
+
+
+def open_texts(
+    path: Path,
+    labels: Sequence[str],
+    text: str | None,
+    encoding: str,
+    own: str | None = None,
+    quotes: Quotes = "csv",
+    chunk_rows: int | None = None,
+) -> TextFile:
+    """Settle which column of a file holds the texts, before anything is predicted.
+
+    Args:
+        path: a table that `data.reading` reads.
+        labels: of the predictions.
+        text: the column of the texts; None: the run's own, or the file's only one.
+        encoding: of the file.
+        own: the run's own column of texts; without it, one is taken where there is no doubt.
+        quotes: as `data.reading.read_chunks` takes it.
+        chunk_rows: at most so many rows at a time; None: ROWS_AT_A_TIME.
+
+    Raises:
+        DataError: a file that cannot be read, as `data.reading.read_texts` says; whose columns
+            have the names of ours; or that has several, none of them the run's own.
+        SettingError: as `data.reading.read_chunks` raises it.
+    """
+    columns = list(next(read_chunks(path, encoding, 1, quotes)))
+    empty_table = prediction_table([], np.zeros((0, len(labels))), labels)
+    ours = list(empty_table.drop(columns="text"))
+    refuse_columns_twice(columns, ours, path)
+    text = choose_text_column(columns, path, text, own)
+    notes: list[str] = []
+    column, frames = read_texts(path, text, encoding, chunk_rows or ROWS_AT_A_TIME, quotes, notes)
+    return TextFile(column, ours, frames, notes)
+
+
+def predict_file(
+    predictor: Predictor,
+    path: Path,
+    out: Path,
+    text: str | None,
+    encoding: str,
+    own: str | None = None,
+    quotes: Quotes = "csv",
+) -> int:
+    """Predict each row of a file into a CSV with the file's own columns and ours behind.
+
+    Memory does not grow with the file. The log says which column held the texts, and what was
+    left out in reading.
+
+    Args:
+        predictor: of the labels.
+        path, text, encoding, own, quotes: as `open_texts` takes them.
+        out: a CSV; it appears when the last row is written.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        SettingError: `out` is a folder, the file itself, or no CSV.
+        DataError: as `open_texts` raises it.
+    """
+    check_out(out, path)
+    file = open_texts(path, predictor.labels, text, encoding, own, quotes)
+    log.info("Texts: column %s of %s.", quoted([file.column]), path)
+    rows = empty = 0
+    with writing_table(out) as append:
+        for frame in file.frames:
+            predicted = predictor.predict(frame[file.column].tolist())
+            append(file.join(frame, predicted))
+            rows += len(frame)
+            empty += count_empty(frame[file.column])
+    written = sum(map(len, read_chunks(out, "utf-8", ROWS_AT_A_TIME)))
+    if written != rows:
+        raise DataError(f"{out} has {written:,} rows, and {rows:,} of {path} were predicted.")
+    for note in file.notes:
+        log.info(note)
+    if empty:
+        log.info(EMPTY, empty)
+    return rows
+
+
+def count_empty(texts: Sequence[str] | pd.Series) -> int:
+    """How many of some texts are nothing but white space."""
+    return sum(not text.strip() for text in texts)

@@ -1,0 +1,203 @@
+"""Predictions, explanations and feedback."""
+
+import concurrent.futures
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ulmfit_app.errors import SettingError
+from ulmfit_app.inference.explanation import explain
+from ulmfit_app.inference.predicted_file import EMPTY, count_empty
+from ulmfit_app.serving import requests
+from ulmfit_app.serving.batching import QueuedPredictor, QueueFull
+from ulmfit_app.serving.records import Full, JsonLines, answer_records, feedback_record
+from ulmfit_app.serving.requests import Refusal, read_body
+from ulmfit_app.serving.telemetry import Telemetry
+from ulmfit_app.serving.versions import Routing
+
+EXPLANATIONS = 4  # at a time
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """What a server answers, and with what.
+
+    Args:
+        routing: its models.
+        telemetry: counts what is answered.
+        seconds: that a request may take.
+        feedback: takes labels that people say are right; None: they are not asked.
+        answers: takes a line per answer; None: none is kept.
+        with_texts: whether those lines hold the texts.
+    """
+
+    def __init__(
+        self,
+        routing: Routing,
+        telemetry: Telemetry,
+        seconds: float,
+        feedback: JsonLines | None = None,
+        answers: JsonLines | None = None,
+        with_texts: bool = False,
+    ) -> None:
+        self.routing, self.telemetry, self.seconds = routing, telemetry, seconds
+        self._feedback, self._answers, self._with_texts = feedback, answers, with_texts
+        self.stopping = False
+
+    @property
+    def takes_feedback(self) -> bool:
+        """Whether people are asked which label is right."""
+        return self._feedback is not None
+
+    def routes(self) -> list[Route]:
+        """Those that ask the models."""
+        return [
+            Route("/v1/predict", self.predict, methods=["POST"]),
+            Route("/v1/explain", self.explain, methods=["POST"]),
+            Route("/v1/feedback", self.feedback, methods=["POST"]),
+        ]
+
+    async def predict(self, request: Request) -> Response:
+        """One text, or many."""
+        began = time.perf_counter()
+        texts = (await read_body(request, requests.PredictRequest)).all_texts()
+        with limited(self.seconds):
+            probabilities, models = await self.routing.ask(texts)
+        labels = self.routing.model.predictor.labels
+        answers = [
+            {
+                "label": labels[max(range(len(row)), key=row.__getitem__)],
+                "confidence": max(row),
+                "probabilities": dict(zip(labels, row, strict=True)),
+                "model": model,
+            }
+            for row, model in zip(probabilities.tolist(), models, strict=True)
+        ]
+        said = ([answer[key] for answer in answers] for key in ("label", "confidence"))
+        self.count(request, texts, *said, models, time.perf_counter() - began)
+        empty = count_empty(texts)
+        return send_json({"predictions": answers, "notes": [EMPTY % empty] if empty else []})
+
+    async def explain(self, request: Request) -> Response:
+        """Which words moved the probability of a label."""
+        body = await read_body(request, requests.ExplainRequest)
+        if not body.text.strip():
+            raise Refusal(422, "text: Expected a text with words, found none.")
+        version = self.routing.choose(body.text)
+        queued = QueuedPredictor(version.batcher, self.seconds)
+        work = partial(explain, queued, body.text, "occlusion", body.label)
+        try:
+            with limited(self.seconds):
+                found = await anyio.to_thread.run_sync(
+                    work, abandon_on_cancel=True, limiter=self._explanations
+                )
+        except SettingError as error:  # a label that there is not
+            raise Refusal(422, f"label: {error}") from None
+        columns = ["start", "stop", "word", "score", "without"]
+        return send_json(
+            {
+                "label": found.label,
+                "probability": found.probability,
+                "model": version.id,
+                "method": found.method,
+                "n_words": found.n_words,
+                "words": found.words[columns].to_dict("records"),
+            }
+        )
+
+    async def feedback(self, request: Request) -> Response:
+        """A label that is right, to be learned from later."""
+        if self._feedback is None:
+            raise Refusal(404, "Feedback is off: the server was started without --feedback FILE.")
+        body = await read_body(request, requests.FeedbackRequest)
+        labels = self.routing.model.predictor.labels
+        if body.label not in labels:
+            raise Refusal(422, "label: Expected one of the model's labels, found another.")
+        if not body.text.strip():
+            raise Refusal(422, "text: Expected a text with words, found none.")
+        # What the model says is asked again: the client need not be believed.
+        with limited(self.seconds):
+            (row,), (model,) = await self.routing.ask([body.text])
+        record = feedback_record(
+            body.text, body.label, labels[int(row.argmax())], float(row.max()), model
+        )
+        try:
+            write = partial(self._feedback.append, [record], durable=True)
+            await anyio.to_thread.run_sync(write)
+        except (Full, OSError) as error:
+            log.error("Feedback is not written any more: %s.", error)
+            raise Refusal(507, "The file of feedback takes no more: this was not kept.") from None
+        return send_json({"stored": True}, 201)
+
+    def count(
+        self,
+        request: Request,
+        texts: list[str],
+        labels: list[str],
+        confidences: list[float],
+        models: list[str],
+        seconds: float,
+    ) -> None:
+        """Count what was answered, and write it to the log of answers."""
+        self.telemetry.predictions(models, labels, confidences)
+        if self._answers is None:
+            return
+        records = answer_records(
+            request.scope["id"], seconds, texts, labels, confidences, models, self._with_texts
+        )
+        try:
+            self._answers.append(records)
+        except (Full, OSError) as error:
+            # An answer that is right is not held back because a line of a log is missing.
+            self.telemetry.lost(len(records))
+            self._say_lost(error)
+
+    def _say_lost(self, error: Exception) -> None:
+        if not self._lost_said:
+            log.error("The log of answers has gaps from now on: %s.", error)
+            self._lost_said = True
+
+    _lost_said = False
+
+    @cached_property
+    def _explanations(self) -> anyio.CapacityLimiter:
+        return anyio.CapacityLimiter(EXPLANATIONS)
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """A block that may take so many seconds.
+
+    Args:
+        seconds: of the request.
+
+    Raises:
+        Refusal: it takes longer, or there is no room for its texts (503).
+    """
+    try:
+        with anyio.fail_after(seconds):
+            yield
+    except (TimeoutError, concurrent.futures.TimeoutError):
+        raise Refusal(503, f"The answer was not there within {seconds:g} seconds.", 5) from None
+    except QueueFull as error:
+        raise Refusal(
+            503,
+            "Too many texts wait already. Send it again after the seconds in Retry-After.",
+            error.retry_after,
+        ) from None
+
+
+def send_json(value: Any, status: int = 200) -> Response:
+    """A value as the answer."""
+    content = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return Response(content, status, media_type="application/json")

@@ -1,0 +1,157 @@
+"""What holds for every answer: headers, a time limit for sending, a count; and never a traceback.
+
+What a defect would print could hold a user's text, so that only its kind and place are logged.
+"""
+
+import logging
+import re
+import secrets
+import time
+import traceback
+from collections.abc import Collection, Sequence
+
+import anyio
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ulmfit_app.serving.api import Service, send_json
+from ulmfit_app.serving.pages import page_routes
+from ulmfit_app.serving.requests import Refusal
+from ulmfit_app.serving.state import State
+from ulmfit_app.serving.telemetry import Telemetry
+from ulmfit_app.serving.uploads import Uploads
+
+SEND_SECONDS = 60.0  # in which a client has to take what is sent before more is
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "content-security-policy": POLICY,
+}
+GONE = 499  # counted for a client that went away before its answer
+
+_id = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+log = logging.getLogger(__name__)
+
+
+def build_app(service: Service, origins: Sequence[str] = ()) -> ASGIApp:
+    """The whole application that a server serves.
+
+    Args:
+        service: what answers.
+        origins: of pages that may read the answers, besides the server's own.
+    """
+    routes: list[Route] = [
+        *page_routes(service.routing),
+        *service.routes(),
+        *Uploads(service).routes(),
+        *State(service).routes(),
+    ]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["content-type"],
+        expose_headers=["x-request-id", "x-rows", "x-notes", "retry-after"],
+    )
+    app = Starlette(
+        routes=routes,
+        middleware=[cors] if origins else [],
+        exception_handlers={Refusal: _on_refusal, HTTPException: _on_http_error},
+    )
+    return Guard(app, service.telemetry, [route.path for route in routes])
+
+
+class Guard:
+    """Around all routes.
+
+    Args:
+        app: the routes.
+        telemetry: counts the answers.
+        paths: of the routes; what clients make up is counted together.
+    """
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, paths: Collection[str]) -> None:
+        self._app, self._telemetry, self._paths = app, telemetry, frozenset(paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), GONE
+        given = Request(scope).headers.get("x-request-id", "")
+        scope["id"] = given if _id.fullmatch(given) else secrets.token_hex(8)
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = scope["id"]
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            with anyio.fail_after(SEND_SECONDS):
+                await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except (ClientDisconnect, TimeoutError):
+            pass  # it went away, or takes nothing: uvicorn closes the connection
+        except Exception as error:
+            _log_defect(scope["id"], error)
+            if status == GONE:
+                answer = refuse(Refusal(500, "This is a defect of the server; its log says more."))
+                await answer(scope, receive, send_on)
+        finally:
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._telemetry.request(path, status, time.perf_counter() - began)
+
+
+def refuse(refusal: Refusal) -> Response:
+    """A refusal as an answer."""
+    answer = send_json({"error": refusal.sentence}, refusal.status)
+    if refusal.retry_after is not None:
+        answer.headers["retry-after"] = str(refusal.retry_after)
+    if refusal.status in (408, 413):
+        # The rest of the body would be taken for the next request, or be waited for.
+        answer.headers["connection"] = "close"
+    return answer
+
+
+async def _on_refusal(request: Request, error: Exception) -> Response:
+    """Starlette's handler of a Refusal."""
+    assert isinstance(error, Refusal)
+    return refuse(error)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's handler of its own errors: no such path, another method."""
+    assert isinstance(error, HTTPException)
+    sentence = {
+        404: "There is no such path. /openapi.json lists what there is.",
+        405: f"Expected the method {(error.headers or {}).get('Allow', 'GET')}, found "
+        f"{request.method[:20]}.",
+    }.get(error.status_code, f"{error.detail}.")
+    answer = refuse(Refusal(error.status_code, sentence))
+    for name, value in (error.headers or {}).items():
+        answer.headers[name] = value
+    return answer
+
+
+def _log_defect(request: str, error: Exception) -> None:
+    frames = traceback.extract_tb(error.__traceback__)
+    places = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames[-5:]))
+    log.error("Request %s: %s at %s.", request, type(error).__name__, places)

@@ -1,0 +1,169 @@
+"""A file in, the file with predictions out, while it is computed; as `predict --file` does it."""
+
+import json
+import re
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pandas as pd
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ulmfit_app.errors import DataError, SettingError
+from ulmfit_app.evaluation.tables import prediction_table
+from ulmfit_app.files import csv_rows_of
+from ulmfit_app.inference.file_checks import refuse_columns_twice
+from ulmfit_app.inference.predicted_file import TextFile, open_texts
+from ulmfit_app.serving.api import Service
+from ulmfit_app.serving.batching import QueueFull
+from ulmfit_app.serving.requests import (
+    FILE_BYTES,
+    FILE_SECONDS,
+    TEXT_CHARACTERS,
+    Refusal,
+    receive_body,
+)
+
+FILES = 4  # at a time
+ROWS = 128  # that are predicted together
+OPTION_CHARACTERS = 1_000
+WAIT_SECONDS = 120.0  # for those rows, when others keep the models busy
+
+# What the command line's errors advise, as this query has it.
+_option = re.compile(r"--(text|encoding|quotes) ")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was received and found readable.
+
+    Args:
+        file: its rows.
+        n_rows: how many.
+        notes: what was decided and left out in reading.
+    """
+
+    file: TextFile
+    n_rows: int
+    notes: list[str]
+
+
+class Uploads:
+    """Files that are predicted.
+
+    Args:
+        service: whose models answer.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._open = 0
+
+    def routes(self) -> list[Route]:
+        """The one route."""
+        return [Route("/v1/file", self.predict, methods=["POST"])]
+
+    async def predict(self, request: Request) -> Response:
+        """Receive a file, refuse it if it cannot be read, else send it back row by row."""
+        if self._open >= FILES:
+            raise Refusal(503, f"{FILES} files are being predicted already.", 10)
+        folder = tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True)
+        self._open += 1
+
+        def close() -> None:
+            self._open -= 1
+            folder.cleanup()
+
+        try:
+            path = Path(folder.name) / "file.csv"
+            with path.open("wb") as file:
+                await receive_body(request, "text/csv", FILE_BYTES, FILE_SECONDS, file.write)
+            upload = await anyio.to_thread.run_sync(self._check, path, dict(request.query_params))
+        except BaseException:
+            close()
+            raise
+        headers = {"x-rows": str(upload.n_rows), "x-notes": json.dumps(upload.notes)}
+        lines = self._lines(request, upload)
+        return _Closing(lines, media_type="text/csv", headers=headers).then(close)
+
+    def _check(self, path: Path, options: dict[str, str]) -> Upload:
+        """Read it whole once: what is broken in it is said before the first row is sent."""
+        unknown = set(options) - {"text", "encoding", "quotes"}
+        if unknown or any(len(value) > OPTION_CHARACTERS for value in options.values()):
+            raise Refusal(422, "Expected a query of nothing but text, encoding and quotes.")
+        quotes = options.get("quotes", "csv")
+        if quotes not in ("csv", "literal"):
+            raise Refusal(422, "quotes: Expected csv or literal.")
+        routing = self._service.routing
+        labels, own = routing.model.predictor.labels, routing.model.text_column
+        text, encoding = options.get("text") or None, options.get("encoding", "utf-8")
+        try:
+            read = partial(open_texts, path, labels, text, encoding, own, quotes, ROWS)
+            file, n_rows, longest = read(), 0, 0
+            for frame in file.frames:
+                n_rows += len(frame)
+                longest = max(longest, int(frame[file.column].str.len().max()))
+            if routing.canary is not None:
+                refuse_columns_twice(list(frame), ["model"], path)
+        except (DataError, SettingError) as error:
+            sentence = str(error).replace(str(path), "The file")
+            raise Refusal(422, _option.sub(r"\1=", sentence)) from None
+        if longest > TEXT_CHARACTERS:
+            raise Refusal(
+                422,
+                f"Expected texts of at most {TEXT_CHARACTERS:,} characters, found {longest:,}.",
+            )
+        return Upload(read(), n_rows, file.notes)
+
+    async def _lines(self, request: Request, upload: Upload) -> AsyncIterator[bytes]:
+        frames, is_first = upload.file.frames, True
+        while True:
+            frame = await anyio.to_thread.run_sync(next, frames, None)
+            if frame is None:
+                return
+            predicted = await self._predict(request, frame[upload.file.column].tolist())
+            table = upload.file.join(frame, predicted)
+            if self._service.routing.canary is not None:
+                table["model"] = predicted["model"]
+            yield (await anyio.to_thread.run_sync(csv_rows_of, table, is_first)).encode()
+            is_first = False
+
+    async def _predict(self, request: Request, texts: list[str]) -> pd.DataFrame:
+        """`Predictor.predict` in the batches of all requests, with the models' ids."""
+        began = time.perf_counter()
+        labels = self._service.routing.model.predictor.labels
+        with anyio.fail_after(WAIT_SECONDS):
+            while True:
+                try:
+                    found, models = await self._service.routing.ask(texts)
+                    break
+                except QueueFull as full:
+                    await anyio.sleep(min(full.retry_after, 5))
+        table = prediction_table(texts, found, labels).assign(model=models)
+        said = table["predicted"].tolist(), table["confidence"].tolist()
+        self._service.count(request, texts, *said, models, time.perf_counter() - began)
+        return table
+
+
+class _Closing(StreamingResponse):
+    """A stream that lets go of what it needed, however it ends."""
+
+    _close: Callable[[], None] = staticmethod(lambda: None)
+
+    def then(self, close: Callable[[], None]) -> "_Closing":
+        self._close = close
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._close()
