@@ -8,6 +8,8 @@ def set_up_torch() -> None:
     """Make torch fast on a CPU and quiet. Call it once, before torch first computes."""
     # fastai decorates with torch.jit.script at import; the user can do nothing about it.
     warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
+    # cuDNN takes no bf16 weights in one piece, and torch says so for each text on a GPU.
+    warnings.filterwarnings("ignore", "RNN module weights are not part of single", UserWarning)
 
     from ulmfit_app.hardware import set_up_cpu
 

@@ -13,5 +13,7 @@ pages       the page, the reports of the runs
 guard       what holds for every answer
 connections the socket, slow clients, a stop that answers what is in flight
 description openapi.json
+reading     what was recorded, read again
 comparing   what a log says about two versions
+compared    that, in words
 """
