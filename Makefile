@@ -1,5 +1,7 @@
 # Each command does the set-up that it needs:
 #   make imdb        installs into .venv and runs ULMFiT on IMDb, to a report
+#   make serve       installs into .venv and serves the newest run of IMDb to this machine
+#   make image       builds a container image of the server
 #   make test        installs into .venv and runs all tests
 #   make notebooks   installs into .venv, runs all notebooks and their solutions, whose outputs it keeps, and checks
 #                    what they say by four seeds
@@ -9,13 +11,27 @@
 PYTHON ?= python3
 VENV := .venv
 RUN ?=
+RUN_FOLDER ?= $(firstword $(shell ls -dt runs/imdb-*/ 2>/dev/null))
+SERVE ?=
+DOCKER ?= docker
+IMAGE ?=
 BENCH ?=
 MUTANTS ?=
 
-.PHONY: imdb test mutants notebooks course-html docs lint bench clean
+.PHONY: imdb serve image test mutants notebooks course-html docs lint bench bench-serving clean
 
 imdb: $(VENV)/installed
 	$(VENV)/bin/python -m ulmfit_app.run imdb $(RUN)
+
+# Another run: make serve RUN_FOLDER=runs/NAME. Its options: SERVE='--port 8001'.
+serve: $(VENV)/installed-serve
+	@test -n "$(RUN_FOLDER)" || { echo "There is no folder runs/imdb-* yet. Train one: make imdb" >&2; exit 2; }
+	$(VENV)/bin/python -m ulmfit_app serve "$(RUN_FOLDER:/=)" $(SERVE)
+
+# By another builder: make image DOCKER=podman (or buildah). OCI's own format has no health check, Docker's does.
+image: export BUILDAH_FORMAT = docker
+image:
+	$(DOCKER) build --tag ulmfit-app $(IMAGE) .
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
@@ -46,12 +62,21 @@ bench: $(VENV)/installed-test
 	$(VENV)/bin/python -m tests.bench.compare $(BENCH)
 	$(VENV)/bin/python -m tests.bench.growth $(BENCH)
 
+# About half an hour, likewise. Another run than the newest of IMDb: make bench-serving RUN_FOLDER=runs/NAME.
+bench-serving: $(VENV)/installed-test
+	@test -n "$(RUN_FOLDER)" || { echo "There is no folder runs/imdb-* yet. Train one: make imdb" >&2; exit 2; }
+	$(VENV)/bin/python -m tests.bench.serving "$(RUN_FOLDER:/=)" $(BENCH)
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: setup.cfg | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install -e .
 	touch $@
+
+$(VENV)/installed-serve: setup.cfg | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install -e '.[serve]'
+	touch $@ $(VENV)/installed
 
 $(VENV)/installed-test: setup.cfg | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install -e '.[test]'
