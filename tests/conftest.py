@@ -19,7 +19,7 @@ from ulmfit_app.config import TINY, DataSettings, ModelSettings
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
 
-pytest.register_assert_rewrite("tests.notices")
+pytest.register_assert_rewrite("tests.notices", "tests.served_page")
 
 PRAISE = "great wonderful moving funny superb brilliant".split()
 BLAME = "dull boring awful clumsy tedious pointless".split()

@@ -1,17 +1,17 @@
 """Predictions, explanations and feedback."""
 
+import asyncio
 import concurrent.futures
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from functools import cached_property, partial
 from typing import Any
 
 import anyio
 import anyio.to_thread
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -53,6 +53,7 @@ class Service:
         self.routing, self.telemetry, self.seconds = routing, telemetry, seconds
         self._feedback, self._answers, self._with_texts = feedback, answers, with_texts
         self.stopping = False
+        self._said: set[str] = set()
 
     @property
     def takes_feedback(self) -> bool:
@@ -71,8 +72,7 @@ class Service:
         """One text, or many."""
         began = time.perf_counter()
         texts = (await read_body(request, requests.PredictRequest)).all_texts()
-        with limited(self.seconds):
-            probabilities, models = await self.routing.ask(texts)
+        probabilities, models = await finish(request, self.routing.ask(texts), self.seconds)
         labels = self.routing.model.predictor.labels
         answers = [
             {
@@ -84,7 +84,7 @@ class Service:
             for row, model in zip(probabilities.tolist(), models, strict=True)
         ]
         said = ([answer[key] for answer in answers] for key in ("label", "confidence"))
-        self.count(request, texts, *said, models, time.perf_counter() - began)
+        await self.count(request, texts, *said, models, time.perf_counter() - began)
         empty = count_empty(texts)
         return send_json({"predictions": answers, "notes": [EMPTY % empty] if empty else []})
 
@@ -95,14 +95,17 @@ class Service:
             raise Refusal(422, "text: Expected a text with words, found none.")
         version = self.routing.choose(body.text)
         queued = QueuedPredictor(version.batcher, self.seconds)
-        work = partial(explain, queued, body.text, "occlusion", body.label)
+        work = anyio.to_thread.run_sync(
+            partial(explain, queued, body.text, "occlusion", body.label),
+            abandon_on_cancel=True,
+            limiter=self._explanations,
+        )
         try:
-            with limited(self.seconds):
-                found = await anyio.to_thread.run_sync(
-                    work, abandon_on_cancel=True, limiter=self._explanations
-                )
+            found = await finish(request, work, self.seconds)
         except SettingError as error:  # a label that there is not
             raise Refusal(422, f"label: {error}") from None
+        finally:
+            queued.stop()
         columns = ["start", "stop", "word", "score", "without"]
         return send_json(
             {
@@ -126,8 +129,8 @@ class Service:
         if not body.text.strip():
             raise Refusal(422, "text: Expected a text with words, found none.")
         # What the model says is asked again: the client need not be believed.
-        with limited(self.seconds):
-            (row,), (model,) = await self.routing.ask([body.text])
+        work = self.routing.ask([body.text])
+        (row,), (model,) = await finish(request, work, self.seconds)
         record = feedback_record(
             body.text, body.label, labels[int(row.argmax())], float(row.max()), model
         )
@@ -135,11 +138,11 @@ class Service:
             write = partial(self._feedback.append, [record], durable=True)
             await anyio.to_thread.run_sync(write)
         except (Full, OSError) as error:
-            log.error("Feedback is not written any more: %s.", error)
+            self._say_once("Feedback is not written any more", error)
             raise Refusal(507, "The file of feedback takes no more: this was not kept.") from None
         return send_json({"stored": True}, 201)
 
-    def count(
+    async def count(
         self,
         request: Request,
         texts: list[str],
@@ -156,45 +159,60 @@ class Service:
             request.scope["id"], seconds, texts, labels, confidences, models, self._with_texts
         )
         try:
-            self._answers.append(records)
+            # In a thread, for a disk may be slow.
+            await anyio.to_thread.run_sync(self._answers.append, records)
         except (Full, OSError) as error:
             # An answer that is right is not held back because a line of a log is missing.
             self.telemetry.lost(len(records))
-            self._say_lost(error)
+            self._say_once("The log of answers has gaps from now on", error)
 
-    def _say_lost(self, error: Exception) -> None:
-        if not self._lost_said:
-            log.error("The log of answers has gaps from now on: %s.", error)
-            self._lost_said = True
-
-    _lost_said = False
+    def _say_once(self, what: str, error: Exception) -> None:
+        if what not in self._said:
+            log.error("%s: %s.", what, str(error).rstrip("."))
+            self._said.add(what)
 
     @cached_property
     def _explanations(self) -> anyio.CapacityLimiter:
         return anyio.CapacityLimiter(EXPLANATIONS)
 
 
-@contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """A block that may take so many seconds.
+async def finish(request: Request, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    """What some work for a request comes to; it is cancelled once nobody waits for it.
 
     Args:
-        seconds: of the request.
+        request: whose body was read.
+        work: to be done.
+        seconds: that it may take.
 
     Raises:
         Refusal: it takes longer, or there is no room for its texts (503).
+        ClientDisconnect: the client went away.
     """
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(_wait_until_gone(request))]
     try:
-        with anyio.fail_after(seconds):
-            yield
-    except (TimeoutError, concurrent.futures.TimeoutError):
-        raise Refusal(503, f"The answer was not there within {seconds:g} seconds.", 5) from None
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            return tasks[0].result()
+        if tasks[1].done():
+            raise ClientDisconnect()
+    except concurrent.futures.TimeoutError:
+        pass  # of an explanation, whose clock is its own
     except QueueFull as error:
         raise Refusal(
             503,
             "Too many texts wait already. Send it again after the seconds in Retry-After.",
             error.retry_after,
         ) from None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    raise Refusal(503, f"The answer was not there within {seconds:g} seconds.", 5)
+
+
+async def _wait_until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def send_json(value: Any, status: int = 200) -> Response:

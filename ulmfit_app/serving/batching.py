@@ -48,6 +48,7 @@ class _Job:
         self.items = items
         self.future: Future[np.ndarray] = Future()
         self.characters = sum(map(_characters, items))
+        self.is_long = max(map(_characters, items)) > LONG
         self.found: list[np.ndarray] = []
         self.taken = 0
 
@@ -109,8 +110,7 @@ class Batcher:
                 raise QueueFull(max(1, ceil(self.characters / self._speed)))
             self.texts += len(items)
             self.characters += job.characters
-            is_long = max(map(_characters, items)) > LONG
-            self._jobs[is_long].append(job)
+            self._jobs[job.is_long].append(job)
             self._changed.notify()
         job.future.add_done_callback(lambda _: self._leave(job))
         return job.future
@@ -134,6 +134,9 @@ class Batcher:
         with self._changed:
             self.texts -= len(job.items)
             self.characters -= job.characters
+            if job.future.cancelled():  # its texts are not kept until its turn
+                with suppress(ValueError):
+                    self._jobs[job.is_long].remove(job)
 
     # ---------------------------------------------------------------------------------- the thread
     def _work(self) -> None:
@@ -142,13 +145,13 @@ class Batcher:
             try:
                 items = [item for job, part in parts for item in job.items[part]]
                 probabilities = self._predict(items)
+                seconds = max(time.perf_counter() - began, 1e-6)
+                self._speed += 0.2 * (sum(map(_characters, items)) / seconds - self._speed)
+                self._on_batch(len(items))
             except BaseException as error:  # the thread must not end while requests wait for it
                 for job, _ in parts:
                     job.end(lambda job=job, error=error: job.future.set_exception(error))
                 continue
-            seconds = time.perf_counter() - began
-            self._speed += 0.2 * (sum(map(_characters, items)) / seconds - self._speed)
-            self._on_batch(len(items))
             done = 0
             for job, part in parts:
                 n = part.stop - part.start
@@ -203,7 +206,8 @@ class Batcher:
                 parts.append((job, slice(first, stop)))
                 job.taken = stop
             if stop < len(job.items):
-                jobs.append(job) if characters < BATCH_CHARACTERS else jobs.appendleft(job)
+                # What has had its turn goes behind the others; what found no room does not.
+                jobs.append(job) if stop > first else jobs.appendleft(job)
         return parts
 
 
@@ -223,6 +227,7 @@ class QueuedPredictor:
     def __init__(self, batcher: Batcher, seconds: float) -> None:
         self._batcher = batcher
         self._deadline = time.monotonic() + seconds
+        self._future: Future | None = None
         predictor = batcher.predictor
         self.labels, self.bundle = predictor.labels, predictor.bundle
         self.tokenizer = predictor.tokenizer
@@ -236,14 +241,21 @@ class QueuedPredictor:
 
         Raises:
             QueueFull: as `Batcher.submit`.
-            TimeoutError: the time is over.
+            concurrent.futures.TimeoutError: the time is over.
+            concurrent.futures.CancelledError: it was stopped.
         """
         found = []
         # In pieces, so that other requests come between them.
         for first in range(0, len(store), SHARE):
-            future = self._batcher.submit(store[first : first + SHARE])
+            self._future = future = self._batcher.submit(store[first : first + SHARE])
             try:
                 found.append(future.result(max(self._deadline - time.monotonic(), 0)))
             finally:
                 future.cancel()
         return np.concatenate(found)
+
+    def stop(self) -> None:
+        """Give up, from another thread: nobody waits for the explanation any more."""
+        self._deadline = 0.0
+        if self._future is not None:
+            self._future.cancel()

@@ -66,10 +66,7 @@ def make_card(run: Path, name: str, predictor: Predictor, report: str) -> dict[s
         "precision": predictor.precision,
         "temperature": predictor.temperature,
         "metrics": _score(scored),
-        "baselines": {
-            baseline: {key: scores[key] for key in ("accuracy", "accuracy_ci95")}
-            for baseline, scores in scored.get("baselines", {}).items()
-        },
+        "baselines": _score_baselines(scored),
         "notes": scored.get("facts", {}).get("notes", []),
         "trained_with": record.get("versions", {}),
         "served_with": versions(),
@@ -84,13 +81,20 @@ def _read_metrics(run: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        _score(found)
+        _score(found), _score_baselines(found)
         return found
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged or was changed by hand ({type(error).__name__}: {error}). "
             f"Have it written again: python -m ulmfit_app report {shlex.quote(str(run))}"
         ) from None
+
+
+def _score_baselines(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {key: scores[key] for key in ("accuracy", "accuracy_ci95")}
+        for name, scores in metrics.get("baselines", {}).items()
+    }
 
 
 def _score(metrics: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """The API as OpenAPI 3.1 describes it, from the bodies that are checked and sent."""
 
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -39,6 +40,7 @@ _TEXT_QUERY = [
 ]
 
 
+@cache
 def describe() -> dict[str, Any]:
     """The whole of openapi.json."""
     kinds = [
@@ -82,7 +84,7 @@ def describe() -> dict[str, Any]:
             "/readyz": {"get": _get("Whether to send requests here", state, {503: state})},
             "/metrics": {"get": _get("For Prometheus", {"type": "string"}, media="text/plain")},
         },
-        "components": schemas["$defs"] and {"schemas": schemas["$defs"]},
+        "components": {"schemas": schemas["$defs"]},
     }
 
 

@@ -1,8 +1,9 @@
-"""What holds for every answer: headers, a time limit for sending, a count; and never a traceback.
+"""What holds for every answer: headers, a count; and never a traceback.
 
 What a defect would print could hold a user's text, so that only its kind and place are logged.
 """
 
+import asyncio
 import logging
 import re
 import secrets
@@ -10,15 +11,13 @@ import time
 import traceback
 from collections.abc import Collection, Sequence
 
-import anyio
-from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ulmfit_app.serving.api import Service, send_json
@@ -28,7 +27,6 @@ from ulmfit_app.serving.state import State
 from ulmfit_app.serving.telemetry import Telemetry
 from ulmfit_app.serving.uploads import Uploads
 
-SEND_SECONDS = 60.0  # in which a client has to take what is sent before more is
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -59,18 +57,19 @@ def build_app(service: Service, origins: Sequence[str] = ()) -> ASGIApp:
         *Uploads(service).routes(),
         *State(service).routes(),
     ]
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=list(origins),
-        allow_methods=["GET", "POST"],
-        allow_headers=["content-type"],
-        expose_headers=["x-request-id", "x-rows", "x-notes", "retry-after"],
+    # Not Starlette's application, which answers in plain text what nothing has caught.
+    app: ASGIApp = ExceptionMiddleware(
+        Router(routes, redirect_slashes=False),
+        {Refusal: _on_refusal, HTTPException: _on_http_error},
     )
-    app = Starlette(
-        routes=routes,
-        middleware=[cors] if origins else [],
-        exception_handlers={Refusal: _on_refusal, HTTPException: _on_http_error},
-    )
+    if origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["content-type"],
+            expose_headers=["x-request-id", "x-rows", "x-notes", "retry-after"],
+        )
     return Guard(app, service.telemetry, [route.path for route in routes])
 
 
@@ -94,6 +93,7 @@ class Guard:
         began, status = time.perf_counter(), GONE
         given = Request(scope).headers.get("x-request-id", "")
         scope["id"] = given if _id.fullmatch(given) else secrets.token_hex(8)
+        scope["app"] = self  # by which Starlette's router knows that its errors are handled
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -103,13 +103,17 @@ class Guard:
                 headers["x-request-id"] = scope["id"]
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-            with anyio.fail_after(SEND_SECONDS):
-                await send(message)
+            await send(message)
 
         try:
             await self._app(scope, receive, send_on)
-        except (ClientDisconnect, TimeoutError):
-            pass  # it went away, or takes nothing: uvicorn closes the connection
+        except ClientDisconnect:
+            pass
+        except asyncio.CancelledError:
+            if status == GONE:
+                stops = Refusal(503, "The server stops and cannot wait for this request.", 5)
+                await refuse(stops)(scope, receive, send_on)
+            raise
         except Exception as error:
             _log_defect(scope["id"], error)
             if status == GONE:
@@ -125,8 +129,8 @@ def refuse(refusal: Refusal) -> Response:
     answer = send_json({"error": refusal.sentence}, refusal.status)
     if refusal.retry_after is not None:
         answer.headers["retry-after"] = str(refusal.retry_after)
-    if refusal.status in (408, 413):
-        # The rest of the body would be taken for the next request, or be waited for.
+    if refusal.status == 408:
+        # The rest of the body is not waited for.
         answer.headers["connection"] = "close"
     return answer
 

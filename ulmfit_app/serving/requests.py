@@ -17,7 +17,6 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic.json_schema import SkipJsonSchema
 from starlette.requests import Request
 
 BODY_BYTES = 1_000_000
@@ -66,27 +65,30 @@ def _drop_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """Taken as it is: no field more, and no type made into another."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class PredictRequest(_Body):
+class PredictRequest(Body):
     """One text, or up to 1,000."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["texts"]}]}
     )
 
-    text: Annotated[Text | SkipJsonSchema[None], Field(json_schema_extra=_drop_default)] = None
+    # None where it was left out; null is no text.
+    text: Annotated[Text, Field(json_schema_extra=_drop_default)] = None
     texts: Annotated[
-        Annotated[list[Text], Field(min_length=1, max_length=TEXTS)] | SkipJsonSchema[None],
-        Field(json_schema_extra=_drop_default),
+        list[Text], Field(min_length=1, max_length=TEXTS, json_schema_extra=_drop_default)
     ] = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "PredictRequest":
         if (self.text is None) == (self.texts is None):
-            raise ValueError('expected either "text" or "texts"')
+            found = "neither" if self.text is None else "both"
+            raise ValueError(f'expected either "text" or "texts", found {found}')
         return self
 
     def all_texts(self) -> list[str]:
@@ -94,21 +96,21 @@ class PredictRequest(_Body):
         return [self.text] if self.texts is None else self.texts
 
 
-class ExplainRequest(_Body):
+class ExplainRequest(Body):
     """A text, and the label to explain; without it, the predicted one."""
 
     text: ShortText
-    label: Annotated[Label | SkipJsonSchema[None], Field(json_schema_extra=_drop_default)] = None
+    label: Annotated[Label, Field(json_schema_extra=_drop_default)] = None
 
 
-class FeedbackRequest(_Body):
+class FeedbackRequest(Body):
     """A text, and the label that is right."""
 
     text: Text
     label: Label
 
 
-class Prediction(_Body):
+class Prediction(Body):
     """The label of a text."""
 
     label: str
@@ -117,14 +119,14 @@ class Prediction(_Body):
     model: str = Field(description="id of the model that answered")
 
 
-class PredictAnswer(_Body):
+class PredictAnswer(Body):
     """A prediction per text, in the order of the texts."""
 
     predictions: list[Prediction]
     notes: list[str]
 
 
-class ExplainedWord(_Body):
+class ExplainedWord(Body):
     """A word, or a run of words in a text of more than 250."""
 
     start: int = Field(description="first character, counted in Unicode code points from 0")
@@ -134,7 +136,7 @@ class ExplainedWord(_Body):
     without: float = Field(description="the label's probability without it")
 
 
-class ExplainAnswer(_Body):
+class ExplainAnswer(Body):
     """What moved the probability of a label."""
 
     label: str
@@ -145,13 +147,13 @@ class ExplainAnswer(_Body):
     words: list[ExplainedWord]
 
 
-class FeedbackAnswer(_Body):
+class FeedbackAnswer(Body):
     """The label was written down."""
 
     stored: bool
 
 
-class ErrorAnswer(_Body):
+class ErrorAnswer(Body):
     """What was expected and what was found."""
 
     error: str
@@ -190,7 +192,7 @@ async def receive_body(
     """
     _require_type(request, media)
     announced = request.headers.get("content-length", "")
-    if announced.isdigit():
+    if announced.isdecimal():
         _require_size(int(announced[:20]), most)
     size = 0
     try:
@@ -229,7 +231,11 @@ def _refuse(errors: Sequence[dict[str, Any]]) -> Refusal:
     error = errors[0]
     kind, context = error["type"], error.get("ctx", {})
     if kind == "json_invalid":
-        return Refusal(400, f"The body is no JSON: {context['error']}.")
+        what = str(context["error"]).replace(
+            "unexpected end of hex escape",
+            "half of a surrogate pair, or an escape that is cut off",
+        )
+        return Refusal(400, f"The body is no JSON: {what}.")
     where = "".join(f"[{part}]" if isinstance(part, int) else part[:60] for part in error["loc"])
     found = {
         "extra_forbidden": "There is no such field.",
@@ -244,7 +250,8 @@ def _refuse(errors: Sequence[dict[str, Any]]) -> Refusal:
         "model_type": f"Expected an object, found {_kind(error['input'])}.",
         "value_error": f"{error['msg'].removeprefix('Value error, ')}.",
     }.get(kind, f"{error['msg']}.")
-    return Refusal(422, f"{where}: {found}" if where else f"{found[:1].upper()}{found[1:]}")
+    found = f"{found[:1].upper()}{found[1:]}"
+    return Refusal(422, f"{where}: {found}" if where else found)
 
 
 def _length(error: dict[str, Any]) -> str:

@@ -4,10 +4,12 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -21,7 +23,7 @@ from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.evaluation.tables import prediction_table
 from ulmfit_app.files import csv_rows_of
 from ulmfit_app.inference.file_checks import refuse_columns_twice
-from ulmfit_app.inference.predicted_file import TextFile, open_texts
+from ulmfit_app.inference.predicted_file import EMPTY, TextFile, count_empty, open_texts
 from ulmfit_app.serving.api import Service
 from ulmfit_app.serving.batching import QueueFull
 from ulmfit_app.serving.requests import (
@@ -39,6 +41,7 @@ WAIT_SECONDS = 120.0  # for those rows, when others keep the models busy
 
 # What the command line's errors advise, as this query has it.
 _option = re.compile(r"--(text|encoding|quotes) ")
+_renaming = re.compile(r"Give it a name that says so: .*")
 
 
 @dataclass(frozen=True)
@@ -75,24 +78,20 @@ class Uploads:
         """Receive a file, refuse it if it cannot be read, else send it back row by row."""
         if self._open >= FILES:
             raise Refusal(503, f"{FILES} files are being predicted already.", 10)
-        folder = tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True)
-        self._open += 1
-
-        def close() -> None:
-            self._open -= 1
-            folder.cleanup()
-
-        try:
-            path = Path(folder.name) / "file.csv"
+        with ExitStack() as used:
+            self._open += 1
+            used.callback(self._leave)
+            folder = tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True)
+            path = Path(used.enter_context(folder)) / "file.csv"
             with path.open("wb") as file:
                 await receive_body(request, "text/csv", FILE_BYTES, FILE_SECONDS, file.write)
             upload = await anyio.to_thread.run_sync(self._check, path, dict(request.query_params))
-        except BaseException:
-            close()
-            raise
-        headers = {"x-rows": str(upload.n_rows), "x-notes": json.dumps(upload.notes)}
-        lines = self._lines(request, upload)
-        return _Closing(lines, media_type="text/csv", headers=headers).then(close)
+            headers = {"x-rows": str(upload.n_rows), "x-notes": json.dumps(upload.notes)}
+            lines = self._lines(request, upload)
+            return _Closing(lines, used.pop_all(), media_type="text/csv", headers=headers)
+
+    def _leave(self) -> None:
+        self._open -= 1
 
     def _check(self, path: Path, options: dict[str, str]) -> Upload:
         """Read it whole once: what is broken in it is said before the first row is sent."""
@@ -107,28 +106,29 @@ class Uploads:
         text, encoding = options.get("text") or None, options.get("encoding", "utf-8")
         try:
             read = partial(open_texts, path, labels, text, encoding, own, quotes, ROWS)
-            file, n_rows, longest = read(), 0, 0
+            file, n_rows, n_empty, longest = read(), 0, 0, 0
             for frame in file.frames:
-                n_rows += len(frame)
+                n_rows, n_empty = n_rows + len(frame), n_empty + count_empty(frame[file.column])
                 longest = max(longest, int(frame[file.column].str.len().max()))
             if routing.canary is not None:
                 refuse_columns_twice(list(frame), ["model"], path)
         except (DataError, SettingError) as error:
-            sentence = str(error).replace(str(path), "The file")
-            raise Refusal(422, _option.sub(r"\1=", sentence)) from None
+            sentence = _renaming.sub("Send it as CSV.", str(error).replace(str(path), "the file"))
+            sentence = sentence.replace(" to the command", " to the address")
+            raise Refusal(
+                422, _option.sub(r"\1=", f"{sentence[:1].upper()}{sentence[1:]}")
+            ) from None
         if longest > TEXT_CHARACTERS:
             raise Refusal(
                 422,
                 f"Expected texts of at most {TEXT_CHARACTERS:,} characters, found {longest:,}.",
             )
-        return Upload(read(), n_rows, file.notes)
+        notes = [*file.notes, EMPTY % n_empty] if n_empty else file.notes
+        return Upload(read(), n_rows, notes)
 
     async def _lines(self, request: Request, upload: Upload) -> AsyncIterator[bytes]:
         frames, is_first = upload.file.frames, True
-        while True:
-            frame = await anyio.to_thread.run_sync(next, frames, None)
-            if frame is None:
-                return
+        while (frame := await anyio.to_thread.run_sync(next, frames, None)) is not None:
             predicted = await self._predict(request, frame[upload.file.column].tolist())
             table = upload.file.join(frame, predicted)
             if self._service.routing.canary is not None:
@@ -149,21 +149,17 @@ class Uploads:
                     await anyio.sleep(min(full.retry_after, 5))
         table = prediction_table(texts, found, labels).assign(model=models)
         said = table["predicted"].tolist(), table["confidence"].tolist()
-        self._service.count(request, texts, *said, models, time.perf_counter() - began)
+        await self._service.count(request, texts, *said, models, time.perf_counter() - began)
         return table
 
 
 class _Closing(StreamingResponse):
-    """A stream that lets go of what it needed, however it ends."""
+    """A stream that lets go of what it used, however it ends."""
 
-    _close: Callable[[], None] = staticmethod(lambda: None)
-
-    def then(self, close: Callable[[], None]) -> "_Closing":
-        self._close = close
-        return self
+    def __init__(self, lines: AsyncIterator[bytes], used: ExitStack, **about: Any) -> None:
+        super().__init__(lines, **about)
+        self._used = used
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        with self._used:
             await super().__call__(scope, receive, send)
-        finally:
-            self._close()

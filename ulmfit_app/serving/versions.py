@@ -97,9 +97,10 @@ class Routing:
             for version, rows in parts:
                 queued = version.batcher.submit([texts[i] for i in rows])
                 futures.append(asyncio.wrap_future(queued))
-            for (version, rows), future in zip(parts, futures, strict=True):
+            answers = await asyncio.gather(*futures)
+            for (version, rows), answer in zip(parts, answers, strict=True):
                 order = [version.predictor.labels.index(label) for label in labels]
-                found[rows] = (await future)[:, order]
+                found[rows] = answer[:, order]
                 for i in rows:
                     models[i] = version.id
         finally:
@@ -155,8 +156,10 @@ def load_routing(
     routing = Routing(load(run, "report"), load(canary, "canary/report"), share)
     first, second = (version.predictor.labels for version in routing.versions)
     if len({version.id.rpartition("@")[2] for version in routing.versions}) == 1:
+        routing.close()
         raise SettingError(f"{run} and {canary} hold the same model. Name another --canary.")
     if set(first) != set(second):
+        routing.close()
         raise SettingError(
             "The two models have different labels, so that one cannot answer for the other: "
             f"{quoted(first)}, and {quoted(second)}."
