@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -5,7 +8,9 @@ from ulmfit_app.errors import SettingError
 from ulmfit_app.hardware import (
     autocast,
     available_precisions,
+    bound_threads,
     choose_device,
+    count_cpus,
     resolve_precision,
     set_up_cpu,
     wait_for_device,
@@ -105,3 +110,36 @@ def test_set_up_for_training_numbers_too_small_for_fp32_are_taken_for_zero():
         assert product().count_nonzero() == 0
     finally:
         torch.set_flush_denormal(False)
+
+
+QUOTAS = [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 1), ("50000 100000", 1)]
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"), [*QUOTAS, ("1600000 100000", 8), ("", 8), ("no numbers", 8), (None, 8)]
+)
+def test_a_container_has_the_processors_of_its_quota(monkeypatch, quota, cpus):
+    def read_text(path, **_):
+        assert str(path) == "/sys/fs/cgroup/cpu.max"
+        if quota is None:
+            raise FileNotFoundError
+        return quota
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert count_cpus() == cpus
+
+
+def test_without_affinities_all_processors_count(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert count_cpus() == 1
+
+
+@pytest.mark.parametrize(("threads", "cpus", "bound"), [(16, 2, 2), (1, 2, 1)])
+def test_threads_are_bound_by_processors_and_never_more(monkeypatch, threads, cpus, bound):
+    set_to = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.setattr("ulmfit_app.hardware.count_cpus", lambda: cpus)
+    assert bound_threads() == bound and set_to == [bound]

@@ -62,6 +62,16 @@ def test_the_first_slow_batch_says_nothing_of_the_time_left(clock, log, monkeypa
     ]
 
 
+def test_work_without_a_description_shows_nothing(clock, log, terminal, monkeypatch):
+    for stream in (log, terminal):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress(total=10, description=None) as bar:
+            for _ in range(10):
+                clock[0] += 100
+                bar.update()
+        assert stream.getvalue() == ""
+
+
 def test_a_log_file_gets_whole_lines_and_no_blank_one(clock, log, monkeypatch):
     monkeypatch.setattr(sys, "stderr", log)
     with progress(total=10, description="Scoring", unit=" texts") as bar:

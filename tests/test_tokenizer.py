@@ -465,6 +465,18 @@ def test_spacy_starts_anew_before_it_holds_too_many_words(monkeypatch):
     assert tokenizer_module._tokenizer("en").known_words() < known + 200
 
 
+def test_a_tokenizer_that_starts_anew_is_whole_before_another_thread_sees_it(monkeypatch):
+    tokenize = Tokenizer()
+    load, seen = tokenizer_module._load_spacy, []
+    # As another thread would be asked in the middle of it.
+    monkeypatch.setattr(
+        tokenizer_module, "_not_joining", lambda split: seen.append(tokenize("So SO good, xxpad"))
+    )
+    monkeypatch.setattr(tokenizer_module, "_load_spacy", lambda language: load(language))
+    tokenize._load()
+    assert seen == [whole("So SO good, xxpad")]
+
+
 def test_a_worker_process_imports_only_what_it_needs():
     program = (
         "import sys\n"

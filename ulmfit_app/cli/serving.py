@@ -1,6 +1,9 @@
 """The verb serve, which puts a run's classifier behind HTTP."""
 
 import ipaddress
+import logging
+import shlex
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +46,8 @@ def serve(argv: list[str]) -> None:
     """A page and an API."""
     arguments = tyro.cli(ServeArguments, args=argv, prog="python -m ulmfit_app serve")
     _check(arguments)
+    # Until the server handles it: as process 1 of a container, nothing else would.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     print("Starting …", flush=True)
     set_up_torch()
@@ -75,6 +80,9 @@ def serve(argv: list[str]) -> None:
             print("Without --log FILE there will be nothing for compare-served to read.")
     host, port = bound.getsockname()[:2]
 
+    # What a command says once about a file would be said for each upload.
+    logging.getLogger("ulmfit_app").setLevel(logging.WARNING)
+
     def on_start() -> None:
         if not ipaddress.ip_address(host).is_loopback:
             print(
@@ -95,10 +103,21 @@ def serve(argv: list[str]) -> None:
 def _check(arguments: ServeArguments) -> None:
     if not 0 <= arguments.port <= 65_535:
         raise SettingError(f"--port must be 0 to 65535, not {arguments.port}.")
-    if not arguments.timeout > 0:
-        raise SettingError(f"--timeout must be above 0 seconds, not {arguments.timeout:g}.")
+    if not 0 < arguments.timeout <= 3_600:
+        raise SettingError(
+            f"--timeout must be above 0 and at most 3600 seconds, not {arguments.timeout:g}."
+        )
     if arguments.log_texts and arguments.log is None:
         raise SettingError("--log-texts is about a --log FILE, and none is given. Name one.")
+    if arguments.feedback is not None and arguments.feedback.suffix != ".jsonl":
+        raise SettingError(
+            "--feedback is JSON lines to train on later, and run knows such a file by its name. "
+            f"Name it so: --feedback {shlex.quote(str(arguments.feedback.with_suffix('.jsonl')))}"
+        )
+    if arguments.log is not None and arguments.log == arguments.feedback:
+        raise SettingError(
+            f"--log and --feedback would both write {arguments.log}. Name two files."
+        )
     if arguments.share and arguments.canary is None:
         raise SettingError("--share is about a --canary RUN, and none is given. Leave it out.")
     for origin in arguments.cors:

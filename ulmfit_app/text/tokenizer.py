@@ -101,18 +101,20 @@ class Tokenizer:
     def _load(self) -> None:
         from spacy.symbols import ORTH
 
-        self._split, self._segment = _load_spacy(self._language)
-        self._first_tokens_of_cases = {rule[0][ORTH] for rule in self._split.rules.values()}
+        # Complete before it is used: another thread may tokenize meanwhile.
+        split, segment = _load_spacy(self._language)
+        self._first_tokens_of_cases = {rule[0][ORTH] for rule in split.rules.values()}
         for special in SPECIALS:
-            self._split.add_special_case(special, [{ORTH: special}])
+            split.add_special_case(special, [{ORTH: special}])
         # spaCy works out what it can say of each new word, such as its shape, which takes longer
         # than finding the word.
-        self._split.vocab.lex_attr_getters = {}
-        self._split_only = _not_joining(self._split)
+        split.vocab.lex_attr_getters = {}
         # Special cases of several words, such as the Russian в н.в.
-        self._phrases = [case for case in self._split.rules if len(case.split()) > 1]
-        self._longest_case = max(map(len, self._split.rules))
+        self._phrases = [case for case in split.rules if len(case.split()) > 1]
+        self._longest_case = max(map(len, split.rules))
         self._known: dict[str, tuple[str, ...] | None] = {}
+        self._split_only = _not_joining(split)
+        self._split, self._segment = split, segment
 
     def __call__(self, text: str) -> list[str]:
         return self.each([text])[0]
