@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from tests import test_report
-from tests.serving_tools import FakeModel, fake_version, serving, wait_until
+from tests.serving_tools import PATIENCE, FakeModel, fake_version, serving, wait_until
 from tests.test_predictor import DIRECTIONS, TEXTS, made_run, save_validation, saved_classifier
-from ulmfit_app.errors import SettingError
+from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.inference.explanation import explain
 from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.serving import batching
 from ulmfit_app.serving.guard import HEADERS
 from ulmfit_app.serving.records import ANSWERS, FEEDBACK, JsonLines
 from ulmfit_app.serving.telemetry import Telemetry
-from ulmfit_app.serving.versions import load_routing
+from ulmfit_app.serving.versions import Routing, load_routing
 
 pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
@@ -179,8 +179,6 @@ def test_the_report_and_its_figures_are_served_with_a_policy_of_their_own(tmp_pa
     "damage", ['{"model": {}}', '{"model": 1}', "{", '{"baselines": {"a": 1}}']
 )
 def test_damaged_metrics_are_said_in_a_sentence(tmp_path, damage):
-    from ulmfit_app.errors import RunFolderError
-
     run = forward(tmp_path / "run")
     (run / "report").mkdir()
     (run / "report" / "metrics.json").write_text(damage)
@@ -278,8 +276,6 @@ def test_a_defect_is_answered_in_json_and_logged_without_texts(fake, caplog):
 
 
 def test_two_failing_models_are_one_error(caplog):
-    from ulmfit_app.serving.versions import Routing
-
     routing = Routing(fake_version("a@1"), fake_version("b@2"), 0.5)
     with serving(routing) as server:
         texts = [f"poison {i}" for i in range(20)]
@@ -288,8 +284,6 @@ def test_two_failing_models_are_one_error(caplog):
 
 
 def test_a_request_fails_as_soon_as_one_model_does(caplog):
-    from ulmfit_app.serving.versions import Routing
-
     routing = Routing(fake_version("a@1"), fake_version("b@2"), 0.5)
     routing.model.predictor.gate.clear()
     with serving(routing) as server:
@@ -325,6 +319,24 @@ def test_an_explanation_too_ends_at_its_time(tmp_path):
         assert answer.status == 503 and "within 0.1 seconds" in answer.json["error"]
         wait_until(lambda: routing.model.batcher.texts == 0)
         held.set()
+
+
+def test_an_explanation_that_nobody_waits_for_leaves_the_queue(tmp_path):
+    routing = load_routing(forward(tmp_path / "run"))
+    held, compute = threading.Event(), routing.model.predictor.probabilities
+    routing.model.predictor.probabilities = lambda *a, **m: (
+        held.wait(9 * PATIENCE),
+        compute(*a, **m),
+    )[1]
+    with serving(routing, seconds=10 * PATIENCE) as server:
+        with server.connect() as client:
+            head = "POST /v1/explain HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+            client.sendall(f'{head}Content-Length: 13\r\n\r\n{{"text": "a"}}'.encode())
+            wait_until(lambda: routing.model.batcher.texts)
+        try:
+            wait_until(lambda: not routing.model.batcher.texts)
+        finally:
+            held.set()
 
 
 def test_a_full_queue_answers_503_and_readiness_says_so(monkeypatch):

@@ -47,7 +47,7 @@ WARM_SECONDS = 3.0  # of each level, before it is timed
 RESTART_SECONDS = 8.0  # of load before the signal and after the new start
 # Of a probability, from that of the predictor, which puts texts of like length together: in a
 # batch of another size the same products are summed in another order.
-TOLERANCE = {"fp32": 1e-4, "fp16": 0.01, "bf16": 0.05, "int8": 1e-4}
+TOLERANCE = {"fp32": 1e-4, "fp16": 0.01, "bf16": 0.01, "int8": 1e-4}
 
 _LUA = """local bodies, i = {}, 0
 for line in io.lines("%s") do bodies[#bodies + 1] = line end

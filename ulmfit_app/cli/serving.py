@@ -114,7 +114,8 @@ def _check(arguments: ServeArguments) -> None:
             "--feedback is JSON lines to train on later, and run knows such a file by its name. "
             f"Name it so: --feedback {shlex.quote(str(arguments.feedback.with_suffix('.jsonl')))}"
         )
-    if arguments.log is not None and arguments.log == arguments.feedback:
+    files = [path.resolve() for path in (arguments.log, arguments.feedback) if path is not None]
+    if len(files) > len(set(files)):
         raise SettingError(
             f"--log and --feedback would both write {arguments.log}. Name two files."
         )

@@ -91,8 +91,6 @@ class Service:
     async def explain(self, request: Request) -> Response:
         """Which words moved the probability of a label."""
         body = await read_body(request, requests.ExplainRequest)
-        if not body.text.strip():
-            raise Refusal(422, "text: Expected a text with words, found none.")
         version = self.routing.choose(body.text)
         queued = QueuedPredictor(version.batcher, self.seconds)
         work = anyio.to_thread.run_sync(
@@ -126,8 +124,6 @@ class Service:
         labels = self.routing.model.predictor.labels
         if body.label not in labels:
             raise Refusal(422, "label: Expected one of the model's labels, found another.")
-        if not body.text.strip():
-            raise Refusal(422, "text: Expected a text with words, found none.")
         # What the model says is asked again: the client need not be believed.
         work = self.routing.ask([body.text])
         (row,), (model,) = await finish(request, work, self.seconds)

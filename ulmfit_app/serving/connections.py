@@ -159,6 +159,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write(head.encode() + content)
         self.transport.close()
         self._expect_reader()
+        if self._is_asked():  # its route need not go on
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def _waits_for_answer(self) -> bool:
         """Whether what is sent now is an answer, and neither a second one nor a part of one."""

@@ -136,7 +136,10 @@ def _file() -> dict[str, Any]:
         "summary": "A CSV with predictions",
         "operationId": "predictFile",
         "parameters": _TEXT_QUERY,
-        "requestBody": {"required": True, **csv},
+        "requestBody": {
+            "required": True,
+            **_content({"type": "string", "minLength": 1}, "text/csv"),
+        },
         "responses": {"200": answer, **_refusals()},
     }
 

@@ -49,16 +49,23 @@ def _without_nul(text: str) -> str:
     return text
 
 
-def _text(most: int) -> Any:
-    schema = {"type": "string", "maxLength": most, "pattern": "^[^\\u0000]*$"}
-    return Annotated[
-        str, Field(max_length=most), AfterValidator(_without_nul), WithJsonSchema(schema)
-    ]
+def _with_words(text: str) -> str:
+    if not text.strip():
+        raise ValueError("Expected a text with words, found none")
+    return text
 
 
-Text = _text(TEXT_CHARACTERS)
-ShortText = _text(EXPLAINED_CHARACTERS)
-Label = _text(LABEL_CHARACTERS)
+def _text(most: int, pattern: str, *checks: AfterValidator) -> Any:
+    schema = {"type": "string", "maxLength": most, "pattern": pattern}
+    checks = (AfterValidator(_without_nul), *checks)
+    return Annotated[(str, Field(max_length=most), *checks, WithJsonSchema(schema))]
+
+
+_ANY, _WORDS = r"^[^\u0000]*$", r"^[^\u0000]*\S[^\u0000]*$"
+Text = _text(TEXT_CHARACTERS, _ANY)
+Words = _text(TEXT_CHARACTERS, _WORDS, AfterValidator(_with_words))
+FewWords = _text(EXPLAINED_CHARACTERS, _WORDS, AfterValidator(_with_words))
+Label = _text(LABEL_CHARACTERS, _ANY)
 
 
 def _drop_default(schema: dict[str, Any]) -> None:
@@ -99,14 +106,14 @@ class PredictRequest(Body):
 class ExplainRequest(Body):
     """A text, and the label to explain; without it, the predicted one."""
 
-    text: ShortText
+    text: FewWords
     label: Annotated[Label, Field(json_schema_extra=_drop_default)] = None
 
 
 class FeedbackRequest(Body):
     """A text, and the label that is right."""
 
-    text: Text
+    text: Words
     label: Label
 
 
