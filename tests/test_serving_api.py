@@ -18,6 +18,7 @@ from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.inference.explanation import explain
 from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.serving import batching
+from ulmfit_app.serving.card import SCORES
 from ulmfit_app.serving.guard import HEADERS
 from ulmfit_app.serving.records import ANSWERS, FEEDBACK, JsonLines
 from ulmfit_app.serving.telemetry import Telemetry
@@ -175,9 +176,10 @@ def test_the_report_and_its_figures_are_served_with_a_policy_of_their_own(tmp_pa
     assert "allow-same-origin" not in policy
 
 
-@pytest.mark.parametrize(
-    "damage", ['{"model": {}}', '{"model": 1}', "{", '{"baselines": {"a": 1}}']
-)
+WHOLE = json.dumps({"model": dict.fromkeys(SCORES, 0), "baselines": {"a": 1}})
+
+
+@pytest.mark.parametrize("damage", ['{"model": {}}', '{"model": 1}', "{", WHOLE])
 def test_damaged_metrics_are_said_in_a_sentence(tmp_path, damage):
     run = forward(tmp_path / "run")
     (run / "report").mkdir()
