@@ -19,7 +19,7 @@ def model():
 
 @pytest.fixture
 def batcher(model):
-    batcher = Batcher(model, threading.Lock())
+    batcher = Batcher(model, threading.Lock(), seconds=1e6)
     yield batcher
     model.gate.set()
     batcher.close()
@@ -72,7 +72,7 @@ def test_texts_keep_their_order_over_batches(model, busy):
 
 @pytest.mark.parametrize("length", [1, 19_000])
 def test_a_large_request_does_not_keep_a_small_one_waiting(model, busy, length):
-    # Of the longer ones, a batch takes 13 and not 32.
+    # Of the longer ones, a batch takes 2 and not 32.
     large = busy.submit(["x" * length] * 150)
     small = busy.submit(["small"])
     model.gate.set()
@@ -91,7 +91,7 @@ def test_a_small_request_is_in_the_next_batch_whatever_else_waits(model, busy):
 
 
 def test_a_batch_has_so_many_characters_and_no_more(model, busy, monkeypatch):
-    monkeypatch.setattr(batching, "BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(busy, "_speed", {False: 100.0, True: 1.0})  # a second
     future = busy.submit(["x" * 30] * 7)  # 31 with what each text costs
     model.gate.set()
     future.result(PATIENCE)
@@ -99,14 +99,15 @@ def test_a_batch_has_so_many_characters_and_no_more(model, busy, monkeypatch):
 
 
 def test_a_text_longer_than_a_batch_is_one(model, busy):
-    future = busy.submit(["x" * (2 * batching.BATCH_CHARACTERS)])
+    future = busy.submit(["x" * (2 * int(batching.FIRST_SPEED[True]))])
     model.gate.set()
     assert len(future.result(PATIENCE)) == 1
 
 
-def test_long_texts_are_apart_from_short_ones_and_in_turn_with_them(model, busy):
+def test_long_texts_are_apart_from_short_ones_and_in_turn_with_them(model, busy, monkeypatch):
+    monkeypatch.setattr(busy, "_learn_speed", lambda *_: None)  # so that a batch is one long text
     long = "x" * batching.LONG
-    longs = [busy.submit([long] * 12) for _ in range(3)]
+    longs = [busy.submit([long]) for _ in range(3)]
     shorts = [busy.submit(["short"] * 128) for _ in range(3)]
     model.gate.set()
     wait(longs + shorts, PATIENCE)
@@ -120,13 +121,14 @@ def test_a_request_of_both_is_long(model, busy):
     short = busy.submit(["short"])
     model.gate.set()
     wait([both, short], PATIENCE)
-    assert sorted(model.sizes()) == [1, 1, 2]
+    assert sorted(model.sizes()) == [1, 1, 1, 1]  # two of them with the long one's request
+    assert model.batches[2] == [["short"]]
 
 
 # ------------------------------------------------------------------------------------------ bounds
 def test_what_there_is_no_room_for_is_refused_with_a_time_to_come_back(model, busy, monkeypatch):
     monkeypatch.setattr(batching, "MOST_CHARACTERS", 1_000)
-    monkeypatch.setattr(busy, "_speed", 100.0)
+    monkeypatch.setattr(busy, "_speed", {False: 100.0, True: 100.0})
     assert not busy.is_full()
     kept = busy.submit(["x" * 900])
     assert busy.is_full()
@@ -144,9 +146,45 @@ def test_what_there_is_no_room_for_is_refused_with_a_time_to_come_back(model, bu
 
 
 def test_the_time_to_come_back_follows_the_models_speed(model, batcher):
-    before = batcher._speed
+    before = dict(batcher._speed)
     batcher.submit(["x" * 1_000_000]).result(PATIENCE)
-    assert batcher._speed > before
+    batcher.submit(["x" * (batching.MEASURED - 2)]).result(PATIENCE)
+    assert batcher._speed[True] > before[True] and batcher._speed[False] == before[False]
+    batcher.submit(["x" * batching.MEASURED]).result(PATIENCE)
+    assert batcher._speed[False] > before[False]
+
+
+@pytest.fixture
+def hurried(model, monkeypatch):
+    """The batcher of requests that may take 30 seconds, in the middle of one of 10."""
+    batcher = Batcher(model, threading.Lock(), seconds=30.0)
+    monkeypatch.setattr(batcher, "_speed", {False: 10_000.0, True: 10_000.0})
+    model.gate.clear()
+    first = batcher.submit(["x" * 999] * 100)
+    wait_until(lambda: model.batches)
+    yield batcher
+    model.gate.set()
+    first.result(PATIENCE)
+    batcher.close()
+
+
+def test_a_request_that_would_be_late_is_refused_at_once(hurried):
+    fits = hurried.submit(["x" * 999] * 190)  # 10 and 19 seconds
+    with pytest.raises(QueueFull) as refused:
+        hurried.submit(["x" * 999] * 30)  # which would make the others late, too
+    assert refused.value.retry_after == 29
+    small = [hurried.submit(["x" * 999]) for _ in range(100)]  # they wait for no more than turns
+    assert fits.cancel() and hurried.texts == 200
+    assert all(future.cancel() for future in small)
+
+
+def test_small_requests_are_refused_when_so_many_wait_that_they_would_be_late(hurried):
+    futures = [hurried.submit(["x" * 999]) for _ in range(298)]
+    with pytest.raises(QueueFull):
+        for _ in range(3):
+            futures.append(hurried.submit(["x" * 999]))
+    assert len(futures) in (298, 299)
+    assert all(future.cancel() for future in futures)
 
 
 def test_a_cancelled_request_leaves_the_queue_at_once(model, busy):

@@ -72,6 +72,21 @@ def test_a_texts_probabilities_do_not_depend_on_its_batch(pair):
     assert torch.allclose(together, alone, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "fewest"), [(torch.bfloat16, 2), (torch.float32, 1)])
+def test_in_low_precision_no_product_has_one_row(pair, dtype, fewest):
+    """A product of one row is summed in another order than that of several."""
+    ours = pair[1]
+    ours.eval()
+    encoder, rows = ours[0].module.to(dtype), []
+    encoder.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    alone = torch.randint(9, 60, (1, 50_000))
+    others = torch.randint(9, 60, (2, 50_000))
+    others[1, 20:] = PAD_ID
+    with torch.inference_mode():
+        assert ours(alone)[0].shape[0] == 1 and ours(others)[0].shape[0] == 2
+    assert min(rows) == fewest
+
+
 def test_plain_fastais_probabilities_depend_on_the_batch(pair):
     """What ours does not: fastai's own padding, texts in the order they come (fastai#3379)."""
     plain, _ = pair

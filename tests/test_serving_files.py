@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.client import IncompleteRead
 
 import numpy as np
 import pandas as pd
@@ -140,8 +141,8 @@ BROKEN = {
     "workbook": (b"PK\x03\x04" + b"\0" * 60, "", "The file is"),
     "PDF": (b"%PDF-1.7\n", "", "The file is a PDF"),
     "long text": (b"body\n" + b"x" * 200_001, "", "at most 200,000 characters, found 200,001"),
-    "other option": (b"body\na\n", "?top=1", "Expected a query of nothing but text, encoding and"),
-    "long option": (b"body\na\n", "?text=" + "x" * 1_001, "Expected a query of nothing but"),
+    "other option": (b"body\na\n", "?top=1", "Expected a query of text, encoding and quotes"),
+    "long option": (b"body\na\n", "?text=" + "x" * 1_001, "Expected a query of text, encod"),
     "quotes": (b"body\na\n", "?quotes=none", "quotes: Expected csv or literal."),
 }  # fmt: skip
 
@@ -247,7 +248,7 @@ def test_a_file_waits_while_the_queue_is_full(monkeypatch):
     with serving(version) as server, ThreadPoolExecutor(2) as pool:
         first = pool.submit(server.post, "/v1/predict", {"text": "x" * 900})
         wait_until(lambda: version.batcher.texts == 1)
-        monkeypatch.setattr(version.batcher, "_speed", 1e9)
+        monkeypatch.setattr(version.batcher, "_speed", {False: 1e9, True: 1e9})
         second = pool.submit(upload, server, "text\n" + "y" * 400 + "\n")
         threading.Event().wait(0.1)
         version.predictor.gate.set()
@@ -261,7 +262,7 @@ def test_a_file_is_counted_and_logged_like_other_texts(tmp_path):
         metrics = server.get("/metrics").body.decode()
     assert 'ulmfit_predicted_total{label="bad",model="fake@1"} 300.0' in metrics
     lines = (tmp_path / "answers.jsonl").read_text().splitlines()
-    assert len(lines) == 300 and json.loads(lines[-1])["request"] == "r1"
+    assert len(lines) == 300 and json.loads(lines[-1])["request"].startswith("r1.")
     assert "private" not in "".join(lines)
 
 
@@ -282,3 +283,39 @@ def test_with_a_canary_each_row_names_its_model(fake):
 
 def test_limits_are_those_that_are_described():
     assert (requests.FILE_BYTES, uploads.FILES) == (32_000_000, 4)
+
+
+def test_a_file_of_long_texts_is_asked_for_in_pieces():
+    version = fake_version()
+    with serving(version) as server:
+        answer = upload(server, "text\n" + ("w" * 30_000 + "\n") * 5)
+    assert answer.status == 200 and answer.body.count(b"\n") == 6
+    assert version.predictor.sizes() == [1] * 5
+
+
+def test_a_file_that_waits_too_long_is_broken_off_and_said(monkeypatch, caplog):
+    monkeypatch.setattr(batching, "MOST_CHARACTERS", 1_000)
+    monkeypatch.setattr(uploads, "WAIT_SECONDS", 0.1)
+    version = fake_version()
+    version.predictor.gate.clear()
+    with serving(version) as server, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(server.post, "/v1/predict", {"text": "x" * 900})
+        wait_until(lambda: version.batcher.texts == 1)
+        with pytest.raises(IncompleteRead):
+            upload(server, "text\n" + "y" * 400 + "\n")
+        version.predictor.gate.set()
+        assert first.result(20).status == 200
+        assert upload(server, "text\na\n").status == 200
+    assert [record.message for record in caplog.records] == [
+        "A file was broken off: its texts waited 0.1 seconds."
+    ]
+
+
+def test_an_option_given_twice_is_refused(fake):
+    answer = upload(fake, "text\na\n", "?text=text&text=id")
+    assert "each once at most" in refused(answer)
+
+
+def test_sentences_name_the_querys_options_and_none_of_the_command_line(fake):
+    answer = upload(fake, "a,b\n1,2\n", "?text=nix")
+    assert "--" not in refused(answer)

@@ -28,7 +28,7 @@ def test_errors_are_shown_as_the_servers_sentence(page):
     predict(page, "word " * 2_001)
     assert page.locator("#of-text .problem").first.inner_text() == ""
     page.click("text=Which words moved it?")
-    assert "10,000" in problem(page, "of-words")
+    assert "5,000" in problem(page, "of-words")
     page.click("text=Predict the file")
     assert problem(page, "of-file").startswith("There is no file yet")
     page.set_input_files("#file", csv())

@@ -78,7 +78,7 @@ def test_a_wrong_body_is_refused_in_a_sentence(server, case):
 
 
 OTHERS = [
-    ("explain", {"text": "x" * 10_001}, "text: Expected at most 10,000 characters, found 10,001."),
+    ("explain", {"text": "x" * 5_001}, "text: Expected at most 5,000 characters, found 5,001."),
     ("explain", {"text": " \n"}, "text: Expected a text with words, found none."),
     ("explain", {"label": "good"}, "text: It is missing."),
     ("explain", {"text": "a", "label": None}, "label: Expected a string, found null."),
@@ -228,5 +228,5 @@ def test_limits_are_said_where_the_page_looks_for_them(server):
     limits = server.get("/v1/model").json["limits"]
     assert limits == {
         "body_bytes": 1_000_000, "text_characters": 200_000, "texts": 1_000,
-        "explain_characters": 10_000, "file_bytes": 32_000_000, "seconds": 20,
+        "explain_characters": 5_000, "file_bytes": 32_000_000, "seconds": 20,
     }  # fmt: skip

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 
@@ -22,9 +22,11 @@ WINDOW = 0.004  # seconds in which a first text waits for others
 BATCH = 128  # texts
 SHARE = 32  # texts of one request before the next one's turn
 LONG = 20_000  # characters; texts of more are batched by themselves
-BATCH_CHARACTERS = 250_000
+BATCH_SECONDS = 1.0  # that a batch of several texts takes at most, as far as can be foreseen
 MOST_CHARACTERS = 4_000_000  # that are waited for; more are refused
-FIRST_SPEED = 50_000.0  # characters a second, before any were measured
+# Characters a second, by whether texts are long, before any were measured.
+FIRST_SPEED = {False: 50_000.0, True: 15_000.0}
+MEASURED = 5_000  # characters of a batch that says how fast it goes; a few words are all overhead
 
 Item = str | list[str]  # a text, or its tokens
 
@@ -47,7 +49,7 @@ class _Job:
     def __init__(self, items: Sequence[Item]) -> None:
         self.items = items
         self.future: Future[np.ndarray] = Future()
-        self.characters = sum(map(_characters, items))
+        self.characters = self.left = sum(map(_characters, items))
         self.is_long = max(map(_characters, items)) > LONG
         self.found: list[np.ndarray] = []
         self.taken = 0
@@ -70,6 +72,7 @@ class Batcher:
         predictor: used by no one else meanwhile.
         turn: held while it computes: the models of one process take turns, each with all cores.
         on_batch: called with the number of texts of each batch.
+        seconds: that a request may take: one that would take longer is refused at once.
     """
 
     def __init__(
@@ -77,14 +80,16 @@ class Batcher:
         predictor: Predictor,
         turn: threading.Lock,
         on_batch: Callable[[int], None] = lambda n: None,
+        seconds: float = 30.0,
     ) -> None:
         self.predictor = predictor
-        self._turn, self._on_batch = turn, on_batch
+        self._turn, self._seconds, self._on_batch = turn, seconds, on_batch
         self._jobs: dict[bool, deque[_Job]] = {False: deque(), True: deque()}  # by: are they long?
         self._long_next = False
         self._changed = threading.Condition()
         self._closing = False
-        self._speed = FIRST_SPEED
+        self._speed = dict(FIRST_SPEED)
+        self._open: set[_Job] = set()  # that have no answer yet
         self.texts = self.characters = 0  # that are waited for
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
@@ -100,14 +105,13 @@ class Batcher:
             Of calibrated probabilities, float64 [n_texts, n_labels].
 
         Raises:
-            QueueFull: too many characters are waited for already.
+            QueueFull: too many characters are waited for already, or the answer would be late.
         """
         job = _Job(items)
         with self._changed:
-            if self._closing or (
-                self.characters and self.characters + job.characters > MOST_CHARACTERS
-            ):
-                raise QueueFull(max(1, ceil(self.characters / self._speed)))
+            if self._closing or (self._open and self._is_too_much(job)):
+                raise QueueFull(max(1, ceil(self._seconds_of(self._open))))
+            self._open.add(job)
             self.texts += len(items)
             self.characters += job.characters
             self._jobs[job.is_long].append(job)
@@ -130,8 +134,20 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
+    def _is_too_much(self, job: _Job) -> bool:
+        if self.characters + job.characters > MOST_CHARACTERS:
+            return True
+        if job.characters > LONG and self._seconds_of({*self._open, job}) > self._seconds:
+            return True  # it would make others late, too
+        # Requests take turns: none of the others is served more than this one before it ends.
+        return self._seconds_of({*self._open, job}, job.characters) > self._seconds
+
+    def _seconds_of(self, jobs: set[_Job], most: float = inf) -> float:
+        return sum(min(job.left, most) / self._speed[job.is_long] for job in jobs)
+
     def _leave(self, job: _Job) -> None:
         with self._changed:
+            self._open.discard(job)
             self.texts -= len(job.items)
             self.characters -= job.characters
             if job.future.cancelled():  # its texts are not kept until its turn
@@ -146,7 +162,7 @@ class Batcher:
                 items = [item for job, part in parts for item in job.items[part]]
                 probabilities = self._predict(items)
                 seconds = max(time.perf_counter() - began, 1e-6)
-                self._speed += 0.2 * (sum(map(_characters, items)) / seconds - self._speed)
+                self._learn_speed(parts[0][0].is_long, sum(map(_characters, items)), seconds)
                 self._on_batch(len(items))
             except BaseException as error:  # the thread must not end while requests wait for it
                 for job, _ in parts:
@@ -155,8 +171,13 @@ class Batcher:
             done = 0
             for job, part in parts:
                 n = part.stop - part.start
+                job.left -= sum(map(_characters, job.items[part]))
                 job.give(probabilities[done : done + n])
                 done += n
+
+    def _learn_speed(self, is_long: bool, characters: int, seconds: float) -> None:
+        if characters >= MEASURED:
+            self._speed[is_long] += 0.2 * (characters / seconds - self._speed[is_long])
 
     def _predict(self, items: Sequence[Item]) -> np.ndarray:
         predictor = self.predictor
@@ -192,14 +213,15 @@ class Batcher:
         self._long_next = not is_long
         jobs, parts = self._jobs[is_long], []
         texts = characters = 0
-        while jobs and texts < BATCH and characters < BATCH_CHARACTERS:
+        room = self._speed[is_long] * BATCH_SECONDS
+        while jobs and texts < BATCH and characters < room:
             job = jobs.popleft()
             if job.future.done():
                 continue
             first = stop = job.taken
             while stop < len(job.items) and stop - first < SHARE and texts < BATCH:
                 characters += _characters(job.items[stop])
-                if characters > BATCH_CHARACTERS and texts:
+                if characters > room and texts:
                     break
                 stop, texts = stop + 1, texts + 1
             if stop > first:

@@ -1,10 +1,11 @@
 """A file in, the file with predictions out, while it is computed; as `predict --file` does it."""
 
 import json
+import logging
 import re
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,9 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import numpy as np
 import pandas as pd
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -35,12 +37,19 @@ from ulmfit_app.serving.requests import (
 )
 
 FILES = 4  # at a time
-ROWS = 128  # that are predicted together
+ROWS = 128  # that are read together
+PIECE = 50_000  # characters that are asked for together, so that others come between
 OPTION_CHARACTERS = 1_000
-WAIT_SECONDS = 120.0  # for those rows, when others keep the models busy
+WAIT_SECONDS = 120.0  # for those, when others keep the models busy
+ANSWER_SECONDS = 1_800.0  # for all of a file, so that a client that reads slowly ends, too
+
+log = logging.getLogger(__name__)
 
 # What the command line's errors advise, as this query has it.
-_option = re.compile(r"--(text|encoding|quotes) ")
+_option, _alone = (
+    re.compile(r"--(text|encoding|quotes) (?=\S)"),
+    re.compile(r"--(?=text|encoding)"),
+)
 _renaming = re.compile(r"Give it a name that says so: .*")
 
 
@@ -85,7 +94,8 @@ class Uploads:
             path = Path(used.enter_context(folder)) / "file.csv"
             with path.open("wb") as file:
                 await receive_body(request, "text/csv", FILE_BYTES, FILE_SECONDS, file.write)
-            upload = await anyio.to_thread.run_sync(self._check, path, dict(request.query_params))
+            query = request.query_params.multi_items()
+            upload = await anyio.to_thread.run_sync(self._check, path, query)
             headers = {"x-rows": str(upload.n_rows), "x-notes": json.dumps(upload.notes)}
             lines = self._lines(request, upload)
             return _Closing(lines, used.pop_all(), media_type="text/csv", headers=headers)
@@ -93,11 +103,12 @@ class Uploads:
     def _leave(self) -> None:
         self._open -= 1
 
-    def _check(self, path: Path, options: dict[str, str]) -> Upload:
+    def _check(self, path: Path, query: list[tuple[str, str]]) -> Upload:
         """Read it whole once: what is broken in it is said before the first row is sent."""
-        unknown = set(options) - {"text", "encoding", "quotes"}
+        options = dict(query)
+        unknown = set(options) - {"text", "encoding", "quotes"} or len(options) < len(query)
         if unknown or any(len(value) > OPTION_CHARACTERS for value in options.values()):
-            raise Refusal(422, "Expected a query of nothing but text, encoding and quotes.")
+            raise Refusal(422, "Expected a query of text, encoding and quotes, each once at most.")
         quotes = options.get("quotes", "csv")
         if quotes not in ("csv", "literal"):
             raise Refusal(422, "quotes: Expected csv or literal.")
@@ -115,9 +126,8 @@ class Uploads:
         except (DataError, SettingError) as error:
             sentence = _renaming.sub("Send it as CSV.", str(error).replace(str(path), "the file"))
             sentence = sentence.replace(" to the command", " to the address")
-            raise Refusal(
-                422, _option.sub(r"\1=", f"{sentence[:1].upper()}{sentence[1:]}")
-            ) from None
+            sentence = _alone.sub("", _option.sub(r"\1=", sentence))
+            raise Refusal(422, f"{sentence[:1].upper()}{sentence[1:]}") from None
         if longest > TEXT_CHARACTERS:
             raise Refusal(
                 422,
@@ -140,17 +150,37 @@ class Uploads:
         """`Predictor.predict` in the batches of all requests, with the models' ids."""
         began = time.perf_counter()
         labels = self._service.routing.model.predictor.labels
-        with anyio.fail_after(WAIT_SECONDS):
-            while True:
-                try:
-                    found, models = await self._service.routing.ask(texts)
-                    break
-                except QueueFull as full:
-                    await anyio.sleep(min(full.retry_after, 5))
+        pieces = [await self._ask(piece) for piece in _cut(texts)]
+        found = np.concatenate([probabilities for probabilities, _ in pieces])
+        models = [model for _, models in pieces for model in models]
         table = prediction_table(texts, found, labels).assign(model=models)
         said = table["predicted"].tolist(), table["confidence"].tolist()
         await self._service.count(request, texts, *said, models, time.perf_counter() - began)
         return table
+
+    async def _ask(self, texts: list[str]) -> tuple[np.ndarray, list[str]]:
+        try:
+            with anyio.fail_after(WAIT_SECONDS):
+                while True:
+                    try:
+                        return await self._service.routing.ask(texts)
+                    except QueueFull as full:
+                        await anyio.sleep(min(full.retry_after, 5))
+        except TimeoutError:
+            log.error("A file was broken off: its texts waited %g seconds.", WAIT_SECONDS)
+            raise ClientDisconnect() from None  # half of it is sent: there is no other way to say
+
+
+def _cut(texts: list[str]) -> Iterator[list[str]]:
+    """Texts in order, as many together as have PIECE characters; longer ones alone."""
+    piece: list[str] = []
+    for text in texts:
+        if piece and sum(map(len, piece)) + len(text) > PIECE:
+            yield piece
+            piece = []
+        piece.append(text)
+    if piece:
+        yield piece
 
 
 class _Closing(StreamingResponse):
@@ -161,5 +191,5 @@ class _Closing(StreamingResponse):
         self._used = used
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._used:
+        with self._used, anyio.move_on_after(ANSWER_SECONDS):
             await super().__call__(scope, receive, send)

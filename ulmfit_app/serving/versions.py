@@ -120,6 +120,7 @@ def load_routing(
     share: float = 0.0,
     precision: PredictorPrecision = "auto",
     on_batch: Callable[[str, int], None] = lambda model, texts: None,
+    seconds: float = 30.0,
 ) -> Routing:
     """Load the models of a server, their hashes checked.
 
@@ -129,6 +130,7 @@ def load_routing(
         share: with a canary: above 0, up to 1.
         precision: as `Predictor` takes it.
         on_batch: called with a model's id and the number of texts of each batch.
+        seconds: that a request may take.
 
     Raises:
         SettingError: no share, or two models that cannot stand in for each other, for they have
@@ -143,7 +145,7 @@ def load_routing(
         card = make_card(folder, name, predictor, report)
         # What is made by the first text, such as the tokenizer, is not for a user to wait for.
         predictor.predict(["ready"])
-        batcher = Batcher(predictor, turn, partial(on_batch, name))
+        batcher = Batcher(predictor, turn, partial(on_batch, name), seconds)
         return Version(name, folder, predictor, batcher, card, find_text_column(folder))
 
     if canary is None:
