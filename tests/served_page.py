@@ -74,7 +74,7 @@ def visit(browser, server):
     def visit(path="/", **options):
         # Bars that grow have no length yet.
         context = browser.new_context(**{"reduced_motion": "reduce"} | options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))

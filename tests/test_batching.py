@@ -91,7 +91,7 @@ def test_a_small_request_is_in_the_next_batch_whatever_else_waits(model, busy):
 
 
 def test_a_batch_has_so_many_characters_and_no_more(model, busy, monkeypatch):
-    monkeypatch.setattr(busy, "_speed", {False: 100.0, True: 1.0})  # a second
+    monkeypatch.setattr(busy._pace, "speed", {False: 100.0, True: 1.0})  # a second
     future = busy.submit(["x" * 30] * 7)  # 31 with what each text costs
     model.gate.set()
     future.result(PATIENCE)
@@ -105,7 +105,7 @@ def test_a_text_longer_than_a_batch_is_one(model, busy):
 
 
 def test_long_texts_are_apart_from_short_ones_and_in_turn_with_them(model, busy, monkeypatch):
-    monkeypatch.setattr(busy, "_learn_speed", lambda *_: None)  # so that a batch is one long text
+    monkeypatch.setattr(busy._pace, "learn", lambda *_: None)  # so that a batch is one long text
     long = "x" * batching.LONG
     longs = [busy.submit([long]) for _ in range(3)]
     shorts = [busy.submit(["short"] * 128) for _ in range(3)]
@@ -128,7 +128,7 @@ def test_a_request_of_both_is_long(model, busy):
 # ------------------------------------------------------------------------------------------ bounds
 def test_what_there_is_no_room_for_is_refused_with_a_time_to_come_back(model, busy, monkeypatch):
     monkeypatch.setattr(batching, "MOST_CHARACTERS", 1_000)
-    monkeypatch.setattr(busy, "_speed", {False: 100.0, True: 100.0})
+    monkeypatch.setattr(busy._pace, "speed", {False: 100.0, True: 100.0})
     assert not busy.is_full()
     kept = busy.submit(["x" * 900])
     assert busy.is_full()
@@ -146,19 +146,19 @@ def test_what_there_is_no_room_for_is_refused_with_a_time_to_come_back(model, bu
 
 
 def test_the_time_to_come_back_follows_the_models_speed(model, batcher):
-    before = dict(batcher._speed)
+    before = dict(batcher._pace.speed)
     batcher.submit(["x" * 1_000_000]).result(PATIENCE)
     batcher.submit(["x" * (batching.MEASURED - 2)]).result(PATIENCE)
-    assert batcher._speed[True] > before[True] and batcher._speed[False] == before[False]
+    assert batcher._pace.speed[True] > before[True] and batcher._pace.speed[False] == before[False]
     batcher.submit(["x" * batching.MEASURED]).result(PATIENCE)
-    assert batcher._speed[False] > before[False]
+    assert batcher._pace.speed[False] > before[False]
 
 
 @pytest.fixture
 def hurried(model, monkeypatch):
     """The batcher of requests that may take 30 seconds, in the middle of one of 10."""
     batcher = Batcher(model, threading.Lock(), seconds=30.0)
-    monkeypatch.setattr(batcher, "_speed", {False: 10_000.0, True: 10_000.0})
+    monkeypatch.setattr(batcher._pace, "speed", {False: 10_000.0, True: 10_000.0})
     model.gate.clear()
     first = batcher.submit(["x" * 999] * 100)
     wait_until(lambda: model.batches)

@@ -29,7 +29,7 @@ from ulmfit_app.serving.guard import HEADERS
 pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 SHORT = 0.05  # seconds, instead of ten and more
-POST = "POST /v1/predict HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+POST = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 GET = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
@@ -429,7 +429,13 @@ WRONG = [
     (["--cors", "example.org"], "--cors expects origins such as https://example.org"),
     (["--cors", "https://example.org/"], "--cors expects origins"),
     (["--cors", "*"], "--cors expects origins"),
+    (["--cors", "https://ex ample"], "--cors expects origins"),
+    (["--cors", "https://me@example.org"], "--cors expects origins"),
+    (["--cors", "https://example.org?a"], "--cors expects origins"),
+    (["--cors", "https://example.org:x"], "--cors expects origins"),
+    (["--cors", "https://"], "--cors expects origins"),
     (["--log", "a.jsonl", "--feedback", "a.jsonl"], "Name two files"),
+    (["--log", "tests/../a.jsonl", "--feedback", "a.jsonl"], "Name two files"),
     (["--log", "/no/such/folder/a.jsonl", "--port", 0], "there is no folder /no/such/folder"),
 ]
 

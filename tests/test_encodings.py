@@ -9,6 +9,7 @@ import pytest
 
 from tests.test_corpus import REVIEWS, csv_file, load, refused
 from ulmfit_app.data import guessing
+from ulmfit_app.data.encodings import find_codec
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import SettingError
 
@@ -91,6 +92,16 @@ def test_utf_16_in_a_class_folder_names_the_file(tmp_path):
 def test_an_encoding_that_does_not_exist_is_refused(tmp_path):
     path = csv_file(tmp_path / "reviews.csv", REVIEWS)
     assert "no text encoding 'utf-9'" in refused(path, SettingError, encoding="utf-9")
+
+
+NO_CHARACTER_SETS = "punycode idna unicode_escape raw-unicode-escape undefined rot13 hex base64"
+
+
+@pytest.mark.parametrize("encoding", [*NO_CHARACTER_SETS.split(), "\0", "utf-8\0", "\ud800", ""])
+def test_a_codec_that_is_no_character_set_is_refused(encoding):
+    with pytest.raises(SettingError, match="There is no text encoding '.*'. Expected for"):
+        find_codec(encoding)
+    assert find_codec("UTF8") == "utf-8-sig" and find_codec("cp1251") == "cp1251"
 
 
 # What a file is probably encoded in

@@ -15,7 +15,7 @@ from ulmfit_app.evaluation.independent import shares_interval
 from ulmfit_app.serving.compared import format_comparison
 from ulmfit_app.serving.comparing import compare_served
 from ulmfit_app.serving.reading import read_answers
-from ulmfit_app.serving.records import feedback_record, hash_text
+from ulmfit_app.serving.records import FEEDBACK, JsonLines, feedback_record, hash_text
 
 FIRST, OTHER = "imdb@3fa9c1d2e4b5", "imdb-2@8be10c77aa02"
 START = datetime(2026, 11, 26, 10)
@@ -338,6 +338,15 @@ def test_feedback_is_counted_by_text_and_model_and_its_last_word_holds(tmp_path)
     assert f"({100 * low:+.1f} to {100 * high:+.1f})" in page
     with pytest.raises(DataError, match="expected a first line that is a JSON object with 'text'"):
         compare_served(log, log)
+
+
+def test_a_file_of_feedback_without_any_is_said(tmp_path):
+    log = write(tmp_path / "log", simulate(300, SAME))
+    JsonLines(tmp_path / "f.jsonl", 1_000, FEEDBACK)  # as a server makes it
+    found = compare_served(log, tmp_path / "f.jsonl")
+    assert found.notes == [f"{tmp_path / 'f.jsonl'} is empty: no feedback was given."]
+    page = format_comparison(found)
+    assert page.endswith(found.notes[0]) and "aid to be wrong" not in page
 
 
 def test_labels_and_models_cannot_break_the_table(tmp_path):

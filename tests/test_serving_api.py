@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import re
 import sys
 import threading
@@ -164,8 +163,9 @@ def test_the_report_and_its_figures_are_served_with_a_policy_of_their_own(tmp_pa
     with serving(load_routing(run)) as server:
         card = server.get("/v1/model").json["model"]
         report = server.get("/" + card["report"])
-        (run / "report" / "report.html").unlink()
-        assert server.get("/report").status == 404
+        # What the run is trained to meanwhile is not what is served.
+        (run / "report" / "report.html").write_text("<!DOCTYPE html> another model's")
+        assert server.get("/report").body == report.body
     assert card["metrics"]["accuracy_ci95"] == metrics["model"]["accuracy_ci95"]
     assert card["metrics"]["test"] == test_report.FACTS.get("test_name", card["metrics"]["test"])
     assert set(card["baselines"]) == set(metrics["baselines"])
@@ -225,10 +225,8 @@ def test_the_page_and_its_parts_have_their_media_types(fake):
 
 @pytest.mark.parametrize("given", ["a" * 65, "a b", "<b>", "ä", "a,b", ""])
 def test_a_request_id_is_echoed_only_if_harmless(fake, given):
-    assert (
-        fake.get("/healthz", **{"x-request-id": "run_7.a-B"}).headers["x-request-id"]
-        == "run_7.a-B"
-    )
+    echoed = fake.get("/healthz", **{"x-request-id": "run_7.a-B"}).headers["x-request-id"]
+    assert re.fullmatch(r"run_7\.a-B\.[0-9a-f]{16}", echoed)
     made = fake.get("/healthz", **{"x-request-id": given.encode("latin-1")}).headers[
         "x-request-id"
     ]
@@ -271,7 +269,9 @@ def test_a_defect_is_answered_in_json_and_logged_without_texts(fake, caplog):
     assert answer.status == 500
     assert answer.json == {"error": "This is a defect of the server; its log says more."}
     (record,) = caplog.records
-    assert re.match(r"Request r1: ValueError at .*serving_tools\.py:\d+ < .*\.$", record.message)
+    assert re.match(
+        r"Request r1\.\w+: ValueError at .*serving_tools\.py:\d+ < .*\.$", record.message
+    )
     assert "private" not in caplog.text and "Traceback" not in caplog.text
     assert fake.get("/healthz").status == 200
     assert fake.post("/v1/predict", {"text": "a"}).status == 200
@@ -302,7 +302,7 @@ def test_the_time_limit_answers_503_and_frees_the_queue():
             ("predict", {"text": "a"}), ("predict", {"texts": ["a"] * 300}),
         ]:  # fmt: skip
             answer = server.post(f"/v1/{path}", body)
-            assert answer.status == 503 and answer.headers["retry-after"] == "5"
+            assert answer.status == 503 and "retry-after" not in answer.headers
             assert answer.json["error"] == "The answer was not there within 0.1 seconds."
         wait_until(lambda: version.batcher.texts == 0)
         assert version.batcher.characters == 0
@@ -455,38 +455,17 @@ def test_the_log_of_answers_has_texts_only_if_asked_for(tmp_path, with_texts):
     path = tmp_path / "answers.jsonl"
     answers = JsonLines(path, 10**6, ANSWERS)
     with serving(fake_version(), answers=answers, with_texts=with_texts) as server:
-        server.post("/v1/predict", {"texts": ["private a", "b"]}, **{"x-request-id": "r7"})
+        about = {"x-request-id": "r7"}
+        answer = server.post("/v1/predict", {"texts": ["private a", "b"]}, **about)
         server.post("/v1/predict", {"text": 5})
     first, second = lines(path)
     assert first["hash"] == hashlib.sha256(b"private a").hexdigest()[:16]
-    assert (first["request"], first["model"], first["label"]) == ("r7", "fake@1", "bad")
+    assert first["request"] == answer.headers["x-request-id"]
+    assert (first["model"], first["label"]) == ("fake@1", "bad")
     assert first["confidence"] == 0.75 and second["confidence"] == 0.666667
     assert first["seconds"] > 0
     assert first.get("text") == ("private a" if with_texts else None)
     assert ("private" in path.read_text()) == with_texts
-
-
-def test_a_log_that_cannot_be_written_is_said_once_and_counted(tmp_path, caplog):
-    answers = JsonLines(tmp_path / "answers.jsonl", 10, ANSWERS)
-    with serving(fake_version(), answers=answers) as server:
-        for _ in range(3):
-            assert server.post("/v1/predict", {"texts": ["private", "b"]}).status == 200
-        text = server.get("/metrics").body.decode()
-    assert "ulmfit_records_lost_total 6.0" in text
-    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.message.startswith("The log of answers has gaps from now on: ")
-    assert record.message.endswith("at most 10.") and "private" not in record.message
-
-
-def test_feedback_that_cannot_be_written_is_said_once(tmp_path, caplog):
-    (tmp_path / "gone").mkdir()
-    feedback = JsonLines(tmp_path / "gone" / "f.jsonl", 10**6, FEEDBACK)
-    feedback.path.unlink()
-    feedback.path.parent.rmdir()
-    with serving(fake_version(), feedback=feedback) as server:
-        for _ in range(2):
-            assert server.post("/v1/feedback", {"text": "a", "label": "bad"}).status == 507
-    assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1
 
 
 def test_the_made_model_is_what_batchers_ask():

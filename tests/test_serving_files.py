@@ -248,7 +248,7 @@ def test_a_file_waits_while_the_queue_is_full(monkeypatch):
     with serving(version) as server, ThreadPoolExecutor(2) as pool:
         first = pool.submit(server.post, "/v1/predict", {"text": "x" * 900})
         wait_until(lambda: version.batcher.texts == 1)
-        monkeypatch.setattr(version.batcher, "_speed", {False: 1e9, True: 1e9})
+        monkeypatch.setattr(version.batcher._pace, "speed", {False: 1e9, True: 1e9})
         second = pool.submit(upload, server, "text\n" + "y" * 400 + "\n")
         threading.Event().wait(0.1)
         version.predictor.gate.set()

@@ -186,14 +186,14 @@ def by_schema(document, rng):
 
 
 def as_http(method, path, body, kind, more=""):
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{more}"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{more}"
     return (
         f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode("latin-1") + body
     )
 
 
 # --------------------------------------------------------------------------------- bytes, by HTTP
-POST = "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+POST = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 BODY = json.dumps({"text": GOOD})
 WHOLE = f"{POST}Content-Length: {len(BODY)}\r\n\r\n{BODY}"
 CHUNKED = f"{POST}Transfer-Encoding: chunked\r\n\r\n"
@@ -241,7 +241,7 @@ def by_bytes(document, rng):
             b"\r\n" * rng.choice([1, 100, 20_000]),
             b"GET /",
             b"GET / HTTP/0.9\r\n\r\n",
-            b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+            b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
             b"GET /healthz HTTP/1.0\r\n\r\n",
             b"GET /healthz HTTP/1.1\n\n",
             b"GET /healthz HTTP/1.1\r\nno colon here\r\n\r\n",
@@ -275,7 +275,7 @@ def by_bytes(document, rng):
             WHOLE + "GARBAGE\r\n\r\n",
             WHOLE[: rng.randrange(1, len(WHOLE))],
             "".join(c if rng.random() < 0.97 else chr(rng.randrange(256)) for c in WHOLE),
-            f"{rng.choice(METHODS)} {rng.choice(PATHS)} HTTP/1.1\r\nHost: x\r\n\r\n",
+            f"{rng.choice(METHODS)} {rng.choice(PATHS)} HTTP/1.1\r\nHost: localhost\r\n\r\n",
             f"GET {rng.choice(PATHS)} HTTP/1.1\r\n\r\n",
         ]
     )

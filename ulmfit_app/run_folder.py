@@ -12,6 +12,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,21 @@ def require_record(run: Path) -> dict[str, Any]:
     record = read_record(run)
     if record is None:
         raise RunFolderError(
-            f"No run in {run}: it has no {RECORD}. Start one: {command_of_run(run)}"
+            f"No run in {run}: it has no {RECORD}. {_suggest(run)}Start one: {command_of_run(run)}"
         )
     return record
+
+
+def _suggest(run: Path) -> str:
+    """Runs beside a folder that is not there, the likely ones first."""
+    beside: list[str] = []
+    if not run.exists():
+        with suppress(OSError):
+            found = (each for each in run.parent.iterdir() if find_part(each, RECORD).is_file())
+            beside = sorted(each.name for each in found)
+    names = get_close_matches(run.name, beside) or beside[:5]
+    shown = ", ".join(shlex.quote(str(run.parent / name)) for name in names)
+    return f"Did you mean {shown}? " if names else ""
 
 
 def damaged(run: Path, error: Exception) -> RunFolderError:

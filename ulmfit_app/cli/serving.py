@@ -2,9 +2,11 @@
 
 import ipaddress
 import logging
+import re
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from tyro.conf import Positional
 from ulmfit_app.cli.process import set_up_torch
 from ulmfit_app.config import PredictorPrecision
 from ulmfit_app.errors import SettingError
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_origin = re.compile(r"https?://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?", re.ASCII)
 
 MOST_FEEDBACK, MOST_ANSWERS = 100_000_000, 1_000_000_000  # bytes
 
@@ -46,9 +51,14 @@ def serve(argv: list[str]) -> None:
     """A page and an API."""
     arguments = tyro.cli(ServeArguments, args=argv, prog="python -m ulmfit_app serve")
     _check(arguments)
-    # Until the server handles it: as process 1 of a container, nothing else would.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # As Ctrl+C until the server handles both: as process 1 of a container, nothing else would.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        _serve(arguments)
+    print("Stopped.")
 
+
+def _serve(arguments: ServeArguments) -> None:
     print("Starting …", flush=True)
     set_up_torch()
     from ulmfit_app.hardware import bound_threads
@@ -66,7 +76,12 @@ def serve(argv: list[str]) -> None:
     feedback = arguments.feedback and JsonLines(arguments.feedback, MOST_FEEDBACK, FEEDBACK)
     answers = arguments.log and JsonLines(arguments.log, MOST_ANSWERS, ANSWERS)
     routing = load_routing(
-        arguments.run, arguments.canary, arguments.share, arguments.precision, telemetry.batch
+        arguments.run,
+        arguments.canary,
+        arguments.share,
+        arguments.precision,
+        telemetry.batch,
+        arguments.timeout,
     )
     service = Service(
         routing, telemetry, arguments.timeout, feedback, answers, arguments.log_texts
@@ -84,7 +99,7 @@ def serve(argv: list[str]) -> None:
     logging.getLogger("ulmfit_app").setLevel(logging.WARNING)
 
     def on_start() -> None:
-        if not ipaddress.ip_address(host).is_loopback:
+        if not _is_loopback(host):
             print(
                 f"Bound to {host}: whoever reaches this machine's port {port} may use the model.",
                 file=sys.stderr,
@@ -95,9 +110,14 @@ def serve(argv: list[str]) -> None:
     def on_stop() -> None:
         service.stopping = True
 
-    run(build_app(service, arguments.cors), bound, arguments.timeout, on_start, on_stop)
+    hosts = {*LOOPBACK, arguments.host.lower()} if _is_loopback(host) else ()
+    app = build_app(service, arguments.cors, hosts)
+    run(app, bound, arguments.timeout, on_start, on_stop)
     routing.close()
-    print("Stopped.")
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
 
 
 def _check(arguments: ServeArguments) -> None:
@@ -122,8 +142,7 @@ def _check(arguments: ServeArguments) -> None:
     if arguments.share and arguments.canary is None:
         raise SettingError("--share is about a --canary RUN, and none is given. Leave it out.")
     for origin in arguments.cors:
-        scheme, separator, host = origin.partition("://")
-        if scheme not in ("http", "https") or not separator or not host or "/" in host:
+        if not _origin.fullmatch(origin):
             raise SettingError(
                 f"--cors expects origins such as https://example.org, not {origin!r}."
             )

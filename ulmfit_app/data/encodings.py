@@ -10,8 +10,10 @@ import pandas as pd
 
 from ulmfit_app.data.guessing import Opener, advise_encoding
 from ulmfit_app.data.opening import open_bytes
-from ulmfit_app.errors import DataError, SettingError
+from ulmfit_app.errors import DataError, SettingError, quoted
 
+# Python's codecs of text that are no character sets: names of hosts, and source code.
+_NO_CHARACTER_SETS = ("punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -72,11 +74,13 @@ def find_codec(encoding: str) -> str:
     """
     try:
         name = codecs.lookup(encoding).name
+        if name.replace("_", "-") in _NO_CHARACTER_SETS:
+            raise LookupError
         "".encode(encoding)  # refuses codecs that are not of text, such as base64
-    except LookupError:
+    except (LookupError, ValueError):  # the latter of a name with a NUL
         raise SettingError(
-            f"There is no text encoding '{encoding}'. Expected for instance --encoding utf-8, "
-            "cp1252 or utf-16."
+            f"There is no text encoding {quoted([encoding])}. Expected for instance --encoding "
+            "utf-8, cp1252 or utf-16."
         ) from None
     return "utf-8-sig" if name == "utf-8" else name
 

@@ -26,6 +26,7 @@ from ulmfit_app.serving.telemetry import Telemetry
 from ulmfit_app.serving.versions import Routing
 
 EXPLANATIONS = 4  # at a time
+QUIET_SECONDS = 60.0  # in which it is not said again that a file takes no more
 log = logging.getLogger(__name__)
 
 
@@ -53,7 +54,7 @@ class Service:
         self.routing, self.telemetry, self.seconds = routing, telemetry, seconds
         self._feedback, self._answers, self._with_texts = feedback, answers, with_texts
         self.stopping = False
-        self._said: set[str] = set()
+        self._said: dict[str, float] = {}  # when
 
     @property
     def takes_feedback(self) -> bool:
@@ -134,7 +135,7 @@ class Service:
             write = partial(self._feedback.append, [record], durable=True)
             await anyio.to_thread.run_sync(write)
         except (Full, OSError) as error:
-            self._say_once("Feedback is not written any more", error)
+            self._say_lost("Feedback", self._feedback, error)
             raise Refusal(507, "The file of feedback takes no more: this was not kept.") from None
         return send_json({"stored": True}, 201)
 
@@ -160,12 +161,16 @@ class Service:
         except (Full, OSError) as error:
             # An answer that is right is not held back because a line of a log is missing.
             self.telemetry.lost(len(records))
-            self._say_once("The log of answers has gaps from now on", error)
+            self._say_lost("Answers", self._answers, error)
 
-    def _say_once(self, what: str, error: Exception) -> None:
-        if what not in self._said:
-            log.error("%s: %s.", what, str(error).rstrip("."))
-            self._said.add(what)
+    def _say_lost(self, what: str, file: JsonLines, error: Full | OSError) -> None:
+        now = time.monotonic()
+        if now - self._said.get(what, -QUIET_SECONDS) < QUIET_SECONDS:
+            return
+        self._said[what] = now
+        why = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        kept = "Each is tried; what is not written is lost."
+        log.error("%s could not be written to %s: %s. %s", what, file.path, why, kept)
 
     @cached_property
     def _explanations(self) -> anyio.CapacityLimiter:
@@ -203,7 +208,7 @@ async def finish(request: Request, work: Coroutine[Any, Any, Any], seconds: floa
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    raise Refusal(503, f"The answer was not there within {seconds:g} seconds.", 5)
+    raise Refusal(503, f"The answer was not there within {seconds:g} seconds.")
 
 
 async def _wait_until_gone(request: Request) -> None:

@@ -9,7 +9,7 @@ are does not depend on that (`inference.predictor`).
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from math import ceil, inf
@@ -17,6 +17,7 @@ from math import ceil, inf
 import numpy as np
 
 from ulmfit_app.inference.predictor import Predictor
+from ulmfit_app.text.store import TokenStore
 
 WINDOW = 0.004  # seconds in which a first text waits for others
 BATCH = 128  # texts
@@ -65,6 +66,34 @@ class _Job:
                 how()
 
 
+class Pace:
+    """How fast texts are predicted, learned from batches as they are computed.
+
+    Attributes:
+        speed: characters a second, by whether texts are long.
+    """
+
+    def __init__(self) -> None:
+        self.speed = dict(FIRST_SPEED)
+
+    def learn(self, is_long: bool, characters: int, seconds: float) -> None:
+        """A batch was computed."""
+        if characters >= MEASURED:
+            self.speed[is_long] += 0.2 * (characters / seconds - self.speed[is_long])
+
+    def seconds_of(self, jobs: Iterable[_Job], most: float = inf) -> float:
+        """What is left of some requests, of each at most so many characters."""
+        return sum(min(job.left, most) / self.speed[job.is_long] for job in jobs)
+
+    def is_late(self, job: _Job, others: Iterable[_Job], seconds: float) -> bool:
+        """Whether a request would take longer, or make others take longer, than it may."""
+        jobs = [*others, job]
+        if job.characters > LONG and self.seconds_of(jobs) > seconds:
+            return True
+        # Requests take turns: none of the others is served more than this one before it ends.
+        return self.seconds_of(jobs, job.characters) > seconds
+
+
 class Batcher:
     """Texts to probabilities, in batches, in a thread of its own.
 
@@ -88,7 +117,7 @@ class Batcher:
         self._long_next = False
         self._changed = threading.Condition()
         self._closing = False
-        self._speed = dict(FIRST_SPEED)
+        self._pace = Pace()
         self._open: set[_Job] = set()  # that have no answer yet
         self.texts = self.characters = 0  # that are waited for
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
@@ -109,8 +138,12 @@ class Batcher:
         """
         job = _Job(items)
         with self._changed:
-            if self._closing or (self._open and self._is_too_much(job)):
-                raise QueueFull(max(1, ceil(self._seconds_of(self._open))))
+            is_too_much = self._open and (
+                self.characters + job.characters > MOST_CHARACTERS
+                or self._pace.is_late(job, self._open, self._seconds)
+            )
+            if self._closing or is_too_much:
+                raise QueueFull(max(1, ceil(self._pace.seconds_of(self._open))))
             self._open.add(job)
             self.texts += len(items)
             self.characters += job.characters
@@ -134,17 +167,6 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
-    def _is_too_much(self, job: _Job) -> bool:
-        if self.characters + job.characters > MOST_CHARACTERS:
-            return True
-        if job.characters > LONG and self._seconds_of({*self._open, job}) > self._seconds:
-            return True  # it would make others late, too
-        # Requests take turns: none of the others is served more than this one before it ends.
-        return self._seconds_of({*self._open, job}, job.characters) > self._seconds
-
-    def _seconds_of(self, jobs: set[_Job], most: float = inf) -> float:
-        return sum(min(job.left, most) / self._speed[job.is_long] for job in jobs)
-
     def _leave(self, job: _Job) -> None:
         with self._changed:
             self._open.discard(job)
@@ -160,9 +182,11 @@ class Batcher:
             began = time.perf_counter()
             try:
                 items = [item for job, part in parts for item in job.items[part]]
-                probabilities = self._predict(items)
+                store = _store(self.predictor, items)
+                with self._turn:
+                    probabilities = self.predictor.probabilities(store, description=None)
                 seconds = max(time.perf_counter() - began, 1e-6)
-                self._learn_speed(parts[0][0].is_long, sum(map(_characters, items)), seconds)
+                self._pace.learn(parts[0][0].is_long, sum(map(_characters, items)), seconds)
                 self._on_batch(len(items))
             except BaseException as error:  # the thread must not end while requests wait for it
                 for job, _ in parts:
@@ -174,18 +198,6 @@ class Batcher:
                 job.left -= sum(map(_characters, job.items[part]))
                 job.give(probabilities[done : done + n])
                 done += n
-
-    def _learn_speed(self, is_long: bool, characters: int, seconds: float) -> None:
-        if characters >= MEASURED:
-            self._speed[is_long] += 0.2 * (characters / seconds - self._speed[is_long])
-
-    def _predict(self, items: Sequence[Item]) -> np.ndarray:
-        predictor = self.predictor
-        tokens = iter(predictor.tokenizer.each([one for one in items if isinstance(one, str)]))
-        each = [next(tokens) if isinstance(one, str) else one for one in items]
-        store = predictor.store_of(each)
-        with self._turn:
-            return predictor.probabilities(store, description=None)
 
     def _next(self) -> list[tuple[_Job, slice]]:
         """What is predicted next; nothing once it is closed and all is done."""
@@ -213,7 +225,7 @@ class Batcher:
         self._long_next = not is_long
         jobs, parts = self._jobs[is_long], []
         texts = characters = 0
-        room = self._speed[is_long] * BATCH_SECONDS
+        room = self._pace.speed[is_long] * BATCH_SECONDS
         while jobs and texts < BATCH and characters < room:
             job = jobs.popleft()
             if job.future.done():
@@ -231,6 +243,11 @@ class Batcher:
                 # What has had its turn goes behind the others; what found no room does not.
                 jobs.append(job) if stop > first else jobs.appendleft(job)
         return parts
+
+
+def _store(predictor: Predictor, items: Sequence[Item]) -> TokenStore:
+    tokens = iter(predictor.tokenizer.each([one for one in items if isinstance(one, str)]))
+    return predictor.store_of([next(tokens) if isinstance(one, str) else one for one in items])
 
 
 def _characters(item: Item) -> int:

@@ -32,7 +32,7 @@ class Comparison:
         models: ids of both, the canary's last, or as they were named; "first" and "other" below.
         sides: a row for each: n (texts), answers, confidence (mean), seconds (median) and p99 of
             n_times requests of one text (NaN without any), and wrong: how many texts feedback says
-            were labelled wrongly, NaN without feedback.
+            were labelled wrongly, NaN without any feedback.
         labels: a row for each label, the surest differences first: label, n, other_n (texts),
             difference (share of the other less that of the first), low, high (its 95 % interval)
             and p_value, adjusted by Holm where there are more than two labels.
@@ -222,6 +222,8 @@ def _count_wrong(
         return [np.nan, np.nan]
     written = read_feedback(feedback)
     notes += written.notes
+    if written.table.empty:
+        return [np.nan, np.nan]
     # Of what was said of a text's label more than once, the last holds.
     said = written.table.drop_duplicates(["model", "hash"], keep="last")
     known = said.merge(texts[["model", "hash"]].astype({"model": str}), on=["model", "hash"])

@@ -11,12 +11,13 @@ import logging
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ulmfit_app.errors import SettingError
 from ulmfit_app.serving.guard import HEADERS
@@ -44,7 +45,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None  # for the head of a request
     _stuck: asyncio.TimerHandle | None = None  # for the client to take what is sent
-    _head_is_read = False
+    _head_is_read = _head_is_long = False
     _is_between = True  # the last request and the next one
     _began_with = 0  # bytes that came with the first one of a request
     _received = 0
@@ -52,6 +53,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """A client is there; it has to say what it wants."""
         super().connection_made(transport)
+        self._unanswered: deque[RequestResponseCycle] = deque()
         if len(self.connections) > CONNECTIONS:
             self._end(503, "Too many connections are open. Try again in some seconds.")
         else:
@@ -62,7 +64,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._received += len(data)
         self._began_with = len(data) if self._is_between else 0
         super().data_received(data)
-        if not self._head_is_read and self._received > HEADER_BYTES:
+        if self._head_is_long or (not self._head_is_read and self._received > HEADER_BYTES):
             self._end(431, f"Expected a head of at most {HEADER_BYTES:,} bytes, found more.")
         elif self._received > MOST_BYTES:
             self._end(413, f"Expected a request of at most {MOST_BYTES:,} bytes, found more.")
@@ -79,6 +81,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head of a request is there; from here on its route sets the limits."""
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
+        # A head that comes in one piece with its end was not too long while it was incomplete.
+        lines = (len(name) + len(value) + 4 for name, value in self.headers)
+        self._head_is_long = len(self.url) + sum(lines) > HEADER_BYTES
         self._head_is_read = True
         self._forget_timer()
 
@@ -89,6 +95,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """A request was answered."""
+        self._unanswered.popleft()
         super().on_response_complete()
         if self.transport.is_closing():
             self._expect_reader()
@@ -115,6 +122,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client went away."""
         self._forget_timer()
+        self._give_up()
         super().connection_lost(exc)
         if self._stuck is not None:
             self._stuck.cancel()
@@ -140,7 +148,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _expect_reader(self) -> None:
         # A connection is closed when all is sent, which a client that reads nothing puts off.
         if self._stuck is None:
-            self._stuck = self.loop.call_later(SEND_SECONDS, self.transport.abort)
+            self._stuck = self.loop.call_later(SEND_SECONDS, self._abort)
 
     def _end(self, status: int, sentence: str) -> None:
         self._forget_timer()
@@ -159,9 +167,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write(head.encode() + content)
         self.transport.close()
         self._expect_reader()
-        if self._is_asked():  # its route need not go on
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._give_up()
+
+    def _abort(self) -> None:
+        self._give_up()
+        self.transport.abort()
+
+    def _give_up(self) -> None:
+        # Of several requests uvicorn tells the last one alone that the client is gone. The others
+        # would be computed, and fail to send, one after the other.
+        self.pipeline.clear()
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _waits_for_answer(self) -> bool:
         """Whether what is sent now is an answer, and neither a second one nor a part of one."""

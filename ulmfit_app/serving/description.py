@@ -10,6 +10,7 @@ from ulmfit_app.serving import requests
 
 _BAD_BODY = {
     400: "The body is no JSON.",
+    403: "Another site's page asks, or another name of this machine was used.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is of another type.",

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Collection, Sequence
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -40,16 +40,20 @@ HEADERS = {
 GONE = 499  # counted for a client that went away before its answer
 
 _id = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_port = re.compile(r":\d*\Z")
 
 log = logging.getLogger(__name__)
 
 
-def build_app(service: Service, origins: Sequence[str] = ()) -> ASGIApp:
+def build_app(
+    service: Service, origins: Sequence[str] = (), hosts: Collection[str] = ()
+) -> ASGIApp:
     """The whole application that a server serves.
 
     Args:
         service: what answers.
         origins: of pages that may read the answers, besides the server's own.
+        hosts: the names that it may be called by; empty: any.
     """
     routes: list[Route] = [
         *page_routes(service.routing),
@@ -63,14 +67,57 @@ def build_app(service: Service, origins: Sequence[str] = ()) -> ASGIApp:
         {Refusal: _on_refusal, HTTPException: _on_http_error},
     )
     if origins:
-        app = CORSMiddleware(
+        app = _Cors(
             app,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
             allow_headers=["content-type"],
             expose_headers=["x-request-id", "x-rows", "x-notes", "retry-after"],
         )
-    return Guard(app, service.telemetry, [route.path for route in routes])
+    paths = [route.path for route in routes]
+    return Guard(app, service.telemetry, paths, Strangers(origins, hosts))
+
+
+class _Cors(CORSMiddleware):
+    """Starlette's, whose refusals are JSON, too."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """What another origin may send."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code == 200:
+            return answer
+        refused = refuse(Refusal(answer.status_code, f"{bytes(answer.body).decode()}."))
+        for name, value in answer.headers.items():
+            refused.headers.setdefault(name, value)
+        return refused
+
+
+class Strangers:
+    """Keeps away pages of others that make a visitor's browser send something here.
+
+    Args:
+        origins: of pages that may.
+        hosts: the names that the server may be called by; empty: any. A page whose own name was
+            pointed at this machine is of the same origin for a browser, and only the header Host
+            tells it.
+    """
+
+    def __init__(self, origins: Collection[str], hosts: Collection[str]) -> None:
+        self._origins, self._hosts = origins, hosts
+
+    def keep_away(self, method: str, headers: Headers) -> None:
+        """Raises a Refusal of a request that such a page may have made."""
+        host = _port.sub("", headers.get("host", "")).lower()  # programs may leave it out
+        if self._hosts and host and host not in self._hosts:
+            names = ", ".join(sorted(self._hosts))
+            raise Refusal(403, f"Expected the header Host to be one of {names}.")
+        # Not Origin against Host, which a proxy may have replaced. Only browsers send this header.
+        site = headers.get("sec-fetch-site")
+        is_foreign = site in ("cross-site", "same-site")
+        if method == "POST" and is_foreign and headers.get("origin") not in self._origins:
+            raise Refusal(
+                403, "Expected a page of this server or of a --cors ORIGIN, found another one's."
+            )
 
 
 class Guard:
@@ -80,10 +127,14 @@ class Guard:
         app: the routes.
         telemetry: counts the answers.
         paths: of the routes; what clients make up is counted together.
+        strangers: what is refused whatever the route.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, telemetry: Telemetry, paths: Collection[str], strangers: Strangers
+    ) -> None:
         self._app, self._telemetry, self._paths = app, telemetry, frozenset(paths)
+        self._strangers = strangers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -91,22 +142,28 @@ class Guard:
             await self._app(scope, receive, send)
             return
         began, status = time.perf_counter(), GONE
-        given = Request(scope).headers.get("x-request-id", "")
-        scope["id"] = given if _id.fullmatch(given) else secrets.token_hex(8)
+        headers = Headers(scope=scope)
+        # A client's own id, and ours behind it: lines of the log with the same one are of one
+        # request, whatever clients send.
+        given = headers.get("x-request-id", "")
+        scope["id"] = (f"{given}." if _id.fullmatch(given) else "") + secrets.token_hex(8)
         scope["app"] = self  # by which Starlette's router knows that its errors are handled
 
         async def send_on(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = scope["id"]
+                answer = MutableHeaders(scope=message)
+                answer["x-request-id"] = scope["id"]
                 for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                    answer.setdefault(name, value)
             await send(message)
 
         try:
+            self._strangers.keep_away(scope["method"], headers)
             await self._app(scope, receive, send_on)
+        except Refusal as refusal:
+            await refuse(refusal)(scope, receive, send_on)
         except ClientDisconnect:
             pass
         except asyncio.CancelledError:

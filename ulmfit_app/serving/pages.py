@@ -5,11 +5,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from ulmfit_app.serving.card import find_report
-from ulmfit_app.serving.requests import Refusal
 from ulmfit_app.serving.versions import Routing
 
 FOLDER = Path(__file__).parent
@@ -36,9 +35,9 @@ def page_routes(routing: Routing) -> list[Route]:
         Route("/" if path.name == "page.html" else f"/{path.name}", _file(path)) for path in paths
     ]
     reports = [
-        Route(f"/{version.card['report']}", _report(version.run))
+        Route(f"/{version.card['report']}", _report(path))
         for version in routing.versions
-        if version.card["report"]
+        if version.card["report"] and (path := find_report(version.run))
     ]
     return files + reports
 
@@ -52,18 +51,17 @@ def _file(path: Path) -> Handler:
     return send
 
 
-def _report(run: Path) -> Handler:
+def _report(path: Path) -> Handler:
+    # Read once: a run that is trained again meanwhile has the report of another model.
+    content = path.read_bytes()
+    found = _policy.search(content[:4_096].decode(errors="replace"))
+    # Its own policy, which names the hash of its script; and none of the rights of this server's
+    # pages, such as to send feedback.
+    own = found[1] if found else "default-src 'none'"
+    policy = f"{own}; sandbox allow-scripts; frame-ancestors 'none'"
+
     async def send(request: Request) -> Response:
-        path = find_report(run)
-        if path is None:
-            raise Refusal(404, "The report is no longer in the run's folder.")
-        with path.open(encoding="utf-8", errors="replace") as file:
-            found = _policy.search(file.read(4_096))
-        # Its own policy, which names the hash of its script; and none of the rights of this
-        # server's pages, such as to send feedback.
-        own = found[1] if found else "default-src 'none'"
-        policy = f"{own}; sandbox allow-scripts; frame-ancestors 'none'"
         headers = {"content-security-policy": policy}
-        return FileResponse(path, media_type="text/html", headers=headers)
+        return Response(content, media_type="text/html", headers=headers)
 
     return send

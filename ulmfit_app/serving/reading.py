@@ -107,12 +107,14 @@ def read_feedback(path: Path) -> Written:
 
     Returns:
         A table with a row per line: model, hash (uint64, of the text) and wrong: whether the label
-        is another than what was predicted.
+        is another than what was predicted. It has none of an empty file, as a server makes it.
 
     Raises:
-        DataError: the file is missing, empty, or another one; or no line can be used.
+        DataError: the file is missing, or another one; or no line can be used.
     """
-    left_out, rows = _LeftOut(path), []
+    left_out, rows, columns = _LeftOut(path), [], ["model", "hash", "wrong"]
+    if path.is_file() and not first_line(path):
+        return Written(pd.DataFrame(columns=columns), [f"{path} is empty: no feedback was given."])
     for number, record in _records(path, FEEDBACK, left_out):
         if all(isinstance(record[name], str) for name in ("text", "label", "predicted", "model")):
             wrong = record["label"] != record["predicted"]
@@ -121,7 +123,7 @@ def read_feedback(path: Path) -> Written:
             left_out.of_other_form.append(number)
     if not rows:
         raise DataError(f"{path} has no feedback that can be used. {' '.join(left_out.notes())}")
-    table = pd.DataFrame(rows, columns=["model", "hash", "wrong"])
+    table = pd.DataFrame(rows, columns=columns)
     return Written(table.astype({"hash": "uint64"}), left_out.notes())
 
 
