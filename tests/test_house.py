@@ -120,9 +120,9 @@ def test_the_house_has_few_floors():
     assert max(floors.values()) <= MOST_FLOORS, floors
 
 
-def sizes_of(tree: ast.AST, kinds: tuple[type, ...]) -> dict[str, int]:
+def sizes_of(tree: ast.AST, kinds: tuple[type, ...]) -> list[tuple[str, int]]:
     nodes = [node for node in ast.walk(tree) if isinstance(node, kinds)]
-    return {node.name: node.end_lineno - node.lineno + 1 for node in nodes}
+    return [(node.name, node.end_lineno - node.lineno + 1) for node in nodes]
 
 
 @pytest.mark.parametrize("name", list(MODULES))
@@ -130,9 +130,10 @@ def test_no_file_class_or_function_is_longer_than_one_can_keep_in_mind(name):
     text = MODULES[name].read_text(encoding="utf-8")
     tree = ast.parse(text)
     assert text.count("\n") <= 400
-    assert not {what: n for what, n in sizes_of(tree, (ast.ClassDef,)).items() if n > 150}
+    assert not [size for size in sizes_of(tree, (ast.ClassDef,)) if size[1] > 150]
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    assert not {what: n for what, n in sizes_of(tree, functions).items() if n > 60}
+    # Each of them: two classes of a file have methods of one name.
+    assert not [size for size in sizes_of(tree, functions) if size[1] > 60]
 
 
 @pytest.mark.parametrize("name", APP_FILES)

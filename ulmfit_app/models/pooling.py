@@ -64,14 +64,7 @@ class TextEncoder(nn.Module):
             ids = ids.repeat(fewest, 1)
         lengths, order = (ids != PAD_ID).sum(1).sort(descending=True, stable=True)
         self.reset()
-        # A step's gradient for the embeddings is as large as what was looked up: the batch's
-        # words, not the vocabulary.
-        if embedded is None:
-            words, ids = ids[order].unique(return_inverse=True)
-            embeddings = self.embed(words)
-        else:
-            embeddings = embedded[order].flatten(0, 1)
-            ids = torch.arange(ids.numel(), device=ids.device).view_as(ids)
+        embeddings, ids = self._look_up(ids, order, embedded)
         largest = total = None
         pooled, outputs = [], []
         steps = lengths.tolist()
@@ -108,6 +101,18 @@ class TextEncoder(nn.Module):
         # The shortest texts were done first.
         texts = torch.cat(pooled[::-1])[order.argsort()][:n_texts]
         return texts, torch.cat(outputs, 1) if outputs else texts.new_zeros(0)
+
+    def _look_up(
+        self, ids: Tensor, order: Tensor, embedded: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings [n, emb_sz], and which one each token has, [batch, length], in an order."""
+        if embedded is None:
+            # A step's gradient for the embeddings is as large as what was looked up: the batch's
+            # words, not the vocabulary.
+            words, which = ids[order].unique(return_inverse=True)
+            return self.embed(words), which
+        which = torch.arange(ids.numel(), device=ids.device).view_as(ids)
+        return embedded[order].flatten(0, 1), which
 
 
 class PooledHead(nn.Module):
