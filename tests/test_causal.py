@@ -24,13 +24,13 @@ from transformers import (
 
 from tests.tiny_transformers import CAUSAL, make_checkpoint, make_reviews
 from ulmfit_app import __main__ as cli
-from ulmfit_app.config import SamplingSettings
 from ulmfit_app.errors import BundleError, DataError
 from ulmfit_app.inference import perplexity
 from ulmfit_app.inference.causal import CacheWriter, load_causal
 from ulmfit_app.inference.generation import continue_ids, generate
 from ulmfit_app.inference.language_model import load_named
 from ulmfit_app.inference.perplexity import cut_windows, measure_nats, score_file, score_texts
+from ulmfit_app.sampling_settings import SamplingSettings
 
 POSITIONS = 66  # of the checkpoints that are made
 PROMPT = "a great film with"

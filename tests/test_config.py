@@ -11,6 +11,7 @@ from ulmfit_app.config import (
     PRESETS,
     SECTIONS,
     DataSettings,
+    DistillationSettings,
     LanguageModelSettings,
     Settings,
     from_json,
@@ -34,9 +35,15 @@ def test_a_path_survives_json():
     assert isinstance(again.data.data, Path)
 
 
+def test_a_run_without_teachers_says_nothing_of_them():
+    assert "distillation" not in to_json(Settings())
+    taught = Settings(distillation=DistillationSettings(("runs/one", "runs/two"), temperature=3))
+    assert from_json(json.loads(json.dumps(to_json(taught)))) == taught
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_an_unknown_field_of_a_section_is_an_error(section):
-    values = to_json(Settings())
+    values = to_json(Settings(distillation=DistillationSettings(("runs/teacher",))))
     values[section]["colour"] = "red"
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
         from_json(values)

@@ -10,7 +10,7 @@ from fastai.text.models.core import get_language_model
 from data_scripts.documents import DocumentError, read_documents
 from tests.conftest import made_store, reviews
 from ulmfit_app import __main__ as cli
-from ulmfit_app.config import LanguageModelSettings, ModelSettings, SamplingSettings
+from ulmfit_app.config import LanguageModelSettings, ModelSettings
 from ulmfit_app.errors import BundleError, DataError
 from ulmfit_app.inference import generation, perplexity
 from ulmfit_app.inference.generation import generate
@@ -20,6 +20,7 @@ from ulmfit_app.models import hub, pretrained
 from ulmfit_app.models.awd_lstm import build_language_model, language_model_config
 from ulmfit_app.models.bundle import Bundle, load_weights, save_bundle
 from ulmfit_app.models.pretrained import locate
+from ulmfit_app.sampling_settings import SamplingSettings
 from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.text.rules import BOS, FAKE, SPECIALS, TK_UP
 from ulmfit_app.text.store import TokenStore

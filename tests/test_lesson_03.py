@@ -10,7 +10,7 @@ from fastai.text.learner import language_model_learner
 from fastai.text.models.awdlstm import AWD_LSTM
 
 from tests.conftest import says
-from ulmfit_app.config import ModelSettings, SamplingSettings
+from ulmfit_app.config import ModelSettings
 from ulmfit_app.course import PRESETS, directions, lesson_02, lesson_03
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.inference.generation import NEVER_WRITTEN, generate
@@ -19,6 +19,7 @@ from ulmfit_app.inference.perplexity import measure_perplexity
 from ulmfit_app.models.awd_lstm import build_language_model, load_language_model
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.models.pretrained import find_start, locate
+from ulmfit_app.sampling_settings import SamplingSettings
 from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.text.detokenizer import detokenize
 from ulmfit_app.text.rules import BOS, SPECIALS

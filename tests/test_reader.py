@@ -16,8 +16,9 @@ from ulmfit_app.models.awd_lstm import (
     language_model_config,
 )
 from ulmfit_app.models.bundle import Bundle, load_bundle, load_weights, save_bundle
+from ulmfit_app.models.int8 import Int8Encoder
 from ulmfit_app.models.lstm import EvenLSTM
-from ulmfit_app.models.reader import quantize_encoder, read_classifier, read_language_model
+from ulmfit_app.models.reader import read_classifier, read_language_model
 from ulmfit_app.text.rules import PAD_ID, SPECIALS
 
 VOCAB = [*SPECIALS, *(f"w{i}" for i in range(50))]
@@ -192,5 +193,18 @@ def test_weights_of_another_shape_are_refused(tmp_path, save, read):
 def test_an_encoder_in_int8_is_near(tmp_path):
     bundle, trained = classifier(tmp_path)
     ours, ids = read_classifier(bundle), padded(20)
-    quantize_encoder(ours[0].module)
+    exact, low = ours[0](ids)[0], Int8Encoder(bundle)(ids)[0]
+    assert 0 < relative_error(low, exact) < 0.1
+    ours[0] = Int8Encoder(bundle)
     assert 0 < relative_error(ours(ids)[0], trained(ids)[0]) < 0.1
+
+
+@torch.no_grad()
+def test_an_encoder_in_int8_reads_each_text_by_its_own_length(tmp_path):
+    bundle, _ = classifier(tmp_path)
+    encoder, ids = Int8Encoder(bundle), padded(20, 5, 1)
+    together = encoder(ids)[0]
+    for row, n in zip(range(3), (20, 5, 1), strict=True):
+        alone = encoder(ids[row : row + 1, :n])[0]
+        assert relative_error(together[row], alone[0]) < 0.1
+    assert together.shape == (3, 3 * bundle.shape.emb_sz)

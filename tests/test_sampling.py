@@ -4,7 +4,6 @@ import re
 import pytest
 import torch
 
-from ulmfit_app.config import SamplingSettings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.inference.sampling import (
     FORBIDDEN,
@@ -15,6 +14,7 @@ from ulmfit_app.inference.sampling import (
     keep_top_p,
     scale_logits,
 )
+from ulmfit_app.sampling_settings import SamplingSettings
 
 LOGITS = torch.randn(5, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2
 

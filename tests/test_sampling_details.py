@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from ulmfit_app.config import SamplingSettings
 from ulmfit_app.inference.sampling import NGrams, filter_logits
+from ulmfit_app.sampling_settings import SamplingSettings
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 7), (2, 3, 7)])

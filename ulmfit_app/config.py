@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, Suppress, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from ulmfit_app.errors import SettingError
@@ -48,8 +48,12 @@ Name = Annotated[
         str_from_instance=lambda value: [str(value)],
     ),
 ]
-SECTIONS = ("data", "tokens", "model", "lm", "classifier")
-MAY_BE_ZERO = ("lm.drop_mult", "lm.weight_decay", "lm.epochs", "classifier.weight_decay")
+SECTIONS = ("data", "tokens", "model", "lm", "classifier", "distillation")
+MAY_BE_ZERO = (
+    *("lm.drop_mult", "lm.weight_decay", "lm.epochs", "classifier.weight_decay"),
+    *(f"distillation.{name}" for name in ("hard_weight", "states_weight", "confidence")),
+    "distillation.pruned",
+)
 LARGEST_DROPOUT = 0.25  # of the language model's, fastai
 
 
@@ -74,6 +78,9 @@ class DataSettings:
     folds: int | None = None
     fold: int = 1  # which one, from 1 on
     test_share: float = 0.2  # of all rows, where the data has no test split
+    # keep so many labels of train and valid, a fifth of them for validation; the other texts of
+    # both are unlabelled. None: all
+    max_labels: int | None = None
     max_train: int | None = None  # rows, a stratified and seeded subset; None: all
     max_valid: int | None = None  # rows
     max_test: int | None = None  # rows
@@ -181,45 +188,26 @@ class ClassifierSettings:
 
 
 @dataclass(frozen=True)
-class SamplingSettings:
-    """What to draw, and from which words.
+class DistillationSettings:
+    """Learning from the answers of trained runs, to labelled and unlabelled texts (Hinton et al.
+    2015)."""
 
-    Temperature comes first, then top-k, top-p and min-p, each on what the last one left.
-
-    Raises:
-        SettingError: a number that cannot be one of its kind.
-    """
-
-    # tokens to write: words, punctuation, and the marks of capitals, which are not seen; of a
-    # transformer subwords, fewer where it writes its end-of-text token
-    words: int = 40
-    samples: int = 1  # texts, written side by side
-    temperature: float = 0.8  # divides the logits; 0: always the likeliest word
-    top_k: int | None = None  # only the k likeliest words; None: all
-    # only the likeliest words that together reach this probability; Holtzman et al. 2020
-    top_p: float = 1.0
-    # only words at least so likely, as a share of the likeliest's probability; Nguyen et al. 2024
-    min_p: float = 0.0
-    # no sequence of so many tokens comes twice, the prompt's included; None: they may
-    no_repeat_ngrams: int | None = None
-    seed: int | None = None  # the same seed, the same texts; None: others each time
-
-    def __post_init__(self) -> None:
-        for name in ("words", "samples", "top_k", "no_repeat_ngrams"):
-            value = getattr(self, name)
-            self._require(value is None or value >= 1, name, "at least 1")
-        self._require(0 <= self.temperature < math.inf, "temperature", "at least 0")
-        self._require(0 < self.top_p <= 1, "top_p", "more than 0 and at most 1")
-        self._require(0 <= self.min_p <= 1, "min_p", "from 0 to 1")
-        self._require(
-            self.seed is None or 0 <= self.seed < 2**63, "seed", "at least 0 and below 2^63"
-        )
-
-    def _require(self, holds: bool, name: str, expected: str) -> None:
-        if not holds:
-            raise SettingError(
-                f"--{name.replace('_', '-')} must be {expected}, not {getattr(self, name)}."
-            )
+    # run folders, with spaces between; of several, the mean of their probabilities
+    teachers: Annotated[tuple[str, ...], arg(name="teacher", prefix_name=False)] = ()
+    # divides the logits of teacher and student, so that unlikely classes count; Hinton et al. 2015
+    temperature: float = 2.0
+    # of the labels in the loss, where a text has one, from 0 to 1; the teacher's answer has the
+    # rest
+    hard_weight: float = 0.1
+    # of the teacher's pooled states, by their cosine to a linear map of the student's, beside the
+    # loss of 1 that its answers have
+    states_weight: float = 0.0
+    # learn those unlabelled texts alone of which the teacher is surest, as many as have this mean
+    # probability of their likeliest label; 0: all
+    confidence: float = 0.0
+    # begin with the teacher's own classifier without so large a share of its units; 0: with the
+    # language model's encoder. Set by the verb prune
+    pruned: Annotated[float, Suppress] = 0.0
 
 
 @dataclass(frozen=True)
@@ -231,6 +219,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     lm: LanguageModelSettings = field(default_factory=LanguageModelSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)
     seed: int = 42
     # a forward and a backward model, and the mean of their probabilities; paper
     bidirectional: bool = False
@@ -263,6 +252,10 @@ class Settings:
                 f"not {self.lm.drop_mult:g}: the largest of AWD-LSTM's dropouts is "
                 f"{LARGEST_DROPOUT:g}, and nothing would be left."
             )
+        for name in ("hard_weight", "confidence"):
+            if (value := getattr(self.distillation, name)) > 1:
+                option = f"--distillation.{name.replace('_', '-')}"
+                raise SettingError(f"{option} must be from 0 to 1, not {value:g}.")
         if self.classifier.batch_size < 2:
             raise SettingError(
                 "--classifier.batch-size must be 2 or more: batch normalisation cannot learn from "
@@ -348,6 +341,9 @@ def to_json(settings: Settings) -> dict[str, Any]:
     """Settings as JSON writes them."""
     values = asdict(settings)
     values["data"]["data"] = None if settings.data.data is None else str(settings.data.data)
+    taught = values.pop("distillation")
+    if taught["teachers"]:  # otherwise nothing reads it
+        values["distillation"] = taught | {"teachers": list(taught["teachers"])}
     return values
 
 
@@ -362,11 +358,13 @@ def from_json(values: dict[str, Any]) -> Settings:
         **values["data"],
         "data": Path(values["data"]["data"]) if values["data"]["data"] else None,
     }
+    taught = values.get("distillation", {"teachers": ()})
     return Settings(
         data=DataSettings(**data),
         tokens=TokenSettings(**values["tokens"]),
         model=ModelSettings(**values["model"]),
         lm=LanguageModelSettings(**values["lm"]),
         classifier=ClassifierSettings(**values["classifier"]),
+        distillation=DistillationSettings(**taught | {"teachers": tuple(taught["teachers"])}),
         **{name: value for name, value in values.items() if name not in SECTIONS},
     )

@@ -29,14 +29,13 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 RECORD = "run.json"
 NEXT, AGAIN, READY = "next", "again", "ready"  # under way; repeated by a verb; complete
-STAGES = (
-    "tokens",
-    "lm",
-    "classifier",
-    "report",
-)  # backward ones: lm-backward, classifier-backward
+# Of every run; backward ones are lm-backward and classifier-backward.
+STAGES = ("tokens", "lm", "classifier", "report")
+TEACHER = "teacher"  # the stage behind lm of a run that learns from other runs' answers
+ORDER = ("tokens", "lm", TEACHER, "classifier", "report")
 VALIDATION = "validation.csv"  # beside a classifier: its probabilities of the validation split
 TABLE, SELECTION = "data/table.csv", "data/selection.csv"
+ROW = "row"  # column: the number of a row in the table
 
 
 def find_part(run: Path, name: str) -> Path:

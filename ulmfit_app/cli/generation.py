@@ -7,7 +7,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from ulmfit_app.cli.process import set_up_torch
-from ulmfit_app.config import SamplingSettings
+from ulmfit_app.sampling_settings import SamplingSettings
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional, arg
@@ -14,6 +14,9 @@ from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import RunSettings, read_settings
 from ulmfit_app.config import DataSettings, Quotes, Settings, TokenSettings
 from ulmfit_app.errors import SettingError
+
+if TYPE_CHECKING:
+    from ulmfit_app.pipeline.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,23 +80,41 @@ def run(argv: list[str]) -> None:
         RunArguments, argv, "python -m ulmfit_app.run", "run"
     )
     default = Path("runs") / f"{name_of(settings.data.source)}-{preset}"
-    out = arguments.out or default
-    require_outside(out, folder_of(settings.data), default)
+    start_run(arguments.out or default, settings, default, arguments.minutes, preset)
 
+
+def start_run(
+    out: Path, settings: Settings, default: Path, minutes: float | None, preset: str
+) -> None:
+    """Begin a run or go on with it, and print what it will do and how it did.
+
+    Args:
+        out: its folder.
+        settings: of the run.
+        default: where it lies when no folder is named.
+        minutes: fit the work into so many; None: no bound.
+        preset: the name of the preset that the settings were derived from.
+    """
+    require_outside(out, folder_of(settings.data), default)
     print("Starting …", flush=True)
     set_up_torch()
     set_up_figures()
     from ulmfit_app.run_folder import working_in
 
     with working_in(out):
-        _run(out, settings, arguments.minutes, preset)
+        _run(out, settings, minutes, preset)
 
 
 def _run(out: Path, settings: Settings, minutes: float | None, preset: str) -> None:
-    from ulmfit_app.pipeline import forecast
     from ulmfit_app.pipeline.run import begin
 
-    job = begin(out, settings, minutes, preset)
+    carry_out(begin(out, settings, minutes, preset))
+
+
+def carry_out(job: "Run") -> None:
+    """Carry out a run, and print what it does and how it did."""
+    from ulmfit_app.pipeline import forecast
+
     print(*forecast.describe(job), sep="\n")
     if job.is_fresh():
         print("Measuring this machine …")

@@ -122,10 +122,12 @@ def _with_absolute_paths(settings: Settings) -> Settings:
     # What is no path may be a name of the hub.
     if not is_name and (Path(start).exists() or not is_transformer(start)):
         start = str(Path(start).absolute())
+    teachers = tuple(str(Path(run).absolute()) for run in settings.distillation.teachers)
     return replace(
         settings,
         data=replace(data, source=source, data=data.data and data.data.absolute()),
         lm=replace(lm, pretrained=start),
+        distillation=replace(settings.distillation, teachers=teachers),
     )
 
 
@@ -218,7 +220,7 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
     data = settings.data
     if data.folds is None:
         found["data.fold"] = "is the number of one of --folds, which says how many. Give it, too."
-    elif verb == "run":
+    elif verb in ("run", "distill"):
         why = "is not used with --folds, one of which is validated on. Leave one of the two out."
         found["data.valid_share"] = why
     why = f"is what {verb} compares, or fixes so that the rest can be compared. Leave it out."

@@ -15,15 +15,13 @@ import pandas as pd
 from ulmfit_app.config import DataSettings, Settings
 from ulmfit_app.course.starts import without_reviews
 from ulmfit_app.data.corpus import load_corpus
+from ulmfit_app.data.few_labels import VALIDATED_ON, Sizes, divide_labels
 from ulmfit_app.data.splits import stratified_order
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.experiments.label_curve import (
     SCRATCH,
     SEMI_SUPERVISED,
     TFIDF,
-    VALIDATED_ON,
-    Sizes,
-    divide_labels,
 )
 from ulmfit_app.files import write_table
 from ulmfit_app.inference.predictor import load_predictor

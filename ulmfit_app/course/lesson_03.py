@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from ulmfit_app.config import SamplingSettings, Settings
+from ulmfit_app.config import Settings
 from ulmfit_app.course import Verdict, check_answered, check_number, judge
 from ulmfit_app.course.starts import without_reviews
 from ulmfit_app.data.corpus import Corpus
@@ -20,6 +20,7 @@ from ulmfit_app.inference.language_model import TrainedModel, load
 from ulmfit_app.inference.sampling import scale_logits
 from ulmfit_app.models.bundle import Bundle, save_bundle
 from ulmfit_app.models.pretrained import Start, find_start
+from ulmfit_app.sampling_settings import SamplingSettings
 from ulmfit_app.text.rules import BOS, SPECIALS, TK_REP, TK_WREP
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizer import Tokenizer

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data_scripts import smollm2
 from data_scripts.fetch import FetchError, cache_folder
-from ulmfit_app.config import SamplingSettings, Settings
+from ulmfit_app.config import Settings
 from ulmfit_app.course import Verdict, check_answered, check_number, judge
 from ulmfit_app.course.lesson_03 import read_word_by_word
 from ulmfit_app.course.recipe_trials import RecipeTrials
@@ -40,6 +40,7 @@ from ulmfit_app.models.transformer import (
     group_sizes,
     parameter_groups,
 )
+from ulmfit_app.sampling_settings import SamplingSettings
 
 N_CLASSES = 2
 _BATCH = 4, 32  # texts, and tokens of each, of the step that is counted

@@ -17,6 +17,7 @@ import pandas as pd
 from ulmfit_app.config import DataSettings
 from ulmfit_app.data.characters import escape
 from ulmfit_app.data.encodings import LONE_SURROGATE, replace_lone_surrogates
+from ulmfit_app.data.few_labels import hide_labels
 from ulmfit_app.data.labels import (
     find_alike,
     label_order,
@@ -89,6 +90,8 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     table = make_splits(table, draft, settings, seed)
     labels = _check_labels(table, draft)
     _note_overlaps(table, notes)
+    if settings.max_labels is not None:
+        table = hide_labels(table, settings.max_labels, seed, notes)
     table = take_subsets(table, settings, seed, notes)
     table = table.drop(columns="group").join(draft.table.drop(columns=["text", "label", "split"]))
     return Corpus(

@@ -170,6 +170,11 @@ def _choose_fold(pool: pd.DataFrame, n_folds: int, number: int, seed: int) -> pd
     return pool["group"].iloc[held_out]
 
 
+def subset_generator(seed: int, split: str) -> np.random.Generator:
+    """What a seed's choice among the rows of a split is drawn from."""
+    return _generator(seed, "subset", split)
+
+
 def _generator(seed: int, purpose: str, split: str) -> np.random.Generator:
     """A stream for each purpose, so that a smaller subset of one split does not change another."""
     return np.random.default_rng([seed, ("split", "subset").index(purpose), SPLITS.index(split)])
@@ -202,7 +207,7 @@ def take_subsets(
                 f"classes. Run with --max-train {labels.nunique():,} or more."
             )
         kept[rows] = False
-        kept[rows[stratified_order(labels, _generator(seed, "subset", split))[:limit]]] = True
+        kept[rows[stratified_order(labels, subset_generator(seed, split))[:limit]]] = True
         how = "random" if split == "unlabelled" else "stratified"
         notes.append(
             f"Took a {how} subset of {limit:,} of {count_texts(len(rows))} in {split}, with seed "

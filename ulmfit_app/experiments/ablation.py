@@ -53,7 +53,7 @@ from ulmfit_app.models import pretrained
 from ulmfit_app.models.bundle import versions
 from ulmfit_app.models.hub import is_transformer
 from ulmfit_app.pipeline.budget import measure_rates
-from ulmfit_app.pipeline.selection import count_labelled_tokens
+from ulmfit_app.pipeline.selection import count_tokens_to_learn
 
 Part = TypeVar("Part", LanguageModelSettings, ClassifierSettings)
 
@@ -163,7 +163,7 @@ def fit_to_minutes(minutes: float, settings: Settings, seeds: int) -> Settings:
         share = 1
     classifier_seconds = share * seconds / seeds / sum(of_classifiers)
     classifier_tokens = int(classifier_seconds / rates.classifier_training)
-    passes = classifier_tokens / count_labelled_tokens(table, settings)
+    passes = classifier_tokens / count_tokens_to_learn(table, settings)
     if passes < 0.1:
         raise SettingError(
             f"{minutes:g} minutes are not enough for {n_trainings} trainings here. "

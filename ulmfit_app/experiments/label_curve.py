@@ -7,7 +7,7 @@ from all. A label curve is scored on the test split, since nothing is chosen by 
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import load_corpus
+from ulmfit_app.data.few_labels import Sizes, divide_labels
 from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
@@ -49,27 +50,11 @@ MINILM = {"MiniLM, fine-tuned": fine_tuned_minilm, "SetFit on MiniLM": setfit}
 # The language models that classifiers of any number of labels start from.
 SHARED = {SEMI_SUPERVISED: {}, RANDOM_START: {"pretrained": "none"}}
 
-VALIDATED_ON = 5  # one in so many labels
 # Random weights learn slowly; few labels are read more often, or their error would be that of a
 # training which was stopped in the middle.
 FEWEST_STEPS = 300
 
 Points = dict[tuple[str, int], list[Trial]]  # of a way and a number of labels, a trial per seed
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What a seed's data offer.
-
-    Attributes:
-        n_classes: of labels.
-        train, valid, test: texts with labels, by split.
-    """
-
-    n_classes: int
-    train: int
-    valid: int
-    test: int
 
 
 def run_label_curve(
@@ -174,40 +159,6 @@ def _read_sizes(at: list[int], settings: Settings, seed: int) -> Sizes:
     for n_labels in at:
         divide_labels(n_labels, sizes)
     return sizes
-
-
-def divide_labels(n_labels: int, sizes: Sizes) -> tuple[int, int]:
-    """Divide a number of labels into those to learn from and those to validate on.
-
-    One in VALIDATED_ON validates, or fewer where the validation part is smaller, or where each
-    class would not keep a text to learn from. Neither number falls as n_labels grows.
-
-    Args:
-        n_labels: of both together.
-        sizes: of the data.
-
-    Returns:
-        Texts of train and of valid.
-
-    Raises:
-        SettingError: the data have fewer, or a class or validation would get no text.
-
-    >>> [divide_labels(n, Sizes(6, 4_900, 540, 500)) for n in (7, 50, 5_000)]
-    [(6, 1), (40, 10), (4460, 540)]
-    """
-    if n_labels <= sizes.n_classes:
-        raise SettingError(
-            f"--at {n_labels}: expected {sizes.n_classes + 1} or more, a text of each of "
-            f"{sizes.n_classes:,} classes to learn from, and one for validation."
-        )
-    n_valid = max(min(n_labels // VALIDATED_ON, sizes.valid, n_labels - sizes.n_classes), 1)
-    n_train = n_labels - n_valid
-    if n_train > sizes.train:
-        raise SettingError(
-            f"--at {n_labels}: expected {n_train:,} labelled texts in train and {n_valid:,} in "
-            f"the validation part, found {sizes.train:,} and {sizes.valid:,}."
-        )
-    return n_train, n_valid
 
 
 def _plan_language_model(way: str, kind: str, settings: Settings, seed: int) -> Trial:

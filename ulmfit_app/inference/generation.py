@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulmfit_app.config import SamplingSettings
 from ulmfit_app.inference.causal import CacheWriter, CausalModel
 from ulmfit_app.inference.language_model import TrainedModel
 from ulmfit_app.inference.sampling import FORBIDDEN, NGrams, filter_logits
 from ulmfit_app.models.reader import Reader
+from ulmfit_app.sampling_settings import SamplingSettings
 from ulmfit_app.text.detokenizer import detokenize
 from ulmfit_app.text.rules import BOS, FAKE, SPECIALS, TK_MAJ, TK_REP, TK_UP, TK_WREP, UNK_ID
 from ulmfit_app.text.vocabulary import word_to_id

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_scripts.files import progress
 from ulmfit_app.config import PredictorPrecision
@@ -27,8 +27,8 @@ from ulmfit_app.evaluation.tables import prediction_table, probability_columns, 
 from ulmfit_app.hardware import cast_parameters, choose_device, resolve_precision
 from ulmfit_app.models.architectures import padding_of, read_classifier, tokenizer_of
 from ulmfit_app.models.bundle import load_bundle, require_direction
+from ulmfit_app.models.int8 import Int8Encoder
 from ulmfit_app.models.pooling import TOKENS_AT_A_TIME
-from ulmfit_app.models.reader import quantize_encoder
 from ulmfit_app.run_folder import VALIDATION, damaged, find_part, require_record
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.rules import UNK_ID
@@ -53,7 +53,8 @@ class Predictor:
 
     Raises:
         BundleError: the bundle cannot be trusted.
-        SettingError: a precision that this machine does not have.
+        SettingError: a precision that this machine does not have, or int8 without the extra
+            `onnx`.
     """
 
     def __init__(self, folder: Path, precision: PredictorPrecision = "auto") -> None:
@@ -62,14 +63,13 @@ class Predictor:
         self.precision = precision if precision == "int8" else resolve_precision(precision)
         self._device = torch.device("cpu") if precision == "int8" else choose_device()
         self._model = read_classifier(self.bundle)
-        encoder = self._model[0].module
         if self.precision == "int8":
             if self.bundle.architecture != "awd-lstm":
                 what = f"the classifier in {folder} is a {self.bundle.architecture}"
                 raise SettingError(f"int8 is for AWD-LSTM, and {what}. Use: --precision auto")
-            quantize_encoder(encoder)
+            self._model[0] = Int8Encoder(self.bundle)
         else:
-            cast_parameters(encoder, self.precision)
+            cast_parameters(self._model[0].module, self.precision)
         self._model.to(self._device)
         self._ids = word_to_id(self.bundle.vocab)
         # The encoder keeps its hidden state in itself.
@@ -121,32 +121,31 @@ class Predictor:
         description: str | None = "Predicting",
     ) -> dict[str, np.ndarray]:
         """What `probabilities` calibrates the mean of: each direction's own, at temperature 1."""
-        self._require_direction(store)
-        texts = np.arange(len(store)) if texts is None else texts
-        result = np.zeros((len(texts), len(self.labels)))
-        if not len(texts):
-            return {self.bundle.direction: result}
+        rows = np.arange(len(store)) if texts is None else texts
+        if not len(rows):
+            return {self.bundle.direction: np.zeros((0, len(self.labels)))}
+        logits = self._read(self._model, store, rows, description)
+        return {self.bundle.direction: logits.softmax(1).numpy()}
+
+    def states(self, store: TokenStore) -> np.ndarray:
+        """What the head reads of each text: its pooled states, of two directions side by side.
+
+        Returns:
+            float32 [n_texts, d].
+        """
+        return self._read(self._model[0], store, np.arange(len(store)), None).float().numpy()
+
+    def _read(
+        self, part: nn.Module, store: TokenStore, texts: np.ndarray, description: str | None
+    ) -> Tensor:
+        """The first output of a part of the model for some texts, float64 [n_texts, ...]."""
+        _require_direction(self, store)
         # int8 scales activations by the largest of a batch, so that texts beside it would change a
         # text's probabilities.
         size = 1 if self.precision == "int8" else BATCH_SIZE
         batches = ClassifierBatches(store, texts, None, size)
-        done = 0
-        with (
-            self._lock,
-            torch.inference_mode(),
-            progress(total=len(texts), description=description, unit=" texts") as bar,
-        ):
-            for (x,) in batches:
-                logits = self._model(x.to(self._device))[0]
-                rows = batches.order[done : done + len(x)]
-                result[rows] = logits.double().softmax(1).cpu().numpy()
-                done += len(x)
-                bar.update(len(x))
-        return {self.bundle.direction: result}
-
-    def _require_direction(self, store: TokenStore) -> None:
-        what = f"The classifier in {self.folder}"
-        require_direction(self.bundle.direction, store.direction, what)
+        with self._lock:
+            return _outputs(part, batches, self._device, description)
 
     def differentiable(self, store: TokenStore, share: float = 1.0) -> Differentiable:
         """Log-probabilities of one text, at temperature 1, and what to differentiate them by.
@@ -174,7 +173,7 @@ class Predictor:
                 f"Gradients reach over less than {TOKENS_AT_A_TIME:,} tokens, and the text has "
                 f"{len(store.ids):,}. Give a part of it, or take: --method occlusion"
             )
-        self._require_direction(store)
+        _require_direction(self, store)
         ids = torch.tensor(store[0][None].astype(np.int64), device=self._device)
         # CUDA's own LSTM has no backward pass outside of training.
         with self._lock, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
@@ -190,6 +189,27 @@ class Predictor:
         """One row per text, in order: text, predicted, confidence, and `p_LABEL` per label."""
         texts = replace_lone_surrogates(pd.Series(list(texts), dtype=object)).tolist()
         return prediction_table(texts, self.probabilities(self.store(texts)), self.labels)
+
+
+def _require_direction(predictor: Predictor, store: TokenStore) -> None:
+    what = f"The classifier in {predictor.folder}"
+    require_direction(predictor.bundle.direction, store.direction, what)
+
+
+def _outputs(
+    part: nn.Module, batches: ClassifierBatches, device: torch.device, description: str | None
+) -> Tensor:
+    """The first output of a part of a model, float64 [n_texts, ...], in the order of the texts."""
+    found = []
+    n_texts = len(batches.texts)
+    with (
+        torch.inference_mode(),
+        progress(total=n_texts, description=description, unit=" texts") as bar,
+    ):
+        for (x,) in batches:
+            found.append(part(x.to(device))[0].double().cpu())
+            bar.update(len(x))
+    return torch.cat(found)[batches.order.argsort()]
 
 
 class BidirectionalPredictor(Predictor):
@@ -243,6 +263,10 @@ class BidirectionalPredictor(Predictor):
         """As in Predictor, of both directions."""
         backward = self.backward.differentiable(store.backward(), share)
         return super().differentiable(store, share) | backward
+
+    def states(self, store: TokenStore) -> np.ndarray:
+        """As in Predictor, the forward one's first."""
+        return np.concatenate([super().states(store), self.backward.states(store.backward())], 1)
 
 
 # ---------------------------------------------------------------------------------- a run's folder

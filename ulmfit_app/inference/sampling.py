@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from ulmfit_app.config import SamplingSettings
+from ulmfit_app.sampling_settings import SamplingSettings
 
 FORBIDDEN = -math.inf  # the logit of a word that cannot be drawn
 

@@ -10,7 +10,6 @@ a timing would give one seed two results. On CUDA and in fp32, torch's own layer
 fastai.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ulmfit_app.errors import SettingError
 from ulmfit_app.hardware import working_dtype
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
@@ -200,22 +198,3 @@ class EvenLSTM(nn.LSTM):
         A state is two [1, batch, n_hid].
         """
         return run_evenly(super().forward, x, state)
-
-
-def quantize(layers: nn.ModuleList) -> nn.ModuleList:
-    """torch's LSTM layers with weights in int8, and activations in int8 from product to product.
-
-    Raises:
-        SettingError: torch was built without the kernels.
-    """
-    try:
-        with warnings.catch_warnings():
-            # That torch's quantization moves to a package of its own, which has no LSTM yet.
-            warnings.simplefilter("ignore")
-            from torch.ao.quantization import quantize_dynamic
-
-            return quantize_dynamic(layers, {nn.LSTM}, dtype=torch.qint8)
-    except (ImportError, RuntimeError) as error:
-        raise SettingError(
-            f"torch {torch.__version__} has no int8 LSTM here: {error}. Use: --precision auto"
-        ) from None

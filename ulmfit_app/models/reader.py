@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.models.bundle import Bundle, load_weights
-from ulmfit_app.models.lstm import EvenLSTM, quantize
+from ulmfit_app.models.lstm import EvenLSTM
 from ulmfit_app.models.pooling import PooledHead, TextEncoder
 from ulmfit_app.models.softmax import VocabularyHead
 from ulmfit_app.text.rules import PAD_ID
@@ -120,20 +120,6 @@ def read_classifier(bundle: Bundle) -> Reader:
     model = Reader(TextEncoder(BPTT, encoder, max_len=0), PooledHead(layers))
     load_weights(bundle, model, _plain_name)
     return model.eval()
-
-
-def quantize_encoder(encoder: Encoder) -> None:
-    """Put the LSTM layers into int8.
-
-    Raises:
-        SettingError: torch was built without the kernels.
-    """
-    layers = nn.ModuleList()
-    for layer in encoder.rnns:
-        plain = nn.LSTM(layer.input_size, layer.hidden_size, batch_first=True)
-        plain.load_state_dict(layer.state_dict())
-        layers.append(plain)
-    encoder.rnns = quantize(layers)
 
 
 def _norm_and_linear(n_in: int, n_out: int, *activation: nn.Module) -> nn.Sequential:

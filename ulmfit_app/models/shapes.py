@@ -23,6 +23,7 @@ class TransformerShape:
         pooling: of a classifier's states.
         adapter: of a classifier; None: all its weights are its own.
         base: of an adapter: the name and hash of the weights below it.
+        heads: attention heads of each block, where pruning left fewer than `model` says.
     """
 
     model: dict[str, Any]
@@ -37,6 +38,7 @@ class TransformerShape:
     pooling: Pooling = "mean"
     adapter: AdapterName | None = None
     base: dict[str, str] | None = None
+    heads: int | None = None
 
     def count_groups(self, settings: ClassifierSettings) -> int:
         """Layer groups of a classifier: the embeddings, the groups of blocks, the head.

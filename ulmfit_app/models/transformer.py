@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ulmfit_app.models.bundle import Bundle, load_weights
+from ulmfit_app.models.heads import leave_heads_out
 from ulmfit_app.models.hub import quiet, require_transformers
 from ulmfit_app.models.pooling import PooledHead
 from ulmfit_app.models.reader import Reader
@@ -28,14 +29,21 @@ DROPOUT = 0.1  # before the head; Devlin et al. 2019
 
 # --------------------------------------------------------------------------------------- the parts
 def build_whole(shape: TransformerShape) -> nn.Module:
-    """transformers' own language model of a shape, with random weights in fp32."""
+    """transformers' own language model of a shape, with random weights in fp32.
+
+    Raises:
+        SettingError: the extra `transformers` is not installed.
+    """
     require_transformers()
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
     auto = AutoModelForMaskedLM if shape.kind == "masked" else AutoModelForCausalLM
     with quiet():
         config = AutoConfig.for_model(**shape.model)
-        return auto.from_config(config, dtype=torch.float32)
+        whole = auto.from_config(config, dtype=torch.float32)
+    if shape.heads is not None:
+        leave_heads_out(blocks_of(whole.base_model)[1], shape)
+    return whole
 
 
 def blocks_of(module: nn.Module) -> tuple[str, nn.ModuleList]:

@@ -191,12 +191,12 @@ def estimate(
         n_groups: its layer groups.
         settings: of the run.
         rates: as `measure_rates` finds them.
-        passes: over the labelled texts, that make an epoch of the classifier.
+        passes: over the texts that it learns from, that make an epoch of the classifier.
     """
     of_text = count_tokens_roughly(table["text"], settings.tokens.language)
     splits = ["train", "valid", "test", "unlabelled"]
     tokens = of_text.groupby(selection.split).sum().reindex(splits, fill_value=0.0)
-    read = of_text[selection.read].sum()
+    read, learned = of_text[selection.read].sum(), of_text[selection.learned].sum()
     learning = passes * sum(
         phase.epochs * _seconds_per_token(phase, n_groups, rates) for phase in plan.phases
     )
@@ -205,7 +205,7 @@ def estimate(
         "tokens": rates.tokenizing * tokens.sum(),
         # A validation pass saves the backward pass, two thirds of the work.
         "language model": selection.lm_epochs * rates.lm_training * (read + tokens["valid"] / 3),
-        "classifier": learning * tokens["train"] + validations * rates.encoding * tokens["valid"],
+        "classifier": learning * learned + validations * rates.encoding * tokens["valid"],
         "report": rates.encoding * tokens["test"]
         + rates.baseline * (tokens["train"] + tokens["test"]),
         "start and files": FIXED_SECONDS,

@@ -39,8 +39,8 @@ def estimate_seconds(run: Run) -> dict[str, float]:
     record, rows = run.record, run.rows
     settings, forward = record.settings, record.directions[0]
     rates = measure_rates(rows["text"], forward.start, settings)
-    used = Selection(rows["split"], rows["read"], run.record.lm_epochs, [])
-    shape, n_texts = forward.start.shape, record.counts["train"]
+    used = Selection(rows["split"], rows["read"], rows["learned"], run.record.lm_epochs, [])
+    shape, n_texts = forward.start.shape, int(rows["learned"].sum())
     largest = settings.classifier.batch_size
     passes = passes_per_epoch(n_texts, largest, architecture_of(shape))
     n_groups = shape.count_groups(settings.classifier)

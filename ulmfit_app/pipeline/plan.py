@@ -21,9 +21,15 @@ from ulmfit_app.models.pretrained import find_starts
 from ulmfit_app.models.shapes import architecture_of
 from ulmfit_app.models.start import Start
 from ulmfit_app.pipeline.budget import fit_settings, measure_rates
-from ulmfit_app.pipeline.record import DataRecord, DirectionPlan, RunRecord
-from ulmfit_app.pipeline.selection import Selection, count_labelled_tokens, select
-from ulmfit_app.run_folder import SELECTION, TABLE
+from ulmfit_app.pipeline.record import NO, YES, DataRecord, DirectionPlan, RunRecord, Teacher
+from ulmfit_app.pipeline.selection import (
+    Selection,
+    count_tokens_to_learn,
+    select,
+    texts_to_learn,
+)
+from ulmfit_app.pipeline.teachers import check_teachers, describe_teaching
+from ulmfit_app.run_folder import ROW, SELECTION, TABLE, TEACHER
 from ulmfit_app.training.choosing import choose_plan, passes_per_epoch
 from ulmfit_app.training.recipes import Plan
 
@@ -31,8 +37,8 @@ from ulmfit_app.training.recipes import Plan
 PLANNED = {
     "lm": ("pretrained", "epochs", "max_tokens", "test_texts"),
     "classifier": ("plan", "epochs", "max_tokens"),
+    "distillation": ("teachers",),
 }
-ROW = "row"  # column: the number of a row in the table
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,12 @@ class Planned:
         table.insert(0, ROW, range(len(table)))
         write_table(folder / TABLE, table)
         data = replace(self.record.data, table_sha256=sha256_of_path(folder / TABLE))
-        split, read = self.selection.split, self.selection.read
+        split = self.selection.split
         used = split.index[split != ""]
-        uses = pd.DataFrame({ROW: used, "use": split[used], "read": read[used].map(_yes_or_no)})
+        uses = pd.DataFrame({ROW: used, "use": split[used]})
+        # Without a teacher, learned are those of use train.
+        for name in ("read", *(["learned"] if self.record.teachers else [])):
+            uses[name] = getattr(self.selection, name)[used].map({True: YES, False: NO})
         write_table(folder / SELECTION, uses)
         replace(self.record, data=data).write(folder)
 
@@ -88,7 +97,7 @@ def plan_run(
 
     Raises:
         DataError, SettingError, BundleError, data_scripts.fetch.FetchError: as `load_corpus`,
-            `find_starts`, `choose_plan` and `fit_settings` do.
+            `find_starts`, `choose_plan`, `check_teachers` and `fit_settings` do.
     """
     began = time.monotonic()
     requested = request(settings, minutes)
@@ -98,10 +107,11 @@ def plan_run(
     if minutes is not None:
         corpus, settings = _fit_minutes(minutes, began, settings, preset, starts[0], corpus)
     corpus = corpus or load_corpus(settings.data, settings.seed)
+    teachers = check_teachers(settings, corpus)
     table = corpus.table
     most = settings.classifier.max_tokens
-    passes = most and most / count_labelled_tokens(table, settings)
-    directions = _choose_plans(settings, starts, passes, int((table["split"] == "train").sum()))
+    passes = most and most / count_tokens_to_learn(table, settings)
+    directions = _choose_plans(settings, starts, passes, len(texts_to_learn(table, settings)))
     architecture = architecture_of(starts[0].shape)
     selection = select(table, settings, directions[0].plan, starts[0].is_pretrained, architecture)
     counts = selection.split[selection.split != ""].value_counts()
@@ -120,9 +130,10 @@ def plan_run(
         counts={name: int(n) for name, n in counts.items()},
         lm_epochs=selection.lm_epochs,
         data_notes=corpus.notes,
-        selection_notes=selection.notes,
+        selection_notes=[*selection.notes, *describe_teaching(settings, selection)],
         directions=directions,
-        keys=_stage_keys(settings, corpus, selection, directions),
+        keys=_stage_keys(settings, corpus, selection, directions, teachers),
+        teachers=teachers,
     )
     return Planned(record, corpus, selection)
 
@@ -145,7 +156,8 @@ def _plan_for(
 ) -> tuple[Plan, str]:
     how, shape = settings.classifier, start.shape
     of_start = shape.count_groups(how), start.is_strong
-    return choose_plan(how, *of_start, passes, n_texts, architecture_of(shape))
+    is_taught = bool(settings.distillation.teachers)
+    return choose_plan(how, *of_start, passes, n_texts, architecture_of(shape), is_taught)
 
 
 def _fit_minutes(
@@ -166,7 +178,7 @@ def _fit_minutes(
     rates = measure_rates(corpus.table["text"], start, settings)
     elapsed = time.monotonic() - began
 
-    n_texts = int((corpus.table["split"] == "train").sum())
+    n_texts = len(texts_to_learn(corpus.table, settings))
     largest, architecture = settings.classifier.batch_size, architecture_of(start.shape)
 
     def plan_for(passes: float) -> Plan:
@@ -185,7 +197,11 @@ def key_of(*parts: Any) -> str:
 
 
 def _stage_keys(
-    settings: Settings, corpus: Corpus, selection: Selection, directions: list[DirectionPlan]
+    settings: Settings,
+    corpus: Corpus,
+    selection: Selection,
+    directions: list[DirectionPlan],
+    teachers: list[Teacher],
 ) -> dict[str, str]:
     """What each stage's result depends on, hashed: its inputs and the settings that it reads.
 
@@ -200,7 +216,16 @@ def _stage_keys(
     # A transformer's tokens are those of its tokenizer.
     known = [first.tokenizer] if first.tokenizer else first.vocab
     words = sha256_of_strings(known) if known else None
-    keys = {"tokens": key_of(content, asdict(settings.tokens), words)}
+    # What is left of a pruned teacher has no words but its own.
+    only = [True] if settings.distillation.pruned else []
+    keys = {"tokens": key_of(content, asdict(settings.tokens), words, *only)}
+    taught: tuple[Any, ...] = ()
+    if teachers:
+        learned = selection.learned[rows].astype(str).tolist()
+        fingerprints = [each.fingerprint for each in teachers]
+        has_states = bool(settings.distillation.states_weight)
+        keys[TEACHER] = key_of(content, learned, fingerprints, has_states)
+        taught = (keys[TEACHER], _read_by("distillation", settings))
     classifiers = []
     for each in directions:
         start = each.start
@@ -208,7 +233,8 @@ def _stage_keys(
             keys["tokens"], _read_by("lm", settings), selection.lm_epochs, start.fingerprint,
             start.direction, settings.seed,
         )  # fmt: skip
-        classifiers.append(key_of(lm, _read_by("classifier", settings), each.plan.to_json()))
+        how = _read_by("classifier", settings), each.plan.to_json()
+        classifiers.append(key_of(lm, *how, *taught))
         keys[each.named("lm")], keys[each.named("classifier")] = lm, classifiers[-1]
     learned = sha256_of_strings(table["text"][table["split"] == "train"])
     keys["report"] = key_of(learned, *classifiers)
@@ -218,7 +244,3 @@ def _stage_keys(
 def _read_by(section: str, settings: Settings) -> dict[str, Any]:
     values = asdict(getattr(settings, section))
     return {name: value for name, value in values.items() if name not in PLANNED[section]}
-
-
-def _yes_or_no(value: bool) -> str:
-    return "yes" if value else "no"

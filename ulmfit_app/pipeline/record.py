@@ -1,7 +1,7 @@
 """What run.json says: everything that was decided before a run began, and nothing that is read
 back."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from ulmfit_app.models.bundle import versions
 from ulmfit_app.models.start import Start
 from ulmfit_app.run_folder import FORMAT, RECORD, damaged
 from ulmfit_app.training.recipes import Plan
+
+YES, NO = "yes", "no"  # in the columns of data/selection.csv
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,19 @@ class DataRecord:
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """A trained run whose answers this one learns from.
+
+    Args:
+        run: its folder.
+        fingerprint: of its classifiers; another one gives other answers.
+    """
+
+    run: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """What a run was made with, and what is to be in its folder.
 
@@ -89,6 +104,7 @@ class RunRecord:
         data_notes, selection_notes: what was done to the data, and left out of it, in sentences.
         directions: the forward one's, then perhaps the backward one's.
         keys: the identity of each stage's result.
+        teachers: in the order of the settings.
     """
 
     settings: Settings
@@ -101,6 +117,7 @@ class RunRecord:
     selection_notes: list[str]
     directions: list[DirectionPlan]
     keys: dict[str, str]
+    teachers: list[Teacher] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Write run.json into a folder, with the versions and the precision of this moment."""
@@ -110,6 +127,7 @@ class RunRecord:
             "settings": to_json(self.settings),
             "data": asdict(self.data),
             "directions": [each.to_json() for each in self.directions],
+            **({"teachers": [asdict(each) for each in self.teachers]} if self.teachers else {}),
             # Facts, which change no result's identity.
             "versions": versions(),
             "precision": resolve_precision(self.settings.precision),
@@ -134,6 +152,7 @@ class RunRecord:
                 settings=from_json(values["settings"]),
                 data=DataRecord(**values["data"]),
                 directions=[DirectionPlan.from_json(each) for each in values["directions"]],
+                teachers=[Teacher(**each) for each in values.get("teachers", [])],
             )
         except (AttributeError, KeyError, TypeError, UserError, ValueError) as error:
             raise damaged(run, error) from None

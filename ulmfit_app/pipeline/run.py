@@ -1,7 +1,8 @@
 """A run: its folder, what was decided for it, and its stages.
 
 tokens, language model, classifier, report, in this order, each from the files of the one before. A
-bidirectional run has language model and classifier twice, forward and then backward.
+bidirectional run has language model and classifier twice, forward and then backward. A run that
+learns from other runs' answers has a stage teacher, which holds these.
 
 A run is its files. `Run.open` reads run.json and does no work; `begin` decides what a command asks
 for, once. A stage whose key stands in its folder is finished and not repeated; one that was
@@ -20,9 +21,8 @@ from functools import partial
 from pathlib import Path
 
 from ulmfit_app.config import Settings
-from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.data.sources import DATA_SETS
-from ulmfit_app.errors import RunFolderError, quoted
+from ulmfit_app.errors import RunFolderError, SettingError, quoted
 from ulmfit_app.models.pretrained import has_changed
 from ulmfit_app.pipeline.plan import plan_run, request, source_sha256
 from ulmfit_app.pipeline.record import RunRecord
@@ -35,11 +35,14 @@ from ulmfit_app.pipeline.stages import (
     make_tokens,
     resolved_precision,
 )
+from ulmfit_app.pipeline.teachers import has_changed as has_teacher_changed
+from ulmfit_app.pipeline.teachers import teach
 from ulmfit_app.run_folder import (
     AGAIN,
     NEXT,
     READY,
     RECORD,
+    TEACHER,
     find_part,
     read_record,
     require_record,
@@ -59,6 +62,8 @@ class Run(RunFiles):
     def __init__(self, folder: Path, record: RunRecord, work: Path) -> None:
         super().__init__(folder, record, work)
         works = {"tokens": partial(make_tokens, self)}
+        if record.teachers:
+            works[TEACHER] = partial(teach, self)
         for each in record.directions:
             works[each.named("lm")] = partial(finetune, self, each)
             works[each.named("classifier")] = partial(classify, self, each)
@@ -162,7 +167,13 @@ def _require_finished_before(kind: str, run: Run) -> None:
 
 
 # --------------------------------------------------------------------------------------- beginning
-def begin(folder: Path, settings: Settings, minutes: float | None = None, preset: str = "") -> Run:
+def begin(
+    folder: Path,
+    settings: Settings,
+    minutes: float | None = None,
+    preset: str = "",
+    like: Run | None = None,
+) -> Run:
     """The run that a command asks for: opened where the same was asked before, planned otherwise.
 
     Args:
@@ -171,17 +182,21 @@ def begin(folder: Path, settings: Settings, minutes: float | None = None, preset
         minutes: fit the work into so many, measured on this machine; the bounds found are stored
             with the run, and the same command uses them again.
         preset: the name of the preset that the settings were derived from.
+        like: a run with the same data settings and seed, whose own copy of the texts is used.
 
     Raises:
         RunFolderError: the folder holds a run on other data, or one that cannot be read, or
             another process works in it.
-        DataError, SettingError, BundleError, data_scripts.fetch.FetchError: as `plan_run` does.
+        SettingError: it is the folder of a teacher, or as `plan_run` does.
+        DataError, BundleError, data_scripts.fetch.FetchError: as `plan_run` does.
     """
     with working_in(folder):
-        return _begin(folder, settings, minutes, preset)
+        return _begin(folder, settings, minutes, preset, like)
 
 
-def _begin(folder: Path, settings: Settings, minutes: float | None, preset: str) -> Run:
+def _begin(
+    folder: Path, settings: Settings, minutes: float | None, preset: str, like: Run | None
+) -> Run:
     finish_take_over(folder)
     current = _open_at(folder, folder)
     asked = request(settings, minutes)
@@ -190,11 +205,12 @@ def _begin(folder: Path, settings: Settings, minutes: float | None, preset: str)
             if run is current:
                 shutil.rmtree(folder / NEXT, ignore_errors=True)
             return run
-    own = current and _own_corpus(current, settings)
-    planned = plan_run(settings, minutes, preset, own)
+    _require_other_than_teachers(folder, settings)
+    own = like or (current if current and _has_lost_source(current, settings) else None)
+    planned = plan_run(settings, minutes, preset, own and own.corpus)
     if own:
         # Of the source as it was read: when it comes back changed, that has to be seen.
-        data = replace(planned.record.data, source_sha256=current.record.data.source_sha256)
+        data = replace(planned.record.data, source_sha256=own.record.data.source_sha256)
         planned = replace(planned, record=replace(planned.record, data=data))
     if current is None:
         planned.write(folder)
@@ -255,17 +271,27 @@ def _inputs_changed(run: Run) -> bool:
     """
     now, before = source_sha256(run.record.settings), run.record.data.source_sha256
     changed = now is not None and before is not None and now != before
-    return changed or any(has_changed(d.start, d.pretrained) for d in run.record.directions)
+    changed = changed or any(has_changed(d.start, d.pretrained) for d in run.record.directions)
+    return changed or any(map(has_teacher_changed, run.record.teachers))
 
 
-def _own_corpus(run: Run, settings: Settings) -> Corpus | None:
-    """A run's own texts, where the same are asked for and their source is gone."""
+def _has_lost_source(run: Run, settings: Settings) -> bool:
+    """Whether a run's own texts are asked for, and their source is gone."""
     ours = run.record.settings
     same = (ours.data, ours.seed) == (settings.data, settings.seed)
     if settings.data.source in DATA_SETS or Path(settings.data.source).exists() or not same:
-        return None
+        return False
     log.info("%s is gone: the run's own copy of the texts is used.", settings.data.source)
-    return run.corpus
+    return True
+
+
+def _require_other_than_teachers(folder: Path, settings: Settings) -> None:
+    """Refuse to put a run in the place of its own teacher."""
+    if any(Path(name).resolve() == folder.resolve() for name in settings.distillation.teachers):
+        raise SettingError(
+            f"{folder} is the teacher, and would be replaced by what learns from it; it is left as "
+            f"it is. Run into another folder: --out {shlex.quote(f'{folder}-2')}"
+        )
 
 
 def _require_same_data(run: Run, asked: RunRecord) -> None:

@@ -13,9 +13,8 @@ from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.data.reading import read_own_table, read_table
 from ulmfit_app.errors import DataError, RunFolderError
 from ulmfit_app.files import sha256_of_path
-from ulmfit_app.pipeline.plan import ROW
-from ulmfit_app.pipeline.record import DirectionPlan, RunRecord
-from ulmfit_app.run_folder import SELECTION, TABLE, VALIDATION, command_of_run, find_part
+from ulmfit_app.pipeline.record import YES, DirectionPlan, RunRecord
+from ulmfit_app.run_folder import ROW, SELECTION, TABLE, VALIDATION, command_of_run, find_part
 from ulmfit_app.text.store import TokenStore
 
 BEGUN, MARK = "begun.json", "stage.json"  # of an unfinished result, and of a finished one
@@ -156,7 +155,8 @@ class RunFiles:
         """The texts that it uses, in the order of its tokens.
 
         Columns: row (of the table), split (what it is used as), read (whether the language model
-        learns from it), text, label, and truth (the index of the label, -1 for none).
+        learns from it), learned (whether the classifier does), text, label, and truth (the index
+        of the label, -1 for none).
         """
         uses = self._read(SELECTION, sum(self.record.counts.values()))
         row = uses[ROW].astype(int)
@@ -165,7 +165,8 @@ class RunFiles:
             {
                 ROW: row,
                 "split": uses["use"],
-                "read": uses["read"] == "yes",
+                "read": uses["read"] == YES,
+                "learned": uses["learned"] == YES if "learned" in uses else uses["use"] == "train",
                 "text": table["text"],
                 "label": table["label"],
                 "truth": self.corpus.truth(table["label"]),

@@ -21,15 +21,17 @@ class Selection:
 
     Args:
         split: one word per row of the corpus ("" for a row not used); a training row whose label
-        is
-            not used is "unlabelled".
+            is not used is "unlabelled".
         read: for each row, whether the language model learns from its text.
+        learned: for each row, whether the classifier learns from it: from its label, and from a
+            teacher's answer where there is a teacher.
         lm_epochs: of the language model over these.
         notes: what was left out, in sentences.
     """
 
     split: pd.Series
     read: pd.Series
+    learned: pd.Series
     lm_epochs: int
     notes: list[str]
 
@@ -40,9 +42,15 @@ def count_tokens_roughly(texts: pd.Series, language: str = "en") -> pd.Series:
     return texts.str.len() / characters + 1
 
 
-def count_labelled_tokens(table: pd.DataFrame, settings: Settings) -> float:
-    """About how many tokens the labelled training texts have."""
-    texts = table.loc[table["split"] == "train", "text"]
+def texts_to_learn(table: pd.DataFrame, settings: Settings) -> pd.Series:
+    """The texts that a classifier may learn from: the labelled ones, with a teacher all."""
+    splits = ["train", *(["unlabelled"] if settings.distillation.teachers else [])]
+    return table.loc[table["split"].isin(splits), "text"]
+
+
+def count_tokens_to_learn(table: pd.DataFrame, settings: Settings) -> float:
+    """About how many tokens those texts have."""
+    texts = texts_to_learn(table, settings)
     return float(count_tokens_roughly(texts, settings.tokens.language).sum())
 
 
@@ -68,8 +76,8 @@ def select(
     generator = np.random.default_rng([settings.seed, 1])
     tokens = count_tokens_roughly(table["text"], settings.tokens.language)
     split, notes = table["split"].copy(), []
-    train = _select_labelled(table, tokens, split, plan, settings, generator, notes, architecture)
-    order = _reading_order(split, train, settings, generator, notes)
+    rows = _select_learned(table, tokens, split, plan, settings, generator, notes, architecture)
+    order = _reading_order(split, rows, settings, generator, notes)
     epochs = settings.lm.epochs
     has_new_words = pretrained and architecture == "awd-lstm"
     if epochs and has_new_words and settings.lm.frozen_lr is not None:
@@ -83,12 +91,12 @@ def select(
             )
             order = order[:n]
         epochs = int(min(epochs, max(1, settings.lm.max_tokens // tokens[order].sum())))
-    read = pd.Series(split.index.isin(order), split.index)
-    split[(split == "unlabelled") & ~read] = ""
-    return Selection(split, read, epochs, notes)
+    read, learned = (pd.Series(split.index.isin(each), split.index) for each in (order, rows))
+    split[(split == "unlabelled") & ~read & ~learned] = ""
+    return Selection(split, read, learned, epochs, notes)
 
 
-def _select_labelled(
+def _select_learned(
     table: pd.DataFrame,
     tokens: pd.Series,
     split: pd.Series,
@@ -98,9 +106,14 @@ def _select_labelled(
     notes: list[str],
     architecture: str,
 ) -> pd.Index:
-    """The training rows whose labels are used; the others become "unlabelled" in `split`."""
+    """The rows that the classifier learns from, the labelled ones first; labels that are not used
+    become "unlabelled" in `split`."""
     labels = table.loc[split == "train", "label"]
     train = labels.index[stratified_order(labels, generator)]
+    if settings.distillation.teachers:
+        taught = split.index[split == "unlabelled"]
+        order = np.random.default_rng([settings.seed, 2]).permutation(len(taught))
+        train = train.append(taught[order])
     if settings.classifier.max_tokens is None:
         return train
     per_epoch = settings.classifier.max_tokens / count_epochs(plan)
@@ -113,24 +126,25 @@ def _select_labelled(
     n = max(within, labels.nunique(), 2)
     if n < len(train):
         split[train[n:]] = "unlabelled"
+        kind = "labelled and unlabelled" if settings.distillation.teachers else "training"
         notes.append(
-            f"The classifier learns from {n:,} of {len(train):,} training texts, to keep within "
-            "its time."
+            f"The classifier learns from {n:,} of {len(train):,} {kind} texts, to keep within its "
+            "time."
         )
     return train[:n]
 
 
 def _reading_order(
     split: pd.Series,
-    train: pd.Index,
+    learned: pd.Index,
     settings: Settings,
     generator: np.random.Generator,
     notes: list[str],
 ) -> pd.Index:
     """The rows that the language model may read, what the classifier learns from first."""
-    order = train
+    order = learned
     for name in settings.lm.splits[1:]:
-        rows = split.index[split == name]
+        rows = split.index[split == name].difference(learned, sort=False)
         order = order.append(rows[generator.permutation(len(rows))])
     if settings.lm.test_texts:
         n_test = int((split == "test").sum())

@@ -39,13 +39,15 @@ from ulmfit_app.pipeline.run_files import (
     read_mark,
     write_mark,
 )
-from ulmfit_app.run_folder import STAGES, VALIDATION
+from ulmfit_app.pipeline.teachers import prune_teacher, taught
+from ulmfit_app.run_folder import ORDER, VALIDATION
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import describe_windows, write_subwords
 from ulmfit_app.text.tokenizing import numericalize, tokenize
 from ulmfit_app.text.vocabulary import make_vocab, word_to_id
 from ulmfit_app.training import classifier, language_model
 from ulmfit_app.training.checkpoints import finish
+from ulmfit_app.training.distillation import forget_teacher, learn_from_teacher
 from ulmfit_app.training.loop import seed_everything, train
 from ulmfit_app.training.recipes import Plan, language_model_phases, phases_of_pairs
 from ulmfit_app.training.transformer import classifier_shape, count_parameters
@@ -69,12 +71,12 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """One of STAGES."""
+        """One of ORDER."""
         return self.name.removesuffix("-backward")
 
     def comes_before(self, kind: str, or_is: bool = False) -> bool:
         """Whether it is carried out before the stages of a kind, or with them."""
-        place, other = STAGES.index(self.kind), STAGES.index(kind)
+        place, other = ORDER.index(self.kind), ORDER.index(kind)
         return place < other or (or_is and place == other)
 
     def is_finished(self, folder: Path) -> bool:
@@ -126,7 +128,11 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
         return
     tokenized = tokenize(rows["text"].tolist(), settings.tokens.language)
     seen = np.flatnonzero(rows["split"].isin(settings.lm.splits))
-    vocab = make_vocab(TokenStore.open(tokenized), seen, settings.tokens, start.vocab or ())
+    # What is left of a pruned teacher knows its own words, and no others.
+    vocab = settings.distillation.pruned and start.vocab
+    vocab = vocab or make_vocab(
+        TokenStore.open(tokenized), seen, settings.tokens, start.vocab or ()
+    )
     made = numericalize(tokenized, vocab)
     try:
         open_tokens(made, run.again())
@@ -188,9 +194,11 @@ def train_classifier(
     lm = load_bundle(run.place(which.named("lm")), "language model")
     store = run.open_tokens(which)
     seed_everything(settings.seed)
+    trained = prune_teacher(run, which, store)
+    train_texts = taught(run) if run.record.teachers else run.labelled("train")
     learn = classifier.make_learner(
         store,
-        run.labelled("train"),
+        train_texts,
         run.labelled("valid"),
         len(labels),
         lm,
@@ -198,15 +206,22 @@ def train_classifier(
         settings.classifier,
         settings.precision,
         settings.seed,
+        trained,
     )
+    if run.record.teachers:
+        n_states = train_texts[1].shape[1] - 2 * len(labels)
+        learn_from_teacher(learn, settings.distillation, n_states)
     key = run.record.keys[which.named("classifier")]
     how = classifier.training_settings(settings.classifier, store.direction, key)
     history = train(learn, plan.phases, folder, how)
+    forget_teacher(learn)
     accuracy = history.loc[~history["phase"].isin(phases_of_pairs(plan.phases)), "accuracy"].max()
     about = {"plan": plan.name, "validation_accuracy": float(accuracy)}
-    shape = lm.shape
+    if run.record.teachers:
+        about["teachers"] = [Path(each.run).name for each in run.record.teachers]
+    shape = trained[0] if trained else lm.shape
     if isinstance(shape, TransformerShape):
-        shape = classifier_shape(shape, settings.classifier)
+        shape = shape if trained else classifier_shape(shape, settings.classifier)
         about |= count_parameters(learn, plan)
         if shape.adapter is not None:
             base = {"name": _base_name(run, which), "sha256": hash_base(learn.model[0].module)}

@@ -136,10 +136,10 @@ class LanguageModelBatches(Batches):
 class ClassifierBatches(Batches):
     """Texts of like length together, padded on the right.
 
-    Yields (x, y): int64 [n, longest] padded with the store's padding, and int64 [n]; without
-    labels, (x,). When `shuffle`, batches and what is in them change each epoch, and the longest
-    comes first, so that a batch too large for memory fails at once; otherwise the longest texts
-    come first, and `order` says which text a row is.
+    Yields (x, y): int64 [n, longest] padded with the store's padding, and the labels, int64 [n],
+    or float32 [n, ...] where they are soft; without labels, (x,). When `shuffle`, batches and what
+    is in them change each epoch, and the longest comes first, so that a batch too large for memory
+    fails at once; otherwise the longest texts come first, and `order` says which text a row is.
 
     Ours, because fastai's SortedDL cannot go on from the middle of an epoch either, and pads two
     to three times as much where lengths differ as those of reviews do
@@ -156,7 +156,7 @@ class ClassifierBatches(Batches):
         self,
         store: TokenStore,
         texts: Sequence[int],
-        labels: Sequence[int] | None,
+        labels: Sequence[int] | np.ndarray | None,
         batch_size: int,
         seed: int = 0,
         shuffle: bool = False,
@@ -167,7 +167,8 @@ class ClassifierBatches(Batches):
         Args:
             store: token ids.
             texts: which of its texts, by number.
-            labels: class of each of these texts; None where there are none.
+            labels: class of each of these texts, [n], or what a teacher says of it, float
+                [n, ...]; None where there are none.
             batch_size: rows of a batch; one more in the last where a row would be left alone.
             seed: of the order, together with the epoch.
             shuffle: for training.
@@ -175,7 +176,7 @@ class ClassifierBatches(Batches):
         """
         super().__init__(store, texts, batch_size, seed, shuffle)
         self.passes = passes
-        self.labels = None if labels is None else np.asarray(labels, np.int64)
+        self.labels = None if labels is None else _as_labels(np.asarray(labels))
         self.lengths = store.lengths()[self.texts]
 
     def __len__(self) -> int:
@@ -222,3 +223,7 @@ class ClassifierBatches(Batches):
                 x[i, : self.lengths[row]] = self.store[self.texts[row]]
             batch = (torch.from_numpy(x),)
             yield batch if self.labels is None else (*batch, torch.from_numpy(self.labels[rows]))
+
+
+def _as_labels(labels: np.ndarray) -> np.ndarray:
+    return labels.astype(np.float32 if labels.dtype.kind == "f" else np.int64, copy=False)

@@ -37,6 +37,7 @@ def choose_plan(
     passes: float | None = None,
     n_texts: int | None = None,
     architecture: str = "awd-lstm",
+    is_taught: bool = False,
 ) -> tuple[Plan, str]:
     """Choose the plan that the settings name, and say in sentences why it is this one.
 
@@ -45,13 +46,21 @@ def choose_plan(
         n_groups: layer groups of the classifier.
         is_strong_start: whether the language model started from one that knows the language.
         passes: over all labelled texts, for which there is time; None: as many as the plan has.
-        n_texts: labelled ones, where they are known.
+        n_texts: to learn from, where they are known.
         architecture: of the start; a transformer's rates are lower.
+        is_taught: whether it learns from a teacher's answers.
 
     Raises:
-        SettingError: fewer epochs than the plan has phases.
+        SettingError: fewer epochs than the plan has phases; or pairs of texts with the same label,
+            where a teacher gives them shares of all labels.
     """
-    plan, reason = _choose(settings, n_groups, is_strong_start, passes, n_texts, architecture)
+    if is_taught and settings.plan == "contrastive":
+        raise SettingError(
+            "--classifier.plan contrastive learns from pairs of texts with the same label, and a "
+            "teacher gives each text shares of all labels. Leave it out."
+        )
+    how = passes, n_texts, architecture, is_taught
+    plan, reason = _choose(settings, n_groups, is_strong_start, *how)
     # A head alone, on states that stay as they are, learns at an AWD-LSTM's rate.
     if architecture == "transformer" and any(phase.freeze_to != -1 for phase in plan.phases):
         plan = scale_rates(plan, RATES[settings.adapter])
@@ -65,6 +74,7 @@ def _choose(
     passes: float | None,
     n_texts: int | None,
     architecture: str,
+    is_taught: bool,
 ) -> tuple[Plan, str]:
     """`choose_plan` at the rates of an AWD-LSTM."""
     name, reason = settings.plan, f"The plan {settings.plan!r} was asked for."
@@ -72,7 +82,7 @@ def _choose(
         strong = "published" if passes is None else "full-discr"
         name = strong if is_strong_start else "weak-start"
         if architecture == "transformer":
-            is_for_pairs = _has_time_for_pairs(settings, passes, n_texts)
+            is_for_pairs = not is_taught and _has_time_for_pairs(settings, passes, n_texts)
             name = "contrastive" if is_for_pairs else "full"
         reason = WHY[name]
     plan = make_plan(name, n_groups)

@@ -10,6 +10,7 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.text.learner import text_classifier_learner
+from torch import Tensor
 
 from ulmfit_app.config import ClassifierSettings, Direction, Precision
 from ulmfit_app.errors import BundleError
@@ -22,6 +23,7 @@ from ulmfit_app.models.awd_lstm import (
     with_pooling,
 )
 from ulmfit_app.models.bundle import Bundle, require_direction
+from ulmfit_app.models.shapes import Shape
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.training import transformer
@@ -41,6 +43,7 @@ def make_learner(
     settings: ClassifierSettings,
     precision: Precision,
     seed: int,
+    trained: tuple[Shape, dict[str, Tensor]] | None = None,
 ) -> Learner:
     """fastai's classifier Learner over our batches, on the encoder of a language model.
 
@@ -53,6 +56,8 @@ def make_learner(
         settings: of the batches.
         precision: of matrix products.
         seed: of the order of texts.
+        trained: shape and weights of a classifier of the same words to go on from, in the place of
+            the language model's encoder.
 
     Raises:
         BundleError: the store's ids mean other words than the language model's, or come in the
@@ -60,17 +65,21 @@ def make_learner(
     """
     require_direction(language_model.direction, store.direction, "The language model")
     data = store, train, valid, n_classes
+    shape = trained[0] if trained else language_model.shape
     if sha256_of_strings(store.words) != language_model.vocab_hash:
         raise BundleError(
             "The texts were numericalised with another vocabulary than the language model's: its "
             "encoder would read every word as another. Run the stages again in one run folder."
         )
-    if language_model.architecture == "transformer":
-        learn = transformer.make_classifier_learner(
-            *data, language_model, plan.drop_mult, settings, seed
-        )
-    else:
-        learn = _on_awd_lstm(*data, language_model, plan.drop_mult, settings, seed)
+    make = (
+        transformer.make_classifier_learner
+        if language_model.architecture == "transformer"
+        else _on_awd_lstm
+    )
+    start = None if trained else language_model
+    learn = make(*data, shape, start, plan.drop_mult, settings, seed)
+    if trained:
+        learn.model.load_state_dict(trained[1])
     return prepare(learn, precision)
 
 
@@ -79,7 +88,8 @@ def _on_awd_lstm(
     train: tuple[np.ndarray, np.ndarray],
     valid: tuple[np.ndarray, np.ndarray],
     n_classes: int,
-    language_model: Bundle,
+    shape: Shape,
+    language_model: Bundle | None,
     drop_mult: float,
     settings: ClassifierSettings,
     seed: int,
@@ -89,7 +99,7 @@ def _on_awd_lstm(
     learn = text_classifier_learner(
         DataLoaders(batches, ClassifierBatches(store, *valid, settings.batch_size)),
         AWDLSTM,
-        config=classifier_config(language_model.shape),
+        config=classifier_config(shape),
         drop_mult=drop_mult or NO_DROPOUT,
         pretrained=False,
         n_out=n_classes,
@@ -97,8 +107,9 @@ def _on_awd_lstm(
         metrics=[accuracy],
         opt_func=FusedAdam,
     )
-    encoder = load_language_model(language_model)[0]
-    learn.model[0].module.load_state_dict(encoder.state_dict())
+    if language_model is not None:
+        encoder = load_language_model(language_model)[0]
+        learn.model[0].module.load_state_dict(encoder.state_dict())
     learn.model = with_pooling(learn.model, settings.grad_tokens)
     return learn
 

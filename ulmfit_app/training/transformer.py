@@ -77,7 +77,8 @@ def make_classifier_learner(
     train: tuple[np.ndarray, np.ndarray],
     valid: tuple[np.ndarray, np.ndarray],
     n_classes: int,
-    language_model: Bundle,
+    shape: TransformerShape,
+    language_model: Bundle | None,
     drop_mult: float,
     settings: ClassifierSettings,
     seed: int,
@@ -88,7 +89,8 @@ def make_classifier_learner(
         store: texts as ids of the transformer.
         train, valid: which of them [n], and the index of each one's label [n].
         n_classes: labels.
-        language_model: fine-tuned, or as it came.
+        shape: of the language model, or of a classifier that was trained before.
+        language_model: fine-tuned, or as it came; None: the encoder has random weights.
         drop_mult: times the head's dropout.
         settings: of the batches, the pooling, the groups and the adapter.
         seed: of the order of texts.
@@ -96,11 +98,13 @@ def make_classifier_learner(
     Raises:
         SettingError: as `with_adapter` does.
     """
-    shape = classifier_shape(language_model.shape, settings)
+    shape = classifier_shape(shape, settings) if language_model else shape
     batch_size = batch_size_for(len(train[0]), settings.batch_size)
     passes = passes_for(len(train[0]), batch_size)
     batches = ClassifierBatches(store, *train, batch_size, seed, shuffle=True, passes=passes)
-    module = with_adapter(load_language_model(language_model).encoder, shape)
+    module = None
+    if language_model:
+        module = with_adapter(load_language_model(language_model).encoder, shape)
     model = build_classifier(shape, n_classes, module, drop_mult, settings.grad_tokens)
     return Learner(
         DataLoaders(batches, ClassifierBatches(store, *valid, settings.batch_size)),

@@ -1,0 +1,106 @@
+"""Label texts with the classifier in this folder, without torch, fastai or ulmfit-app.
+
+pip install -r requirements.txt
+python run.py "a text" "another"      labels with probabilities
+python run.py < texts.txt             the same, one text per line
+"""
+
+# `export` copies this file as run.py; what it imports lies beside it there.
+
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+AT_ONCE = 512  # lines that are read before the first is answered
+USAGE, DEFECT, BROKEN_PIPE = 2, 4, 141  # exit codes: those of ulmfit-app
+
+
+def read_tokenizer(folder: Path) -> Callable[[Sequence[str]], list]:
+    """What gives the ids of some texts, [n_tokens] each.
+
+    Args:
+        folder: of settings.json and tokenizer.json.
+    """
+    import numpy as np
+
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    definition = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    if settings["architecture"] == "transformer":
+        from tokens.subwords import SubwordTokenizer
+
+        return SubwordTokenizer(definition, settings["begin"]).ids
+    from tokens.rules import FAKE, UNK_ID
+    from tokens.tokenizer import Tokenizer, without_torch
+
+    without_torch()
+    words = json.loads(definition)
+    ids = {word: i for i, word in enumerate(words["vocab"]) if word != FAKE}
+    tokenizer = Tokenizer(words["language"])
+    return lambda texts: [
+        np.array([ids.get(token, UNK_ID) for token in tokens]) for tokens in tokenizer.each(texts)
+    ]
+
+
+def read_lines() -> Iterator[str]:
+    """The lines of standard input, without their ends."""
+    lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", errors="replace", newline="\n")
+    return (line.rstrip("\r\n") for line in lines)
+
+
+def answers(texts: Iterable[str]) -> Iterator[str]:
+    """A line per text: the label, the probabilities of all labels, the text."""
+    from onnx_runner import OnnxClassifier
+    from tokens.characters import INVISIBLE, escape
+
+    odd = re.compile(rf"{INVISIBLE.pattern}|[\t\n\r\u2028\u2029]")
+    labels = json.loads((FOLDER / "labels.json").read_text(encoding="utf-8"))
+    tokenize, classifier = read_tokenizer(FOLDER), OnnxClassifier.open(FOLDER)
+    texts = (re.sub("[\ud800-\udfff]", "\ufffd", text) for text in texts)
+    while some := list(islice(texts, AT_ONCE)):
+        for text, found in zip(some, classifier.probabilities(tokenize(some)), strict=True):
+            shares = ", ".join(
+                f"{escape(label)} {p:.3f}" for label, p in zip(labels, found, strict=True)
+            )
+            yield f"{escape(labels[found.argmax()])}\t{shares}\t{escape(text, odd)}"
+
+
+def main(texts: Sequence[str]) -> int:
+    """Answer texts, or the lines of standard input where there are none.
+
+    Returns:
+        The exit code.
+    """
+    if texts[:1] in (["-h"], ["--help"]) or (not texts and sys.stdin.isatty()):
+        print(__doc__)
+        return 0 if texts else USAGE
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+    from tokens.errors import UserError
+
+    try:
+        for line in answers(texts or read_lines()):
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except ImportError as error:
+        print(f"Error: {error}. Run: pip install -r requirements.txt", file=sys.stderr)
+        return USAGE
+    except (OSError, ValueError, KeyError) as error:
+        print(f"Error: {FOLDER} is not whole: {error}. Export it again.", file=sys.stderr)
+        return DEFECT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

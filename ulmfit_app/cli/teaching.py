@@ -1,0 +1,122 @@
+"""Verbs of runs that learn from a run: distill, selftrain and prune."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from tyro.conf import Positional
+
+from ulmfit_app.cli.outputs import name_of
+from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.runs import carry_out, start_run
+from ulmfit_app.cli.settings import RunSettings, read_settings
+from ulmfit_app.config import DistillationSettings
+from ulmfit_app.errors import SettingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillArguments(RunSettings):
+    """Train a run whose classifier learns from a trained run's answers to all texts, unlabelled
+    ones included, and not from labels alone.
+
+    A slow teacher that needs few labels, such as a transformer, teaches a student that is several
+    times as fast. The teacher has the same labels, and did not learn from the texts that the
+    student is tested on.
+
+    The same command continues after an interruption where it stopped.
+    """
+
+    # a forward and a backward model, and the mean of their probabilities; twice the time
+    bidirectional: bool
+    distillation: DistillationSettings
+    out: Path | None = None  # the run folder; None: runs/DATA-PRESET-student
+
+
+@dataclass(frozen=True)
+class SelfTrainArguments:
+    """Train a run again on what it says itself of its unlabelled texts, those that it is surest
+    of, in rounds; and keep the best one by its validation split.
+
+    The same command continues after an interruption where it stopped.
+    """
+
+    run: Positional[Path]  # the run folder
+    rounds: int = 3  # at most: they end where validation gets worse
+    out: Path | None = None  # gets a run folder for each round; None: RUN-selftrained
+
+
+@dataclass(frozen=True)
+class PruneArguments:
+    """Make a smaller and faster run of a run: LSTM units, or attention heads and feed-forward
+    rows, are removed whole, the least important ones, and what is left learns for an epoch from
+    what the whole one answers.
+
+    The same command continues after an interruption where it stopped.
+    """
+
+    run: Positional[Path]  # the run folder
+    share: float = 0.5  # of the units of each layer, that is removed
+    out: Path | None = None  # the new run's folder; None: RUN-pruned
+
+
+def distill(argv: list[str]) -> None:
+    """A run that learns from a trained run's answers."""
+    preset, arguments, settings = read_settings(
+        DistillArguments, argv, "python -m ulmfit_app distill", "distill"
+    )
+    if not settings.distillation.teachers:
+        raise SettingError(
+            "Expected a teacher, the folder of a trained run: python -m ulmfit_app distill "
+            f"{shlex.quote(settings.data.source)} --teacher RUN"
+        )
+    default = Path("runs") / f"{name_of(settings.data.source)}-{preset}-student"
+    start_run(arguments.out or default, settings, default, None, preset)
+
+
+def selftrain(argv: list[str]) -> None:
+    """A run that learns from its own answers, in rounds."""
+    arguments = tyro.cli(SelfTrainArguments, args=argv, prog="python -m ulmfit_app selftrain")
+    out = arguments.out or _beside(arguments.run, "selftrained")
+
+    print("Starting …", flush=True)
+    set_up_torch()
+    set_up_figures()
+    from ulmfit_app.pipeline.pupils import self_train
+    from ulmfit_app.pipeline.run import Run
+
+    first = best = None
+    for found in self_train(arguments.run, out, arguments.rounds):
+        against = "" if best is None else f", against the best before it p = {found.p_value:.2g}"
+        print(f"{found.run}: {found.describe()}{against}.")
+        first = first or found
+        best = found if best is None or found.right.sum() >= best.right.sum() else best
+    if best is first:
+        print(
+            f"Self-training hurt: the best run by its validation split is {first.run} itself, "
+            "whose report stays what it was."
+        )
+        return
+    print(f"The best by its validation split is {best.run}; its test split is scored now.")
+    carry_out(Run.open(best.run))
+
+
+def prune(argv: list[str]) -> None:
+    """A smaller run of a run."""
+    arguments = tyro.cli(PruneArguments, args=argv, prog="python -m ulmfit_app prune")
+    out = arguments.out or _beside(arguments.run, "pruned")
+
+    print("Starting …", flush=True)
+    set_up_torch()
+    set_up_figures()
+    from ulmfit_app.pipeline.pupils import prune_run
+    from ulmfit_app.run_folder import working_in
+
+    with working_in(out):
+        carry_out(prune_run(arguments.run, out, arguments.share))
+
+
+def _beside(run: Path, ending: str) -> Path:
+    """A folder beside a run's, named after it."""
+    run = run.resolve() if run.name in ("", "..") else run
+    return run.with_name(f"{run.name}-{ending}")
