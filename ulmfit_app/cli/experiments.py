@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from ulmfit_app.cli.compression import COMPRESS, compress
 from ulmfit_app.cli.outputs import folder_of, name_of, require_outside
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import RunSettings, read_settings
@@ -160,14 +161,17 @@ def _describe_data(settings: Settings) -> None:
 
 
 def experiment(argv: list[str]) -> None:
-    """Many runs, compared: one of KINDS."""
-    kind = argv[0] if argv else None
+    """Many runs, compared: one of KINDS; or COMPRESS, of a run that is there."""
+    kind, kinds = argv[0] if argv else None, [*KINDS, COMPRESS]
     if kind in ("-h", "--help"):
-        print(*(f"python -m ulmfit_app experiment {name} --help" for name in KINDS), sep="\n")
+        print(*(f"python -m ulmfit_app experiment {name} --help" for name in kinds), sep="\n")
+        return
+    if kind == COMPRESS:
+        compress(argv[1:])
         return
     if kind not in KINDS:
         raise SettingError(
-            f"Expected an experiment, {' or '.join(KINDS)}: "
+            f"Expected an experiment, {' or '.join(kinds)}: "
             "python -m ulmfit_app experiment ablation trec6"
         )
     arguments_class, carry_out = KINDS[kind]

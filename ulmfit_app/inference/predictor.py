@@ -26,7 +26,7 @@ from ulmfit_app.evaluation.metrics import check_predictions
 from ulmfit_app.evaluation.tables import prediction_table, probability_columns, true_classes
 from ulmfit_app.hardware import cast_parameters, choose_device, resolve_precision
 from ulmfit_app.models.architectures import padding_of, read_classifier, tokenizer_of
-from ulmfit_app.models.bundle import load_bundle, require_direction
+from ulmfit_app.models.bundle import Bundle, load_bundle, require_direction
 from ulmfit_app.models.int8 import Int8Encoder
 from ulmfit_app.models.pooling import TOKENS_AT_A_TIME
 from ulmfit_app.run_folder import VALIDATION, damaged, find_part, require_record
@@ -64,9 +64,7 @@ class Predictor:
         self._device = torch.device("cpu") if precision == "int8" else choose_device()
         self._model = read_classifier(self.bundle)
         if self.precision == "int8":
-            if self.bundle.architecture != "awd-lstm":
-                what = f"the classifier in {folder} is a {self.bundle.architecture}"
-                raise SettingError(f"int8 is for AWD-LSTM, and {what}. Use: --precision auto")
+            _require_awd_lstm(self.bundle, folder)
             self._model[0] = Int8Encoder(self.bundle)
         else:
             cast_parameters(self._model[0].module, self.precision)
@@ -189,6 +187,15 @@ class Predictor:
         """One row per text, in order: text, predicted, confidence, and `p_LABEL` per label."""
         texts = replace_lone_surrogates(pd.Series(list(texts), dtype=object)).tolist()
         return prediction_table(texts, self.probabilities(self.store(texts)), self.labels)
+
+
+def _require_awd_lstm(bundle: Bundle, folder: Path) -> None:
+    if bundle.architecture != "awd-lstm":
+        raise SettingError(
+            f"int8 is for AWD-LSTM, and the classifier in {folder} is a {bundle.architecture}. "
+            "Use: --precision auto, or write it as ONNX in int8: "
+            f"python -m ulmfit_app export {shlex.quote(str(folder.parent))} --int8"
+        )
 
 
 def _require_direction(predictor: Predictor, store: TokenStore) -> None:

@@ -289,8 +289,8 @@ def _require_other_than_teachers(folder: Path, settings: Settings) -> None:
     """Refuse to put a run in the place of its own teacher."""
     if any(Path(name).resolve() == folder.resolve() for name in settings.distillation.teachers):
         raise SettingError(
-            f"{folder} is the teacher, and would be replaced by what learns from it; it is left as "
-            f"it is. Run into another folder: --out {shlex.quote(f'{folder}-2')}"
+            f"{folder} is the teacher, and would be replaced by what learns from it; it is left "
+            f"as it is. Run into another folder: --out {shlex.quote(f'{folder}-2')}"
         )
 
 

@@ -90,6 +90,17 @@ def _open(folder: Path) -> RunFiles:
     return run
 
 
+def _open_as_planned(teacher: Teacher) -> RunFiles:
+    """Its files. Raises RunFolderError where it was trained again since its pupil was planned."""
+    run = _open(Path(teacher.run))
+    if fingerprint_of(run) != teacher.fingerprint:
+        raise RunFolderError(
+            f"The teacher {teacher.run} was trained again since this run was planned. Give the "
+            "command that made this run, with another --out"
+        )
+    return run
+
+
 def _classifiers(run: RunFiles) -> list[Path]:
     return [find_part(run.folder, each.named("classifier")) for each in run.record.directions]
 
@@ -145,6 +156,16 @@ def describe_teaching(settings: Settings, selection: Selection) -> list[str]:
         f"{n_unlabelled:,} unlabelled texts, at temperature {how.temperature:g}; of labelled "
         f"ones, the label counts {how.hard_weight:.0%}."
     ]
+    if how.pruned:
+        said.append(
+            f"It begins as the teacher's own classifier without {how.pruned:.0%} of the units of "
+            "each layer."
+        )
+    if how.confidence:
+        said.append(
+            "Of unlabelled texts, it learns those alone of which the teacher is surest, as many "
+            f"as have a mean confidence of {how.confidence:g}."
+        )
     if not n_unlabelled:
         said.append(
             "There are no unlabelled texts: a teacher is surer of the texts that it learned from "
@@ -165,13 +186,7 @@ def teach(run: RunFiles, folder: Path) -> None:
     rows = run.rows[run.rows["learned"]]
     answers, states, learned = [], [], set()
     for number, teacher in enumerate(run.record.teachers):
-        opened = _open(Path(teacher.run))
-        if fingerprint_of(opened) != teacher.fingerprint:
-            raise RunFolderError(
-                f"The teacher {teacher.run} was trained again since this run was planned. Give "
-                "the command that made this run, with another --out"
-            )
-        learned |= learned_by(opened)
+        learned |= learned_by(_open_as_planned(teacher))
         parts = _answer(teacher, rows["text"], run, folder / PARTS / str(number))
         answers.append(np.concatenate([part["probabilities"] for part in parts]))
         if run.record.settings.distillation.states_weight:
@@ -245,7 +260,9 @@ def taught(run: RunFiles) -> tuple[np.ndarray, np.ndarray]:
     # that of the others.
     least = least_confidence(answers[truth < 0], how.confidence)
     sure = (truth >= 0) | (answers.max(axis=1) >= least)
-    log.info("Teacher: %s of %s learned.", f"{sure.sum():,}", count_texts(len(rows)))
+    n, unlabelled = f"{sure.sum():,}", f"{(sure & (truth < 0)).sum():,}"
+    said = "Teacher: %s of %s learned, %s of them without a label."
+    log.info(said, n, count_texts(len(rows)), unlabelled)
     targets = soft_targets(answers, truth, how.temperature, states)
     return rows.index.to_numpy()[sure], targets[sure]
 
@@ -280,11 +297,15 @@ def prune_teacher(
         run: the pupil.
         which: direction.
         store: its tokens, in this direction.
+
+    Raises:
+        RunFolderError: the teacher is gone, or was trained again since the pupil was planned.
+        SettingError, BundleError: as `prune_classifier` does.
     """
     share = run.record.settings.distillation.pruned
     if not share:
         return None
     (teacher,) = run.record.teachers
-    folder = find_part(Path(teacher.run), which.named("classifier"))
+    folder = find_part(_open_as_planned(teacher).folder, which.named("classifier"))
     texts = np.flatnonzero(run.rows["learned"])
     return prune_classifier(folder, store, texts, share)
