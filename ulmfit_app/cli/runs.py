@@ -120,7 +120,8 @@ def carry_out(job: "Run") -> None:
         print("Measuring this machine …")
         seconds = forecast.estimate_seconds(job)
         parts = ", ".join(f"{stage} {part / 60:.1f}" for stage, part in seconds.items())
-        print(f"Estimate: {sum(seconds.values()) / 60:.1f} minutes ({parts}).")
+        without = ", without the teachers' answers" if job.record.teachers else ""
+        print(f"Estimate{without}: {sum(seconds.values()) / 60:.1f} minutes ({parts}).")
         print("Interrupt whenever you like: the same command continues.")
     report = job.carry_out()
     _print_scores(report, job.record.data.test_name)

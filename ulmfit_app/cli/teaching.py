@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 from tyro.conf import Positional
 
-from ulmfit_app.cli.outputs import name_of
+from ulmfit_app.cli.outputs import folder_of, name_of, require_outside
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.runs import carry_out, start_run
 from ulmfit_app.cli.settings import RunSettings, read_settings
@@ -78,10 +78,7 @@ def selftrain(argv: list[str]) -> None:
     """A run that learns from its own answers, in rounds."""
     arguments = tyro.cli(SelfTrainArguments, args=argv, prog="python -m ulmfit_app selftrain")
     out = arguments.out or _beside(arguments.run, "selftrained")
-
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    _start(arguments.run, out)
     from ulmfit_app.pipeline.pupils import self_train
     from ulmfit_app.pipeline.run import Run
 
@@ -90,11 +87,12 @@ def selftrain(argv: list[str]) -> None:
         against = "" if best is None else f", against the best before it p = {found.p_value:.2g}"
         print(f"{found.run}: {found.describe()}{against}.")
         first = first or found
-        best = found if best is None or found.right.sum() >= best.right.sum() else best
+        best = found if best is None or found.right.sum() > best.right.sum() else best
     if best is first:
+        hurt = "did not help" if found.right.sum() >= first.right.sum() else "hurt"
         print(
-            f"Self-training hurt: the best run by its validation split is {first.run} itself, "
-            "whose report stays what it was."
+            f"Self-training {hurt}: no run is better on the validation split than {first.run} "
+            "itself, whose report stays what it was."
         )
         return
     print(f"The best by its validation split is {best.run}; its test split is scored now.")
@@ -105,15 +103,22 @@ def prune(argv: list[str]) -> None:
     """A smaller run of a run."""
     arguments = tyro.cli(PruneArguments, args=argv, prog="python -m ulmfit_app prune")
     out = arguments.out or _beside(arguments.run, "pruned")
-
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    _start(arguments.run, out)
     from ulmfit_app.pipeline.pupils import prune_run
     from ulmfit_app.run_folder import working_in
 
     with working_in(out):
         carry_out(prune_run(arguments.run, out, arguments.share))
+
+
+def _start(run: Path, out: Path) -> None:
+    """Set the process up. Raises SettingError for a folder in that of a run's data."""
+    print("Starting …", flush=True)
+    set_up_torch()
+    set_up_figures()
+    from ulmfit_app.pipeline.run import Run
+
+    require_outside(out, folder_of(Run.open(run).record.settings.data), Path(out.name))
 
 
 def _beside(run: Path, ending: str) -> Path:

@@ -94,7 +94,8 @@ def hide_labels(table: pd.DataFrame, n_labels: int, seed: int, notes: list[str])
         f"other {(~kept & ~copies).sum():,} of train and valid are unlabelled, with seed {seed}."
     )
     if copies.any():
-        notes.append(f"Dropped {count_texts(copies.sum())} of those found in valid or test too.")
+        said = count_texts(copies.sum(), "unlabelled text")
+        notes.append(f"Dropped {said} found in valid or test too.")
     hidden = {"label": table["label"].where(kept, "")}
     hidden["split"] = table["split"].where(kept, "unlabelled")
     return table.assign(**hidden)[~copies]

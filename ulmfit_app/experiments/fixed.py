@@ -29,6 +29,7 @@ SET_BY: dict[str, tuple[str, ...]] = {
         *(f"{part}.{name}" for part, names in FULL_RECIPE.items() for name in names),
         "classifier.adapter",
     ),
+    "labels": ("data.max_labels",),
     "methods": ("classifier.plan", "classifier.adapter"),
     # The shape is that of the models which are compared.
     "starts": ("lm.pretrained", "model.emb_sz", "model.n_hid", "model.n_layers"),

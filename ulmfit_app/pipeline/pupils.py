@@ -15,6 +15,8 @@ from ulmfit_app.inference.predictor import read_validation
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.models.prune import smaller
 from ulmfit_app.pipeline.run import Run, begin
+from ulmfit_app.pipeline.teachers import taught
+from ulmfit_app.run_folder import TEACHER
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +93,9 @@ def self_train(folder: Path, out: Path, rounds: int) -> Iterator[Round]:
     """Train a run again and again, each time on what the last one says of the unlabelled texts
     that it is surest of (Yarowsky 1995; Xie et al. 2020, "Self-training with Noisy Student").
 
-    Each round starts from the run's language model. It ends where a round is worse on the
-    validation split than the best one before it. The test split is left alone.
+    Each round starts from the run's language model, and labelled texts keep their labels. It ends,
+    and says so, where a round is worse on the validation split than the best one before it, and
+    where no unlabelled text is sure enough. The test split is left alone.
 
     Args:
         folder: of the run, whose classifier is finished.
@@ -119,15 +122,23 @@ def self_train(folder: Path, out: Path, rounds: int) -> Iterator[Round]:
     yield best
     teacher = folder
     for number in range(1, rounds + 1):
-        settings = _pupil_of(run, teacher, temperature=1.0, confidence=CONFIDENCE)
-        pupil = begin(out / f"round-{number}", settings, like=run)
+        how = {"temperature": 1.0, "hard_weight": 1.0, "confidence": CONFIDENCE}
+        pupil = begin(out / f"round-{number}", _pupil_of(run, teacher, **how), like=run)
+        pupil.carry_out(TEACHER)
+        if len(taught(pupil)[0]) == pupil.record.counts["train"]:
+            said = "Self-training ends: %s is sure of no unlabelled text, that is, to %.0f %%."
+            log.info(said, teacher, 100 * CONFIDENCE)
+            return
         pupil.carry_out("classifier")
         right = _right(pupil)
         found = Round(pupil.folder, right, paired_comparison(best.right, right)["p_value"])
         yield found
         if right.sum() < best.right.sum():
+            log.info("Self-training ends: %s is worse than %s.", found.run, best.run)
             return
-        best, teacher = found, pupil.folder
+        # Of two that are as good, the one of fewer rounds is kept.
+        best = found if right.sum() > best.right.sum() else best
+        teacher = pupil.folder
 
 
 def _right(run: Run) -> np.ndarray:

@@ -25,6 +25,7 @@ from ulmfit_app.inference.predictor import (
     read_validation,
 )
 from ulmfit_app.models.bundle import versions
+from ulmfit_app.models.prune import inner_units
 from ulmfit_app.models.shapes import Shape, TransformerShape
 from ulmfit_app.pipeline.run_files import (
     MARK,
@@ -35,7 +36,7 @@ from ulmfit_app.pipeline.run_files import (
     write_mark,
 )
 from ulmfit_app.pipeline.stages import calibrate, resolved_precision, seconds_of
-from ulmfit_app.run_folder import VALIDATION
+from ulmfit_app.run_folder import TEACHER, VALIDATION
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import describe_windows
 from ulmfit_app.text.tokenizing import tokenize
@@ -71,6 +72,8 @@ def make_report(run: RunFiles, folder: Path) -> None:
     write_table(folder / "predictions.csv", predictions)
     histories = _read_histories(run)
     facts = _facts(run, histories, predictor.bundle.about)
+    if record.settings.distillation.pruned:
+        facts["classifier_layers"] = inner_units(predictor.bundle.shape)
     facts["notes"].append(_describe_copies(predictions))
     shape = predictor.bundle.shape
     if isinstance(shape, TransformerShape):
@@ -151,6 +154,8 @@ def _facts(
 ) -> dict[str, Any]:
     record, settings = run.record, run.record.settings
     seconds = {"tokens": seconds_of(run.place("tokens"))}
+    if record.teachers:
+        seconds["teachers' answers"] = seconds_of(run.place(TEACHER))
     seconds |= {name: float(history["seconds"].sum()) for name, history in histories.items()}
     models = {}
     for each in record.directions:

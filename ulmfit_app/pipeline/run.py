@@ -62,10 +62,10 @@ class Run(RunFiles):
     def __init__(self, folder: Path, record: RunRecord, work: Path) -> None:
         super().__init__(folder, record, work)
         works = {"tokens": partial(make_tokens, self)}
-        if record.teachers:
-            works[TEACHER] = partial(teach, self)
         for each in record.directions:
             works[each.named("lm")] = partial(finetune, self, each)
+            if record.teachers:
+                works.setdefault(TEACHER, partial(teach, self))
             works[each.named("classifier")] = partial(classify, self, each)
         works["report"] = partial(make_report, self)
         self.stages = {name: Stage(name, record.keys[name], do) for name, do in works.items()}

@@ -53,6 +53,9 @@ def check_teachers(settings: Settings, corpus: Corpus) -> list[Teacher]:
         RunFolderError: a folder holds no finished run, or not what it learned from.
         SettingError: a teacher has other labels, or learned from texts of the test split.
     """
+    names = settings.distillation.teachers
+    if len(set(names)) < len(names):
+        raise SettingError(f"--teacher names a run twice: {quoted(names)}. Name each once.")
     # Copies that the run's own labelled texts have in its test split are said by its notes.
     own = {hash_text(text) for split in ("train", "valid") for text in corpus.texts(split)}
     tested = {hash_text(text) for text in corpus.texts("test")} - own
@@ -96,7 +99,7 @@ def _open_as_planned(teacher: Teacher) -> RunFiles:
     if fingerprint_of(run) != teacher.fingerprint:
         raise RunFolderError(
             f"The teacher {teacher.run} was trained again since this run was planned. Give the "
-            "command that made this run, with another --out"
+            "command again that made this run."
         )
     return run
 
@@ -218,7 +221,7 @@ def _answer(
         for start in range(0, len(texts), TEXTS_PER_PART):
             path = folder / f"{start:09}.safetensors"
             part = texts.iloc[start : start + TEXTS_PER_PART].tolist()
-            if not path.is_file():
+            if not _is_whole(path):
                 store = predictor.store(part)
                 answers = predictor.probabilities(store, description=None)[:, places]
                 made = {"probabilities": np.ascontiguousarray(answers)}
@@ -229,6 +232,14 @@ def _answer(
             found.append(load_file(path))
             bar.update(len(part))
     return found
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        load_file(path)
+    except (OSError, SafetensorError):  # none yet, or damaged
+        return False
+    return True
 
 
 def taught(run: RunFiles) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,7 @@ class DistillationLoss:
 
     def __init__(self, settings: DistillationSettings, head: nn.Module) -> None:
         self.settings, self.head = settings, head
-        head.register_forward_pre_hook(self._keep)
+        self.hook = head.register_forward_pre_hook(self._keep)
 
     def _keep(self, head: nn.Module, inputs: tuple) -> None:
         self.pooled = inputs[0][0]
@@ -97,6 +97,8 @@ def learn_from_teacher(learn: Learner, settings: DistillationSettings, n_states:
 
 
 def forget_teacher(learn: Learner) -> None:
-    """Leave of the head what a classifier has."""
+    """Leave of the head what a classifier has; of a Learner without a teacher, all."""
+    if isinstance(learn.loss_func, DistillationLoss):
+        learn.loss_func.hook.remove()
     if hasattr(learn.model[1], "to_teacher"):
         del learn.model[1].to_teacher
