@@ -75,7 +75,7 @@ $(VENV)/installed: setup.cfg | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/installed-serve: setup.cfg | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install -e '.[serve]'
+	$(VENV)/bin/python -m pip install -e '.[serve,onnx]'
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-test: setup.cfg | $(VENV)/bin/python

@@ -27,9 +27,9 @@ class DistillArguments(RunSettings):
     The same command continues after an interruption where it stopped.
     """
 
+    distillation: DistillationSettings
     # a forward and a backward model, and the mean of their probabilities; twice the time
     bidirectional: bool
-    distillation: DistillationSettings
     out: Path | None = None  # the run folder; None: runs/DATA-PRESET-student
 
 
