@@ -313,7 +313,10 @@ def test_the_verb_writes_beside_the_run_and_says_what_to_try(run, capsys, monkey
     [
         ("run", "run belongs to the run; an export needs a folder of its own"),
         ("run/onnx", "belongs to the run"),
-        ("full", "full is taken.*new or empty. Name another: --out .*run-onnx-2"),
+        (
+            "full",
+            "full is taken.*new or empty, or.*earlier export. Name another: --out .*run-onnx-2",
+        ),
         ("file", "file is taken"),
     ],
 )
@@ -329,6 +332,15 @@ def test_a_folder_that_is_taken_is_left_as_it_is(run, tmp_path, place, message):
 def test_an_empty_folder_may_be_named(run, tmp_path):
     (tmp_path / "empty").mkdir()
     assert (export_onnx(run, tmp_path / "empty") / "run.py").is_file()
+
+
+def test_an_earlier_export_is_replaced_whole(run, tmp_path):
+    out = export_onnx(run, tmp_path / "out")
+    (out / "of-before").write_text("gone")
+    before = (out / "model.onnx").read_bytes()
+    (out / "model.onnx").write_bytes(b"damaged")
+    assert export_onnx(run, out) == out
+    assert (out / "model.onnx").read_bytes() == before and not (out / "of-before").exists()
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

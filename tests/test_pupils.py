@@ -169,7 +169,7 @@ def test_a_run_without_a_finished_classifier_is_not_pruned(root, tmp_path, capsy
 def test_a_run_is_not_replaced_by_what_is_left_of_it(root, capsys):
     before = (root / "run" / "run.json").read_bytes()
     said = refused(["prune", root / "run", "--out", root / "run"], capsys, 2)
-    assert "is the teacher, and would be replaced" in said
+    assert "is the folder of the teacher, or inside it" in said
     assert (root / "run" / "run.json").read_bytes() == before
 
 
@@ -180,9 +180,10 @@ def test_what_was_planned_without_pruning_leaves_no_tokens_to_a_pruned_run(root,
     taught = DistillationSettings((str(root / "run"),))
     tokens = replace(run.record.settings.tokens, min_freq=1)
     other = replace(run.record.settings, lm=lm, distillation=taught, tokens=tokens)
-    begin(folder, other).carry_out("tokens")
-    pruned = replace(other, distillation=replace(taught, pruned=0.5))
-    begin(folder, pruned).carry_out("classifier")
+    planned = begin(tmp_path / "other", other)
+    pruned = begin(folder, replace(other, distillation=replace(taught, pruned=0.5)))
+    assert planned.record.keys["tokens"] != pruned.record.keys["tokens"]
+    pruned.carry_out("classifier")
     bundles = [load_bundle(each / "classifier", "classifier") for each in (root / "run", folder)]
     assert bundles[0].vocab == bundles[1].vocab
 
@@ -202,7 +203,7 @@ def test_the_new_runs_lie_beside_the_run_also_where_it_is_called_by_a_dot(
     monkeypatch.setattr(pupils, "self_train", self_train)
     monkeypatch.setattr(teaching, "carry_out", lambda job: None)
     assert cli.main([verb, "."]) == 0
-    ending = {"prune": "pruned", "selftrain": "selftrained"}[verb]
+    ending = {"prune": "pruned-50", "selftrain": "selftrained"}[verb]
     assert asked == [root.resolve() / f"run-{ending}"]
     assert cli.main([verb, "../run"]) == 0
     assert str(asked[1]) == f"../run-{ending}"
@@ -382,3 +383,34 @@ def test_a_pupil_uses_the_runs_own_texts_when_their_source_is_gone(root, tmp_pat
     assert pupil.corpus.table.equals(Run.open(run).corpus.table)
     assert begin(tmp_path / "small", pupil.record.settings).record == pupil.record
     assert pipeline.Run.open(tmp_path / "small").record.data == Run.open(run).record.data
+
+
+# ----------------------------------------------------------------------------- nothing is replaced
+def test_no_run_is_replaced_by_one_of_another_kind(root, tmp_path, capsys):
+    pruned = tmp_path / "pruned"
+    prune_run(root / "run", pruned, 0.5)
+    before = (pruned / "run.json").read_bytes()
+    assert cli.main(["prune", str(root / "run"), "--share", "0.25", "--out", str(pruned)]) == 5
+    said = capsys.readouterr().err
+    assert "holds a run pruned by 50%, and what is asked for is one pruned by 25%" in said
+    settings = Run.open(root / "run").record.settings
+    with pytest.raises(RunFolderError, match="pruned by 50%, and what is asked for is one of its"):
+        begin(pruned, settings, like=Run.open(root / "run"))
+    assert (pruned / "run.json").read_bytes() == before and not (pruned / "next").exists()
+
+
+def test_pruned_runs_of_two_shares_lie_in_two_folders(root, monkeypatch):
+    places = []
+    monkeypatch.setattr(teaching, "carry_out", lambda job: places.append(job.folder.name))
+    for share in ("0.5", "0.25"):
+        assert cli.main(["prune", str(root / "run"), "--share", share]) == 0
+    assert places == ["run-pruned-50", "run-pruned-25"]
+
+
+def test_rounds_lie_outside_of_the_run_and_in_a_folder(root, tmp_path, capsys):
+    assert cli.main(["selftrain", str(root / "run"), "--out", str(root / "run")]) == 2
+    assert "is the folder of the teacher, or inside it" in capsys.readouterr().err
+    file = tmp_path / "file.csv"
+    file.write_text("a")
+    assert cli.main(["selftrain", str(root / "run"), "--out", str(file)]) == 5
+    assert "is a file; a run needs a folder of its own" in capsys.readouterr().err

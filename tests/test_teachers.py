@@ -314,9 +314,11 @@ def test_a_pupil_is_refused_for_what_its_teacher_learned_that_is_gone(world, tmp
     said = refused(distill(tmp_path / "mixed.csv", pupil.folder, tmp_path / "run"), capsys, 2)
     assert "learned from 24 of the 24 different texts" in said
 
-    (pupil.folder / TEACHER / teachers.LEARNED).unlink()
-    said = refused(distill(own, pupil.folder, tmp_path / "run"), capsys, 5)
-    assert "learned.json, the list of what its teachers learned from, is missing" in said
+    for damage in ("{}", "[]", None):
+        path = pupil.folder / TEACHER / teachers.LEARNED
+        path.write_text(damage) if damage else path.unlink()
+        said = refused(distill(own, pupil.folder, tmp_path / "run"), capsys, 5)
+        assert "learned.json, the list of what its teachers learned from, is missing" in said
 
 
 def test_a_teacher_without_a_finished_classifier_is_refused(world, tmp_path, capsys):
@@ -336,7 +338,7 @@ def test_a_run_is_no_teacher_of_itself(world, tmp_path, capsys):
     shutil.copytree(teacher, own)
     before = (own / "run.json").read_bytes()
     said = refused(distill(csv, own, own), capsys, 2)
-    assert f"{own} is the teacher, and would be replaced" in said and "--out" in said
+    assert f"{own} is the folder of the teacher, or inside it" in said and "--out" in said
     assert (own / "run.json").read_bytes() == before and not (own / "next").exists()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 AT_ONCE = 512  # lines that are read before the first is answered
-USAGE, DEFECT, BROKEN_PIPE = 2, 4, 141  # exit codes: those of ulmfit-app
+USAGE, DEFECT, DISK_ERROR, BROKEN_PIPE = 2, 4, 7, 141  # exit codes: those of ulmfit-app
 
 
 def read_tokenizer(folder: Path) -> Callable[[Sequence[str]], list]:
@@ -70,13 +70,29 @@ def answers(texts: Iterable[str]) -> Iterator[str]:
             yield f"{escape(labels[found.argmax()])}\t{shares}\t{escape(text, odd)}"
 
 
+def write(text: str) -> int:
+    """Print what has no more to wait for; the exit code where nobody can read it, else 0."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        print(f"Error: the answers cannot be written: {error.strerror}.", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DISK_ERROR
+    return 0
+
+
 def main(texts: Sequence[str]) -> int:
     """Answer texts, or the lines of standard input where there are none.
 
     Returns:
         The exit code.
     """
-    if texts[:1] in (["-h"], ["--help"]) or (not texts and sys.stdin.isatty()):
+    has_input = sys.stdin is not None and not sys.stdin.isatty()
+    if texts[:1] in (["-h"], ["--help"]) or not (texts or has_input):
         print(__doc__)
         return 0 if texts else USAGE
     for stream in (sys.stdout, sys.stderr):
@@ -85,11 +101,9 @@ def main(texts: Sequence[str]) -> int:
 
     try:
         for line in answers(texts or read_lines()):
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+            if code := write(f"{line}\n"):
+                return code
+        return write("")
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
@@ -99,7 +113,6 @@ def main(texts: Sequence[str]) -> int:
     except (OSError, ValueError, KeyError) as error:
         print(f"Error: {FOLDER} is not whole: {error}. Export it again.", file=sys.stderr)
         return DEFECT
-    return 0
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class PruneArguments:
 
     run: Positional[Path]  # the run folder
     share: float = 0.5  # of the units of each layer, that is removed
-    out: Path | None = None  # the new run's folder; None: RUN-pruned
+    out: Path | None = None  # the new run's folder; None: RUN-pruned-50, by the share
 
 
 def distill(argv: list[str]) -> None:
@@ -79,11 +79,18 @@ def selftrain(argv: list[str]) -> None:
     arguments = tyro.cli(SelfTrainArguments, args=argv, prog="python -m ulmfit_app selftrain")
     out = arguments.out or _beside(arguments.run, "selftrained")
     _start(arguments.run, out)
+    from ulmfit_app.run_folder import working_in
+
+    with working_in(out):
+        _self_train(arguments.run, out, arguments.rounds)
+
+
+def _self_train(run: Path, out: Path, rounds: int) -> None:
     from ulmfit_app.pipeline.pupils import self_train
     from ulmfit_app.pipeline.run import Run
 
     first = best = None
-    for found in self_train(arguments.run, out, arguments.rounds):
+    for found in self_train(run, out, rounds):
         against = "" if best is None else f", against the best before it p = {found.p_value:.2g}"
         print(f"{found.run}: {found.describe()}{against}.")
         first = first or found
@@ -102,7 +109,7 @@ def selftrain(argv: list[str]) -> None:
 def prune(argv: list[str]) -> None:
     """A smaller run of a run."""
     arguments = tyro.cli(PruneArguments, args=argv, prog="python -m ulmfit_app prune")
-    out = arguments.out or _beside(arguments.run, "pruned")
+    out = arguments.out or _beside(arguments.run, f"pruned-{100 * arguments.share:g}")
     _start(arguments.run, out)
     from ulmfit_app.pipeline.pupils import prune_run
     from ulmfit_app.run_folder import working_in

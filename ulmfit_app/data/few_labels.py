@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.data.splits import stratified_order, subset_generator
+from ulmfit_app.data.splits import find_held_out, stratified_order, subset_generator
 from ulmfit_app.errors import SettingError, count_texts
 
 VALIDATED_ON = 5  # one in so many labels
@@ -87,8 +87,7 @@ def hide_labels(table: pd.DataFrame, n_labels: int, seed: int, notes: list[str])
         rows = np.flatnonzero(table["split"] == split)
         order = stratified_order(table["label"].iloc[rows], subset_generator(seed, split))
         kept[rows[order[:limit]]] = True
-    held_out = table.loc[kept & table["split"].isin(("valid", "test")), "text"]
-    copies = ~kept & table["text"].isin(held_out)
+    copies = find_held_out(table, pd.Series(~kept, table.index))
     notes.append(
         f"Kept the labels of {n_train:,} texts to learn from and {n_valid:,} to validate on; the "
         f"other {(~kept & ~copies).sum():,} of train and valid are unlabelled, with seed {seed}."

@@ -101,8 +101,7 @@ def make_splits(
             f"{held_out.sum() / in_train.sum():.1%} of the {in_train.sum():,} in train, held out "
             f"{draft.carved}, with seed {seed}; copies of a text stay together."
         )
-    held_out_texts = table.loc[table["split"].isin(("valid", "test")), "text"]
-    leaked = table["split"].eq("unlabelled") & table["text"].isin(held_out_texts)
+    leaked = find_held_out(table, table["split"] == "unlabelled")
     if leaked.any():
         draft.notes.append(
             f"Dropped {count_texts(leaked.sum(), 'unlabelled text')} found in valid or test too."
@@ -168,6 +167,29 @@ def _choose_fold(pool: pd.DataFrame, n_folds: int, number: int, seed: int) -> pd
     )
     _, held_out = next(islice(folds, number - 1, None))
     return pool["group"].iloc[held_out]
+
+
+def fold(text: str) -> str:
+    """A text's words, in one case and with one space between them.
+
+    >>> fold("A  Great\\nfilm")
+    'a great film'
+    """
+    return " ".join(text.casefold().split())
+
+
+def find_held_out(table: pd.DataFrame, asked: pd.Series) -> pd.Series:
+    """Which of some rows have a text of valid or test, whatever its case and its spaces.
+
+    Args:
+        table: columns text and split.
+        asked: the rows, as true and false.
+    """
+    texts = table["text"]
+    held_out = set(texts[table["split"].isin(("valid", "test")) & ~asked].map(fold))
+    found = pd.Series(False, table.index)
+    found[asked] = texts[asked].map(fold).isin(held_out)
+    return found
 
 
 def subset_generator(seed: int, split: str) -> np.random.Generator:

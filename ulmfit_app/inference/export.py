@@ -14,8 +14,10 @@ the same, and stay so when the package changes.
 import logging
 import re
 import shlex
+import shutil
 from importlib import resources
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +50,8 @@ def export_onnx(run: Path, out: Path, int8: bool = False) -> Path:
 
     Args:
         run: its folder.
-        out: a folder that is not there, or empty; it appears whole, or not at all.
+        out: a folder that is not there, or empty, or an earlier export, which is replaced when the
+            new one is complete.
         int8: weights in a quarter of the bytes; for onnxruntime alone, and less exact.
 
     Returns:
@@ -71,8 +74,6 @@ def export_onnx(run: Path, out: Path, int8: bool = False) -> Path:
             f"without: python -m ulmfit_app serve {shlex.quote(str(run))}"
         )
     log.info("Largest difference in probability from fp32, made texts: %.1g.", difference)
-    if out.is_dir():
-        out.rmdir()  # empty; what takes its place must find nothing
     with replacing(out) as draft:
         draft.mkdir()
         (draft / MODEL).write_bytes(model)
@@ -80,17 +81,22 @@ def export_onnx(run: Path, out: Path, int8: bool = False) -> Path:
         write_json(draft / LABELS, bundle.labels)
         _write_tokenizer(draft, bundle)
         _write_runner(draft, bundle)
+        if out.is_dir():
+            shutil.rmtree(out)  # what takes its place must find nothing
     return out
 
 
 def _require_free(out: Path, run: Path) -> None:
     inside = out.resolve().is_relative_to(run.resolve())
-    if inside or out.is_file() or (out.is_dir() and any(out.iterdir())):
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    is_export = {MODEL, SETTINGS, LABELS, "run.py"} <= names
+    if inside or out.is_file() or (names and not is_export):
         why = "belongs to the run" if inside else "is taken"
-        other = run.resolve().parent / f"{run.resolve().name}-onnx-2"
+        taken = (run.resolve().parent / f"{run.resolve().name}-onnx-{n}" for n in count(2))
+        other = next(path for path in taken if not path.exists())
         raise SettingError(
-            f"{out} {why}; an export needs a folder of its own, which is new or empty. "
-            f"Name another: --out {shlex.quote(str(other))}"
+            f"{out} {why}; an export needs a folder of its own, which is new or empty, or holds "
+            f"an earlier export. Name another: --out {shlex.quote(str(other))}"
         )
 
 

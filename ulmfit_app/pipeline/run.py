@@ -216,6 +216,7 @@ def _begin(
         planned.write(folder)
     else:
         _require_same_data(current, planned.record)
+        _require_same_kind(current, planned.record)
         # What was begun there for other settings must not take over with the results for these.
         run = Run(folder, planned.record, folder / NEXT)
         _remove_all_but(run.stages.values(), run.work)
@@ -286,11 +287,30 @@ def _has_lost_source(run: Run, settings: Settings) -> bool:
 
 
 def _require_other_than_teachers(folder: Path, settings: Settings) -> None:
-    """Refuse to put a run in the place of its own teacher."""
-    if any(Path(name).resolve() == folder.resolve() for name in settings.distillation.teachers):
-        raise SettingError(
-            f"{folder} is the teacher, and would be replaced by what learns from it; it is left "
-            f"as it is. Run into another folder: --out {shlex.quote(f'{folder}-2')}"
+    """Refuse to put a run in the place of its own teacher, or into its folder."""
+    for name in settings.distillation.teachers:
+        teacher = Path(name).resolve()
+        if folder.resolve().is_relative_to(teacher):
+            raise SettingError(
+                f"{folder} is the folder of the teacher, or inside it, and a run needs one of its "
+                f"own. Run into another: --out {shlex.quote(f'{teacher}-student')}"
+            )
+
+
+def _require_same_kind(run: Run, asked: RunRecord) -> None:
+    """Refuse to replace a run by a pupil, a pupil by a run, or a pruned one by another."""
+    kinds = [
+        (bool(record.teachers), record.settings.distillation.pruned)
+        for record in (run.record, asked)
+    ]
+    if kinds[0] != kinds[1]:
+        what = [
+            f"pruned by {pruned:.0%}" if pruned else "with a teacher" if taught else "of its own"
+            for taught, pruned in kinds
+        ]
+        raise RunFolderError(
+            f"{run.folder} holds a run {what[0]}, and what is asked for is one {what[1]}; it is "
+            f"left as it is. Run into another folder: --out {shlex.quote(f'{run.folder}-2')}"
         )
 
 

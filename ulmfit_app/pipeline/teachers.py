@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from data_scripts.files import progress, replacing, sha256_of, write_json
 from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.data.reading import read_own_table
+from ulmfit_app.data.splits import fold
 from ulmfit_app.errors import DataError, RunFolderError, SettingError, count_texts, quoted
 from ulmfit_app.evaluation.tables import PREFIX, probability_columns
 from ulmfit_app.files import sha256_of_strings, write_table
@@ -77,7 +78,8 @@ def _check(folder: Path, corpus: Corpus, tested: set[str]) -> Teacher:
         raise SettingError(
             f"The teacher {folder} learned from {len(shared):,} of the {len(tested):,} different "
             "texts that this run is tested on, whose score would not be one of unseen texts. "
-            "Give a teacher that was trained on the same splits, or test on others."
+            "Give a teacher that was trained on the same splits, which a data set's --seed and "
+            f"--test-share make (its seed: {run.record.settings.seed}), or test on others."
         )
     return Teacher(str(folder), fingerprint_of(run))
 
@@ -123,7 +125,7 @@ def has_changed(teacher: Teacher) -> bool:
 
 def hash_text(text: str) -> str:
     """A hash of a text's words, whatever their case and the space between them."""
-    return hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest()[:20]
+    return hashlib.sha256(fold(text).encode()).hexdigest()[:20]
 
 
 def learned_by(run: RunFiles) -> set[str]:
@@ -138,6 +140,8 @@ def learned_by(run: RunFiles) -> set[str]:
         return hashes
     path = find_part(run.folder, TEACHER) / LEARNED
     try:
+        if not run.is_finished(TEACHER):
+            raise ValueError("it is not as it was written")
         return hashes | set(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise RunFolderError(
@@ -200,7 +204,7 @@ def teach(run: RunFiles, folder: Path) -> None:
     write_table(folder / ANSWERS, rows[[ROW]].join(table))
     if states:
         with replacing(folder / STATES) as draft:
-            save_file({"states": np.concatenate(states, 1)}, draft)
+            draft.write_bytes(save({"states": np.concatenate(states, 1)}))
     write_json(folder / LEARNED, sorted(learned))
     shutil.rmtree(folder / PARTS)
     sureness = mean.max(axis=1).mean()
@@ -228,7 +232,7 @@ def _answer(
                 if run.record.settings.distillation.states_weight:
                     made["states"] = predictor.states(store)
                 with replacing(path) as draft:
-                    save_file(made, draft)
+                    draft.write_bytes(save(made))
             found.append(load_file(path))
             bar.update(len(part))
     return found
@@ -274,6 +278,11 @@ def taught(run: RunFiles) -> tuple[np.ndarray, np.ndarray]:
     n, unlabelled = f"{sure.sum():,}", f"{(sure & (truth < 0)).sum():,}"
     said = "Teacher: %s of %s learned, %s of them without a label."
     log.info(said, n, count_texts(len(rows)), unlabelled)
+    if (truth < 0).any() and not (sure & (truth < 0)).any():
+        log.info(
+            "Teacher: it is not sure enough of any unlabelled text. Give a lower "
+            "--distillation.confidence, or the student learns from the labelled ones alone."
+        )
     targets = soft_targets(answers, truth, how.temperature, states)
     return rows.index.to_numpy()[sure], targets[sure]
 

@@ -92,7 +92,8 @@ def _choose(
             plan = extend_to(plan, settings.epochs)
         except ValueError as error:
             raise SettingError(f"--classifier.epochs {settings.epochs}: {error}") from None
-        return plan, f"{reason} {settings.epochs} epochs were asked for."
+        asked = "1 epoch was" if settings.epochs == 1 else f"{settings.epochs} epochs were"
+        return plan, f"{reason} {asked} asked for."
     if settings.plan != "auto" or name == "contrastive":
         return plan, reason
     if is_strong_start and passes is not None:
