@@ -217,6 +217,7 @@ def test_the_kinds_of_experiments_are_listed_when_asked_for(capsys):
         ("ablation", ["--lm.lr", "0.1"]),
         ("ablation", ["--lm.random-lr", "0.1"]),
         ("folds", ["--fold", "2"]),
+        ("labels", ["--max-labels", "50"]),
     ],
 )
 def test_what_an_experiment_compares_cannot_be_set(capsys, kind, option):

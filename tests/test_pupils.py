@@ -1,5 +1,6 @@
 """Runs that learn from a run on its own texts: what pruning leaves, and self-training."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -89,6 +90,9 @@ def test_a_pruned_run_has_half_the_units_the_same_words_and_a_report(root, tmp_p
     assert left.vocab == whole.vocab and left.labels == whole.labels
     assert left.about["teachers"] == ["run"]
     assert (out / "report" / "report.html").is_file()
+    metrics = json.loads((out / "report" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["facts"]["classifier_layers"] == {"units": 8}
+    assert "asking teachers" in (out / "report" / "report.html").read_text(encoding="utf-8")
     assert pd.read_csv(out / "classifier" / "history.csv")["epoch"].tolist() == [1]
     assert marks(root / "run") == before and not (root / "run" / "report").exists()
     assert cli.main(["predict", str(out), "a great film"]) == 0
@@ -292,12 +296,13 @@ def test_it_says_when_it_hurts(root, tmp_path, capsys, monkeypatch, scripted):
 def test_of_rounds_that_are_as_good_the_first_one_is_kept(
     root, tmp_path, capsys, monkeypatch, scripted
 ):
-    scripted |= {"run": 10, "round-1": 12, "round-2": 12}
+    scripted |= {"run": 10, "round-1": 12, "round-2": 12, "round-3": 11}
     reported = []
     monkeypatch.setattr(teaching, "carry_out", lambda job: reported.append(job.folder.name))
     out = tmp_path / "rounds"
-    assert cli.main(["selftrain", str(root / "run"), "--out", str(out), "--rounds", "2"]) == 0
+    assert cli.main(["selftrain", str(root / "run"), "--out", str(out), "--rounds", "3"]) == 0
     assert reported == ["round-1"]
+    assert f"{out / 'round-3'} is worse than {out / 'round-1'}." in capsys.readouterr().out
 
 
 def test_it_ends_where_no_unlabelled_text_is_sure_enough(

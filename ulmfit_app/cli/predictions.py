@@ -35,7 +35,7 @@ class PredictArguments:
     # of a CSV or TSV; literal: a quote is a character like any other, as in many TSV files
     quotes: Quotes = "csv"
     # of the encoder's products; auto: the machine's fastest; int8: faster still for single texts,
-    # and less exact
+    # and less exact; it needs the extra onnx
     precision: PredictorPrecision = "auto"
 
 

@@ -155,7 +155,7 @@ def _facts(
     record, settings = run.record, run.record.settings
     seconds = {"tokens": seconds_of(run.place("tokens"))}
     if record.teachers:
-        seconds["teachers' answers"] = seconds_of(run.place(TEACHER))
+        seconds["asking teachers"] = seconds_of(run.place(TEACHER))
     seconds |= {name: float(history["seconds"].sum()) for name, history in histories.items()}
     models = {}
     for each in record.directions:
