@@ -28,7 +28,8 @@ def soft_targets(
         float32 [n, 2 * n_classes + d]: the softened answers, the label as ones and zeros, all
         zeros where there is none, and the states.
 
-    >>> soft_targets(np.array([[0.8, 0.2]]), np.array([1]), temperature=2).round(2).tolist()
+    >>> targets = soft_targets(np.array([[0.8, 0.2]]), np.array([1]), temperature=2)
+    >>> targets.astype(float).round(2).tolist()
     [[0.67, 0.33, 0.0, 1.0]]
     """
     hard = np.zeros_like(probabilities)
