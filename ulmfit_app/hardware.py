@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -42,6 +43,14 @@ def count_cpus() -> int:
         return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
     except (OSError, ValueError):  # no Linux, or an old one
         return cpus
+
+
+def name_processor() -> str:
+    """What this machine's processor is called, for people."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.is_file() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def bound_threads() -> int:

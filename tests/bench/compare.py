@@ -165,16 +165,10 @@ def machine() -> dict:
     """What was measured on, and with which versions."""
     import torch
 
-    from ulmfit_app.hardware import resolve_precision
+    from ulmfit_app.hardware import name_processor, resolve_precision
 
-    cpu = Path("/proc/cpuinfo")
-    names = (
-        [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
-        if cpu.is_file()
-        else []
-    )
     return {
-        "processor": names[0].partition(": ")[2] if names else platform.processor(),
+        "processor": name_processor(),
         "threads": torch.get_num_threads(),
         "precision": resolve_precision("auto"),
         **{package: version(package) for package in ("fastai", "torch", "spacy")},

@@ -89,14 +89,14 @@ def _self_train(run: Path, out: Path, rounds: int) -> None:
     from ulmfit_app.pipeline.pupils import self_train
     from ulmfit_app.pipeline.run import Run
 
-    first = best = None
+    done = []
     for found in self_train(run, out, rounds):
-        against = "" if best is None else f", against the best before it p = {found.p_value:.2g}"
+        against = f", against the best before it p = {found.p_value:.2g}" if done else ""
         print(f"{found.run}: {found.describe()}{against}.")
-        first = first or found
-        best = found if best is None or found.right.sum() > best.right.sum() else best
+        done.append(found)
+    first, best = done[0], max(done, key=lambda each: each.right.sum())  # of equals, the first
     if best is first:
-        hurt = "did not help" if found.right.sum() >= first.right.sum() else "hurt"
+        hurt = "did not help" if done[-1].right.sum() >= first.right.sum() else "hurt"
         print(
             f"Self-training {hurt}: no run is better on the validation split than {first.run} "
             "itself, whose report stays what it was."

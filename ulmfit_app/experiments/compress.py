@@ -4,7 +4,6 @@ A way may be chosen by its accuracy, so it is scored on the validation split; th
 unread.
 """
 
-import platform
 import shlex
 import statistics
 import tempfile
@@ -39,7 +38,12 @@ from ulmfit_app.experiments.compressed import (
     place_of_pruned,
     teachers_of,
 )
-from ulmfit_app.hardware import choose_device, resolve_precision, wait_for_device
+from ulmfit_app.hardware import (
+    choose_device,
+    name_processor,
+    resolve_precision,
+    wait_for_device,
+)
 from ulmfit_app.inference.predictor import Predictor, load_predictor
 from ulmfit_app.pipeline.run import Run
 from ulmfit_app.pipeline.teachers import hash_text
@@ -196,13 +200,9 @@ def _describe_pruned(run: Path, out: Path, share: float) -> str:
 
 def name_machine() -> str:
     """The processor, how many threads compute on it, and with which libraries."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.is_file() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     libraries = [f"{name} {version(name)}" for name in ("torch", "onnxruntime") if _has(name)]
-    about = f"{processor}, {threads} thread{'' if threads == 1 else 's'}, {', '.join(libraries)}"
+    about = f"{name_processor()}, {count_texts(threads, 'thread')}, {', '.join(libraries)}"
     if choose_device().type == "cuda":
         gpu = torch.cuda.get_device_name()
         return f"{about}; int8 and ONNX, and the others on a GPU, {gpu}"

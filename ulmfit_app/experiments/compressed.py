@@ -165,8 +165,8 @@ def find_ways(
 
 def name_teachers(run: Run) -> str:
     """The row of a run's teachers."""
-    teachers = set(run.record.teachers)
-    return "teacher" if len(teachers) == 1 else f"mean of {len(teachers)} teachers"
+    n = len(run.record.teachers)
+    return "teacher" if n == 1 else f"mean of {n} teachers"
 
 
 def name_pruned(share: float) -> str:
@@ -209,8 +209,7 @@ def _by_onnx(name: str, exported: Path, exact: Predictor, texts: Texts) -> Way:
     classifier = OnnxClassifier.open(exported, torch.get_num_threads())
 
     def read(which: str) -> Work:
-        store = texts.store(exact, which)
-        ids = np.split(np.asarray(store.ids), store.offsets[1:-1])
+        ids = list(texts.store(exact, which))
         return lambda: classifier.probabilities(ids)
 
     files = (file for file in exported.rglob("*") if file.is_file())
@@ -243,13 +242,12 @@ def teachers_of(run: Run) -> list[Path]:
     Raises:
         RunFolderError: one of them is not there any more, or was trained again.
     """
-    teachers = list(dict.fromkeys(run.record.teachers))
-    for teacher in teachers:
+    for teacher in run.record.teachers:
         if not Path(teacher.run).is_dir():
             raise RunFolderError(f"{teacher.run} is gone.")
         if has_changed(teacher):
             raise RunFolderError(f"{teacher.run} was trained again since it taught the run.")
-    return [Path(teacher.run) for teacher in teachers]
+    return [Path(teacher.run) for teacher in run.record.teachers]
 
 
 def place_of_pruned(out: Path, share: float) -> Path:

@@ -137,8 +137,7 @@ def _compare(predictor: Predictor, classifier: OnnxClassifier) -> float:
     draw = np.random.default_rng(0)
     store = predictor.store_of([draw.choice(words, n).tolist() for n in CHECKED])
     expected = predictor.probabilities(store, description=None)
-    ids = np.split(np.asarray(store.ids), store.offsets[1:-1])
-    return float(np.abs(classifier.probabilities(ids) - expected).max())
+    return float(np.abs(classifier.probabilities(list(store)) - expected).max())
 
 
 def _settings(predictor: Predictor, windows: Windows | None, int8: bool) -> dict:

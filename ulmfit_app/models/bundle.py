@@ -175,13 +175,18 @@ def _describe(folder: Path, description: dict) -> None:
         draft.write_text(json.dumps(sealed, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
+def rows_in_int8(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix [m, n] as int8, and what each of its rows is to be multiplied by, [m, 1]."""
+    scale = (matrix.abs().amax(1, keepdim=True) / 127).clamp_min(1e-12)
+    return (matrix / scale).round().to(torch.int8), scale
+
+
 def _in_int8(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Matrices as int8 with a scale per row, the rest as they are."""
     stored = {}
     for name, tensor in tensors.items():
         if tensor.ndim == 2 and tensor.is_floating_point():
-            scale = (tensor.abs().amax(1, keepdim=True) / 127).clamp_min(1e-12)
-            stored[name], stored[name + SCALE] = (tensor / scale).round().to(torch.int8), scale
+            stored[name], stored[name + SCALE] = rows_in_int8(tensor)
         else:
             stored[name] = tensor
     return stored

@@ -35,7 +35,7 @@ class Int8Encoder(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self._session = onnxruntime.InferenceSession(
-            encoder_graph(bundle, int8=True).SerializeToString(),
+            encoder_graph(bundle).SerializeToString(),
             options,
             providers=["CPUExecutionProvider"],
         )

@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ulmfit_app.errors import SettingError
-from ulmfit_app.models.bundle import Bundle
+from ulmfit_app.models.bundle import Bundle, rows_in_int8
 from ulmfit_app.models.reader import read_classifier
 
 if TYPE_CHECKING:
@@ -163,12 +164,11 @@ def awd_lstm_graph(
     return _of_texts(graph, output, len(bundles[0].labels))
 
 
-def encoder_graph(bundle: Bundle, int8: bool) -> "ModelProto":
-    """The graph of an AWD-LSTM classifier's encoder alone, as `pooling.TextEncoder` is.
+def encoder_graph(bundle: Bundle) -> "ModelProto":
+    """The graph of an AWD-LSTM classifier's encoder alone, in int8, as `pooling.TextEncoder` is.
 
     Args:
         bundle: loaded.
-        int8: as `awd_lstm_graph` has it.
 
     Returns:
         Of ids [batch, length], in the direction that the bundle reads, and lengths [batch], it
@@ -178,7 +178,7 @@ def encoder_graph(bundle: Bundle, int8: bool) -> "ModelProto":
         BundleError, SettingError: as `awd_lstm_graph` does.
     """
     graph = _begin()
-    pooled = _read(graph, _weights_of(bundle), "ids", bundle.shape.n_layers, int8)
+    pooled = _read(graph, _weights_of(bundle), "ids", bundle.shape.n_layers, int8=True)
     return _of_texts(graph, pooled, 3 * bundle.shape.emb_sz)
 
 
@@ -276,8 +276,8 @@ LSTM_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # torch's names
 
 def _in_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """int8, and what each row [n, 1] is to be multiplied by."""
-    scale = np.maximum(np.abs(matrix).max(1, keepdims=True) / 127, 1e-12).astype(np.float32)
-    return np.rint(matrix / scale).astype(np.int8), scale
+    small, scale = rows_in_int8(torch.from_numpy(matrix))
+    return small.numpy(), scale.numpy()
 
 
 def _embed(graph: Graph, matrix: np.ndarray, ids: str, int8: bool) -> str:

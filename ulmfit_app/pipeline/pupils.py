@@ -15,7 +15,7 @@ from ulmfit_app.inference.predictor import read_validation
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.models.prune import smaller
 from ulmfit_app.pipeline.run import Run, begin
-from ulmfit_app.pipeline.teachers import taught
+from ulmfit_app.pipeline.teachers import learns_unlabelled
 from ulmfit_app.run_folder import TEACHER
 
 log = logging.getLogger(__name__)
@@ -60,11 +60,11 @@ def prune_run(folder: Path, out: Path, share: float) -> Run:
         SettingError, BundleError: as `prune_classifier` does.
     """
     run = _open_finished(folder)
-    for each in run.record.directions:
-        smaller(load_bundle(run.place(each.named("classifier")), "classifier").shape, share)
+    for classifier in run.classifiers():
+        smaller(load_bundle(classifier, "classifier").shape, share)
     settings = _pupil_of(run, folder, pruned=share)
-    classifier = replace(settings.classifier, plan="full", epochs=1)
-    return begin(out, replace(settings, classifier=classifier), like=run)
+    how = replace(settings.classifier, plan="full", epochs=1)
+    return begin(out, replace(settings, classifier=how), like=run)
 
 
 # ----------------------------------------------------------------------------------- self-training
@@ -125,7 +125,7 @@ def self_train(folder: Path, out: Path, rounds: int) -> Iterator[Round]:
         how = {"temperature": 1.0, "hard_weight": 1.0, "confidence": CONFIDENCE}
         pupil = begin(out / f"round-{number}", _pupil_of(run, teacher, **how), like=run)
         pupil.carry_out(TEACHER)
-        if len(taught(pupil)[0]) == pupil.record.counts["train"]:
+        if not learns_unlabelled(pupil):
             said = "Self-training ends: %s is sure of no unlabelled text, that is, to %.0f %%."
             log.info(said, teacher, 100 * CONFIDENCE)
             return
@@ -143,8 +143,7 @@ def self_train(folder: Path, out: Path, rounds: int) -> Iterator[Round]:
 
 def _right(run: Run) -> np.ndarray:
     """Which validation texts a run labels rightly, [n]."""
-    folders = [run.place(each.named("classifier")) for each in run.record.directions]
-    known = read_validation(folders, run.record.counts["valid"])
+    known = read_validation(run.classifiers(), run.record.counts["valid"])
     if known is None:
         raise RunFolderError(
             f"{run.folder} has lost a validation.csv. Have it written again: "

@@ -51,7 +51,7 @@ PARTS = {"language model": "lm", "classifier": "classifier"}  # with histories -
 def make_report(run: RunFiles, folder: Path) -> None:
     """Score the test split, once, beside the baselines, and write the report."""
     record, rows, store = run.record, run.rows, run.open_tokens()
-    folders = [run.place(each.named("classifier")) for each in record.directions]
+    folders = run.classifiers()
     for which, classifier in zip(record.directions, folders, strict=True):
         # Deleted by hand, as a message about a damaged one advises.
         if not (classifier / VALIDATION).is_file():

@@ -109,6 +109,10 @@ class RunFiles:
                 return candidate
         return self.work / name
 
+    def classifiers(self) -> list[Path]:
+        """Where the classifier of each direction lies, the forward one first."""
+        return [self.place(each.named("classifier")) for each in self.record.directions]
+
     def again(self) -> str:
         """How to go on with the run, as the end of a sentence."""
         return (

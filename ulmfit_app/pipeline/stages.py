@@ -128,11 +128,10 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
         return
     tokenized = tokenize(rows["text"].tolist(), settings.tokens.language)
     seen = np.flatnonzero(rows["split"].isin(settings.lm.splits))
-    # What is left of a pruned teacher knows its own words, and no others.
-    vocab = settings.distillation.pruned and start.vocab
-    vocab = vocab or make_vocab(
-        TokenStore.open(tokenized), seen, settings.tokens, start.vocab or ()
-    )
+    if settings.distillation.pruned:
+        vocab = start.vocab  # what is left of a teacher knows its words, and no others
+    else:
+        vocab = make_vocab(TokenStore.open(tokenized), seen, settings.tokens, start.vocab or ())
     made = numericalize(tokenized, vocab)
     try:
         open_tokens(made, run.again())

@@ -87,7 +87,7 @@ def _check(folder: Path, corpus: Corpus, tested: set[str]) -> Teacher:
 def _open(folder: Path) -> RunFiles:
     """A teacher's files. Raises RunFolderError where its classifier is not finished."""
     run = RunFiles(folder, RunRecord.understand(require_record(folder), folder), folder)
-    for part in _classifiers(run):
+    for part in run.classifiers():
         if not run.is_finished(part.name):
             raise RunFolderError(
                 f"The teacher {folder} has no trained {part.name} yet. Finish it: {run.again()}"
@@ -106,13 +106,9 @@ def _open_as_planned(teacher: Teacher) -> RunFiles:
     return run
 
 
-def _classifiers(run: RunFiles) -> list[Path]:
-    return [find_part(run.folder, each.named("classifier")) for each in run.record.directions]
-
-
 def fingerprint_of(run: RunFiles) -> str:
     """A hash of a run's classifiers."""
-    return sha256_of_strings(sha256_of(part / "bundle.json") for part in _classifiers(run))
+    return sha256_of_strings(sha256_of(part / "bundle.json") for part in run.classifiers())
 
 
 def has_changed(teacher: Teacher) -> bool:
@@ -225,7 +221,8 @@ def _answer(
         for start in range(0, len(texts), TEXTS_PER_PART):
             path = folder / f"{start:09}.safetensors"
             part = texts.iloc[start : start + TEXTS_PER_PART].tolist()
-            if not _is_whole(path):
+            made = _read_part(path)
+            if made is None:
                 store = predictor.store(part)
                 answers = predictor.probabilities(store, description=None)[:, places]
                 made = {"probabilities": np.ascontiguousarray(answers)}
@@ -233,17 +230,16 @@ def _answer(
                     made["states"] = predictor.states(store)
                 with replacing(path) as draft:
                     draft.write_bytes(save(made))
-            found.append(load_file(path))
+            found.append(made)
             bar.update(len(part))
     return found
 
 
-def _is_whole(path: Path) -> bool:
+def _read_part(path: Path) -> dict[str, np.ndarray] | None:
     try:
-        load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError):  # none yet, or damaged
-        return False
-    return True
+        return None
 
 
 def taught(run: RunFiles) -> tuple[np.ndarray, np.ndarray]:
@@ -256,25 +252,10 @@ def taught(run: RunFiles) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         RunFolderError: the answers are missing or damaged.
     """
-    rows, folder = run.rows[run.rows["learned"]], run.place(TEACHER)
-    how, states = run.record.settings.distillation, None
-    try:
-        table = read_own_table(folder / ANSWERS, len(rows))
-        if (table[ROW].astype(int).to_numpy() != rows[ROW].to_numpy()).any():
-            raise ValueError("they are of other texts")
-        answers = table[probability_columns(table)].to_numpy(float)
-        if how.states_weight:
-            states = load_file(folder / STATES)["states"]
-    except (DataError, KeyError, OSError, SafetensorError, ValueError) as error:
-        raise RunFolderError(
-            f"The teachers' answers in {folder} are missing or damaged: {error}. "
-            f"Remove {shlex.quote(str(folder))} and {run.again()}"
-        ) from None
-    truth = rows["truth"].where(rows["split"] == "train", -1).to_numpy(int)
-    # A teacher is surer of the texts whose labels it knows: their share of right answers is not
-    # that of the others.
-    least = least_confidence(answers[truth < 0], how.confidence)
-    sure = (truth >= 0) | (answers.max(axis=1) >= least)
+    rows, how = run.rows[run.rows["learned"]], run.record.settings.distillation
+    answers, states = _read_answers(run, rows)
+    truth = rows["truth"].to_numpy(int)
+    sure = _find_sure(answers, truth, how.confidence)
     n, unlabelled = f"{sure.sum():,}", f"{(sure & (truth < 0)).sum():,}"
     said = "Teacher: %s of %s learned, %s of them without a label."
     log.info(said, n, count_texts(len(rows)), unlabelled)
@@ -285,6 +266,44 @@ def taught(run: RunFiles) -> tuple[np.ndarray, np.ndarray]:
         )
     targets = soft_targets(answers, truth, how.temperature, states)
     return rows.index.to_numpy()[sure], targets[sure]
+
+
+def learns_unlabelled(run: RunFiles) -> bool:
+    """Whether a run's teachers are sure enough of an unlabelled text, for it to be learned.
+
+    Raises:
+        RunFolderError: the answers are missing or damaged.
+    """
+    rows = run.rows[run.rows["learned"]]
+    answers, truth = _read_answers(run, rows)[0], rows["truth"].to_numpy(int)
+    confidence = run.record.settings.distillation.confidence
+    return bool((_find_sure(answers, truth, confidence) & (truth < 0)).any())
+
+
+def _read_answers(run: RunFiles, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
+    """The teachers' probabilities, [n, n_classes], and their states where these are learned."""
+    folder, states = run.place(TEACHER), None
+    try:
+        table = read_own_table(folder / ANSWERS, len(rows))
+        if (table[ROW].astype(int).to_numpy() != rows[ROW].to_numpy()).any():
+            raise ValueError("they are of other texts")
+        answers = table[probability_columns(table)].to_numpy(float)
+        if run.record.settings.distillation.states_weight:
+            states = load_file(folder / STATES)["states"]
+        return answers, states
+    except (DataError, KeyError, OSError, SafetensorError, ValueError) as error:
+        raise RunFolderError(
+            f"The teachers' answers in {folder} are missing or damaged: {error}. "
+            f"Remove {shlex.quote(str(folder))} and {run.again()}"
+        ) from None
+
+
+def _find_sure(answers: np.ndarray, truth: np.ndarray, confidence: float) -> np.ndarray:
+    """Which texts are learned, [n]: the labelled ones, and those that the teachers are sure of."""
+    # A teacher is surer of the texts whose labels it knows: their share of right answers is not
+    # that of the others.
+    least = least_confidence(answers[truth < 0], confidence)
+    return (truth >= 0) | (answers.max(axis=1) >= least)
 
 
 def least_confidence(answers: np.ndarray, wanted: float) -> float:

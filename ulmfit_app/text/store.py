@@ -1,7 +1,7 @@
 """Token ids of many texts, memory-mapped."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,6 +58,10 @@ class TokenStore:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The ids of each text."""
+        return (self[text] for text in range(len(self)))
 
     def __getitem__(self, text: int) -> np.ndarray:
         ids = self.ids[self.offsets[text] : self.offsets[text + 1]]
