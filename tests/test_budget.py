@@ -70,9 +70,9 @@ def test_the_language_model_reads_a_part_of_the_classifiers_texts_where_there_is
 
 def test_a_pretrained_start_has_one_epoch_more_where_the_bound_reaches_for_it(table):
     epochs = LAPTOP.lm.epochs
-    assert select(table, settings(), PUBLISHED, pretrained=True).lm_epochs == epochs + 1
+    assert select(table, settings(), PUBLISHED, new_words=True).lm_epochs == epochs + 1
     assert select(table, settings(), PUBLISHED).lm_epochs == epochs
-    assert select(table, settings(lm_tokens=36_000), PUBLISHED, pretrained=True).lm_epochs == 1
+    assert select(table, settings(lm_tokens=36_000), PUBLISHED, new_words=True).lm_epochs == 1
 
 
 def test_the_language_model_reads_test_texts_only_where_asked_to_and_the_notes_say_so(table):
@@ -88,7 +88,7 @@ def test_the_language_model_reads_test_texts_only_where_asked_to_and_the_notes_s
 
 
 def test_a_chinese_character_is_about_a_token(table):
-    table["text"] = "字" * 110
+    table["text"] = "字" * 145
     chinese = replace(settings(lm_tokens=20_000), tokens=replace(LAPTOP.tokens, language="zh"))
     assert select(table, chinese, WEAK_START).read.sum() == 20_000 // 101
 

@@ -16,10 +16,12 @@ from ulmfit_app.models.bundle import load_bundle, load_weights, unique_tensors
 from ulmfit_app.models.pretrained import find_start, write_fastai
 from ulmfit_app.pipeline import pretraining
 from ulmfit_app.pipeline.pretraining import pretrain, read_corpus, write_int8
+from ulmfit_app.text.chinese import converter
 from ulmfit_app.text.rules import FAKE
 from ulmfit_app.training import loop
 
 SHAPE = ModelSettings(emb_sz=8, n_hid=12, n_layers=2)
+RANDOM = find_start("none", SHAPE)
 LM = LanguageModelSettings(
     pretrained="none",
     epochs=50,
@@ -99,7 +101,7 @@ def test_the_model_card_says_corpus_tokens_perplexity_and_direction(corpus, tmp_
 
 
 def test_held_out_documents_are_whole_and_never_trained_on(corpus):
-    read = read_corpus(corpus, "hash", SETTINGS, "forward")
+    read = read_corpus(corpus, "hash", SETTINGS, "forward", RANDOM)
     assert not set(read.train) & set(read.valid)
     assert sorted({*read.train, *read.valid}) == list(range(len(read.store)))
     assert 0 < read.store.lengths()[read.valid].sum() < 0.1 * read.train_tokens
@@ -227,7 +229,7 @@ def test_a_backward_model_learns_texts_from_their_ends(corpus, tmp_path):
     pretrain(corpus, tmp_path / "m", SETTINGS, "backward")
     assert load_bundle(tmp_path / "m", "language model").direction == "backward"
     forward, backward = (
-        read_corpus(corpus, "hash", SETTINGS, d).store for d in ("forward", "backward")
+        read_corpus(corpus, "hash", SETTINGS, d, RANDOM).store for d in ("forward", "backward")
     )
     assert (backward[0] == forward[0][::-1]).all()
 
@@ -240,3 +242,58 @@ def test_minutes_are_measured_once_and_kept(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining, "measure_language_model", lambda *_: 1 / 5)
     pretrain(corpus, tmp_path / "m", SETTINGS, minutes=0.5)
     assert json.loads((tmp_path / "m" / "config.json").read_text())["budget"] == budget
+
+
+# ------------------------------------------------------------------------------------- in subwords
+CHINESE = replace(
+    SETTINGS, tokens=TokenSettings(language="zh-tw", max_vocab=1_200, opencc="s2twp"), lm=LM
+)
+
+
+@pytest.fixture
+def chinese_corpus(tmp_path):
+    rng = random.Random(0)
+    words = "出租车 司机 软件 房间 服务 早餐 台北 很 好 不 我 去 的 了 ， 。".split()
+    lines = ["，".join(rng.choices(words, k=30)) for _ in range(300)]
+    path = tmp_path / "chinese.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_chinese_is_pretrained_in_subwords_converted_and_scored_per_character(
+    chinese_corpus, tmp_path
+):
+    about = pretrain(chinese_corpus, tmp_path / "model", CHINESE)
+    bundle = load_bundle(tmp_path / "model", "language model")
+    assert "計程車" in bundle.vocab and "出租车" not in bundle.vocab
+    assert (bundle.language, bundle.opencc) == ("zh-tw", "s2twp")
+    assert json.loads(bundle.tokenizer)["model"]["vocab"][5][0] == "xxrep"
+    held_out = about["held_out"]
+    read = read_corpus(chinese_corpus, sha256_of_path(chinese_corpus), CHINESE, "forward", RANDOM)
+    texts = chinese_corpus.read_text(encoding="utf-8").split("\n")
+    characters = sum(len(converter("s2twp")(texts[i])) for i in read.valid)
+    tokens = read.store.lengths()[read.valid].sum()
+    assert held_out["characters"] == characters
+    expected = about["perplexity"] ** (tokens / characters)
+    assert held_out["perplexity_per_character"] == pytest.approx(expected, abs=0.006)
+    card = (tmp_path / "model" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "subwords, language zh-tw" in card and "per character" in card and "s2twp" in card
+
+
+def test_a_vocabulary_of_subwords_is_learned_from_what_is_not_held_out(tmp_path):
+    lines = [f"第{i}行，" + chr(0x5000 + i) * 2 + "很好很好。" * 3 for i in range(300)]
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    read = read_corpus(path, "hash", CHINESE, "forward", RANDOM)
+    known = set("".join(read.store.words))
+    assert not any(chr(0x5000 + i) in known for i in read.valid)
+
+
+def test_a_model_that_goes_on_from_one_of_subwords_keeps_them(chinese_corpus, tmp_path):
+    pretrain(chinese_corpus, tmp_path / "first", CHINESE)
+    first = str(tmp_path / "first")
+    further = replace(CHINESE, lm=replace(LM, pretrained=first, max_tokens=10_000))
+    pretrain(chinese_corpus, tmp_path / "second", further)
+    bundles = [load_bundle(tmp_path / name, "language model") for name in ("first", "second")]
+    assert bundles[0].tokenizer == bundles[1].tokenizer
+    assert bundles[0].vocab == bundles[1].vocab

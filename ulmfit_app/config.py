@@ -14,8 +14,10 @@ from tyro.conf import Positional, Suppress, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from ulmfit_app.errors import SettingError
+from ulmfit_app.languages import is_chinese
 
-GENERAL, REVIEWS = "en-small", "en-reviews-small"  # language models that come with the package
+# Language models that come with the package.
+GENERAL, REVIEWS, CHINESE = "en-small", "en-reviews-small", "zh-tw-small"
 Direction = Literal["forward", "backward"]  # in which a model reads a text
 Schedule = Literal["one-cycle", "slanted-triangular", "cosine", "constant"]
 # csv: RFC 4180; literal: a quote is a character like any other, as in many tab-separated files
@@ -35,6 +37,9 @@ PlanName = Literal[
     "contrastive",
 ]
 Pooling = Literal["mean", "first", "last", "concat"]
+# OpenCC's names: s Simplified, t Traditional, tw and hk the characters of Taiwan and Hong Kong, p
+# with their words, as 軟體 for 软件
+Conversion = Literal["s2twp", "s2tw", "s2hk", "s2t", "tw2sp", "t2s"]
 AdapterName = Literal["lora", "prompt", "ia3"]
 # A name or nothing. On the command line every word is a name, None too, which a class or a column
 # may be called.
@@ -91,9 +96,14 @@ class DataSettings:
 class TokenSettings:
     """How texts become ids."""
 
-    language: str = "en"  # a spaCy language code
+    # a spaCy language code, with or without a region, as zh-tw; where it is left at en, texts in a
+    # script without spaces between words tell theirs
+    language: str = "en"
     max_vocab: int = 60_000  # tokens; fastai and the paper's WikiText-103 model
     min_freq: int = 3  # a rarer token is xxunk; fastai
+    # convert Chinese texts before anything reads them, also those that are predicted later; s2twp:
+    # Simplified to Traditional with the words of Taiwan. None: they are read as they are
+    opencc: Conversion | None = None
 
 
 @dataclass(frozen=True)
@@ -117,9 +127,10 @@ class ModelSettings:
 class LanguageModelSettings:
     """Fine-tuning the language model (paper, section 3.2)."""
 
-    # en-small or en-reviews-small, which come with the package; auto: the latter for imdb, else
-    # the former; wt103; none; or a folder: fastai's .pth + .pkl, a bundle of ours, or a run's.
-    # Transformers: minilm, a folder with safetensors, or a name of the Hugging Face hub
+    # en-small, en-reviews-small or zh-tw-small, which come with the package; auto: the second for
+    # imdb, the third for Chinese, else the first; wt103; none; or a folder: fastai's .pth + .pkl,
+    # a bundle of ours, or a run's. Transformers: minilm, a folder with safetensors, or a name of
+    # the Hugging Face hub
     pretrained: Annotated[str, arg(prefix_name=False)] = "wt103"
     # over everything but the validation part, after one with the encoder frozen if pretrained; 0:
     # the start as it is, not fine-tuned at all; fastai's IMDb
@@ -272,7 +283,8 @@ class Settings:
         """The name or folder that each direction starts from, the forward one first."""
         names = [self.lm.pretrained] * 2
         if self.lm.pretrained == "auto":
-            names = [REVIEWS if self.data.source == "imdb" else GENERAL, GENERAL]
+            general = CHINESE if is_chinese(self.tokens.language) else GENERAL
+            names = [REVIEWS if self.data.source == "imdb" else general, general]
         return names[: 1 + self.bidirectional]
 
 
@@ -341,6 +353,8 @@ def to_json(settings: Settings) -> dict[str, Any]:
     """Settings as JSON writes them."""
     values = asdict(settings)
     values["data"]["data"] = None if settings.data.data is None else str(settings.data.data)
+    if settings.tokens.opencc is None:  # as it was before there was one
+        del values["tokens"]["opencc"]
     taught = values.pop("distillation")
     if taught["teachers"]:  # otherwise nothing reads it
         values["distillation"] = taught | {"teachers": list(taught["teachers"])}

@@ -9,6 +9,21 @@ UNSPACED = (
 
 # Languages without spaces between words, so that what stands between two spaces is a sentence.
 WITHOUT_SPACES = {"zh", "ja", "th", "lo", "km", "my"}
-# Those of them that spaCy cuts into words or characters, so that no space stood between tokens. In
-# the others a token is what stood between two spaces, which a text made of tokens has to keep.
-SEGMENTED = {"zh", "ja", "th"}
+
+
+def has_subwords(language: str) -> bool:
+    """Whether a language's tokens are subwords, since it writes no spaces between words.
+
+    Args:
+        language: its code, as en, or zh-tw with a region.
+
+    >>> has_subwords("zh-tw"), has_subwords("en")
+    (True, False)
+    """
+    return language.partition("-")[0] in WITHOUT_SPACES
+
+
+def is_chinese(language: str) -> bool:
+    """Whether a language's code is one of Chinese, as zh or zh-tw."""
+    return language.partition("-")[0] == "zh"
+

@@ -5,7 +5,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ulmfit_app.languages import WITHOUT_SPACES
+from ulmfit_app.languages import has_subwords
 
 # L-BFGS keeps about 25 vectors as long as the coefficients (n-grams times classes): half a
 # gigabyte at this length.
@@ -56,7 +56,7 @@ def tfidf_logistic_regression(
     Returns:
         Probabilities [n_test, n_classes], 0 for a class that is not in train.
     """
-    if language in WITHOUT_SPACES:
+    if has_subwords(language):
         units = dict(analyzer="char")
     else:
         # Single characters count too, or a text of emoji would be empty.

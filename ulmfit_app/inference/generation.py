@@ -176,6 +176,8 @@ def _continue_by_transformer(
 
 
 def _continue_by_lstm(trained: TrainedModel, prompt: str, settings: SamplingSettings) -> list[str]:
+    if trained.bundle.tokenizer:
+        return _continue_in_subwords(trained, prompt, settings)
     bundle, ids_of = trained.bundle, word_to_id(trained.bundle.vocab)
     backward = bundle.direction == "backward"
     tokens = trained.tokenizer(prompt)[1:]
@@ -196,3 +198,18 @@ def _continue_by_lstm(trained: TrainedModel, prompt: str, settings: SamplingSett
         else:
             texts.append(detokenize(written, bundle.language, start=prompt))
     return texts
+
+
+def _continue_in_subwords(
+    trained: TrainedModel, prompt: str, settings: SamplingSettings
+) -> list[str]:
+    bundle, decode = trained.bundle, trained.tokenizer.decode
+    begin, *ids = trained.tokenizer.ids([prompt])[0].tolist()
+    never = torch.tensor(sorted(trained.tokenizer.specials - {SPECIALS.index(TK_REP)}))
+    writer, backward = StateWriter(trained.model), bundle.direction == "backward"
+    read = [begin, *(ids[::-1] if backward else ids)]
+    # Together, because a character may be spelled in bytes on both sides of the prompt's end.
+    return [
+        decode([*row[::-1], *ids] if backward else [*ids, *row])
+        for row in continue_ids(writer, read, never, settings)
+    ]

@@ -7,10 +7,12 @@ from pathlib import Path
 from ulmfit_app.config import Precision
 from ulmfit_app.hardware import DTYPES, choose_device, resolve_precision
 from ulmfit_app.inference.causal import CausalModel, bundled_causal, load_causal
+from ulmfit_app.models.architectures import tokenizer_of
 from ulmfit_app.models.bundle import Bundle, load_bundle
 from ulmfit_app.models.hub import is_transformer
 from ulmfit_app.models.pretrained import bundle_in, locate
 from ulmfit_app.models.reader import Reader, read_language_model
+from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.tokenizer import Tokenizer
 
 
@@ -29,9 +31,9 @@ class TrainedModel:
     precision: str
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """Of its language."""
-        return Tokenizer(self.bundle.language)
+    def tokenizer(self) -> Tokenizer | SubwordTokenizer:
+        """Of its language, or its own."""
+        return tokenizer_of(self.bundle)
 
 
 def load(folder: Path, precision: Precision = "auto") -> TrainedModel:

@@ -19,10 +19,10 @@ from data_scripts.files import progress
 from ulmfit_app.errors import DataError, count_texts
 from ulmfit_app.inference.causal import CausalModel
 from ulmfit_app.inference.language_model import TrainedModel
+from ulmfit_app.models.architectures import store_in_memory
 from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.text.rules import UNK_ID
 from ulmfit_app.text.store import TokenStore
-from ulmfit_app.text.tokenizing import in_memory
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def score_file(trained: TrainedModel | CausalModel, path: Path) -> tuple[Score, 
     if isinstance(trained, CausalModel):
         return _score_by_transformer(trained, path)
     bundle = trained.bundle
-    store = in_memory(_texts(path), bundle.language, bundle.vocab, bundle.direction)
+    store = store_in_memory(bundle, _texts(path))
     return measure_perplexity(trained.model, _batches(store, path)), len(store)
 
 

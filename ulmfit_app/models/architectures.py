@@ -1,5 +1,7 @@
 """What differs by a model's architecture where it is read with: its modules and its tokenizer."""
 
+from collections.abc import Iterable
+
 from ulmfit_app.models import reader, transformer
 from ulmfit_app.models.adapters import read_base, with_adapter
 from ulmfit_app.models.bundle import Bundle, load_weights
@@ -7,9 +9,12 @@ from ulmfit_app.models.reader import Reader
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.start import Start
 from ulmfit_app.text.rules import PAD_ID
-from ulmfit_app.text.store import OF_SUBWORDS
+from ulmfit_app.text.store import OF_SUBWORDS, TokenStore
+from ulmfit_app.text.subword_store import subwords_in_memory
 from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.tokenizer import Tokenizer
+from ulmfit_app.text.tokenizing import in_memory
+from ulmfit_app.text.unigram import BEGIN
 
 
 def read_classifier(bundle: Bundle) -> Reader:
@@ -38,20 +43,41 @@ def tokenizer_of(bundle: Bundle) -> Tokenizer | SubwordTokenizer:
     """What makes tokens of texts for the model of a bundle.
 
     Raises:
-        SettingError: spaCy lacks the language, or the extra `transformers` is not installed.
+        SettingError: spaCy lacks the language, or the extra that it needs is not installed.
     """
-    if isinstance(bundle.shape, TransformerShape):
-        return subwords_of(bundle)
+    if bundle.tokenizer:
+        return subwords_of(bundle, bundle.opencc)
     return Tokenizer(bundle.language)
 
 
-def subwords_of(model: Bundle | Start) -> SubwordTokenizer:
-    """What makes tokens of texts for a transformer, by its bundle or as a start.
+def subwords_of(model: Bundle | Start, opencc: str | None = None) -> SubwordTokenizer:
+    """What makes subwords of texts for a model, by its bundle or as a start.
+
+    Args:
+        model: whose tokens are subwords.
+        opencc: the conversion that texts go through first.
 
     Raises:
-        SettingError: the extra `transformers` is not installed.
+        SettingError: the extra that it needs is not installed.
     """
-    return SubwordTokenizer(model.tokenizer, model.vocab[model.shape.begin])
+    of_transformer = isinstance(model.shape, TransformerShape)
+    begin = model.vocab[model.shape.begin] if of_transformer else BEGIN
+    return SubwordTokenizer(model.tokenizer, begin, opencc or "")
+
+
+def store_in_memory(bundle: Bundle, texts: Iterable[str]) -> TokenStore:
+    """Texts as ids for the AWD-LSTM of a bundle, in the direction that it reads.
+
+    Args:
+        bundle: of the model.
+        texts: as they were typed; may be a stream.
+
+    Raises:
+        SettingError: as `tokenizer_of` does.
+    """
+    if bundle.tokenizer:
+        return subwords_in_memory(texts, subwords_of(bundle, bundle.opencc), bundle.direction)
+    return in_memory(texts, bundle.language, bundle.vocab, bundle.direction)
 
 
 def padding_of(bundle: Bundle) -> int:

@@ -10,7 +10,7 @@ and is replaced last, in one step: until then the old model loads, from then on 
                                     temperature, origin, and the hashes, its own included
     weights-<hash>.safetensors      every parameter once; tied weights are stored once
     vocab-<hash>.json               the word of each id
-    tokenizer-<hash>.json           of a transformer: its tokenizer
+    tokenizer-<hash>.json           where tokens are subwords: their tokenizer
 """
 
 import hashlib
@@ -49,7 +49,8 @@ class Bundle:
         its outputs. about: what the reader may want to know of its origin, JSON-ready. weights:
         where a loaded bundle's weights are. direction: in which it learned to read. temperature:
         of a classifier: what its logits are divided by to calibrate its probabilities.
-        tokenizer: of a transformer: the text of its tokenizer.json.
+        tokenizer: where tokens are subwords: the text of their tokenizer.json. opencc: the
+        conversion that texts go through before they are read, "" for none.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class Bundle:
     direction: Direction = "forward"
     temperature: float = 1.0
     tokenizer: str = ""
+    opencc: str = ""
 
     @property
     def architecture(self) -> str:
@@ -131,6 +133,7 @@ def save_bundle(
         "weights": weights,
         "vocab": vocab,
         **({"tokenizer": tokenizer} if tokenizer else {}),
+        **({"opencc": bundle.opencc} if bundle.opencc else {}),
     }
     _describe(folder, description)
     named = [file["file"] for file in (weights, vocab, tokenizer) if file]
@@ -247,7 +250,7 @@ def _understood(folder: Path, found: dict) -> Bundle:
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature {temperature}")
     tokenizer = ""
-    if architecture == "transformer":
+    if architecture == "transformer" or "tokenizer" in found:
         tokenizer = _checked_file(folder, found["tokenizer"]).read_text(encoding="utf-8")
     return Bundle(
         found["kind"],
@@ -260,6 +263,7 @@ def _understood(folder: Path, found: dict) -> Bundle:
         direction,
         temperature,
         tokenizer,
+        found.get("opencc", ""),
     )
 
 

@@ -259,4 +259,5 @@ def _read_bundle(folder: Path, direction: Direction) -> Start:
         is_strong=corpus is not None or not before.endswith(RANDOM),
         direction=bundle.direction,
         n_words=len(bundle.vocab),
+        tokenizer=bundle.tokenizer,
     )

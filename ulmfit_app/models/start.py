@@ -25,7 +25,7 @@ class Start:
         is_strong: whether it learned from general text, and not only from a domain's.
         direction: in which it reads.
         n_words: in its vocabulary.
-        tokenizer: of a transformer: the text of its tokenizer.json.
+        tokenizer: where tokens are subwords: the text of their tokenizer.json.
     """
 
     origin: str

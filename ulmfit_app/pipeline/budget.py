@@ -19,7 +19,9 @@ from ulmfit_app.config import ModelSettings, Settings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.baselines import tfidf_logistic_regression
 from ulmfit_app.hardware import autocast, choose_device, resolve_precision, wait_for_device
+from ulmfit_app.languages import has_subwords
 from ulmfit_app.models import transformer
+from ulmfit_app.models.architectures import subwords_of
 from ulmfit_app.models.awd_lstm import build_classifier, build_language_model
 from ulmfit_app.models.shapes import Shape, TransformerShape
 from ulmfit_app.models.softmax import Logits, Sampler, trains_in_pieces
@@ -60,9 +62,8 @@ def measure_rates(texts: pd.Series, start: Start, settings: Settings) -> Rates:
     """
     generator = np.random.default_rng(settings.seed)
     sample = texts.iloc[generator.permutation(len(texts))[:SAMPLE]].tolist()
-    tokenizer = Tokenizer(settings.tokens.language)
     began = time.perf_counter()
-    n_tokens = sum(len(tokenizer(text)) for text in sample)
+    n_tokens = _count_tokens(sample, start, settings)
     tokenizing = (time.perf_counter() - began) / n_tokens / torch.get_num_threads()
     began = time.perf_counter()
     truth = np.arange(len(sample)) % 2
@@ -82,6 +83,15 @@ def measure_rates(texts: pd.Series, start: Start, settings: Settings) -> Rates:
     directions = 1 + settings.bidirectional
     of_models = (directions * rate for rate in (lm_training, *of_classifier))
     return Rates(tokenizing, *of_models, baseline)
+
+
+def _count_tokens(texts: list[str], start: Start, settings: Settings) -> int:
+    if start.tokenizer:
+        return sum(map(len, subwords_of(start, settings.tokens.opencc).ids(texts)))
+    language = settings.tokens.language
+    if has_subwords(language):  # which are not learned yet
+        return int(count_tokens_roughly(pd.Series(texts), language).sum())
+    return sum(map(len, Tokenizer(language).each(texts)))
 
 
 def measure_language_model(vocab_size: int, shape: ModelSettings, settings: Settings) -> float:

@@ -43,7 +43,8 @@ def _card(name: str, bundle: Bundle, settings: Settings) -> str:
         "trained on": f"{about['tokens_trained_on']:,} tokens, from {about['start']}, in "
         f"{about['hours']} hours",
         "perplexity": f"{about['perplexity']:.1f} on {held_out['documents']:,} held-out "
-        f"documents, of whose tokens {held_out['unknown_share']:.1%} are unknown words",
+        f"documents, {_of_tokens(held_out)}",
+        **({"texts converted by": f"OpenCC, {bundle.opencc}"} if bundle.opencc else {}),
         "settings": f"{lm.softmax} softmax, batches of {lm.batch_size} x {lm.bptt}, AWD's "
         f"dropouts x {lm.drop_mult:g}, seed {settings.seed}, "
         f"{resolve_precision(settings.precision)}",
@@ -53,7 +54,8 @@ def _card(name: str, bundle: Bundle, settings: Settings) -> str:
     return f"""# {name}
 
 An AWD-LSTM language model (Merity et al. 2017), {shape.emb_sz}/{shape.n_hid}/{shape.n_layers},
-{len(bundle.vocab):,} words, language {bundle.language}, which reads {bundle.direction}.
+{len(bundle.vocab):,} {"subwords" if bundle.tokenizer else "words"}, language {bundle.language}, \
+which reads {bundle.direction}.
 
 {table}
 
@@ -61,3 +63,11 @@ Perplexity is over this vocabulary and these tokens, and comparable only with mo
 The model repeats what its corpus says, its prejudices too. The corpus's licence holds for what is
 made of it.
 """
+
+
+def _of_tokens(held_out: dict) -> str:
+    if "characters" not in held_out:
+        return f"of whose tokens {held_out['unknown_share']:.1%} are unknown words"
+    return (
+        f"{held_out['perplexity_per_character']:.2f} per character of {held_out['characters']:,}"
+    )

@@ -21,6 +21,12 @@ from ulmfit_app.models.pretrained import find_starts
 from ulmfit_app.models.shapes import architecture_of
 from ulmfit_app.models.start import Start
 from ulmfit_app.pipeline.budget import fit_settings, measure_rates
+from ulmfit_app.pipeline.language import (
+    describe_script,
+    find_language,
+    is_open,
+    require_same_tokens,
+)
 from ulmfit_app.pipeline.record import NO, YES, DataRecord, DirectionPlan, RunRecord, Teacher
 from ulmfit_app.pipeline.selection import (
     Selection,
@@ -101,19 +107,22 @@ def plan_run(
     """
     began = time.monotonic()
     requested = request(settings, minutes)
+    read, notes = corpus, []
+    if is_open(settings):
+        read = read or load_corpus(settings.data, settings.seed)
+        settings, notes = find_language(settings, read.table["text"])
     starts = find_starts(settings.starts, settings.model)
+    require_same_tokens(settings, starts)
     # Before the texts are read, so that a wrong plan is told at once.
     _choose_plans(settings, starts)
     if minutes is not None:
         corpus, settings = _fit_minutes(minutes, began, settings, preset, starts[0], corpus)
+    else:
+        corpus = read
     corpus = corpus or load_corpus(settings.data, settings.seed)
+    notes += describe_script(settings, corpus.table["text"])
     teachers = check_teachers(settings, corpus)
-    table = corpus.table
-    most = settings.classifier.max_tokens
-    passes = most and most / count_tokens_to_learn(table, settings)
-    directions = _choose_plans(settings, starts, passes, len(texts_to_learn(table, settings)))
-    architecture = architecture_of(starts[0].shape)
-    selection = select(table, settings, directions[0].plan, starts[0].is_pretrained, architecture)
+    directions, selection = _select(corpus.table, settings, starts)
     counts = selection.split[selection.split != ""].value_counts()
     record = RunRecord(
         settings=settings,
@@ -123,19 +132,30 @@ def plan_run(
             corpus.origin,
             corpus.test_name,
             corpus.labels,
-            len(table),
+            len(corpus.table),
             source_sha256(settings),
             text_column=corpus.text_column,
         ),
         counts={name: int(n) for name, n in counts.items()},
         lm_epochs=selection.lm_epochs,
         data_notes=corpus.notes,
-        selection_notes=[*selection.notes, *describe_teaching(settings, selection)],
+        selection_notes=[*notes, *selection.notes, *describe_teaching(settings, selection)],
         directions=directions,
         keys=_stage_keys(settings, corpus, selection, directions, teachers),
         teachers=teachers,
     )
     return Planned(record, corpus, selection)
+
+
+def _select(
+    table: pd.DataFrame, settings: Settings, starts: list[Start]
+) -> tuple[list[DirectionPlan], Selection]:
+    most = settings.classifier.max_tokens
+    passes = most and most / count_tokens_to_learn(table, settings)
+    directions = _choose_plans(settings, starts, passes, len(texts_to_learn(table, settings)))
+    architecture = architecture_of(starts[0].shape)
+    new_words = starts[0].is_pretrained and not starts[0].tokenizer
+    return directions, select(table, settings, directions[0].plan, new_words, architecture)
 
 
 def _choose_plans(
@@ -218,7 +238,8 @@ def _stage_keys(
     words = sha256_of_strings(known) if known else None
     # What is left of a pruned teacher has no words but its own.
     only = [True] if settings.distillation.pruned else []
-    keys = {"tokens": key_of(content, asdict(settings.tokens), words, *only)}
+    how = {name: value for name, value in asdict(settings.tokens).items() if value is not None}
+    keys = {"tokens": key_of(content, how, words, *only)}
     taught: tuple[Any, ...] = ()
     if teachers:
         learned = selection.learned[rows].astype(str).tolist()

@@ -89,7 +89,7 @@ def pretrain(
     start = find_start(settings.lm.pretrained, settings.model, direction)
     what = _what_it_is(corpus_path, sha256, settings, start, direction)
     known = _known(folder, what)
-    corpus = read_corpus(corpus_path, sha256, settings, direction, start.vocab or ())
+    corpus = read_corpus(corpus_path, sha256, settings, direction, start)
     log.info(corpus.describe())
     budget, per_epoch = _find_budget(began, minutes, known, corpus, settings, start)
     seed_everything(settings.seed)
@@ -108,8 +108,7 @@ def pretrain(
     history = train(learn, phases, folder, _how(settings, direction, what))
     history.insert(0, "tokens", np.arange(1, len(history) + 1) * tokens_per_epoch)
     about = _about(history, corpus, start, what)
-    told = (start.shape, settings.tokens.language, corpus.store.words)
-    bundle = Bundle("language model", *told, about=about, direction=direction)
+    bundle = _describe(start, corpus, settings, about, direction)
     save_bundle(folder, learn.model, bundle)
     write_about(folder, bundle, settings, history)
     finish(folder)
@@ -138,19 +137,39 @@ def _how(settings: Settings, direction: Direction, what: dict) -> TrainingSettin
     return replace(how, schedule="constant")
 
 
+def _describe(
+    start: Start, corpus: TokenizedCorpus, settings: Settings, about: dict, direction: Direction
+) -> Bundle:
+    return Bundle(
+        "language model",
+        start.shape,
+        settings.tokens.language,
+        corpus.store.words,
+        about=about,
+        direction=direction,
+        tokenizer=corpus.tokenizer,
+        opencc=settings.tokens.opencc or "",
+    )
+
+
 def _about(
     history: pd.DataFrame, corpus: TokenizedCorpus, start: Start, what: dict
 ) -> dict[str, Any]:
+    perplexity = float(history["perplexity"].min())
+    held_out = {"documents": len(corpus.valid), "unknown_share": round(corpus.unknown_share, 4)}
+    if corpus.held_out_characters:
+        each = corpus.store.lengths()[corpus.valid].sum() / corpus.held_out_characters
+        held_out |= {
+            "characters": corpus.held_out_characters,
+            "perplexity_per_character": round(perplexity**each, 2),
+        }
     return {
         "start": start.origin,
         "corpus": what["corpus"],
         "tokens_trained_on": int(history["tokens"].iloc[-1]),
         "tokens_in_corpus": corpus.train_tokens,
-        "perplexity": float(history["perplexity"].min()),
-        "held_out": {
-            "documents": len(corpus.valid),
-            "unknown_share": round(corpus.unknown_share, 4),
-        },
+        "perplexity": perplexity,
+        "held_out": held_out,
         "hours": round(float(history["seconds"].sum()) / 3600, 2),
     }
 

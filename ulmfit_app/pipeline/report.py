@@ -103,9 +103,11 @@ def _find_copies(run: RunFiles) -> np.ndarray:
     """Of each tested text, whether the classifier learned from a copy, as `find_copies` says
     it."""
     texts, split = run.rows["text"].tolist(), run.rows["split"].to_numpy()
-    # As they were tokenized: among the numbers of a vocabulary, texts would agree in all words
-    # that it lacks.
-    store = TokenStore.open(tokenize(texts, run.record.settings.tokens.language))
+    store = run.open_tokens()
+    if not run.read_tokenizer():
+        # As they were tokenized: among the numbers of a vocabulary, texts would agree in all words
+        # that it lacks.
+        store = TokenStore.open(tokenize(texts, run.record.settings.tokens.language))
     return find_copies(store, texts, split == "test", split == "train")
 
 

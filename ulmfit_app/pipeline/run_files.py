@@ -15,7 +15,7 @@ from ulmfit_app.errors import DataError, RunFolderError
 from ulmfit_app.files import sha256_of_path
 from ulmfit_app.pipeline.record import YES, DirectionPlan, RunRecord
 from ulmfit_app.run_folder import ROW, SELECTION, TABLE, VALIDATION, command_of_run, find_part
-from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.store import TOKENIZER, TokenStore
 
 BEGUN, MARK = "begun.json", "stage.json"  # of an unfinished result, and of a finished one
 
@@ -197,6 +197,11 @@ class RunFiles:
         """Which texts of the tokens are used as a split, and the index of each one's label."""
         rows = self.rows[self.rows["split"] == split]
         return rows.index.to_numpy(), rows["truth"].to_numpy(int)
+
+    def read_tokenizer(self) -> str:
+        """Where its tokens are subwords: the text of their tokenizer.json; else ""."""
+        path = self.place("tokens") / TOKENIZER
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def open_tokens(self, which: DirectionPlan | None = None) -> TokenStore:
         """The tokens of `rows`, to be read in a direction; forward where none is given.

@@ -7,12 +7,13 @@ import pandas as pd
 
 from ulmfit_app.config import Settings
 from ulmfit_app.data.splits import stratified_order
-from ulmfit_app.languages import WITHOUT_SPACES
+from ulmfit_app.languages import has_subwords
 from ulmfit_app.training.choosing import passes_per_epoch
 from ulmfit_app.training.recipes import Plan, count_epochs
 
-# Of English reviews and of the Chinese Wikipedia, with fastai's tokens; only ever used to plan.
-CHARACTERS_PER_TOKEN, OF_UNSPACED = 4.5, 1.1
+# Of English reviews with fastai's tokens, and of the Chinese Wikipedia in subwords; only ever used
+# to plan.
+CHARACTERS_PER_TOKEN, OF_UNSPACED = 4.5, 1.45
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Selection:
 
 def count_tokens_roughly(texts: pd.Series, language: str = "en") -> pd.Series:
     """About how many tokens each text has, without tokenizing it."""
-    characters = OF_UNSPACED if language in WITHOUT_SPACES else CHARACTERS_PER_TOKEN
+    characters = OF_UNSPACED if has_subwords(language) else CHARACTERS_PER_TOKEN
     return texts.str.len() / characters + 1
 
 
@@ -58,7 +59,7 @@ def select(
     table: pd.DataFrame,
     settings: Settings,
     plan: Plan,
-    pretrained: bool = False,
+    new_words: bool = False,
     architecture: str = "awd-lstm",
 ) -> Selection:
     """Keep as many texts as `lm.max_tokens` and `classifier.max_tokens` allow.
@@ -69,9 +70,10 @@ def select(
         table: a Corpus's.
         settings: the bounds.
         plan: the classifier's, for its epochs.
-        pretrained: whether the language model starts from weights, and so begins with an epoch for
-            its embeddings alone, where `lm.frozen_lr` has it and there is room for more than one.
-        architecture: of the start: a transformer has no new words, and no such epoch.
+        new_words: whether the language model starts from weights that do not know all words, and
+            so begins with an epoch for its embeddings alone, where `lm.frozen_lr` has it and there
+            is room for more than one.
+        architecture: of the start.
     """
     generator = np.random.default_rng([settings.seed, 1])
     tokens = count_tokens_roughly(table["text"], settings.tokens.language)
@@ -79,8 +81,7 @@ def select(
     rows = _select_learned(table, tokens, split, plan, settings, generator, notes, architecture)
     order = _reading_order(split, rows, settings, generator, notes)
     epochs = settings.lm.epochs
-    has_new_words = pretrained and architecture == "awd-lstm"
-    if epochs and has_new_words and settings.lm.frozen_lr is not None:
+    if epochs and new_words and settings.lm.frozen_lr is not None:
         epochs += 1
     if settings.lm.max_tokens is not None:
         n = max(int((tokens[order].cumsum() <= settings.lm.max_tokens).sum()), 1)

@@ -15,12 +15,14 @@ import numpy as np
 import pandas as pd
 
 from data_scripts.files import replacing, write_json
+from ulmfit_app.config import Settings
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation.calibration import fit_temperature
 from ulmfit_app.evaluation.tables import PREFIX
 from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.inference.predictor import Predictor
+from ulmfit_app.languages import has_subwords
 from ulmfit_app.models.adapters import OWN_LM, hash_base, require_place
 from ulmfit_app.models.architectures import subwords_of
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
@@ -41,9 +43,12 @@ from ulmfit_app.pipeline.run_files import (
 )
 from ulmfit_app.pipeline.teachers import prune_teacher, taught
 from ulmfit_app.run_folder import ORDER, VALIDATION
+from ulmfit_app.text.chinese import converter
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import describe_windows, write_subwords
+from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.tokenizing import numericalize, tokenize
+from ulmfit_app.text.unigram import BEGIN, learn_subwords
 from ulmfit_app.text.vocabulary import make_vocab, word_to_id
 from ulmfit_app.training import classifier, language_model
 from ulmfit_app.training.checkpoints import finish
@@ -116,15 +121,13 @@ def seconds_of(folder: Path) -> float:
 def make_tokens(run: RunFiles, folder: Path) -> None:
     """Tokenize the selected texts; the vocabulary is of what the language model learns from.
 
-    A transformer's is its own.
+    Subwords are the start's own. Random weights have none: where the language writes no spaces,
+    they are learned from the texts that the language model learns from.
     """
     settings, rows = run.record.settings, run.rows
     start = load_start(run.record.directions[0])
-    if isinstance(start.shape, TransformerShape):
-        shape = classifier_shape(start.shape, settings.classifier)
-        require_place(shape)
-        write_subwords(folder, rows["text"].tolist(), subwords_of(start))
-        log.info("Tokens: %s", describe_windows(TokenStore.open(folder), shape.window))
+    if start.tokenizer or has_subwords(settings.tokens.language):
+        _write_subwords(folder, rows, start, settings)
         return
     tokenized = tokenize(rows["text"].tolist(), settings.tokens.language)
     seen = np.flatnonzero(rows["split"].isin(settings.lm.splits))
@@ -145,6 +148,27 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
     log.info("Tokens: a vocabulary of %s words.", f"{len(word_to_id(vocab)):,}")
 
 
+def _write_subwords(folder: Path, rows: pd.DataFrame, start: Start, settings: Settings) -> None:
+    opencc, texts = settings.tokens.opencc or "", rows["text"].tolist()
+    if start.tokenizer:
+        tokenizer = subwords_of(start, opencc)
+    else:
+        convert = converter(opencc) if opencc else str
+        seen = rows.loc[rows["split"].isin(settings.lm.splits), "text"]
+        how = settings.tokens.max_vocab, settings.tokens.language
+        tokenizer = SubwordTokenizer(learn_subwords(map(convert, seen), *how), BEGIN, opencc)
+    if isinstance(start.shape, TransformerShape):
+        shape = classifier_shape(start.shape, settings.classifier)
+        require_place(shape)
+    write_subwords(folder, texts, len(texts), tokenizer)
+    store = TokenStore.open(folder)
+    if isinstance(start.shape, TransformerShape):
+        log.info("Tokens: %s", describe_windows(store, shape.window))
+    else:
+        each = rows["text"].str.len().sum() / max(store.lengths().sum() - len(store), 1)
+        log.info("Tokens: %s subwords, %.2f characters each.", f"{len(store.words):,}", each)
+
+
 def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
     """Fine-tune the language model and save its bundle."""
     settings, rows = run.record.settings, run.rows
@@ -158,9 +182,10 @@ def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
         language_model.save_lr_finder_plot(learn, folder / "lr_find.png")
     lm = settings.lm
     rates = (lm.lr, lm.frozen_lr) if start.is_pretrained else (lm.random_lr, None)
-    if isinstance(start.shape, TransformerShape):
+    if start.tokenizer:
         # It knows all of its tokens: there are no new words to learn alone.
-        rates = (lm.transformer_lr, None)
+        of_transformer = isinstance(start.shape, TransformerShape)
+        rates = (lm.transformer_lr if of_transformer else lm.lr, None)
     phases = language_model_phases(run.record.lm_epochs, *rates, lm.decay)
     key = run.record.keys[which.named("lm")]
     how = language_model.training_settings(lm, store.direction, key)
@@ -172,7 +197,8 @@ def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
         store.words,
         about={"start": start.origin, "perplexity": float(history["perplexity"].min())},
         direction=store.direction,
-        tokenizer=start.tokenizer,
+        tokenizer=run.read_tokenizer(),
+        opencc=settings.tokens.opencc or "",
     )
     save_bundle(folder, learn.model, bundle)
     finish(folder)
@@ -234,6 +260,7 @@ def train_classifier(
         about,
         direction=store.direction,
         tokenizer=lm.tokenizer,
+        opencc=lm.opencc,
     )
     save_bundle(folder, learn.model, bundle)
     return history

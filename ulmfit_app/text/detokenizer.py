@@ -1,9 +1,8 @@
 """Tokens back to a text that reads well: `tokenizer.py` in reverse, as far as tokens still tell.
 
 They do not tell where spaces were, nor which capitals were inside a word: spaces follow the rules
-of English punctuation, and in Chinese, Japanese and Thai there is none beside their own
-characters. fastai joins tokens with spaces and leaves xxmaj and xxrep in the text
-(test_plain_fastai_leaves_markers_in_the_text).
+of English punctuation. fastai joins tokens with spaces and leaves xxmaj and xxrep in the text
+(test_plain_fastai_leaves_markers_in_the_text). Subwords tell both: `SubwordTokenizer.decode`.
 """
 
 import re
@@ -11,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from ulmfit_app.languages import SEGMENTED, UNSPACED
 from ulmfit_app.text.rules import BOS, EOS, FAKE, FLD, PAD, TK_MAJ, TK_REP, TK_UP, TK_WREP
 
 # A language model that repeats "9999999" times would otherwise fill the memory.
@@ -26,7 +24,6 @@ _HALVES = {("can", "not"), ("gon", "na"), ("got", "ta"), ("y'", "all"), ("c'm", 
 # What stands before the repeated letter of "sooo", "hmmm", "whooo".
 _SHORT_WORD = re.compile(r"(?<!\w)[^\W\d_]{1,2}$")
 _BEHIND_ZEROS = re.compile(r"\d|(s|th|st|nd|rd)$")
-_unspaced = re.compile(f"[{UNSPACED}]")
 _SENTENCE_START = re.compile(r"(^|[.!?]|\n)[\s\"'“‘(]*$")
 
 
@@ -79,16 +76,12 @@ class _Line:
         before, after = self._touches(word, following)
         apart = bool(self.text) and not self.touching and not before
         if apart:
-            self.text += self._gap_before(word)
+            self.text += " "
         self.capitals = word.case == TK_UP or (
             self.capitals and not apart and self.last.text not in _JOINING
         )
         self.text += self._in_case(word)
         self.touching, self.last = after, word
-
-    def _gap_before(self, word: _Word) -> str:
-        either_side = self.text[-1:] + word.text[:1]
-        return "" if self.language in SEGMENTED and _unspaced.search(either_side) else " "
 
     def _touches(self, word: _Word, following: _Word) -> tuple[bool, bool]:
         """Whether a word touches what stands before it, and what follows it."""

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ulmfit_app.languages import UNSPACED
 from ulmfit_app.text.tracing import AnyText, substitute
 
 if TYPE_CHECKING:
@@ -48,10 +47,6 @@ _repeated_word = re.compile(r"(?:\s|^)(\w+)\s+((?:\1\s+)+)\1(\s|\W|$)")
 _all_caps = re.compile(r"(\s|^)([A-Z][^a-z\s]*)(?=\s|$)")
 _capitalised = re.compile(r"(\s|^)([A-Z][^A-Z\s]*)(?=\s|$)")
 _long_word = re.compile(rf"(\S{{{LONGEST_WORD}}})(?=\S)")
-# Sudachi, which spaCy takes for Japanese, refuses more than 49,149 bytes; spaCy's Chinese one
-# takes quadratic time.
-_unspaced_run = re.compile(f"[{UNSPACED}]{{1,10000}}")
-_before_run = re.compile(f"(?<=[^\\s{UNSPACED}])(?=[{UNSPACED}])")
 
 
 def repair_html(text: AnyText) -> AnyText:
@@ -138,23 +133,16 @@ def cut_long_words(text: AnyText) -> AnyText:
     return substitute(_long_word, r"\1 ", text)
 
 
-def mark_text(text: AnyText, segment: "Callable[[str], Iterable[Token]] | None" = None) -> AnyText:
+def mark_text(text: AnyText) -> AnyText:
     """All rules that see more than a word; `mark_case` and `cut_long_words` follow.
 
     Args:
         text: as it was typed.
-        segment: finds the words where no spaces are; None for a language that has spaces.
 
     Returns:
         The text, with one space where there were several and none at its ends.
     """
     text = mark_repeated_characters(repair_html(_replace_surrogates(text)))
-    if segment:
-        # Before words are counted, for xxwrep repeats a single token.
-        text = substitute(_before_run, " ", text)
-        text = substitute(
-            _unspaced_run, lambda run: f"{' '.join(token_texts(segment(run[0])))} ", text
-        )
     text = mark_repeated_words(text)
     for mark in "/#\\":
         text = text.replace(mark, f" {mark} ")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ulmfit_app.config import Direction
-from ulmfit_app.text.rules import PAD_ID
+from ulmfit_app.text.rules import PAD, PAD_ID
 
 COUNTED_AT_A_TIME = 1_000  # texts
-TOKENIZER = "tokenizer.json"  # beside the tokens of a transformer
+TOKENIZER = "tokenizer.json"  # beside tokens that are subwords
 OF_SUBWORDS = -1  # padding: a number that no token has
 
 
@@ -53,7 +53,8 @@ class TokenStore:
         ids = (
             np.memmap(folder / "ids.bin", np.int32, "r") if offsets[-1] else np.zeros(0, np.int32)
         )
-        padding = OF_SUBWORDS if (folder / TOKENIZER).is_file() else PAD_ID
+        # A transformer's padding may be any token; all other vocabularies begin with fastai's.
+        padding = PAD_ID if words[PAD_ID : PAD_ID + 1] == [PAD] else OF_SUBWORDS
         return cls(ids, offsets, words, padding=padding)
 
     def __len__(self) -> int:

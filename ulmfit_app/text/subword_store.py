@@ -1,12 +1,14 @@
-"""Texts to files of a transformer's token ids."""
+"""Texts to files of the ids of subwords."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from data_scripts.files import progress, replacing
+from ulmfit_app.config import Direction
 from ulmfit_app.errors import count_texts
 from ulmfit_app.text.store import TOKENIZER, TokenStore
 from ulmfit_app.text.subwords import SubwordTokenizer
@@ -14,22 +16,25 @@ from ulmfit_app.text.subwords import SubwordTokenizer
 AT_A_TIME = 1_024  # texts whose ids are in memory
 
 
-def write_subwords(folder: Path, texts: Sequence[str], tokenizer: SubwordTokenizer) -> None:
+def write_subwords(
+    folder: Path, texts: Iterable[str], n_texts: int, tokenizer: SubwordTokenizer
+) -> None:
     """Write the files of a TokenStore. Not cached: the library is as fast as reading them.
 
     Args:
         folder: of the files, and of the tokenizer's definition.
-        texts: as they were typed.
-        tokenizer: of the transformer.
+        texts: as they were typed; may be a stream.
+        n_texts: how many they are.
+        tokenizer: of a transformer, or one that `unigram` learned.
     """
-    lengths = [0]
+    lengths, waiting = [0], iter(texts)
     with (
         replacing(folder / "ids.bin") as draft,
         open(draft, "wb") as file,
-        progress(total=len(texts), description="Tokenizing", unit=" texts") as bar,
+        progress(total=n_texts, description="Tokenizing", unit=" texts") as bar,
     ):
-        for first in range(0, len(texts), AT_A_TIME):
-            found = tokenizer.ids(texts[first : first + AT_A_TIME])
+        while some := list(islice(waiting, AT_A_TIME)):
+            found = tokenizer.ids(some)
             for ids in found:
                 file.write(ids.tobytes())
             lengths += map(len, found)
@@ -40,6 +45,22 @@ def write_subwords(folder: Path, texts: Sequence[str], tokenizer: SubwordTokeniz
         draft.write_text(tokenizer.definition, encoding="utf-8")
     with replacing(folder / "vocab.json") as draft:
         draft.write_text(json.dumps(tokenizer.vocab, ensure_ascii=False), encoding="utf-8")
+
+
+def subwords_in_memory(
+    texts: Iterable[str], tokenizer: SubwordTokenizer, direction: Direction = "forward"
+) -> TokenStore:
+    """Texts as ids of subwords that `unigram` learned, in memory.
+
+    Args:
+        texts: as they were typed; may be a stream.
+        tokenizer: of them.
+        direction: backward for texts from their last token to their first.
+    """
+    found = tokenizer.ids(texts)
+    offsets = np.cumsum([0, *map(len, found)])
+    ids = np.concatenate([np.zeros(0, np.int32), *found])
+    return TokenStore(ids, offsets, tokenizer.vocab, direction)
 
 
 def describe_windows(store: TokenStore, window: int) -> str:

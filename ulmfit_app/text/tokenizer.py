@@ -1,4 +1,4 @@
-"""A text to its tokens.
+"""A text to its tokens, which are words.
 
 They are those of fastai's spaCy tokenizer and rules, with three differences. Specials that a user
 typed, such as xxpad, are broken up, so that they cannot act as specials. The quadratic all-caps
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ulmfit_app.errors import SettingError
+from ulmfit_app.languages import has_subwords
 from ulmfit_app.text.rules import (
     BOS,
     SPECIALS,
@@ -75,9 +76,6 @@ def _not_joining(split: "SpacyTokenizer") -> "SpacyTokenizer":
 class Tokenizer:
     """A text to the list of its tokens, as fastai 2.8's `WordTokenizer` with its rules gives them.
 
-    Chinese, which fastai's cannot tokenize, comes as characters, with Latin words and numbers
-    whole.
-
     Ours, because fastai's takes a typed xxpad for padding, needs a minute for 64 kB of ABAB…a,
     fails on a text of over a million characters, does not say where a token came from, and takes
     3.8 times
@@ -93,7 +91,8 @@ class Tokenizer:
             language: spaCy's code of it, as en.
 
         Raises:
-            SettingError: spaCy does not have it, or it needs a package that is not installed.
+            SettingError: spaCy does not have it, or it needs a package that is not installed; or
+                its texts are read in subwords, by `text.subwords`.
         """
         self._language = language
         self._load()
@@ -102,7 +101,7 @@ class Tokenizer:
         from spacy.symbols import ORTH
 
         # Complete before it is used: another thread may tokenize meanwhile.
-        split, segment = _load_spacy(self._language)
+        split = _load_spacy(self._language)
         self._first_tokens_of_cases = {rule[0][ORTH] for rule in split.rules.values()}
         for special in SPECIALS:
             split.add_special_case(special, [{ORTH: special}])
@@ -114,7 +113,7 @@ class Tokenizer:
         self._longest_case = max(map(len, split.rules))
         self._known: dict[str, tuple[str, ...] | None] = {}
         self._split_only = _not_joining(split)
-        self._split, self._segment = split, segment
+        self._split = split
 
     def __call__(self, text: str) -> list[str]:
         return self.each([text])[0]
@@ -125,7 +124,7 @@ class Tokenizer:
             # spaCy forgets no word, so its memory would grow with what is read.
             self._load()
             gc.collect()
-        texts = [mark_text(text, self._segment) for text in texts]
+        texts = [mark_text(text) for text in texts]
         words = [_word.findall(text) for text in texts]
         known = self._learn(set(itertools.chain.from_iterable(words)))
         return [
@@ -146,7 +145,7 @@ class Tokenizer:
         Returns:
             The same tokens as for a call, starts and stops never falling.
         """
-        traced = cut_long_words(mark_case(mark_text(Traced(text), self._segment)))
+        traced = cut_long_words(mark_case(mark_text(Traced(text))))
         tokens = self._split(str(traced))
         found = [Span(BOS, 0, 0)]
         for token, its_text in zip(tokens, token_texts(tokens), strict=True):
@@ -161,7 +160,7 @@ class Tokenizer:
 
     def known_words(self) -> int:
         """How many different words spaCy holds in memory."""
-        return len(self._split.vocab) + (len(self._segment.vocab) if self._segment else 0)
+        return len(self._split.vocab)
 
     def _learn(self, words: set[str]) -> dict[str, tuple[str, ...] | None]:
         """The tokens that a word is in any text; None where they depend on the words beside it."""
@@ -221,30 +220,33 @@ class Tokenizer:
         )
 
 
-def _load_spacy(language: str) -> "tuple[SpacyTokenizer, SpacyTokenizer | None]":
-    """What splits a language's words, and what finds them first where it writes no spaces."""
+def _load_spacy(language: str) -> "SpacyTokenizer":
+    """What splits a language's words."""
+    if has_subwords(language):
+        raise SettingError(
+            f"Expected a language with spaces between words, found {language!r}: its texts are "
+            "read in subwords. A model of its words was made by an earlier version and cannot be "
+            f"used. Train it again: python -m ulmfit_app.run DATA --tokens.language {language}"
+        )
     import spacy
 
     try:
         # The tokenizer alone: spaCy's pipeline refuses texts of more than a million characters.
-        split = spacy.blank(language).tokenizer
+        # A region, as in pt-br, is no matter of words.
+        split = spacy.blank(language.partition("-")[0]).tokenizer
         # Korean's misses mecab, a library and no package, at the first text; it has an error of
         # its own for that.
         split("")
+        if not hasattr(split, "rules"):  # Korean's and Vietnamese's have none
+            raise TypeError("its tokenizer takes no special cases, such as xxrep")
     except Exception as error:
         raise SettingError(
             f"spaCy cannot tokenize the language {language!r} here: {str(error).rstrip('.')}. "
-            "Expected a spaCy language code whose packages are installed, such as en, de or zh: "
+            "Expected a spaCy language code whose packages are installed, such as en or de, or "
+            "xx, which splits any language at its spaces and signs: --tokens.language xx, or "
             "--tokens.language en"
         ) from None
-    if hasattr(split, "rules"):
-        return split, None
-    # spaCy's tokenizers of Chinese, Japanese, Korean and Thai take no special cases, so that xxrep
-    # would not be safe with them, and the Chinese one gives characters, even of Latin words. So
-    # they are asked about their own scripts alone; Latin words, numbers and specials go through
-    # the rules that spaCy has for no language in particular.
-    split.vocab.lex_attr_getters = {}
-    return spacy.blank("xx").tokenizer, split
+    return split
 
 
 # ------------------------------------------------------------------------------- worker processes

@@ -92,7 +92,7 @@ def _tokenize_chunks(
             yield waiting.popleft().result()
 
 
-def _place(kind: str, key: str) -> Path:
+def cached_store(kind: str, key: str) -> Path:
     """The folder of a store in the cache, or in a temporary one where it cannot be written."""
     found = cache_folder() / kind / key
     try:
@@ -167,7 +167,7 @@ def tokenize_documents(documents: Iterable[str], sha256: str, language: str = "e
         SettingError: spaCy cannot tokenize the language.
     """
     key = sha256_of_strings([f"{RULES_VERSION} {version('spacy')} {language}", sha256])[:32]
-    folder = _place("tokens", key)
+    folder = cached_store("tokens", key)
     if not folder.exists():
         words: dict[str, int] = {}
         lengths = []
@@ -195,7 +195,7 @@ def numericalize(store_folder: Path, vocab: list[str]) -> Path:
         The folder of another TokenStore.
     """
     key = sha256_of_strings([store_folder.name, *vocab])[:32]
-    folder = _place("ids", key)
+    folder = cached_store("ids", key)
     if not folder.exists():
         store = TokenStore.open(store_folder)
         ids_of = word_to_id(vocab)

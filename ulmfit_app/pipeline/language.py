@@ -1,0 +1,82 @@
+"""Which language a run's texts are in, where nobody named one, and whether they suit the start."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from ulmfit_app.config import Settings
+from ulmfit_app.data import language
+from ulmfit_app.data.language import SAMPLE, require_chinese
+from ulmfit_app.errors import SettingError
+from ulmfit_app.languages import has_subwords, is_chinese
+from ulmfit_app.models.shapes import TransformerShape
+from ulmfit_app.models.start import Start
+from ulmfit_app.text.chinese import simplified_share
+
+NOTABLE = 0.1  # of the characters that tell
+
+
+def is_open(settings: Settings) -> bool:
+    """Whether the data are to say which language they are in: none was named, and it may not be
+    the default."""
+    return language.is_open(settings.data, settings.tokens)
+
+
+def find_language(settings: Settings, texts: pd.Series) -> tuple[Settings, list[str]]:
+    """Settings with the language that the texts are in, where their name or their script tells.
+
+    Args:
+        settings: of a run, whose language is open.
+        texts: of its data, as they were read.
+
+    Returns:
+        Settings, and what was found, in sentences.
+
+    Raises:
+        SettingError: the extra `chinese` is not installed.
+    """
+    tokens, notes = language.find_language(settings.data, settings.tokens, texts)
+    return replace(settings, tokens=tokens), notes
+
+
+def describe_script(settings: Settings, texts: pd.Series) -> list[str]:
+    """Which script Chinese texts are in, or are converted to, where that may matter; in sentences.
+
+    Raises:
+        SettingError: a conversion between Chinese scripts is asked for, of other texts; or the
+            extra `chinese` is not installed.
+    """
+    require_chinese(settings.tokens)
+    code, opencc = settings.tokens.language, settings.tokens.opencc
+    if not is_chinese(code):
+        return []
+    if opencc is not None:
+        return [
+            f"Texts are read as OpenCC's {opencc} converts them; tables show them unconverted."
+        ]
+    share = simplified_share(texts.head(SAMPLE))
+    if share is None or share < NOTABLE or (code != "zh-tw" and share > 1 - NOTABLE):
+        return []
+    return [
+        f"{share:.0%} of the characters that only one script of Chinese writes so are Simplified. "
+        "A model of one script knows little of the other. To read all as Traditional: "
+        "--tokens.opencc s2twp"
+    ]
+
+
+def require_same_tokens(settings: Settings, starts: Sequence[Start]) -> None:
+    """Refuse a start of words for a language that is read in subwords.
+
+    Raises:
+        SettingError: with the starts that can be given.
+    """
+    for name, start in zip(settings.starts, starts, strict=True):
+        is_of_words = not isinstance(start.shape, TransformerShape) and not start.tokenizer
+        if start.is_pretrained and is_of_words and has_subwords(settings.tokens.language):
+            raise SettingError(
+                f"--pretrained {name} has a vocabulary of words, and texts in the language "
+                f"{settings.tokens.language} are read in subwords. Give one of subwords, such as "
+                "--pretrained zh-tw-small for Chinese, a transformer, or random weights: "
+                "--pretrained none --lm.epochs 10"
+            )
