@@ -10,7 +10,7 @@ RUN python -m pip install --no-cache-dir uv==0.13.9 && python -m venv --without-
 WORKDIR /src
 # The dependencies first: they are installed anew only where setup.cfg changes.
 COPY setup.cfg pyproject.toml ./
-RUN uv pip install --requirement setup.cfg --extra serve --extra transformers --extra onnx \
+RUN uv pip install --requirement setup.cfg --extra serve --extra transformers --extra onnx --extra chinese \
     # Headers and test programs of torch, 150 MB: nothing is compiled here.
     && rm -rf /opt/venv/lib/python3*/site-packages/torch/include /opt/venv/lib/python3*/site-packages/torch/test
 COPY . .

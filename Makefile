@@ -1,5 +1,6 @@
 # Each command does the set-up that it needs:
 #   make imdb        installs into .venv and runs ULMFiT on IMDb, to a report
+#   make joke        installs into .venv and runs ULMFiT on Traditional Chinese jokes, to a report
 #   make serve       installs into .venv and serves the newest run of IMDb to this machine
 #   make image       builds a container image of the server
 #   make test        installs into .venv and runs all tests
@@ -18,10 +19,13 @@ IMAGE ?=
 BENCH ?=
 MUTANTS ?=
 
-.PHONY: imdb serve image test mutants notebooks course-html docs lint bench bench-serving clean
+.PHONY: imdb joke serve image test mutants notebooks course-html docs lint bench bench-serving clean
 
 imdb: $(VENV)/installed
 	$(VENV)/bin/python -m ulmfit_app.run imdb $(RUN)
+
+joke: $(VENV)/installed-chinese
+	$(VENV)/bin/python -m ulmfit_app.run joke $(RUN)
 
 # Another run: make serve RUN_FOLDER=runs/NAME. Its options: SERVE='--port 8001'.
 serve: $(VENV)/installed-serve
@@ -73,6 +77,10 @@ $(VENV)/bin/python:
 $(VENV)/installed: setup.cfg | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install -e .
 	touch $@
+
+$(VENV)/installed-chinese: setup.cfg | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install -e '.[chinese]'
+	touch $@ $(VENV)/installed
 
 $(VENV)/installed-serve: setup.cfg | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install -e '.[serve,onnx]'

@@ -43,7 +43,7 @@ class DocumentError(FetchError):
     exit_code = 3
 
 
-def read_documents(path: Path) -> Iterator[str]:
+def read_documents(path: Path, again: bool = False) -> Iterator[str]:
     """The distinct documents of a corpus, always in the same order: of the paths, or the archive.
 
     Memory holds the current document, and about 90 bytes for each one seen: a digest of 16 in a
@@ -54,6 +54,7 @@ def read_documents(path: Path) -> Iterator[str]:
             is read as a stream; <doc> or --json format), a .txt file with one document per line or
             a folder of them, or fastai's WikiText (a folder with train.csv and test.csv, or one of
             them). UTF-8, with or without a byte order mark; links are not followed.
+        again: it was read before, so that how much was dropped has been said.
 
     Yields:
         Documents without white space around them. An article of Wikipedia begins with its title.
@@ -92,7 +93,8 @@ def read_documents(path: Path) -> Iterator[str]:
             f"{path} holds no text, only {empty:,} documents that are empty. "
             f"{_next_command('PATH')}"
         )
-    log.info(
+    how = log.debug if again else log.info
+    how(
         f"{path}: {len(seen):,} documents of {characters:,} characters; dropped {repeats:,} "
         f"repeats and {empty:,} that are empty or nothing but a title."
     )

@@ -26,11 +26,11 @@ from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 
 HERE = Path(__file__).parent
-COURSE = "ULMFiT in nine notebooks"
+COURSE = "ULMFiT in ten notebooks"
 MADE_BY = "notebooks/site.py"  # a page with this may be replaced
 SOLUTIONS = "solutions/"
 PAGE = Template("""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
+<html lang="$language"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src \
 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -39,14 +39,37 @@ PAGE = Template("""<!DOCTYPE html>
 <title>$title</title>
 <style>
 $style</style></head><body>
-<a class="skip" href="#content">Skip to the text</a>
-<header><nav aria-label="Course">$around</nav></header>
+<a class="skip" href="#content">$skip</a>
+<header><nav aria-label="$course">$around</nav></header>
 <main id="content">
 $body
 </main>
-<footer><nav aria-label="Before and after">$around</nav></footer>
+<footer><nav aria-label="$beside">$around</nav></footer>
 </body></html>
 """)
+# What stands around a page, by the language that its notebook's metadata names.
+WORDS = {
+    "en": dict(
+        skip="Skip to the text",
+        course="Course",
+        beside="Before and after",
+        contents="On this page",
+        notebook="The notebook",
+        solutions="Solutions",
+        figure="Figure. ",
+    ),
+    "zh-Hant": dict(
+        skip="跳到內文",
+        course="課程",
+        beside="上一頁與下一頁",
+        contents="本頁內容",
+        notebook="筆記本",
+        solutions="解答",
+        figure="圖：",
+    ),
+}
+# Classes of paragraphs, by what they begin with.
+MARKS = {"Notice:": "notice", "Try:": "try", "請注意：": "notice", "試試看：": "try"}
 
 
 class SiteError(Exception):
@@ -63,6 +86,7 @@ class Page:
         body: its HTML, with the links of its source until they are rewritten.
         title: text of its first heading.
         headings: the ids and texts of its second-level headings, in order.
+        language: of WORDS.
     """
 
     source: str
@@ -70,6 +94,7 @@ class Page:
     body: BeautifulSoup
     title: str = ""
     headings: dict[str, str] = field(default_factory=dict)
+    language: str = "en"
 
     def __post_init__(self) -> None:
         used: set[str] = set()
@@ -129,10 +154,12 @@ def read_pages(folder: Path) -> list[Page]:
         exclude_anchor_links=True,
     )
     for source in (*notebooks, *solutions):
-        html = render_notebook(folder / source, exporter)
-        pages.append(Page(source, PurePosixPath(source).with_suffix(".html"), _parse(html)))
+        html, language = render_notebook(folder / source, exporter)
+        path = PurePosixPath(source).with_suffix(".html")
+        pages.append(Page(source, path, _parse(html), language=language))
     items = "".join(
-        f'<li><a href="{PurePosixPath(page.source).name}">{escape(page.title)}</a></li>'
+        f'<li><a href="{PurePosixPath(page.source).name}" lang="{page.language}">'
+        f"{escape(page.title)}</a></li>"
         for page in pages
         if page.source in solutions
     )
@@ -140,8 +167,8 @@ def read_pages(folder: Path) -> list[Page]:
     return [*pages, Page(SOLUTIONS, PurePosixPath(SOLUTIONS) / "index.html", listed)]
 
 
-def render_notebook(path: Path, exporter: HTMLExporter) -> str:
-    """A notebook with its stored outputs as HTML, without a page around it.
+def render_notebook(path: Path, exporter: HTMLExporter) -> tuple[str, str]:
+    """A notebook with its stored outputs as HTML, without a page around it; and its language.
 
     A picture's alternative text is what the output says in words.
     """
@@ -149,12 +176,19 @@ def render_notebook(path: Path, exporter: HTMLExporter) -> str:
         notebook = nbformat.read(path, as_version=4)
     except ValueError as error:
         raise SiteError(f"{path} is no notebook: {error}") from error
+    language = notebook.metadata.get("lang", "en")
+    if language not in WORDS:
+        raise SiteError(
+            f"{path} has the language {language!r} in its metadata. Expected one of: "
+            f"{', '.join(WORDS)}"
+        )
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
                 words = " ".join(output["data"].get("text/plain", "").split())
+                words = words.replace("Figure. ", WORDS[language]["figure"], 1)
                 output["metadata"] = {"image/png": {"alt": words}}
-    return exporter.from_notebook_node(notebook)[0]
+    return exporter.from_notebook_node(notebook)[0], language
 
 
 def _parse(html: str) -> BeautifulSoup:
@@ -171,9 +205,10 @@ def _parse(html: str) -> BeautifulSoup:
         if not text.find_parent(["code", "pre"]):
             text.replace_with(re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text))
     for paragraph in soup.find_all("p"):
-        start = re.match(r"(Notice|Try):", paragraph.get_text())
-        if start:
-            paragraph["class"] = start[1].lower()
+        begun = paragraph.get_text()
+        names = [name for mark, name in MARKS.items() if begun.startswith(mark)]
+        if names:
+            paragraph["class"] = names
     return soup
 
 
@@ -225,23 +260,28 @@ def _from(page: Page, other: Page) -> str:
 # ------------------------------------------------------------------------------ the pages, written
 def assemble(page: Page, pages: list[Page], style: str) -> str:
     """A whole page: its body, its contents, and links to what stands before and after it."""
-    around = [("", "README.md", COURSE), *_neighbours(page, pages)]
+    words = WORDS[page.language]
+    around = [("", "README.md", "en", COURSE), *_neighbours(page, pages)]
     by_source = {one.source: one for one in pages}
     links = "\n".join(
-        f'<a class="{kind or "home"}" href="{_from(page, by_source[source])}">{escape(text)}</a>'
-        for kind, source, text in around
+        f'<a class="{kind or "home"}" href="{_from(page, by_source[source])}" lang="{language}">'
+        f"{escape(text)}</a>"
+        for kind, source, language, text in around
     )
     items = "".join(
         f'<li><a href="#{name}">{escape(text)}</a></li>' for name, text in page.headings.items()
     )
     # Beside the text where there is room for it, else folded; the style hides one of them.
-    beside = f'<nav class="contents" aria-label="On this page"><ol>{items}</ol></nav>'
-    folded = f"<details><summary>On this page</summary><ol>{items}</ol></details>"
+    name = words["contents"]
+    beside = f'<nav class="contents" aria-label="{name}"><ol>{items}</ol></nav>'
+    folded = f"<details><summary>{name}</summary><ol>{items}</ol></details>"
     if items:
-        folded = f'<nav class="contents folded" aria-label="On this page">{folded}</nav>'
+        folded = f'<nav class="contents folded" aria-label="{name}">{folded}</nav>'
         page.body.find("h1").insert_after(_parse(folded))
     return PAGE.substitute(
         made_by=MADE_BY,
+        language=page.language,
+        **{name: words[name] for name in ("skip", "course", "beside")},
         title=escape(page.title if page.title == COURSE else f"{page.title} · {COURSE}"),
         style=style,
         around=links,
@@ -249,8 +289,8 @@ def assemble(page: Page, pages: list[Page], style: str) -> str:
     )
 
 
-def _neighbours(page: Page, pages: list[Page]) -> Iterator[tuple[str, str, str]]:
-    """Kind, source and text of the links to the pages around a page."""
+def _neighbours(page: Page, pages: list[Page]) -> Iterator[tuple[str, str, str, str]]:
+    """Kind, source, language and text of the links to the pages around a page."""
     in_solutions = page.source.startswith(SOLUTIONS)
     row = [
         one
@@ -259,17 +299,20 @@ def _neighbours(page: Page, pages: list[Page]) -> Iterator[tuple[str, str, str]]
     ]
     sources = [one.source for one in row]
     if page.source not in sources:
-        yield "next", row[0].source, row[0].title
+        yield "next", row[0].source, row[0].language, row[0].title
         return
-    place = sources.index(page.source)
+    place, words = sources.index(page.source), WORDS[page.language]
     if place:
-        yield "previous", row[place - 1].source, row[place - 1].title
+        before = row[place - 1]
+        yield "previous", before.source, before.language, before.title
     if in_solutions:
-        yield "other", page.source.removeprefix(SOLUTIONS), "The notebook"
+        other, text = page.source.removeprefix(SOLUTIONS), words["notebook"]
     else:
-        yield "other", SOLUTIONS + page.source, "Solutions"
+        other, text = SOLUTIONS + page.source, words["solutions"]
+    yield "other", other, page.language, text
     if place + 1 < len(row):
-        yield "next", row[place + 1].source, row[place + 1].title
+        after = row[place + 1]
+        yield "next", after.source, after.language, after.title
 
 
 def read_style() -> str:

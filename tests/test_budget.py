@@ -135,7 +135,9 @@ def test_on_cuda_the_loss_of_fastais_head_is_timed_which_trains_there(monkeypatc
     torch.testing.assert_close(losses["cuda"], losses["cpu"])
 
 
-def test_the_paper_preset_without_internet_is_an_error_and_no_random_start(monkeypatch, tmp_path):
+def test_the_paper_preset_without_internet_is_an_error_and_no_random_start(
+    csv, monkeypatch, tmp_path
+):
     """On a GPU, too, nothing else takes the place of the weights that it names."""
 
     def unreachable(*_, **__):
@@ -145,4 +147,4 @@ def test_the_paper_preset_without_internet_is_an_error_and_no_random_start(monke
     monkeypatch.setattr(wt103, "download_archive", unreachable)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(FetchError, match="No answer within 10 seconds.*--pretrained none"):
-        plan_run(replace(PAPER, data=DataSettings(source="reviews.csv")), preset="paper")
+        plan_run(replace(PAPER, data=DataSettings(source=str(csv))), preset="paper")

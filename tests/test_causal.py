@@ -253,6 +253,9 @@ def test_a_text_is_scored_by_the_loss_of_transformers(trained, theirs):
             with torch.no_grad():
                 loss = float(model(ids, labels=ids).loss)
             assert score.nats_per_token == pytest.approx(loss, rel=1e-4)
+        # Without what the tokenizer puts before a text, nothing predicts its own first token.
+        given = 0 if trained.around[0] else len(tokenizer.decode(ids[0, :1]))
+        assert score.characters == len(text) - given
     assert scores[1].tokens == 0 and np.isnan(scores[1].perplexity)
 
 
@@ -435,7 +438,8 @@ def test_perplexity_prints_the_number_first_and_nothing_of_unknown_words(folder,
     score, _ = score_file(trained, path)
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == (
-        f"perplexity {score.perplexity:.2f} ({score.nats_per_token:.4f} nats per token; "
+        f"perplexity {score.perplexity:.2f} ({score.perplexity_per_character:.2f} per character; "
+        f"{score.nats_per_token:.4f} nats per token; "
         f"{score.tokens:,} tokens predicted; texts: 1; {trained.precision})\n",
         "",
     )

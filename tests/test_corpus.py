@@ -46,7 +46,10 @@ def sizes(corpus: Corpus) -> dict[tuple[str, str], int]:
 
 
 def test_a_name_that_is_neither_data_set_nor_path_is_refused():
-    assert "neither imdb, trec6, nor a file or folder" in refused(Path("no-such-data"))
+    message = (
+        "no-such-data is neither imdb, trec6, joke, pcweb, pcnews, hotel, shopping, nor a file"
+    )
+    assert message in refused(Path("no-such-data"))
 
 
 @pytest.mark.parametrize("data", ["trec6", "reviews.csv"])

@@ -81,6 +81,11 @@ def write_course(folder: Path, **texts: str) -> Path:
     return folder
 
 
+def page_language(name: str) -> str:
+    """Of a page of the course, by the name of its file."""
+    return "zh-Hant" if "chinese" in name else "en"
+
+
 def read(path: Path) -> BeautifulSoup:
     return BeautifulSoup(path.read_text("utf-8"), "html.parser")
 
@@ -136,7 +141,8 @@ def test_every_picture_of_the_course_is_described(pages):
     assert len(pictures) >= 16
     for name, image in pictures:
         alt = image.get("alt", "")
-        assert alt.startswith("Figure. ") and len(alt) > 40, (name, alt)
+        begins = "圖：" if page_language(name) == "zh-Hant" else "Figure. "
+        assert alt.startswith(begins) and len(alt) > 40, (name, alt)
 
 
 def test_a_page_loads_nothing_and_runs_nothing(pages):
@@ -155,7 +161,7 @@ def test_a_page_loads_nothing_and_runs_nothing(pages):
 
 def test_a_page_has_what_readers_of_all_kinds_need(pages):
     for path, page in pages.items():
-        assert page.html["lang"] == "en"
+        assert page.html["lang"] == page_language(path.name)
         assert "width=device-width" in page.find("meta", attrs={"name": "viewport"})["content"]
         assert len(page.find_all("h1")) == 1 and page.title.get_text().startswith(
             page.h1.get_text()
@@ -234,6 +240,29 @@ def test_sources_become_pages_and_links_between_them_too(tmp_path):
     ]
     notice = read(tmp_path / "out" / "01.html").find("p", class_="notice")
     assert notice.get_text() == "Notice: 5\N{NO-BREAK SPACE}% of it."
+
+
+def test_around_a_chinese_notebook_the_words_are_chinese_and_links_say_their_language(tmp_path):
+    folder = write_course(
+        tmp_path / "notebooks", notebook_2="請注意：看這裡。\n\n試試看：再一次。"
+    )
+    chinese = nbformat.read(folder / "02.ipynb", as_version=4)
+    chinese.metadata["lang"] = "zh-Hant"
+    nbformat.write(chinese, folder / "02.ipynb")
+    site.write_site(folder, tmp_path / "out")
+    one, two = (read(tmp_path / "out" / name) for name in ("01.html", "02.html"))
+    assert (one.html["lang"], two.html["lang"]) == ("en", "zh-Hant")
+    assert one.header.find("a", class_="next")["lang"] == "zh-Hant"
+    assert two.header.find("a", class_="previous")["lang"] == "en"
+    assert two.find("a", class_="skip").get_text() == "跳到內文"
+    assert two.header.find("a", class_="other").get_text() == "解答"
+    assert two.find("p", class_="notice").get_text() == "請注意：看這裡。"
+    assert two.find("p", class_="try").get_text() == "試試看：再一次。"
+    assert two.img["alt"] == '圖："Two" lines.'
+    chinese.metadata["lang"] = "xx"
+    nbformat.write(chinese, folder / "02.ipynb")
+    with pytest.raises(site.SiteError, match="language 'xx' in its metadata. Expected one of: en"):
+        site.write_site(folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

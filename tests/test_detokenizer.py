@@ -92,7 +92,7 @@ def test_any_sequence_of_tokens_becomes_a_text_without_markers():
     others += [*"o0.'\"-(/▁\n ", "''", "—", "xxunk", "好", "l'"]
     for _ in range(4000):
         tokens = rng.choices(rng.choice([markers, others, markers + others]), k=rng.randint(1, 9))
-        language, start = rng.choice(["en", "fr", "zh"]), rng.choice(["", "The film", "“", "10 "])
+        language, start = rng.choice(["en", "fr", "xx"]), rng.choice(["", "The film", "“", "10 "])
         text = detokenize(tokens, language, start)
         assert text.startswith(start.rstrip(" ")), tokens
         assert not any(marker in text.lower() for marker in markers), tokens
@@ -120,24 +120,6 @@ def test_repetitions_are_bounded():
 )
 def test_a_continuation_joins_what_stands_before_it_unchanged(start, tokens, text):
     assert detokenize(tokens, start=start) == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "我在2015年5月23日買了Huawei 12，花了5,290元（約3.5%）。NBA和abc漲了！",
-        "“你好……”他说——“再见。”哈哈哈哈，太好了！！！\n\n"
-        "第二段：10000人，the Big Exit和《机密》café",
-        "于(2003)年，他说:你好/再见,好不好?",
-    ],
-)
-def test_a_chinese_text_survives_without_spaces_beside_its_characters(text):
-    assert detokenize(Tokenizer("zh")(text), "zh") == text
-
-
-def test_a_continuation_in_chinese_joins_the_prompt():
-    assert detokenize(["影", "。"], "zh", start="我喜欢电") == "我喜欢电影。"
-    assert detokenize(["12", "手", "机"], "zh", start="我的iPhone") == "我的iPhone 12手机"
 
 
 def test_chinese_characters_in_another_language_keep_their_spaces():

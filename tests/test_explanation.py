@@ -1,3 +1,4 @@
+import itertools
 import math
 import re
 from dataclasses import replace
@@ -24,6 +25,7 @@ from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.tokenizer import Tokenizer
 from ulmfit_app.text.tokenizing import in_memory
+from ulmfit_app.text.tracing import Span
 
 TEXT = "A great film, and the plot is dull; the actor, not."
 TOKENIZE = Tokenizer()
@@ -98,17 +100,18 @@ def test_words_are_those_that_were_typed(text, expected):
     assert [text[word.start : word.stop] for word in found] == expected
 
 
-def test_chinese_characters_are_words_of_their_own():
+def test_chinese_subwords_are_words_of_their_own():
     text = "我買了iPhone12，很好"
-    found = find_words(text, Tokenizer("zh").spans(text))
+    pieces = ["我", "買了", "i", "Phone", "12", "，", "很好"]
+    stops = [*itertools.accumulate(map(len, pieces))]
+    tokens = [Span("xxbos", 0, 0), *map(Span, pieces, [0, *stops], stops)]
+    found = find_words(text, tokens)
     assert [text[word.start : word.stop] for word in found] == [
         "我",
-        "買",
-        "了",
+        "買了",
         "iPhone12",
         "，",
-        "很",
-        "好",
+        "很好",
     ]
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from PIL import Image
 
-from ulmfit_app.evaluation import data_figures, drawing, figures, study_figures
+from ulmfit_app.evaluation import data_figures, drawing, figures, fonts, study_figures
 from ulmfit_app.evaluation.calibration import (
     Calibration,
     before_and_after,
@@ -162,7 +162,7 @@ def chinese_font(tmp_path, monkeypatch):
     font.setupPost()
     font.save(tmp_path / "two.ttf")
     known = list(fontManager.ttflist)
-    monkeypatch.setattr(drawing, "findSystemFonts", lambda: [str(tmp_path / "two.ttf")])
+    monkeypatch.setattr(fonts, "findSystemFonts", lambda: [str(tmp_path / "two.ttf")])
     yield
     fontManager.ttflist[:] = known
 

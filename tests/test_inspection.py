@@ -264,6 +264,7 @@ def test_each_kind_of_encoding_trouble_and_tags_are_counted_and_shown(tmp_path):
     kinds = [
         "the cafÃ© of this film",
         "a \ufffd film",
+        "a \ue0b9 film",
         "a film\x97dull",
         "zero\u200bwidth",
         "a <b>good</b> film",
@@ -274,11 +275,13 @@ def test_each_kind_of_encoding_trouble_and_tags_are_counted_and_shown(tmp_path):
         planted([(text, "pos", "train") for text in [*kinds * 2, *fine]], tmp_path),
         "Encoding and markup",
     )
-    assert found.trouble and "12 of 818 texts (1.5%)" in found.found
+    assert found.trouble and "14 of 820 texts (1.7%)" in found.found
     assert dict(found.table.to_numpy()) == {
         "another alphabet read as Western letters, such as Ïðèâåò": "0",
+        "UTF-8 read as GBK, such as 寰堝ソ鐪": "0",
         "UTF-8 read as another encoding, such as Ã©": "2",
         "the replacement character U+FFFD": "2",
+        "private-use characters, U+E000 to U+F8FF": "2",
         "control or invisible characters": "4",
         "HTML tags": "4",
     }

@@ -17,6 +17,7 @@ from ulmfit_app import evaluation
 from ulmfit_app.evaluation.metrics import (
     accuracy_interval,
     calibration_bins,
+    compare_macro_f1,
     expected_calibration_error,
     maximum_calibration_error,
     paired_comparison,
@@ -269,6 +270,37 @@ def test_the_paired_comparison_is_the_exact_binomial_of_the_disagreements():
 def test_two_classifiers_that_never_disagree_cannot_be_told_apart():
     right = np.array([True, False])
     assert paired_comparison(right, right)["p_value"] == 1.0
+
+
+def test_the_difference_in_macro_f1_is_scikit_learns_and_its_interval_a_bootstraps():
+    generator = np.random.default_rng(5)
+    truth = generator.choice(4, 300, p=[0.6, 0.3, 0.08, 0.02])
+    first, other = (
+        np.where(generator.random(300) < share, truth, generator.integers(0, 3, 300))
+        for share in (0.8, 0.5)
+    )
+    found = compare_macro_f1(truth, first, other, 5)
+
+    def difference(rows: np.ndarray) -> float:
+        of_each = (
+            sklearn_metrics.f1_score(truth[rows], said[rows], average="macro", zero_division=0)
+            for said in (first, other)
+        )
+        one, two = of_each
+        return one - two
+
+    whole = difference(np.arange(300))
+    assert found["macro_f1_difference"] == pytest.approx(whole)
+    resampled = [difference(generator.integers(0, 300, 300)) for _ in range(800)]
+    expected = np.quantile(resampled, [0.025, 0.975])
+    assert found["macro_f1_difference_ci95"] == pytest.approx(expected, abs=0.025)
+    assert compare_macro_f1(truth, first, other, 5) == found
+
+
+def test_a_classifier_against_itself_differs_in_macro_f1_by_nothing():
+    truth = np.array([0, 1, 1, 2])
+    found = compare_macro_f1(truth, truth, truth, 3)
+    assert found == {"macro_f1_difference": 0.0, "macro_f1_difference_ci95": [0.0, 0.0]}
 
 
 # ----------------------------------------------------------------------------------------- imports

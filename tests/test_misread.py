@@ -27,7 +27,6 @@ FOREIGN = {
     "cp1256": "فيلم رائع جدا وأنصح به للجميع",
 }
 RUSSIAN = "отличный скучный фильм очень хороший плохой сюжет музыка актёры игра длинный".split()
-CHINESE = "很好看的电影我非常喜欢这部片子演员很棒剧情无聊音乐太长".strip()
 
 
 def read_as(text: str, own: str, wrong: str) -> str:
@@ -151,35 +150,10 @@ def test_the_language_of_a_script_without_spaces_is_told(text, language):
     assert language_without_spaces(text) == language
 
 
-def chinese(n: int = 60) -> list[str]:
-    rng = random.Random(0)
-    return ["".join(rng.choices(CHINESE, k=12)) + "。" for _ in range(n)]
-
-
-def test_chinese_without_its_language_is_told_to_name_it(tmp_path):
-    found = inspected(tmp_path, chinese())
-    for name in ("Scripts", "Unknown words"):
-        one = named(found, name)
-        assert "--tokens.language zh" in one.advice and "min-freq 1" in one.advice
-        assert "--pretrained" not in one.advice
-    assert named(found, "Scripts").trouble
-
-
-def test_too_few_tokens_of_chinese_are_told_the_language_and_no_lower_bound(tmp_path):
-    path = tmp_path / "reviews.csv"
-    texts = [text.strip("。") for text in chinese()]
-    table = pd.DataFrame({"text": texts, "label": ["pos", "neg"] * 30})
-    table.to_csv(path, index=False)
-    with pytest.raises(DataError, match="Add their language: --tokens.language zh$"):
-        inspect(DataSettings(str(path)), TokenSettings(), 42)
-
-
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_too_few_words_are_told_the_lower_bound(language):
-    words = ["one", "two"] if language == "en" else list("很好")
-    store = TokenStore(np.array([0, 1]), np.array([0, 2]), words)
+def test_too_few_words_are_told_the_lower_bound():
+    store = TokenStore(np.array([0, 1]), np.array([0, 2]), ["one", "two"])
     with pytest.raises(DataError, match="lower the bound: --tokens.min-freq 1$"):
-        make_vocab(store, [0], TokenSettings(language=language))
+        make_vocab(store, [0], TokenSettings())
 
 
 # ---------------------------------------------------------------------------------- suspects.csv

@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,63 @@ each_page = pytest.mark.parametrize(
 
 def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the parts of a notebook are called in its language.
+
+    Attributes:
+        asks: what a heading that asks ends with.
+        notice, attempt: what lines begin with, their colon left out.
+        paper: how a section of the paper is named, and between is what divides sentences: regular
+            expressions.
+        check, questions, exercise: headings; the number follows that of an exercise.
+        verdicts: not yet, right.
+    """
+
+    asks: str
+    notice: str
+    attempt: str
+    colon: str
+    paper: str
+    between: str
+    check: str
+    questions: str
+    exercise: str
+    verdicts: tuple[str, str]
+
+
+WORDS = {
+    "en": Words(
+        asks="?",
+        notice="Notice",
+        attempt="Try",
+        colon=": ",
+        paper=r"[Ss]ections? \d",
+        between=r"(?<=[.?!])\s+(?=[A-Z`])",
+        check="Check yourself",
+        questions="Questions",
+        exercise="Exercise ",
+        verdicts=("Not yet", "Right"),
+    ),
+    "zh-Hant": Words(
+        asks="？",
+        notice="請注意",
+        attempt="試試看",
+        colon="：",
+        paper=r"第 \d(?:\.\d)? 節",
+        between=r"(?<=[。？！])(?=.)",
+        check="自我檢查",
+        questions="問題",
+        exercise="練習 ",
+        verdicts=("還不對", "正確"),
+    ),
+}
+
+
+def words_of_notebook(path: Path) -> Words:
+    return WORDS[read(path).metadata.get("lang", "en")]
 
 
 def code_of(path: Path) -> list[nbformat.NotebookNode]:
@@ -85,7 +143,7 @@ def test_a_notebook_runs_anywhere_and_its_solutions_are_right(path, tmp_path, mo
     # As make notebooks does: a slow machine would say how far it is.
     monkeypatch.setenv("TQDM_DISABLE", "1")
     notebook, solution = read(path), read(path.parent / "solutions" / path.name)
-    n = len(notebook.cells)
+    n, words = len(notebook.cells), words_of_notebook(path)
     # In one kernel, since importing takes longer than running; but the solution gets no name of
     # the notebook.
     drawn_by = nbformat.v4.new_code_cell("import matplotlib\nmatplotlib.get_backend()")
@@ -103,8 +161,8 @@ def test_a_notebook_runs_anywhere_and_its_solutions_are_right(path, tmp_path, mo
         [shown(cell) for cell in part if f"{lesson_of(path)}.check_" in cell.source]
         for part in cells
     ]
-    assert [verdict.split(":")[0] for verdict in verdicts[0]] == ["Not yet"] * 3
-    assert [verdict.split(":")[0] for verdict in verdicts[1]] == ["Right"] * 3, verdicts[1]
+    for said, wanted in zip(verdicts, words.verdicts, strict=True):
+        assert [one.split(words.colon.strip())[0] for one in said] == [wanted] * 3, said
 
 
 # ------------------------------------------------------------------------------ as they are stored
@@ -164,42 +222,44 @@ def test_the_first_cell_has_the_one_name_that_scales(path):
 
 @each_notebook
 def test_a_section_asks_answers_and_says_what_to_notice_and_to_try(path):
-    cells = read(path).cells
+    cells, words = read(path).cells, words_of_notebook(path)
     asking = [
         i
         for i, cell in enumerate(cells)
-        if cell.cell_type == "markdown" and cell.source.split("\n")[0].endswith("?")
+        if cell.cell_type == "markdown" and cell.source.split("\n")[0].endswith(words.asks)
     ]
-    asking = [i for i in asking if not cells[i].source.startswith("## Exercise")]
-    hidden = re.compile(r"^[*_> ]+(Notice|Try)\b", re.MULTILINE)
+    asking = [i for i in asking if not cells[i].source.startswith(f"## {words.exercise}")]
+    marks = f"({words.notice}|{words.attempt})"
+    hidden = re.compile(rf"^[*_> ]+{marks}\b", re.MULTILINE)
     assert not [cell.source for cell in cells if hidden.search(cell.source)], "no mark before it"
     assert len(asking) >= 6
     for i in asking:
         question, *text = cells[i].source.split("\n")
         assert question.startswith("## ")
         text = " ".join(text)
-        assert re.search(r"[Ss]ections? \d", text), f"{question}: which section of the paper?"
-        sentences = re.split(r"(?<=[.?!])\s+(?=[A-Z`])", text.strip())
+        assert re.search(words.paper, text), f"{question}: which section of the paper?"
+        sentences = re.split(words.between, text.strip())
         assert 2 <= len(sentences) <= 4, (question, sentences)
         assert cells[i + 1].cell_type == "code" and cells[i + 1].outputs, (
             f"{question}: nothing to see"
         )
         starts = [
-            line.split(":")[0]
+            line.split(words.colon.strip())[0]
             for line in cells[i + 2].source.split("\n")
-            if re.match(r"(Notice|Try): \S", line)
+            if re.match(rf"{marks}{words.colon}\S", line)
         ]
-        assert starts == ["Notice", "Try"], question
+        assert starts == [words.notice, words.attempt], question
 
 
 @each_notebook
 def test_a_notebook_ends_with_questions_and_three_exercises_that_a_cell_checks(path):
-    cells = read(path).cells
-    (start,) = [i for i, cell in enumerate(cells) if cell.source.startswith("## Questions")]
+    cells, words = read(path).cells, words_of_notebook(path)
+    heading = f"## {words.questions}"
+    (start,) = [i for i, cell in enumerate(cells) if cell.source.startswith(heading)]
     assert f"(solutions/{path.name})" in cells[start].source
     exercises = [cells[i : i + 2] for i in range(start + 1, len(cells), 2)]
     for number, (task, answer) in enumerate(exercises, start=1):
-        assert task.source.startswith(f"## Exercise {number}: ")
+        assert task.source.startswith(f"## {words.exercise}{number}{words.colon}")
         assert re.search(r"^\w+ = \.\.\.", answer.source, re.MULTILINE), (
             "three dots stand for the answer"
         )
@@ -214,7 +274,7 @@ def test_solutions_answer_every_question_and_exercise(path):
     questions = re.findall(r"^\d\. (.+)$", notebook, re.MULTILINE)
     answered = re.findall(r"<summary>\d\. (.+?)</summary>", solution, re.DOTALL)
     assert [re.sub(r"</?code>", "`", " ".join(one.split())) for one in answered] == questions
-    headings = re.compile(r"^## Exercise .+$", re.MULTILINE)
+    headings = re.compile(rf"^## {words_of_notebook(path).exercise}.+$", re.MULTILINE)
     assert headings.findall(solution) == headings.findall(notebook)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from tests.test_notebooks import NOTEBOOKS, each_notebook, names_in, read
+from tests.test_notebooks import NOTEBOOKS, each_notebook, names_in, read, words_of_notebook
 from ulmfit_app.course import OVERRIDE, PRESETS, SEED
 
 SEEDS = (PRESETS["laptop"].seed, 1, 2, 3)
@@ -34,7 +34,7 @@ class Section:
         heading: without its marks.
         text: below the heading, before the code.
         code: of the cell.
-        notice: from "Notice:" to "Try:".
+        notice: from "Notice:" to "Try:", or what these are in its language.
     """
 
     heading: str
@@ -49,7 +49,8 @@ class Section:
 
 
 def sections(path: Path) -> list[Section]:
-    cells, found = read(path).cells, []
+    cells, words, found = read(path).cells, words_of_notebook(path), []
+    notices = rf"^{words.notice}{words.colon}(.+?)(?=^{words.attempt}{words.colon}|\Z)"
     for i, cell in enumerate(cells):
         if cell.cell_type == "code":
             before, after = (
@@ -57,7 +58,7 @@ def sections(path: Path) -> list[Section]:
                 for j in (i - 1, i + 1)
             )
             heading, _, text = before.partition("\n")
-            notice = re.search(r"^Notice: (.+?)(?=^Try: |\Z)", after, re.DOTALL | re.MULTILINE)
+            notice = re.search(notices, after, re.DOTALL | re.MULTILINE)
             heading = heading.removeprefix("## ")
             notice = " ".join(notice[1].split()) if notice else ""
             found.append(Section(heading, " ".join(text.split()), cell.source, notice))
@@ -156,6 +157,10 @@ FACTS = (
     "GPT-2",
     "(IA)3",
     "SmolLM2",
+    # Notebook 10: papers, the standard's name of a name, and what an interval is.
+    "Kudo 2018",
+    "UTF-8",
+    "95%",
     # Notebook 08: versions.
     "pandas 2",
     "pandas 3",
@@ -169,6 +174,7 @@ MEASURED = re.compile(rf"\b{QUANTITY}\b(?: \w+){{0,2}} (?:points?|times|percent|
 REFERENCE = re.compile(
     r"`[^`]*`|\]\([^)]*\)|fastai#\d+"
     r"|(?:[Ss]ections?|tables?|figures?|equations?|notebooks?|exercises?) [\d., and]*\d"
+    r"|第 [\d.]+ 節|(?:圖|表|筆記) \d+"
 )
 
 

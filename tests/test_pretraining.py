@@ -253,7 +253,7 @@ CHINESE = replace(
 @pytest.fixture
 def chinese_corpus(tmp_path):
     rng = random.Random(0)
-    words = "出租车 司机 软件 房间 服务 早餐 台北 很 好 不 我 去 的 了 ， 。".split()
+    words = "出租车 司机 软件 U盘 房间 服务 早餐 台北 很 好 不 我 去 的 了 ， 。".split()
     lines = ["，".join(rng.choices(words, k=30)) for _ in range(300)]
     path = tmp_path / "chinese.txt"
     path.write_text("\n".join(lines), encoding="utf-8")

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.test_notebooks import NOTEBOOKS, ROOT, each_notebook, read
+from tests.test_notebooks import NOTEBOOKS, ROOT, each_notebook, read, words_of_notebook
 from ulmfit_app.course import self_check
 
 README = ROOT / "notebooks" / "README.md"
@@ -49,11 +49,15 @@ def test_a_notebook_has_five_questions_each_with_one_right_choice_and_a_reason_f
     asked = self_check.questions(number_of(path))
     assert len(asked) == 5
     for question in asked:
-        assert question.text.endswith("?"), question.text
+        assert question.text.endswith(words_of_notebook(path).asks), question.text
         assert 3 <= len(question.choices) <= 4, question.text
         assert sum(choice.right for choice in question.choices) == 1, question.text
         assert len({choice.text for choice in question.choices}) == len(question.choices)
-        assert all(len(choice.why.split()) >= 4 for choice in question.choices), question.text
+        # Of Chinese every character counts.
+        assert all(
+            len(re.findall(r"[\u4e00-\u9fff]|[^\s\u4e00-\u9fff]+", choice.why)) >= 4
+            for choice in question.choices
+        ), question.text
 
 
 def test_the_right_choice_is_not_given_away_by_its_place_or_length():
@@ -72,8 +76,9 @@ def test_the_questions_come_before_those_without_choices(path):
         for i, cell in enumerate(cells)
         if f"self_check.questions({number_of(path)})" in cell.source
     ]
-    assert cells[here - 1].source.startswith("## Check yourself")
-    assert cells[here + 1].source.startswith("## Questions")
+    words = words_of_notebook(path)
+    assert cells[here - 1].source.startswith(f"## {words.check}")
+    assert cells[here + 1].source.startswith(f"## {words.questions}")
 
 
 @each_notebook

@@ -8,9 +8,9 @@ import re
 import subprocess
 import sys
 import time
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import spacy
@@ -20,7 +20,6 @@ from data_scripts import imdb
 from data_scripts.fetch import cache_folder
 from ulmfit_app import text as room
 from ulmfit_app.errors import SettingError
-from ulmfit_app.languages import UNSPACED
 from ulmfit_app.text import tokenizer as tokenizer_module
 from ulmfit_app.text.rules import (
     FAKE,
@@ -216,26 +215,16 @@ def test_wikitexts_unknown_word_is_the_one_special_that_a_text_may_bring(tokeniz
 # ---------------------------------------------------------- words remembered, texts as a whole
 @cache
 def whole_spacy(language: str):
-    split = spacy.blank("xx" if language == "zh" else language).tokenizer
+    split = spacy.blank(language).tokenizer
     for special in SPECIALS:
         split.add_special_case(special, [{"ORTH": special}])
     return split
 
 
-def apart(text: str) -> str:
-    """Chinese characters as words of their own."""
-    return re.sub(rf"(?<=\S)(?=[{UNSPACED}])", " ", re.sub(f"([{UNSPACED}])", r"\1 ", text))
-
-
 def whole(text: str, language: str = "en") -> list[str]:
     """The definition of the tokens: every rule and spaCy see all of the text."""
     text = text.encode("utf-8", "replace").decode("utf-8")
-    rules = [
-        repair_html,
-        fastai.replace_rep,
-        *([apart] if language == "zh" else []),
-        fastai.replace_wrep,
-    ]
+    rules = [repair_html, fastai.replace_rep, fastai.replace_wrep]
     for rule in [*rules, fastai.spec_add_spaces, fastai.rm_useless_spaces, mark_case]:
         text = rule(text)
     text = re.sub(rf"(\S{{{LONGEST_WORD}}})(?=\S)", r"\1 ", f"xxbos {text.strip()}")
@@ -344,12 +333,9 @@ SENTENCES = {
         "Идёт В Н.В. тут",
     ],
     "es": ["¡Los EE. UU. son así! pág. 3, p.ej. EE.UU. :)", "¿Qué? Sr. López dijo: «no»"],
-    "zh": [
-        "我在2015年5月23日買了iPhone 12，花了5,290元（約3.5%）。NBA和A股漲了！",
-        "哈哈哈哈，太好了！！！很好 很好 很好\n\u3000\u3000「第二段」——《電影》……他說：“再見。”\n",
-        "瓦塔纳·阿萨瓦 café Москва 서울 ファイナル ＮＢＡ １２％",
+    "xx": [
         "&nbsp;&#20013;<br />http://www.example.org/中文?a=b#c U.S.(我):)",
-        "好 好 好 妈 妈妈 〇〇〇〇 \ud800我\n我 \n 我 <unk>我<unk>",
+        "서울은 정말 정말 정말 좋다!!! 瓦塔纳·阿萨瓦 \ud800我\n我 \n 我 <unk>我<unk>",
     ],
     "gd": ["Tha e an seo an\nseo a-mach ann an sin a' bhad", "B' e siud an uair sin 's a chuile"],
 }
@@ -365,68 +351,14 @@ def test_so_they_are_in_other_languages(language):
         assert tokenizer(text) == whole(text, language), text
 
 
-def test_chinese_comes_as_characters_with_latin_words_and_numbers_whole():
-    expected = (
-        "xxbos 我 在 2015 年 5 月 23 日 買 了 iphone 12 ， 花 了 5,290 元 （ 約 3.5 % ） 。 "
-        "xxup nba 和 a 股 漲 了 ！"
-    )
-    assert Tokenizer("zh")(SENTENCES["zh"][0]) == expected.split()
-
-
-def test_tokens_of_nothing_but_chinese_are_spacys():
-    text = (
-        "白马寺泰国风格佛殿（又名金马苑）是泰国官方人士修建的佛殿，"
-        "「東富山站」、《妄想女友》：𩷶。"
-    )
-    assert Tokenizer("zh")(text)[1:] == [token.text for token in spacy.blank("zh").tokenizer(text)]
-
-
-def test_tokens_without_chinese_are_the_same_in_chinese():
-    tokenizer = Tokenizer("zh")
-    for text in [
-        text
-        for text in [*NASTY, *ACROSS_WORDS]
-        if not re.search(f"[{UNSPACED}]", html.unescape(text))
-    ]:
-        assert tokenizer(text) == whole(text, "xx"), text
-
-
-@pytest.mark.parametrize("special", [*SPECIALS, FAKE])
-def test_a_special_typed_in_chinese_never_becomes_one(special):
-    rest = special[2:]
-    for typed in (
-        f"我{special}你",
-        f"我 {special}。",
-        f"《{special}》",
-        f"我xx&#{ord(rest[0])};{rest[1:]}",
-        f"xx我{rest}",
+@pytest.mark.parametrize("language", ["zh", "zh-tw", "ja", "th", "lo", "km", "my"])
+def test_a_language_that_is_read_in_subwords_has_no_words(language):
+    with pytest.raises(
+        SettingError,
+        match=f"found '{language}': its texts are read in subwords.*made by an earlier version.*"
+        f"Train it again: python -m ulmfit_app.run DATA --tokens.language {language}$",
     ):
-        assert special not in Tokenizer("zh")(typed)[1:], typed
-
-
-def test_repeated_chinese_words_are_counted_by_character():
-    """xxwrep stands for the one token behind it."""
-    tokens = Tokenizer("zh")("很好 很好 很好 好 好 哈哈哈")
-    assert tokens == "xxbos 很 好 很 好 很 xxwrep 3 好 xxrep 3 哈".split()
-
-
-def test_a_long_chinese_text_without_a_space_is_tokenized_into_its_characters():
-    assert Tokenizer("zh")("好人" * 15_000) == ["xxbos", *"好人" * 15_000]
-
-
-def test_a_language_with_a_tokenizer_of_its_own_keeps_that_ones_words(monkeypatch):
-    words = {
-        "": [],
-        "ผมรักแมว": ["ผม", "รัก", "แมว"],
-    }  # of anything but the language's own script it knows nothing
-    monkeypatch.setitem(sys.modules, "pythainlp", ModuleType("pythainlp"))
-    monkeypatch.setitem(
-        sys.modules, "pythainlp.tokenize", SimpleNamespace(word_tokenize=words.__getitem__)
-    )
-    assert (
-        Tokenizer("th")("ผมรักแมวXXMAJ 12 GOOD")
-        == "xxbos ผม รัก แมว xxup xx xxup maj 12 xxup good".split()
-    )
+        Tokenizer(language)
 
 
 def test_spacy_joins_a_special_case_or_not_by_the_words_beside_it():
@@ -512,9 +444,7 @@ def test_the_room_imports_no_torch_no_fastai_and_no_spacy():
         mark_case,
         cut_long_words,
         mark_text,
-        partial(mark_text, segment=spacy.blank("zh").tokenizer),
     ],
-    ids=lambda rule: getattr(rule, "__name__", "mark_text in Chinese"),
 )
 def test_a_rule_does_to_a_traced_text_what_it_does_to_a_string(rule):
     for text in [*NASTY, *ACROSS_WORDS, *itertools.chain(*SENTENCES.values())]:
@@ -654,9 +584,7 @@ def test_a_language_that_spacy_does_not_have_is_refused():
 @pytest.mark.parametrize(
     ("language", "package", "named"),
     [
-        ("ja", "sudachipy", "`pip install sudachipy sudachidict_core`"),
         ("ko", "natto", "natto-py"),
-        ("th", "pythainlp", "PyThaiNLP"),
         ("vi", "pyvi", "pypi.python.org/pypi/pyvi"),
     ],
 )
@@ -677,3 +605,13 @@ def test_so_is_korean_where_the_package_finds_no_mecab(monkeypatch):
     monkeypatch.setitem(sys.modules, "natto", SimpleNamespace(MeCab=find))
     with pytest.raises(SettingError, match="'ko'.*libmecab.so could not be found. Expected"):
         Tokenizer("ko")
+
+
+def test_so_is_vietnamese_where_its_package_is_there(monkeypatch):
+    """Its tokenizer would take a typed special for one."""
+    words = SimpleNamespace(ViTokenizer=SimpleNamespace(spacy_tokenize=lambda text: ([], [])))
+    monkeypatch.setitem(sys.modules, "pyvi", words)
+    with pytest.raises(
+        SettingError, match="'vi' here: its tokenizer takes no special cases.*tokens.language xx"
+    ):
+        Tokenizer("vi")

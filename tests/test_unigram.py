@@ -58,6 +58,18 @@ def test_words_that_stand_together_often_are_one_piece(tokenizer):
     assert "計程車" in typed(tokenizer, "我去計程車")
 
 
+def test_a_line_begins_without_a_space(tokenizer):
+    assert not [
+        piece for piece in tokenizer.vocab if piece[:1] == " " and "一" <= piece[1:2] <= "龥"
+    ]
+
+
+def test_long_lines_are_learned_to_their_end():
+    words = "，".join(["早餐", "房間"] * 1_500)
+    learned = learn_subwords([f"{words}，{'飛機場，' * 600}"], 700, "zh-tw")
+    assert {"飛", "機", "場"} <= set(SubwordTokenizer(learned, BEGIN).vocab)
+
+
 def test_the_same_texts_teach_the_same_vocabulary(definition):
     assert learn_subwords(make_texts(), 700, "zh-tw") == definition
 
@@ -91,7 +103,9 @@ def test_a_segmentation_is_sentencepieces_own(definition, tokenizer):
 
 
 def test_too_little_text_for_a_vocabulary_is_refused_with_the_option():
-    with pytest.raises(DataError, match=r"of 300 subwords.*more different.*--tokens.max-vocab 600"):
+    with pytest.raises(
+        DataError, match=r"of 300 subwords.*more different.*--tokens.max-vocab 600"
+    ):
         learn_subwords(["好"], 300, "zh")
     with pytest.raises(DataError, match="of 8,000 subwords.*too little text"):
         learn_subwords([], 8_000, "zh")
@@ -210,6 +224,17 @@ def test_origins_cover_a_text_and_never_fall(text):
     assert len(found) == len(new)
     assert found == sorted(found)
     assert not text or (found[0][0], found[-1][1]) == (0, len(text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "places"),
+    [
+        ("U盘车", "隨身碟車", [(0, 2), (0, 2), (0, 2), (2, 3)]),
+        ("出租车U盘", "計程車隨身碟", [(0, 1), (1, 2), (2, 3), (3, 5), (3, 5), (3, 5)]),
+    ],
+)
+def test_what_converts_character_by_character_keeps_its_place(old, new, places):
+    assert origins(old, new) == places
 
 
 def test_the_share_of_simplified_counts_what_only_one_script_writes():

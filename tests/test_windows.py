@@ -11,7 +11,7 @@ pytest.importorskip("tokenizers")
 from tests.tiny_transformers import make_checkpoint, make_reviews, subwords_in_memory
 from ulmfit_app.errors import DataError
 from ulmfit_app.models.hub import find_checkpoint, load_tokenizer
-from ulmfit_app.text import subword_store
+from ulmfit_app.text import rules, subword_store
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.store import OF_SUBWORDS, TokenStore
 from ulmfit_app.text.subword_store import describe_windows, write_subwords
@@ -60,7 +60,7 @@ def tokenizer(tmp_path_factory):
 def test_subwords_on_disk_are_those_in_memory(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(subword_store, "AT_A_TIME", 3)
     for texts in ([*make_reviews(7), "", "[MASK] 🙂"], [""], []):
-        write_subwords(tmp_path, texts, tokenizer)
+        write_subwords(tmp_path, iter(texts), len(texts), tokenizer)
         found, expected = TokenStore.open(tmp_path), subwords_in_memory(texts, tokenizer)
         assert found.padding == expected.padding == OF_SUBWORDS
         assert np.array_equal(found.ids, expected.ids)
@@ -70,11 +70,16 @@ def test_subwords_on_disk_are_those_in_memory(tokenizer, tmp_path, monkeypatch):
         assert found.backward().padding == OF_SUBWORDS
 
 
-def test_a_store_without_a_tokenizer_has_the_padding_of_words(tmp_path):
+@pytest.mark.parametrize(
+    ("words", "padding"), [(rules.SPECIALS, 1), (["[CLS]", "a", "xxpad"], OF_SUBWORDS)]
+)
+def test_padding_is_fastais_own_token_where_the_vocabulary_begins_with_it(
+    tmp_path, words, padding
+):
     np.save(tmp_path / "offsets.npy", np.array([0, 2]))
-    np.array([2, 5], np.int32).tofile(tmp_path / "ids.bin")
-    (tmp_path / "vocab.json").write_text(json.dumps(["a"] * 6))
-    assert TokenStore.open(tmp_path).padding == 1
+    np.array([2, 0], np.int32).tofile(tmp_path / "ids.bin")
+    (tmp_path / "vocab.json").write_text(json.dumps(words))
+    assert TokenStore.open(tmp_path).padding == padding
 
 
 def test_what_is_read_in_windows_is_said():

@@ -16,7 +16,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from ulmfit_app.errors import SettingError
 from ulmfit_app.languages import is_chinese
 
-# Language models that come with the package.
+MODELS = Path(__file__).parent / "weights"  # language models that come with the package
 GENERAL, REVIEWS, CHINESE = "en-small", "en-reviews-small", "zh-tw-small"
 Direction = Literal["forward", "backward"]  # in which a model reads a text
 Schedule = Literal["one-cycle", "slanted-triangular", "cosine", "constant"]
@@ -40,6 +40,7 @@ Pooling = Literal["mean", "first", "last", "concat"]
 # OpenCC's names: s Simplified, t Traditional, tw and hk the characters of Taiwan and Hong Kong, p
 # with their words, as 軟體 for 软件
 Conversion = Literal["s2twp", "s2tw", "s2hk", "s2t", "tw2sp", "t2s"]
+TO_SIMPLIFIED = ("tw2sp", "t2s")
 AdapterName = Literal["lora", "prompt", "ia3"]
 # A name or nothing. On the command line every word is a name, None too, which a class or a column
 # may be called.
@@ -66,9 +67,11 @@ LARGEST_DROPOUT = 0.25  # of the language model's, fastai
 class DataSettings:
     """Which texts, and how they are split."""
 
-    # imdb, trec6, or a path: a CSV, TSV, JSON or Parquet file, or a folder of class folders
+    # imdb, trec6, joke, pcweb, pcnews, hotel or shopping; or a path: a CSV, TSV, JSON or Parquet
+    # file, a .txt with label<TAB>text in each line, or a folder of class folders
     source: Positional[str] = "imdb"
-    # an archive or folder that holds imdb or trec6; None: the cache, then the download
+    # an archive, folder or file that holds a data set known by name; None: the cache, then the
+    # download
     data: Path | None = None
     # column of the texts in a file of your own; None: guessed where there is no doubt
     text: Name = None

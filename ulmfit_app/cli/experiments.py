@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from tyro import MISSING
 from tyro.conf import arg
 
 from ulmfit_app.cli.compression import COMPRESS, compress
@@ -102,6 +103,20 @@ class FoldsArguments(RunSettings):
     out: Path | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class CrossArguments(RunSettings):
+    """What a multilingual transformer (--pretrained FOLDER) carries to another language: trained
+    on each of two data sets whose labels have the same names, and tested on both of them.
+
+    The same command continues after an interruption. Every setting can be overridden, for both.
+    """
+
+    # the data set in the other language: a name, or a path
+    with_: Annotated[str, arg(name="with")] = MISSING
+    # the folder of the table and the runs; None: experiments/cross-DATA-PRESET
+    out: Path | None = None
+
+
 def _ablation(out: Path, settings: Settings, arguments: AblationArguments) -> str:
     from ulmfit_app.experiments.ablation import run_ablation
     from ulmfit_app.experiments.comparing import format_tables
@@ -139,6 +154,16 @@ def _methods(out: Path, settings: Settings, arguments: MethodsArguments) -> str:
     return format_methods(*run_methods(out, settings, arguments.seeds))
 
 
+def _cross(out: Path, settings: Settings, arguments: CrossArguments) -> str:
+    from ulmfit_app.data.sources import DATA_SETS
+    from ulmfit_app.experiments.cross_lingual import cross, format_cross
+
+    named = arguments.with_
+    other = named if named in DATA_SETS else str(Path(named).absolute())
+    _describe_data(replace(settings, data=replace(settings.data, source=other)))
+    return format_cross(cross(out, settings, other))
+
+
 FOLDS = 5  # where --folds names no other number
 
 # Of each kind: its arguments, and what carries it out and returns its page.
@@ -148,6 +173,7 @@ KINDS: dict[str, tuple[type[RunSettings], Callable[[Path, Settings, Any], str]]]
     "starts": (StartsArguments, _starts),
     "methods": (MethodsArguments, _methods),
     "folds": (FoldsArguments, _folds),
+    "cross": (CrossArguments, _cross),
 }
 
 

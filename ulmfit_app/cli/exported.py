@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 
@@ -31,10 +32,13 @@ def read_tokenizer(folder: Path) -> Callable[[Sequence[str]], list]:
 
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     definition = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    if settings["architecture"] == "transformer":
+    if settings["begin"] is not None:
+        # Where one is missing, the extra of ulmfit-app that has it is of no use here.
+        for library in ("tokenizers", *(["opencc"] if settings["opencc"] else [])):
+            import_module(library)
         from tokens.subwords import SubwordTokenizer
 
-        return SubwordTokenizer(definition, settings["begin"]).ids
+        return SubwordTokenizer(definition, settings["begin"], settings["opencc"]).ids
     from tokens.rules import FAKE, UNK_ID
     from tokens.tokenizer import Tokenizer, without_torch
 

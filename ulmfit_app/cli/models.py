@@ -55,7 +55,8 @@ class PretrainArguments:
 class PerplexityArguments:
     """How well a language model predicts a text or a corpus, by the softmax over all its words.
 
-    Only perplexities by the same tokens compare.
+    Only perplexities by the same tokens compare. Those per character, of models that read
+    subwords, compare whatever the tokens are.
     """
 
     # a model that comes with the package, such as en-small; the folder of a language model; a run
@@ -88,8 +89,11 @@ def pretrain(argv: list[str]) -> None:
 
     direction = "backward" if arguments.backwards else "forward"
     facts = pretraining.pretrain(arguments.corpus, folder, settings, direction, arguments.minutes)
-    n_documents = facts["held_out"]["documents"]
-    print(f"Perplexity {facts['perplexity']:.1f} on {n_documents:,} held-out documents.")
+    held_out = facts["held_out"]
+    each = held_out.get("perplexity_per_character")
+    per_character = "" if each is None else f", {each:.2f} per character,"
+    measured = f"Perplexity {facts['perplexity']:.1f}{per_character}"
+    print(f"{measured} on {held_out['documents']:,} held-out documents.")
     if arguments.format == "fastai":
         print("In fastai's format:", *pretrained.write_fastai(folder, name))
     if arguments.format == "int8":
@@ -108,7 +112,10 @@ def perplexity(argv: list[str]) -> None:
     score, n_texts = perplexity.score_file(trained, arguments.file)
     share = score.unknown_share
     unknown = "" if share is None else f", {100 * share:.2f} % of them unknown words"
+    each = score.perplexity_per_character
+    per_character = "" if each is None else f"{each:.2f} per character; "
     print(
-        f"perplexity {score.perplexity:.2f} ({score.nats_per_token:.4f} nats per token; "
-        f"{score.tokens:,} tokens predicted{unknown}; texts: {n_texts:,}; {trained.precision})"
+        f"perplexity {score.perplexity:.2f} ({per_character}{score.nats_per_token:.4f} nats per "
+        f"token; {score.tokens:,} tokens predicted{unknown}; texts: {n_texts:,}; "
+        f"{trained.precision})"
     )

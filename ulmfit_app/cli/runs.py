@@ -14,6 +14,7 @@ from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import RunSettings, read_settings
 from ulmfit_app.config import DataSettings, Quotes, Settings, TokenSettings
 from ulmfit_app.errors import SettingError
+from ulmfit_app.evaluation.messages import ENGLISH, ReportLanguage
 
 if TYPE_CHECKING:
     from ulmfit_app.pipeline.run import Run
@@ -32,6 +33,8 @@ class RunArguments(RunSettings):
     bidirectional: bool
     out: Path | None = None  # the run folder; None: runs/DATA-PRESET
     minutes: float | None = None  # fit the work into this many minutes, measured on this machine
+    # of the report's words and figures; None: as the report was, else en
+    report_language: ReportLanguage | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class ReportArguments:
     encoding: str = "utf-8"  # of predictions
     # of predictions as a CSV or TSV; literal: a quote is a character like any other
     quotes: Quotes = "csv"
+    # of the report's words and figures; None: as a run's report was, else en
+    report_language: ReportLanguage | None = None
 
 
 def run(argv: list[str]) -> None:
@@ -80,11 +85,17 @@ def run(argv: list[str]) -> None:
         RunArguments, argv, "python -m ulmfit_app.run", "run"
     )
     default = Path("runs") / f"{name_of(settings.data.source)}-{preset}"
-    start_run(arguments.out or default, settings, default, arguments.minutes, preset)
+    out, language = arguments.out or default, arguments.report_language
+    start_run(out, settings, default, arguments.minutes, preset, language)
 
 
 def start_run(
-    out: Path, settings: Settings, default: Path, minutes: float | None, preset: str
+    out: Path,
+    settings: Settings,
+    default: Path,
+    minutes: float | None,
+    preset: str,
+    report_language: ReportLanguage | None = None,
 ) -> None:
     """Begin a run or go on with it, and print what it will do and how it did.
 
@@ -94,6 +105,7 @@ def start_run(
         default: where it lies when no folder is named.
         minutes: fit the work into so many; None: no bound.
         preset: the name of the preset that the settings were derived from.
+        report_language: as `carry_out` takes it.
     """
     require_outside(out, folder_of(settings.data), default)
     print("Starting …", flush=True)
@@ -102,17 +114,18 @@ def start_run(
     from ulmfit_app.run_folder import working_in
 
     with working_in(out):
-        _run(out, settings, minutes, preset)
+        from ulmfit_app.pipeline.run import begin
+
+        carry_out(begin(out, settings, minutes, preset), report_language)
 
 
-def _run(out: Path, settings: Settings, minutes: float | None, preset: str) -> None:
-    from ulmfit_app.pipeline.run import begin
+def carry_out(job: "Run", report_language: ReportLanguage | None = None) -> None:
+    """Carry out a run, and print what it does and how it did.
 
-    carry_out(begin(out, settings, minutes, preset))
-
-
-def carry_out(job: "Run") -> None:
-    """Carry out a run, and print what it does and how it did."""
+    Args:
+        job: the run.
+        report_language: of its report; None: as it was, else English.
+    """
     from ulmfit_app.pipeline import forecast
 
     print(*forecast.describe(job), sep="\n")
@@ -123,7 +136,7 @@ def carry_out(job: "Run") -> None:
         without = ", without the teachers' answers" if job.record.teachers else ""
         print(f"Estimate{without}: {sum(seconds.values()) / 60:.1f} minutes ({parts}).")
         print("Interrupt whenever you like: the same command continues.")
-    report = job.carry_out()
+    report = job.carry_out(report_language=report_language)
     _print_scores(report, job.record.data.test_name)
 
 
@@ -175,11 +188,15 @@ def classify(argv: list[str]) -> None:
 
 def _repeat(verb: str, stage: str, argv: list[str]) -> None:
     arguments = tyro.cli(StageArguments, args=argv, prog=f"python -m ulmfit_app {verb}")
+    _carry_out_again(arguments.run, stage)
+
+
+def _carry_out_again(run: Path, stage: str, language: ReportLanguage | None = None) -> None:
     set_up_torch()
     set_up_figures()
     from ulmfit_app.pipeline.run import Run
 
-    print("Done:", *Run.open(arguments.run).repeat(stage))
+    print("Done:", *Run.open(run).repeat(stage, language))
 
 
 def report(argv: list[str]) -> None:
@@ -187,12 +204,13 @@ def report(argv: list[str]) -> None:
     arguments = tyro.cli(ReportArguments, args=argv, prog="python -m ulmfit_app report")
     path = arguments.run
     if path.is_dir():
-        if arguments != ReportArguments(path):
+        language = arguments.report_language
+        if arguments != ReportArguments(path, report_language=language):
             raise SettingError(
                 f"{path} is a run folder, whose report has its place and its data. Expected: "
                 f"python -m ulmfit_app report {shlex.quote(str(path))}"
             )
-        _repeat("report", "report", argv)
+        _carry_out_again(path, "report", language)
         return
 
     set_up_figures()
@@ -200,6 +218,12 @@ def report(argv: list[str]) -> None:
 
     out = arguments.out or Path("reports") / name_of(path)
     page = report_predictions(
-        path, out, arguments.text, arguments.label, arguments.encoding, arguments.quotes
+        path,
+        out,
+        arguments.text,
+        arguments.label,
+        arguments.encoding,
+        arguments.quotes,
+        arguments.report_language or ENGLISH,
     )
     print(f"Report: {page}")

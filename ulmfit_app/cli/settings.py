@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import arg
 
 from ulmfit_app.config import (
+    CHINESE,
     PRESETS,
     ClassifierSettings,
     DataSettings,
@@ -26,6 +27,7 @@ from ulmfit_app.experiments.fixed import (
     SET_BY,
     require_transformer,
 )
+from ulmfit_app.languages import has_subwords
 from ulmfit_app.models.hub import MINILM, is_transformer
 
 PresetName = Literal["tiny", "laptop", "paper"]
@@ -211,6 +213,12 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
         found["lm.random_lr"] = f"{only_random}. Leave it out; the rate of such a start is --lm.lr"
         shape = f"{only_random}, which brings its own shape. Leave it out."
         found |= {f"model.{f.name}": shape for f in fields(settings.model)}
+    if has_subwords(settings.tokens.language):
+        why = f"is for words, and texts in {settings.tokens.language} are read in subwords. "
+        found["tokens.min_freq"] = f"{why}Leave it out."
+    if start == CHINESE and verb not in ALSO_FROM_RANDOM:
+        why = f"is for tokens that are learned, and the start, {start}, brings its own. "
+        found |= dict.fromkeys(("tokens.max_vocab", "tokens.min_freq"), f"{why}Leave it out.")
     if verb == "pretrain":
         why = "is for fine-tuning, and pretraining does not use it. Leave it out."
         found |= dict.fromkeys(NOT_FOR_PRETRAINING, why)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -21,6 +21,7 @@ from ulmfit_app.errors import SettingError
 
 DATA = Path(__file__).parent / "data"  # its README.md says where they are from
 REVIEWS, MESSY = DATA / "reviews.csv", DATA / "messy.csv"
+CHINESE_REVIEWS = DATA / "reviews-zh-tw.csv"
 # Environment variables that run all notebooks at another size, and by another seed.
 OVERRIDE, SEED = "ULMFIT_PRESET", "ULMFIT_SEED"
 
@@ -114,6 +115,23 @@ def compare_intervals(table: pd.DataFrame, name: str = "what") -> str:
     return "\n".join(lines)
 
 
+Language = Literal["en", "zh-tw"]  # of a notebook
+_VERDICTS = {"en": ("Not yet: ", "Right: "), "zh-tw": ("還不對：", "正確：")}
+_THREE_DOTS = {
+    "en": "put your answer in place of the three dots, and run the cell again.",
+    "zh-tw": "請把三個點換成你的答案，再執行一次這個儲存格。",
+}
+_NO_NUMBER = {
+    "en": "expected one number, found {found!r}. Of a column of True and False, sum() counts the "
+    "True.",
+    "zh-tw": "答案應該是一個數，收到的是 {found!r}。sum() 可以數出一欄裡有幾個 True。",
+}
+_NOT_WHOLE = {
+    "en": "expected a whole number, found {found}.",
+    "zh-tw": "答案應該是整數，收到的是 {found}。",
+}
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a check says about an answer.
@@ -121,21 +139,24 @@ class Verdict:
     Attributes:
         right: whether the answer is right.
         says: in one or two sentences, what is right, or what is wrong and where to look.
+        language: of these sentences.
     """
 
     right: bool
     says: str
+    language: Language = "en"
 
     def __repr__(self) -> str:
-        return f"{'Right' if self.right else 'Not yet'}: {self.says}"
+        return f"{_VERDICTS[self.language][self.right]}{self.says}"
 
 
-def judge(wrong: dict[str, bool], right: str) -> Verdict:
+def judge(wrong: dict[str, bool], right: str, language: Language = "en") -> Verdict:
     """The verdict of a check that looks for known mistakes.
 
     Args:
         wrong: each mistake in sentences -> whether it was made. The first one made counts.
         right: what to say when none was made.
+        language: of all sentences.
 
     Returns:
         The verdict.
@@ -144,36 +165,32 @@ def judge(wrong: dict[str, bool], right: str) -> Verdict:
     Right: an even number.
     """
     return next(
-        (Verdict(False, says) for says, made in wrong.items() if made), Verdict(True, right)
+        (Verdict(False, says, language) for says, made in wrong.items() if made),
+        Verdict(True, right, language),
     )
 
 
-def check_answered(answer: Any) -> Verdict | None:
+def check_answered(answer: Any, language: Language = "en") -> Verdict | None:
     """The verdict while three dots still stand in place of the answer, else None."""
-    if answer is not ...:
-        return None
-    return Verdict(False, "put your answer in place of the three dots, and run the cell again.")
+    return None if answer is not ... else Verdict(False, _THREE_DOTS[language], language)
 
 
-def check_number(answer: Any, whole: bool = False) -> Verdict | None:
+def check_number(answer: Any, whole: bool = False, language: Language = "en") -> Verdict | None:
     """The verdict on an answer that is still missing or no number, else None.
 
     Args:
         answer: the answer.
         whole: whether only a whole number will do.
+        language: of the verdict.
 
     Returns:
         What was expected and found; None for a finite number.
     """
-    if verdict := check_answered(answer):
+    if verdict := check_answered(answer, language):
         return verdict
     if not isinstance(answer, Real) or not math.isfinite(answer):
         found = answer if isinstance(answer, str | Real | None) else type(answer).__name__
-        return Verdict(
-            False,
-            f"expected one number, found {found!r}. Of a column of True and False, sum() counts "
-            "the True.",
-        )
+        return Verdict(False, _NO_NUMBER[language].format(found=found), language)
     if whole and answer != int(answer):
-        return Verdict(False, f"expected a whole number, found {answer}.")
+        return Verdict(False, _NOT_WHOLE[language].format(found=answer), language)
     return None

@@ -24,7 +24,7 @@ from ulmfit_app.experiments.label_curve import (
     TFIDF,
 )
 from ulmfit_app.files import write_table
-from ulmfit_app.inference.predictor import load_predictor
+from ulmfit_app.inference.predictor import Predictor, load_predictor
 from ulmfit_app.models.pretrained import packaged
 from ulmfit_app.pipeline.run import Run, begin
 from ulmfit_app.pipeline.run_files import read_history
@@ -124,7 +124,8 @@ class LabelTrials:
             pd.Index(self.labels).get_indexer(part["label"]) for part in (known, test)
         )
         texts = known["text"].tolist(), truth, test["text"].tolist()
-        probabilities = tfidf_logistic_regression(*texts, len(self.labels), draw)
+        language = self._settings.tokens.language
+        probabilities = tfidf_logistic_regression(*texts, len(self.labels), draw, language)
         return probabilities.argmax(axis=1) == test_truth
 
     def _learn_ulmfit(self, way: str, n_labels: int, draw: int) -> np.ndarray:
@@ -153,10 +154,12 @@ class LabelTrials:
         with TemporaryDirectory(dir=self._folder.name) as folder:
             run = _start_run(table, Path(folder), settings)
             run.carry_out("classifier")
-            test, truth = run.labelled("test")
-            predictor = load_predictor(run.folder)
-            probabilities = predictor.probabilities(run.open_tokens(), test)
-        return probabilities.argmax(axis=1) == truth
+            return self._score(run, load_predictor(run.folder))
+
+    def _score(self, run: Run, predictor: Predictor) -> np.ndarray:
+        """Which test texts of a run its classifier gets right."""
+        test, truth = run.labelled("test")
+        return predictor.probabilities(run.open_tokens(), test).argmax(axis=1) == truth
 
     @cached_property
     def _language_model(self) -> Path:

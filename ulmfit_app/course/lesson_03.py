@@ -18,6 +18,7 @@ from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.inference.generation import generate
 from ulmfit_app.inference.language_model import TrainedModel, load
 from ulmfit_app.inference.sampling import scale_logits
+from ulmfit_app.models.architectures import store_in_memory
 from ulmfit_app.models.bundle import Bundle, save_bundle
 from ulmfit_app.models.pretrained import Start, find_start
 from ulmfit_app.sampling_settings import SamplingSettings
@@ -49,7 +50,7 @@ def _predict(trained: TrainedModel, ids: np.ndarray, last: int) -> np.ndarray:
 
 
 def _to_ids(trained: TrainedModel, text: str) -> np.ndarray:
-    return in_memory([text], trained.bundle.language, trained.bundle.vocab)[0]
+    return store_in_memory(trained.bundle, [text])[0]
 
 
 def predict_next_word(trained: TrainedModel, begun: str) -> pd.Series:

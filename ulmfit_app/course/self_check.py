@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ulmfit_app.course import DATA
+from ulmfit_app.course import DATA, Language
 from ulmfit_app.errors import SettingError
 
-_VERDICTS = {True: "Right", False: "Not so"}
+LESSONS = range(1, 11)
+CHINESE = {10}  # of them
+_VERDICTS = {"en": ("Not so:", "Right:"), "zh-tw": ("不對：", "正確：")}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,12 @@ class SelfCheck(list[Question]):
     """The questions of a notebook. A notebook shows them as text whose choices can be opened.
 
     It is HTML without scripts, so that it works in any notebook, on Colab, and on a page.
+
+    Attributes:
+        language: of the notebook.
     """
+
+    language: Language = "en"
 
     def __repr__(self) -> str:
         lines = []
@@ -50,11 +57,11 @@ class SelfCheck(list[Question]):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        items = []
+        items, verdicts = [], _VERDICTS[self.language]
         for question in self:
             choices = "".join(
                 f"<details><summary>{mark}) {_to_html(one.text)}</summary>"
-                f"<p><b>{_VERDICTS[one.right]}:</b> {_to_html(one.why)}</p></details>"
+                f"<p><b>{verdicts[one.right]}</b> {_to_html(one.why)}</p></details>"
                 for mark, one in _marked(question)
             )
             items.append(f"<li><p>{_to_html(question.text)}</p>{choices}</li>")
@@ -70,12 +77,16 @@ def questions(lesson: int) -> SelfCheck:
     Returns:
         The questions, to be shown.
     """
-    if lesson not in range(1, 10):
-        raise SettingError(f"No notebook {lesson!r} has questions. Expected a number from 1 to 9.")
-    return SelfCheck(
+    if lesson not in LESSONS:
+        raise SettingError(
+            f"No notebook {lesson!r} has questions. Expected a number from 1 to {LESSONS[-1]}."
+        )
+    asked = SelfCheck(
         Question(one["question"], tuple(Choice(**choice) for choice in one["choices"]))
         for one in _read(DATA / f"questions-{int(lesson):02}.json")
     )
+    asked.language = "zh-tw" if lesson in CHINESE else "en"
+    return asked
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -18,13 +18,14 @@ from ulmfit_app.config import DataSettings
 from ulmfit_app.data.characters import escape
 from ulmfit_app.data.encodings import LONE_SURROGATE, replace_lone_surrogates
 from ulmfit_app.data.few_labels import hide_labels
+from ulmfit_app.data.guessing import describe_misread
 from ulmfit_app.data.labels import (
     find_alike,
     label_order,
     notes_on_labels,
     strip_labels,
 )
-from ulmfit_app.data.sources import DATA_SETS, Draft, read_source
+from ulmfit_app.data.sources import DATA_SETS, POLARITY, Draft, read_source
 from ulmfit_app.data.splits import (
     check_given_splits,
     flag_of,
@@ -76,7 +77,7 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     Raises:
         DataError: the data cannot be used.
         SettingError: settings contradict each other.
-        data_scripts.fetch.FetchError: IMDb or TREC cannot be had.
+        data_scripts.fetch.FetchError: a data set known by name cannot be had.
     """
     _check_names(settings)
     _check_numbers(settings)
@@ -85,6 +86,8 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     # To the end rows keep their index in the draft, where the other columns wait.
     table = draft.table[["text", "label", "split"]].assign(group=draft.groups or "")
     table = _clean(table, notes)
+    if said := describe_misread(table["text"], settings.encoding):
+        notes.append(said)
     check_given_splits(draft, table)
     test_name = draft.test_name or _name_test(table, Path(draft.origin))
     table = make_splits(table, draft, settings, seed)
@@ -116,8 +119,8 @@ def _check_names(settings: DataSettings) -> None:
         )
     if settings.data is not None and not known:
         raise SettingError(
-            f"--data says where imdb or trec6 lies, but the source is {settings.source}. Leave "
-            "one of them out."
+            f"--data says where a data set known by name lies ({', '.join(DATA_SETS)}), but the "
+            f"source is {settings.source}. Leave one of them out."
         )
     if settings.data is not None and (other := _another_data_set(settings.data, settings.source)):
         raise SettingError(
@@ -155,7 +158,7 @@ def _check_numbers(settings: DataSettings) -> None:
 
 def _another_data_set(data: Path, source: str) -> str | None:
     """What a run's data would be called that --data names by mistake."""
-    if is_table_name(data):
+    if is_table_name(data) and source not in POLARITY:
         return str(data)
     # The command line makes paths absolute.
     return (

@@ -89,12 +89,12 @@ def _find_dialect(file: TableFile) -> _Dialect:
     n_fields = [_fields_of_header(file, dialect, strict=True) for dialect in dialects]
     if not any(n_fields):
         n_fields = [_fields_of_header(file, dialect, strict=False) for dialect in dialects]
+    if file.kind == ".tsv" and n_fields[-1] > 1:
+        return dialects[-1]
     most = max(n_fields)
     best = [each for each, count in zip(dialects, n_fields, strict=True) if count == most]
     if most <= 1 or len(best) == 1:
         return best[0]
-    if file.kind == ".tsv" and best[-1].delimiter == "\t":
-        return best[-1]
     raise DataError(
         f"The first line of {file.path} has as many fields when it is cut at "
         f"{' as at '.join(each.name for each in best)}. Put the column names in quotes, so that "

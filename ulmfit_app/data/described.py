@@ -13,14 +13,17 @@ from ulmfit_app.data.characters import INVISIBLE, escape
 from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.data.near_copies import group_near_copies
 from ulmfit_app.data.sources import DATA_SETS
+from ulmfit_app.languages import has_subwords
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.unigram import BYTES
 
 NOTABLE = 0.01  # of the texts, from where on they are trouble: a result moves by no more than this
 _ONE_SCRIPT = {
     name: "Chinese or Japanese" for name in ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC")
 }
 NO_LETTERS = "no letters"
+_LETTERLESS = frozenset([*SPECIALS, *BYTES])
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class Described:
     def is_published(self) -> bool:
         """Whether others use the same data."""
         return self.settings.source in DATA_SETS
+
+    @property
+    def in_subwords(self) -> bool:
+        """Whether tokens are subwords."""
+        return has_subwords(self.tokens.language)
 
     @property
     def options(self) -> str:
@@ -150,11 +158,11 @@ def describe(corpus: Corpus, store: TokenStore) -> pd.DataFrame:
 def _script(word: str) -> str:
     """The script of the first letter, as Unicode names it; NO_LETTERS for none, and for marks.
 
-    >>> [_script(word) for word in ("word", "слово", "ことば", "12", "xxmaj")]
-    ['Latin', 'Cyrillic', 'Chinese or Japanese', 'no letters', 'no letters']
+    >>> [_script(word) for word in ("word", "слово", "ことば", "12", "xxmaj", "<0xE4>")]
+    ['Latin', 'Cyrillic', 'Chinese or Japanese', 'no letters', 'no letters', 'no letters']
     """
     letter = next(filter(str.isalpha, word), None)
-    if letter is None or word in SPECIALS:
+    if letter is None or word in _LETTERLESS:
         return NO_LETTERS
     name = unicodedata.name(letter, "unnamed").partition(" ")[0]
     return _ONE_SCRIPT.get(name, name.capitalize())

@@ -1,9 +1,10 @@
-"""Which encoding a file may have: advice for an error, never a reading."""
+"""Which encoding a file may have: advice for an error or a note, never a reading."""
 
 import codecs
+import io
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,24 @@ NAMES = (
     *("utf-8", "cp1252", "cp1251", "gb18030", "big5", "shift_jis", "cp932", "cp949", "euc-jp"),
     *("koi8-r", "cp1254", "cp1250", "iso8859-2", "cp1253", "cp1255", "cp1256", "cp866", "cp850"),
     *("mac-roman", "mac-cyrillic", "iso8859-15"),
+)
+# Big5 with more characters: of Windows in Taiwan, which writes ～ otherwise, and of Hong Kong. The
+# first two read nearly every file alike.
+BIG5 = ("big5", "cp950", "big5hkscs")
+# Each of these reads most files of the others without an error, as other characters.
+_EAST_ASIAN = frozenset(
+    codecs.lookup(name).name
+    for name in (
+        *BIG5,
+        "gb2312",
+        "gbk",
+        "gb18030",
+        "shift_jis",
+        "cp932",
+        "cp949",
+        "euc-kr",
+        "euc-jp",
+    )
 )
 SAMPLE = 1 << 16  # bytes, of lines that are not ASCII
 MOST_CHAOS = 0.2  # charset-normalizer's own bound
@@ -35,7 +54,12 @@ class _Candidate:
     incoherence: float  # -1 to 0, charset-normalizer's: letters as rare as in no known language
     order: int
     name: str
-    excerpt: str
+    text: str
+
+    @property
+    def excerpt(self) -> str:
+        first = next(i for i, character in enumerate(self.text) if character > "\x7f")
+        return "'" + " ".join(self.text[max(0, first - 15) : first + 15].split()) + "'"
 
 
 def advise_encoding(open_bytes: Opener, failed: str, path: Path) -> str:
@@ -53,19 +77,16 @@ def advise_encoding(open_bytes: Opener, failed: str, path: Path) -> str:
         sample = _sample(file)
     is_utf8 = codecs.lookup(failed).name.startswith("utf-8")
     if is_utf8 and _is_mostly_utf8(sample):
-        old = path.with_suffix("") if is_compressed(path) else path
-        new = old.with_name(f"{old.stem}-mended{old.suffix}")
         return (
             "Nearly all else in it is UTF-8: it is damaged there, or joined from files of two "
-            "encodings. Save it again where it comes from; or "
-            f"{'unpack it and ' if old != path else ''}drop what cannot be read: "
-            f"iconv -c -f utf-8 -t utf-8 {shlex.quote(str(old))} > {shlex.quote(str(new))}"
+            f"encodings. {_drop_the_rest('utf-8', path)}"
         )
     if is_utf8 and (mixed := _describe_mixture(sample)):
         return mixed
-    found = [each for each in _rank(sample, failed) if _reads_whole(open_bytes, each.name)][:3]
+    ranked = _rank(sample, _names(open_bytes, sample), failed)
+    found = [each for each in ranked if _reads_whole(open_bytes, each.name)][:3]
     if not found:
-        return "None of the common encodings reads all of it: it is damaged, or holds no text."
+        return _advise_damaged(sample, path)
     best, others = found[0], found[1:]
     if _is_clear(best, others, sample):
         advice = f"It is probably {best.name}, which reads {best.excerpt}. Add: "
@@ -76,6 +97,75 @@ def advise_encoding(open_bytes: Opener, failed: str, path: Path) -> str:
         )
     readings = "; ".join(f"--encoding {each.name} reads {each.excerpt}" for each in found)
     return f"Which one it has is not sure. Add the one that reads it right: {readings}"
+
+
+def describe_misread(texts: Iterable[str], encoding: str) -> str:
+    """Whether texts are plainly in another encoding of East Asia than they were read in.
+
+    Args:
+        texts: as they were read.
+        encoding: in which.
+
+    Returns:
+        A sentence with the option that reads them right; "" where they are in no other one.
+    """
+    codec = codecs.lookup(encoding).name
+    if codec not in _EAST_ASIAN:
+        return ""
+    sample = io.BytesIO()
+    for text in texts:
+        if not text.isascii():
+            sample.write(f"{text}\n".encode(codec, "ignore"))
+        if sample.tell() >= SAMPLE:
+            break
+    content = sample.getvalue()
+    ranked = _rank(content, _names(lambda: io.BytesIO(content), content))
+    read = content.decode(codec)
+    own = [each for each in ranked if each.text == read]
+    # Where the likeliest is the own one, it is not clear from itself.
+    if not ranked or not _is_clear(ranked[0], own, content):
+        return ""
+    best = ranked[0]
+    return (
+        f"The texts are probably {best.name} instead of {encoding}: so they read {best.excerpt}. "
+        f"To read them so: --encoding {best.name}"
+    )
+
+
+def _names(open_bytes: Opener, sample: bytes) -> list[str]:
+    """NAMES with the one kind of Big5 that fits the file best, if any, in the place of Big5."""
+    fitting = [name for name in BIG5 if _reads_whole(open_bytes, name)]
+    if fitting[:2] == ["big5", "cp950"] and sample.decode("big5", "replace") != sample.decode(
+        "cp950", "replace"
+    ):
+        fitting = ["cp950"]
+    return [fitting[0] if name == "big5" and fitting else name for name in NAMES]
+
+
+def _advise_damaged(sample: bytes, path: Path) -> str:
+    """What to do with a file that no encoding reads whole."""
+    for name in ("cp950", "gb18030"):
+        text = sample.decode(name, "replace")
+        read = "".join(character for character in text if character not in "\ufffd\n")
+        n_bad = text.count("\ufffd")
+        if sum(character > "\x7f" for character in read) > 30 * n_bad and any(
+            each.name in (*BIG5, name) for each in _rank(read.encode(name), [name])
+        ):
+            return (
+                f"Nearly all of it is {name}: it is damaged there, or has characters that someone "
+                f"added for their own use. {_drop_the_rest(name, path)}"
+            )
+    return "None of the common encodings reads all of it: it is damaged, or holds no text."
+
+
+def _drop_the_rest(name: str, path: Path) -> str:
+    old = path.with_suffix("") if is_compressed(path) else path
+    new = old.with_name(f"{old.stem}-mended{old.suffix}")
+    return (
+        f"Save it again where it comes from; or {'unpack it and ' if old != path else ''}drop "
+        f"what cannot be read: iconv -c -f {name} -t utf-8 {shlex.quote(str(old))} > "
+        f"{shlex.quote(str(new))}"
+    )
 
 
 def _sample(file: BinaryIO) -> bytes:
@@ -112,12 +202,12 @@ def _describe_mixture(sample: bytes) -> str:
     )
 
 
-def _rank(sample: bytes, failed: str) -> list[_Candidate]:
+def _rank(sample: bytes, names: Iterable[str], failed: str = "") -> list[_Candidate]:
     """The encodings that read a sample, those that read it alike but once, the likeliest first."""
     from charset_normalizer import from_bytes
 
     candidates, texts = [], set()
-    for order, name in enumerate(NAMES):
+    for order, name in enumerate(names):
         try:
             decoder = codecs.getincrementaldecoder(name)()
             # A longer sample may end inside of a character.
@@ -128,7 +218,7 @@ def _rank(sample: bytes, failed: str) -> list[_Candidate]:
             text.isascii()
             or text in texts
             or _C1.search(text)
-            or codecs.lookup(name) == codecs.lookup(failed)
+            or (failed and codecs.lookup(name) == codecs.lookup(failed))
         ):
             continue
         texts.add(text)
@@ -142,7 +232,7 @@ def _rank(sample: bytes, failed: str) -> list[_Candidate]:
             n_others = sum(character > "\x7f" for character in text)
             foreign = len(_HIRAGANA.findall(text)) < 0.2 * n_others
             scores = (foreign, round(best.chaos, 2), -round(best.coherence, 1))
-        candidates.append(_Candidate(*scores, order, name, _excerpt(text)))
+        candidates.append(_Candidate(*scores, order, name, text))
     return sorted(candidates)
 
 
@@ -157,11 +247,6 @@ def _is_clear(best: _Candidate, others: list[_Candidate], sample: bytes) -> bool
         or best.incoherence + 0.15 < other.incoherence
         for other in others
     )
-
-
-def _excerpt(text: str) -> str:
-    first = next(i for i, character in enumerate(text) if character > "\x7f")
-    return "'" + " ".join(text[max(0, first - 15) : first + 15].split()) + "'"
 
 
 def _reads_whole(open_bytes: Opener, name: str) -> bool:

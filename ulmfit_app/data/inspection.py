@@ -1,6 +1,6 @@
 """What a data set is like before anything is trained: findings, each with what it means for a run.
 
-Texts are read and tokenized as a run does it; a run over the same texts finds their tokens in the
+Texts are read and tokenized as a run does it; a run over the same texts finds their words in the
 cache. Nothing is trained, and nothing here needs torch.
 """
 
@@ -13,18 +13,21 @@ from pathlib import Path
 import pandas as pd
 
 from data_scripts.files import replacing
-from ulmfit_app.config import DataSettings, TokenSettings
+from ulmfit_app.config import DataSettings, LanguageModelSettings, TokenSettings
 from ulmfit_app.data.characters import escape
-from ulmfit_app.data.corpus import load_corpus
+from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.described import Described, describe
 from ulmfit_app.data.label_checks import LABEL_CHECKS, find_label_errors
+from ulmfit_app.data.language import find_language, is_open, make_subwords, require_chinese
 from ulmfit_app.data.splits import SPLITS
 from ulmfit_app.data.text_checks import TEXT_CHECKS
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation import data_figures, drawing
 from ulmfit_app.evaluation.findings import Finding, findings_page
 from ulmfit_app.files import write_table
+from ulmfit_app.languages import has_subwords
 from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.subword_store import subwords_in_memory
 from ulmfit_app.text.tokenizing import tokenize
 
 
@@ -106,14 +109,16 @@ def inspect(
 
     Args:
         data: the texts.
-        tokens: how they are tokenized, and how large the vocabulary is.
+        tokens: how they are tokenized, and how large the vocabulary is. Where the language is
+            left at its default, the texts say theirs.
         seed: what made splits depend on.
         label_errors: look for labels of train that are probably wrong, too, which learns from the
             texts several times.
 
     Raises:
-        SettingError: label errors are asked for without cleanlab; or load_corpus raises it.
-        DataError: as load_corpus and make_vocab raise it.
+        SettingError: label errors are asked for without cleanlab; a package that the language
+            needs is not installed; or load_corpus raises it.
+        DataError: as load_corpus, make_vocab and make_subwords raise it.
         data_scripts.fetch.FetchError: IMDb or TREC cannot be had.
     """
     if label_errors and find_spec("cleanlab") is None:
@@ -121,8 +126,11 @@ def inspect(
             "Looking for label errors needs cleanlab, which is not installed. Run: pip install "
             "'ulmfit-app[labels]'"
         )
-    corpus = load_corpus(data, seed)
-    store = TokenStore.open(tokenize(corpus.table["text"].tolist(), tokens.language))
+    corpus, notes = load_corpus(data, seed), []
+    if is_open(data, tokens):
+        tokens, notes = find_language(data, tokens, corpus.table["text"])
+    require_chinese(tokens)
+    store = _tokenize(corpus, tokens)
     known = Described(describe(corpus, store), store, data, tokens, seed)
     lengths = {
         split: part["tokens"].to_numpy()
@@ -132,7 +140,7 @@ def inspect(
         f"Before training on {Path(data.source).name}",
         f"{len(known.table):,} texts from {corpus.origin}; {len(corpus.labels)} classes; tested "
         f"on: {corpus.test_name}.",
-        corpus.notes,
+        notes + corpus.notes,
         [check(known) for check in (*LABEL_CHECKS, *TEXT_CHECKS)]
         + ([find_label_errors(known, seed)] if label_errors else []),
         {
@@ -143,6 +151,14 @@ def inspect(
         },
         known.go_on,
     )
+
+
+def _tokenize(corpus: Corpus, tokens: TokenSettings) -> TokenStore:
+    texts = corpus.table["text"]
+    if not has_subwords(tokens.language):
+        return TokenStore.open(tokenize(texts.tolist(), tokens.language))
+    learned = corpus.table["split"].isin(LanguageModelSettings().splits)
+    return subwords_in_memory(texts, make_subwords(tokens, texts[learned]))
 
 
 def check_out(out: Path, source: str) -> None:

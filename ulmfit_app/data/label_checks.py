@@ -161,11 +161,14 @@ def _duplicates(data: Described) -> Finding:
     near, n = data.table["near"], len(data.table)
     exact, all_copies = n - data.table["copy"].nunique(), n - near.nunique()
     several = data.table.groupby("near")["copy"].transform("nunique") > 1
+    beside, unit = ("case, signs and markup", "words")
+    if data.in_subwords:
+        beside, unit = "signs", "subwords"
     return Finding(
         "Duplicates",
         f"{count_share(exact, n)} repeat an earlier one word for word, and {all_copies - exact:,} "
-        f"more nearly: but for case, signs and markup they have {ALIKE:.0%} of their runs of "
-        f"{RUN} words in common.",
+        f"more nearly: but for {beside} they have {ALIKE:.0%} of their runs of {RUN} {unit} in "
+        "common.",
         "What comes n times counts n times, in learning as in the score.",
         data.mend("Drop all but one of each group"),
         all_copies >= NOTABLE * n,

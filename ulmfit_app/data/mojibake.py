@@ -29,6 +29,9 @@ _HIGH = re.compile(f"[{''.join(character for character, byte in _BYTES.items() i
 _RUN = re.compile(f"{_HIGH.pattern}{{4,}}")
 _LETTER = re.compile("[À-ÖØ-öø-ÿ]")
 _TWO_LETTERS = re.compile(f"{_LETTER.pattern}{{2}}")
+_MANY = re.compile("[^\x00-\x7f]{4,}")
+# Of three bytes in UTF-8, as hardly any other bytes of Chinese are by chance; and what 锟斤拷 was.
+_THREE_BYTES = re.compile("[\u3000-\u9fff\uff00-\uffef\ufffd]")
 _DENSE = 0.4  # of a text's characters but blanks, all of them beyond ASCII
 
 
@@ -53,6 +56,23 @@ def find_misread_alphabet(text: str) -> re.Match[str] | None:
             return run
     dense = len(set(high)) >= 5 and len(high) > _DENSE * len("".join(text.split()))
     return _HIGH.search(text) if dense and _LETTER.search(text) else None
+
+
+def find_misread_chinese(text: str) -> re.Match[str] | None:
+    """Where a text may be Chinese in UTF-8 that was read as GBK or GB18030.
+
+    Args:
+        text: as it was read.
+
+    >>> bool(find_misread_chinese("寰堝ソ鐪嬶紒")), bool(find_misread_chinese("很好看！"))
+    (True, False)
+    """
+    for run in _MANY.finditer(text):
+        content = run[0].encode("gb18030", "ignore")
+        found = _THREE_BYTES.findall(content.decode("utf-8", "ignore"))
+        if 4 * 3 * len(found) >= 3 * len(content) > 0:
+            return run
+    return None
 
 
 def _is_utf8(text: str) -> bool:

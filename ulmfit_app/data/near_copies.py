@@ -31,6 +31,7 @@ def group_near_copies(store: TokenStore, copies: np.ndarray) -> np.ndarray:
     """Number texts so that those have a number in common that are linked by near copies.
 
     Case, punctuation and markup do not count; a text of fewer than RUN words is a run of its own.
+    Subwords take the place of words where tokens are subwords; their case counts.
 
     Args:
         store: the texts' tokens.

@@ -16,6 +16,7 @@ from ulmfit_app.data.labels import strip_labels
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, SettingError, quoted
 from ulmfit_app.evaluation.baselines import majority
+from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.evaluation.tables import PREFIX, probability_columns, true_classes
 
@@ -30,6 +31,7 @@ def report_predictions(
     label: str = "label",
     encoding: str = "utf-8",
     quotes: Quotes = "csv",
+    report_language: ReportLanguage = ENGLISH,
 ) -> Path:
     """Write the report of a file of predictions.
 
@@ -40,6 +42,7 @@ def report_predictions(
         label: the column of the true labels.
         encoding: as Python names it.
         quotes: as `reading.read_chunks` takes it.
+        report_language: of the page and the figures.
 
     Returns:
         The path of the page.
@@ -57,14 +60,15 @@ def report_predictions(
     predictions, notes = read_predictions(path, text, label, encoding, quotes)
     truth, n_classes = true_classes(predictions), len(probability_columns(predictions))
     facts = {
-        "model": "the model",
+        "model": Message("the model"),
         "data_set": path.name,
-        "test_name": f"the texts of {path.name}",
+        "test_name": Message("the texts of {file}", file=path.name),
         "notes": notes,
     }
     # What it was trained on is not known: the shares of the classes are the tested texts' own.
-    baselines = {"the commonest class of these texts": majority(truth, len(truth), n_classes)}
-    write_report(out, predictions, baselines, {}, facts)
+    rival = Message("the commonest class of these texts")
+    baselines = {rival: majority(truth, len(truth), n_classes)}
+    write_report(out, predictions, baselines, {}, facts, report_language=report_language)
     return out / "report.html"
 
 

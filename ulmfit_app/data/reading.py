@@ -20,6 +20,7 @@ from ulmfit_app.config import Quotes
 from ulmfit_app.data.columns import find_text_column
 from ulmfit_app.data.csv_rows import csv_rows
 from ulmfit_app.data.encodings import LONE_SURROGATE, decode, replace_lone_surrogates
+from ulmfit_app.data.guessing import describe_misread
 from ulmfit_app.data.opening import (
     TableFile,
     is_compressed,
@@ -89,6 +90,8 @@ def read_texts(
     chunks = read_chunks(path, encoding, chunk_rows, quotes, notes)
     first = next(chunks)
     column = find_text_column(first, path, text)
+    if (said := describe_misread(first[column], encoding)) and notes is not None:
+        notes.append(said)
     return column, (chunk.apply(replace_lone_surrogates) for chunk in chain([first], chunks))
 
 

@@ -6,29 +6,37 @@ Texts, labels, the splits that it says itself, and its other columns.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
 
-from data_scripts import imdb, trec
+from data_scripts import chinese, imdb, trec
 from data_scripts.fetch import Source
 from ulmfit_app.config import DataSettings
 from ulmfit_app.data.columns import (
     find_text_and_label_columns,
     rename_by_meaning,
 )
-from ulmfit_app.data.encodings import LONE_SURROGATE, replace_lone_surrogates
+from ulmfit_app.data.encodings import LONE_SURROGATE, decode, replace_lone_surrogates
 from ulmfit_app.data.folders import read_class_folders
 from ulmfit_app.data.reading import read_folder, read_table
 from ulmfit_app.data.split_column import find_split_column, read_splits
 from ulmfit_app.errors import DataError, SettingError, quoted
 
-DATA_SETS = ("imdb", "trec6")  # that are known by name
+DATA_SETS = ("imdb", "trec6", *chinese.SETS)  # that are known by name
 
 # Maas et al. let a film have at most 30 reviews, so a block this long parts two films at its ends
 # and keeps the rest whole. A multiple of 128: the registry copy holds the reviews in runs of 128,
 # each from its highest number down.
 REVIEWS_PER_BLOCK = 256
+
+
+# Sets that are one table: what 1 and 0 stand for, in Chinese where categories stand before it.
+POLARITY = {
+    "hotel": {"1": "positive", "0": "negative"},
+    "shopping": {"1": "正面", "0": "负面"},
+}
 
 
 @dataclass
@@ -57,6 +65,17 @@ class Draft:
     text_column: str | None = None
 
 
+def language_of(source: str) -> str | None:
+    """The language of a data set known by name, as languages.py has it; None of all else.
+
+    >>> language_of("trec6"), language_of("joke"), language_of("reviews.csv")
+    ('en', 'zh-tw', None)
+    """
+    if source in chinese.SETS:
+        return chinese.SETS[source].language
+    return "en" if source in DATA_SETS else None
+
+
 def read_source(settings: DataSettings) -> Draft:
     """What `settings` name, as it was found.
 
@@ -66,7 +85,7 @@ def read_source(settings: DataSettings) -> Draft:
     Raises:
         DataError: it is none of the kinds that are read, or broken.
         SettingError: there is no such encoding, or a setting would be ignored.
-        data_scripts.fetch.FetchError: IMDb or TREC cannot be had.
+        data_scripts.fetch.FetchError: a data set known by name cannot be had.
     """
     path = Path(settings.source)
     if settings.quotes != "csv" and (settings.source in DATA_SETS or path.is_dir()):
@@ -79,11 +98,18 @@ def read_source(settings: DataSettings) -> Draft:
         return _imdb_table(source) if source.path.is_file() else _imdb_folder(source)
     if settings.source == "trec6":
         return _trec6(trec.fetch(settings.data))
+    if settings.source in chinese.SETS:
+        source = chinese.fetch(settings.source, settings.data)
+        read = _two_files if source.path.is_dir() else _one_table
+        return read(settings.source, source)
     if path.is_dir():
         return _folder(path, settings.encoding)
+    if _has_labelled_lines(path, settings.encoding):
+        return _labelled_file(path, settings)
     if not path.exists() and not path.suffix and not path.is_symlink():
         raise DataError(
-            f"{settings.source} is neither imdb, trec6, nor a file or folder that exists."
+            f"{settings.source} is neither {', '.join(DATA_SETS)}, nor a file or folder that "
+            "exists."
         )
     return _file(path, settings)
 
@@ -208,6 +234,88 @@ def _trec6(source: Source) -> Draft:
                 )
     table = pd.DataFrame(parts, columns=["text", "label", "split"], dtype=object)
     return Draft(table, source.origin, "TREC test split", "stratified by label", [])
+
+
+def _two_files(name: str, source: Source) -> Draft:
+    """A Chinese set of two files, train and test."""
+    parts = [
+        _read_labelled(source.path / file, split)
+        for split, file in zip(("train", "test"), chinese.SETS[name].files, strict=True)
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    return Draft(table, source.origin, f"{name} test split", "stratified by label", [])
+
+
+def _read_labelled(path: Path, split: str, encoding: str = "utf-8") -> pd.DataFrame:
+    """Lines `label<TAB>text` without column names, of one split; blank ones are none."""
+    rows = []
+    for number, line in enumerate(_lines(path, encoding), start=1):
+        label, tab, text = line.partition("\t")
+        if tab:
+            rows.append((text, label, split))
+        elif line.strip():
+            raise DataError(
+                f"{path}, line {number}: expected 'label<TAB>text', found '{line[:60]}'."
+            )
+    return pd.DataFrame(rows, columns=["text", "label", "split"], dtype=object)
+
+
+def _one_table(name: str, source: Source) -> Draft:
+    """A Chinese set that is one table, of whose texts a third is for the test."""
+    found = read_table(source.path)
+    polarity = POLARITY[name]
+    columns = ["cat", "label", "review"] if name == "shopping" else ["label", "review"]
+    if not set(columns) <= set(found.columns) or not found["label"].isin(polarity).all():
+        raise DataError(
+            f"{source.path} is not the table of {name}. Expected the columns {quoted(columns)}, "
+            f"with 1 and 0 in label, found {quoted(found.columns)}."
+        )
+    labels = found["label"].map(polarity)
+    if name == "shopping":
+        labels = found["cat"] + " " + labels
+    table = pd.DataFrame({"text": found["review"], "label": labels})
+    note = (
+        f"{name} has no test split: a third of each class is taken for it, chosen by a hash of "
+        "each text, the same in every run whatever the seed; copies of a text stay together."
+    )
+    table = table.assign(split=_fixed_third(table))
+    return Draft(table, source.origin, f"fixed third of {name}", "stratified by label", [note])
+
+
+def _fixed_third(table: pd.DataFrame) -> pd.Series:
+    """test for the third of each label's texts that has the least hashes, else train."""
+    hashes = table["text"].map(lambda text: sha256(text.encode()).hexdigest())
+    chosen = table["text"][hashes.groupby(table["label"]).rank(pct=True) <= 1 / 3]
+    return table["text"].isin(chosen).map({True: "test", False: "train"})
+
+
+def _lines(path: Path, encoding: str) -> list[str]:
+    # Texts can hold what str.splitlines takes for the end of a line.
+    return decode(path.read_bytes(), path, encoding).replace("\r\n", "\n").split("\n")
+
+
+def _has_labelled_lines(path: Path, encoding: str) -> bool:
+    """Whether a .txt begins with a line `label<TAB>text` that cannot be one of column names."""
+    if path.suffix.lower() != ".txt" or not path.is_file():
+        return False
+    first, *others = _lines(path, encoding)
+    return any(line.startswith(first.split("\t")[0] + "\t") for line in others)
+
+
+def _labelled_file(path: Path, settings: DataSettings) -> Draft:
+    given = [
+        f"--{name}"
+        for name in ("text", "label", "split", "quotes")
+        if getattr(settings, name) != getattr(DataSettings, name)
+    ]
+    if given:
+        raise SettingError(
+            f"{' and '.join(given)}: {path} is no table with column names, its lines are "
+            "'label<TAB>text'. Leave out what names columns or quotes."
+        )
+    table = _read_labelled(path, "train", settings.encoding)
+    note = f"Took each line of {path.name} for a label, a tab and a text; it names no columns."
+    return Draft(table, str(path), None, "stratified by label", [note])
 
 
 def _folder(path: Path, encoding: str) -> Draft:

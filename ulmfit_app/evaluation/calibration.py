@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ulmfit_app.evaluation.messages import Message
 from ulmfit_app.evaluation.metrics import (
     N_BINS,
     SIGNIFICANT,
@@ -90,12 +91,13 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> tuple[float
     each = np.arange(len(truth))
     # Log loss is convex in 1 / temperature: its slopes at both ends tell whether it has a minimum.
     if (logits[each, truth] == logits.max(axis=1)).all():
-        return 1.0, "each of them is given its class, so that log loss falls with the temperature"
+        return 1.0, Message(
+            "each of them is given its class, so that log loss falls with the temperature"
+        )
     if logits[each, truth].mean() <= logits.mean():
-        return (
-            1.0,
+        return 1.0, Message(
             "their classes are no more probable than others, so that log loss falls as the "
-            "temperature rises",
+            "temperature rises"
         )
 
     def log_loss(log_temperature: float) -> float:
@@ -111,8 +113,12 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> tuple[float
     # (Wilks).
     p_value = chi2.sf(2 * len(truth) * (log_loss(0.0) - found.fun), df=1)
     if p_value > SIGNIFICANT:
-        best = f"the best is {math.exp(found.x):.3g}, p = {p_value:.2g}"
-        return 1.0, f"they are not enough to show that another is better ({best})"
+        return 1.0, Message(
+            "they are not enough to show that another is better (the best is {best:.3g}, p = "
+            "{p_value:.2g})",
+            best=math.exp(found.x),
+            p_value=p_value,
+        )
     return math.exp(found.x), ""
 
 
@@ -206,7 +212,7 @@ def answered(probabilities: np.ndarray, truth: np.ndarray, threshold: float) -> 
         return found | {
             "error": None,
             "error_ci95": None,
-            "undefined": "no text has so high a confidence",
+            "undefined": Message("no text has so high a confidence"),
         }
     return found | {"error": wrong / n, "error_ci95": list(accuracy_interval(wrong, n))}
 
@@ -267,9 +273,10 @@ def before_and_after(
         one = {"wanted_error": error, "threshold": threshold}
         if threshold is None:
             least = math.ceil(1 / error) - 1
-            one["undefined"] = (
-                f"no confidence kept it on validation, which takes {least} answers at least, "
-                "and none wrong"
+            one["undefined"] = Message(
+                "no confidence kept it on validation, which takes {least} answers at least, and "
+                "none wrong",
+                least=least,
             )
         else:
             one["validation"] = answered(validation, validation_truth, threshold)
@@ -295,21 +302,30 @@ def undefined(truth: np.ndarray, labels: list[str]) -> list[str]:
     """
     notes = []
     if len(truth) < N_BINS:
-        notes.append(
-            f"Tested texts (n = {len(truth)}) are fewer than bins ({N_BINS}): calibration errors "
-            "are mostly chance."
+        note = Message(
+            "Tested texts (n = {n}) are fewer than bins ({n_bins}): calibration errors are mostly "
+            "chance.",
+            n=len(truth),
+            n_bins=N_BINS,
         )
+        notes.append(note)
     support = np.bincount(truth, minlength=len(labels))
     absent = [label for label, n in zip(labels, support, strict=True) if not n]
     if len(absent) == len(labels) - 1:
-        notes.append(
-            f"All tested texts are of the class “{labels[int(truth[0])]}”: how well the "
-            "probabilities of other classes fit cannot be seen on them."
+        note = Message(
+            "All tested texts are of the class “{label}”: how well the probabilities of other "
+            "classes fit cannot be seen on them.",
+            label=labels[int(truth[0])],
         )
+        notes.append(note)
     elif absent:
         names = ", ".join(absent[:MAX_NAMES]) + (", …" if len(absent) > MAX_NAMES else "")
-        notes.append(
-            f"No tested text is of {len(absent)} of the {len(labels)} classes ({names}): how well "
-            "their probabilities fit cannot be seen here."
+        note = Message(
+            "No tested text is of {n_absent} of the {n_classes} classes ({names}): how well their "
+            "probabilities fit cannot be seen here.",
+            n_absent=len(absent),
+            n_classes=len(labels),
+            names=names,
         )
+        notes.append(note)
     return notes

@@ -7,8 +7,9 @@ imported where a figure is drawn.
 import io
 import logging
 import re
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,28 +19,55 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontEntry, findfont, findSystemFonts, fontManager, get_font
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FixedFormatter, FuncFormatter, PercentFormatter
 from PIL import Image
+
+from ulmfit_app.evaluation.fonts import FONT, families_for, how_to_install
+from ulmfit_app.evaluation.messages import known, say
+from ulmfit_app.evaluation.scripts import shorten, width_of, wrap
 
 log = logging.getLogger(__name__)
 
 BLUE, ORANGE = "#0173b2", "#d55e00"  # the first and the fourth of seaborn's palette colorblind
 GREY = "0.45"
-# matplotlib brings it along, so that a figure looks the same on every machine.
-FONT = "DejaVu Sans"
 MAX_COUNTED_CLASSES = 20  # more cells than 20 x 20 have no room for a legible count
 MAX_TICK_LABELS = 40
-MAX_LABEL_LENGTH = 24  # characters
+MAX_LABEL_LENGTH = 24  # columns: a full-width character has two
 MAX_SAID = 12  # names, rows and texts of axes, each, in a figure's words
 
 
 # -------------------------------------------------------------------------------- figures and axes
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure at 150 dots per inch, byte for byte the same for the same figure."""
-    figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    about = {"Software": None}
+    with _in_fonts_that_have_it(figure):
+        figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata=about)
+
+
+@contextmanager
+def _in_fonts_that_have_it(figure: Figure) -> Iterator[None]:
+    """While a figure is drawn: each text in fonts that have its characters.
+
+    Those that no installed font has are drawn as boxes, which is said once.
+    """
+    written = [one for one in figure.findobj(Text) if not one.get_text().isascii()]
+    families, missing = families_for("".join(one.get_text() for one in written))
+    if len(families) > 1:
+        for one in written:
+            one.set_fontfamily(families)
+    if missing:
+        log.info(
+            "No installed font has some characters of a figure (%d): boxes stand in their places. "
+            "%s",
+            len(missing),
+            how_to_install(missing),
+        )
+    with warnings.catch_warnings():
+        # matplotlib says it for each character and text.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
 
 
 class _Shown(Figure):
@@ -56,7 +84,8 @@ class _Shown(Figure):
 
     def _repr_png_(self) -> bytes:
         drawn, file = io.BytesIO(), io.BytesIO()
-        self.savefig(drawn, format="png", dpi=100, bbox_inches="tight")
+        with _in_fonts_that_have_it(self):
+            self.savefig(drawn, format="png", dpi=100, bbox_inches="tight")
         # A palette is enough for a figure, and makes a notebook's outputs a third of the size.
         Image.open(drawn).convert("RGB").quantize(128).save(file, "png", optimize=True)
         return file.getvalue()
@@ -221,7 +250,7 @@ def mark_phases(axes: Axes, phases: list[str], first: float = 0.5) -> None:
         if index:
             axes.axvline(start, color="0.75", linestyle=":", linewidth=1)
         axes.annotate(
-            _plain(_shortened(phase)),
+            _plain(_shortened(known(phase))),
             (start, 1),
             (2, 3),
             xycoords=axes.get_xaxis_transform(),
@@ -233,7 +262,7 @@ def mark_phases(axes: Axes, phases: list[str], first: float = 0.5) -> None:
 
 
 # ------------------------------------------------------------------------------------- class names
-def drawable_labels(labels: list[str]) -> tuple[list[str], list[str], list[str]]:
+def drawable_labels(labels: list[str], lines: int = 1) -> tuple[list[str], list[str], list[str]]:
     """Class names as a figure can show them.
 
     A name with a character that no installed font holds becomes the number of the class, counted
@@ -241,21 +270,24 @@ def drawable_labels(labels: list[str]) -> tuple[list[str], list[str], list[str]]
 
     Args:
         labels: the class names, in order.
+        lines: that a name may have, where it is written in full-width characters.
 
     Returns:
         What to write for each; the font families to write it in; a note if some became numbers.
     """
     families, hidden = _fonts_for(labels)
-    names = [_plain(_shortened(label)) for label in labels]
+    names = [_plain(_shortened(label, lines)) for label in labels]
     for index in hidden:
-        names[index] = f"class {index + 1}"
+        names[index] = say("class {number}", number=index + 1)
     if not hidden:
         return names, families, []
     log.info(
-        "No installed font can show some class names (%d); the figure has their numbers instead.",
+        "No installed font can show some class names (%d); the figure has their numbers instead. "
+        "%s",
         len(hidden),
+        how_to_install(set("".join(labels[index] for index in hidden))),
     )
-    return names, families, ["numbered where no font has the name"]
+    return names, families, [say("numbered where no font has the name")]
 
 
 def drawable_text(text: str) -> tuple[str, list[str]]:
@@ -267,7 +299,7 @@ def drawable_text(text: str) -> tuple[str, list[str]]:
     Returns:
         The text, and the font families to write it in.
     """
-    families, missing = _font_families({one for one in text if not one.isspace()})
+    families, missing = families_for(text)
     return "".join("□" if one in missing else one for one in text), families
 
 
@@ -278,54 +310,27 @@ def undrawable(labels: list[str]) -> list[int]:
 
 def _fonts_for(labels: list[str]) -> tuple[list[str], list[int]]:
     """Font families that hold the class names, and the indices of the names that none can draw."""
-    families, missing = _font_families(
-        {character for label in labels for character in label if not character.isspace()}
-    )
+    families, missing = families_for("".join(labels))
     return families, [index for index, label in enumerate(labels) if missing & set(label)]
 
 
-def _font_families(characters: set[str]) -> tuple[list[str], set[str]]:
-    """Installed fonts that together hold the characters, our own first; the characters in none."""
-    families = [FONT]
-    missing = characters - _characters_of(findfont(FONT))
-    for entry in _installed_fonts():
-        if not missing:
-            break
-        # Last Resort holds a box for every character there is.
-        if entry.name in families or entry.name.startswith("Last Resort"):
-            continue
-        held = missing & _characters_of(entry.fname)
-        if held:
-            families.append(entry.name)
-            missing -= held
-    return families, missing
+def _shortened(name: str, lines: int = 1) -> str:
+    """A name of at most MAX_LABEL_LENGTH columns with both ends, where class names differ.
 
-
-def _installed_fonts() -> Iterator[FontEntry]:
-    """Fonts that matplotlib found when it first ran on this machine, then those added since."""
-    known = list(fontManager.ttflist)
-    yield from known
-    for file in sorted(set(findSystemFonts()) - {entry.fname for entry in known}):
-        with suppress(RuntimeError, OSError):  # one that matplotlib cannot read
-            fontManager.addfont(file)
-    yield from fontManager.ttflist[len(known) :]
-
-
-def _characters_of(font_file: str) -> set[str]:
-    try:
-        return {chr(code) for code in get_font(font_file).get_charmap()}
-    except (RuntimeError, OSError):
-        # matplotlib lists fonts that it cannot read, such as those of coloured bitmaps.
-        return set()
-
-
-def _shortened(name: str) -> str:
-    """One line of at most MAX_LABEL_LENGTH characters with both ends, where class names differ."""
+    One that has full-width characters may take several lines of so many.
+    """
     name = " ".join(name.split())
-    if len(name) <= MAX_LABEL_LENGTH:
-        return name
-    tail = MAX_LABEL_LENGTH // 3
-    return f"{name[: MAX_LABEL_LENGTH - tail - 1]}…{name[-tail:]}"
+    if lines == 1 or width_of(name) <= max(MAX_LABEL_LENGTH, len(name)):
+        return shorten(name, MAX_LABEL_LENGTH)
+    # A line is not filled where the next character must not begin one.
+    most = lines * MAX_LABEL_LENGTH
+    while len(wrap(shorten(name, most), MAX_LABEL_LENGTH)) > lines:
+        most -= 1
+    name = shorten(name, most)
+    # As even as they can be: no character is left alone on the last line.
+    ways = (wrap(name, width) for width in range(1, MAX_LABEL_LENGTH))
+    fewest = wrap(name, MAX_LABEL_LENGTH)
+    return "\n".join(next((way for way in ways if len(way) == len(fewest)), fewest))
 
 
 def _plain(name: str) -> str:

@@ -27,12 +27,14 @@ from ulmfit_app.evaluation.drawing import (
     mark_phases,
     write_counts,
 )
+from ulmfit_app.evaluation.messages import known, say, translated
 from ulmfit_app.evaluation.metrics import (
     N_BINS,
     accuracy_interval,
     calibration_bins,
     expected_calibration_error,
 )
+from ulmfit_app.evaluation.scripts import width_of
 
 PERPLEXITY = "perplexity"  # with it begins the name of a history's column that holds it
 
@@ -57,9 +59,10 @@ def confusion_figure(matrix: np.ndarray, labels: list[str]) -> Figure:
     counted = n_classes <= MAX_COUNTED_CLASSES
     side = float(np.interp(n_classes, [2, MAX_COUNTED_CLASSES, MAX_TICK_LABELS], [3.4, 8, 7.5]))
 
-    names, families, note = drawable_labels(labels)
+    names, families, note = drawable_labels(labels, lines=2 if counted else 1)
     size = 9 if counted else 8
-    longest = max(len(name) for name in names) * size / 120  # inches, roughly
+    columns = max(width_of(line) for name in names for line in name.split("\n"))
+    longest = columns * size / 120  # inches, roughly
     horizontal = counted and longest * n_classes < side
     figure, axes = make_axes(side + longest + 1.5, side + (0.9 if horizontal else longest + 0.8))
     norm = PowerNorm(gamma=1 if counted else 0.5, vmin=0, vmax=1)
@@ -71,15 +74,15 @@ def confusion_figure(matrix: np.ndarray, labels: list[str]) -> Figure:
     axes.set_xticks(shown, names[::step], rotation=0 if horizontal else 90, **written)
     axes.set_yticks(shown, names[::step], **written)
     axes.tick_params(length=0)
-    notes = ([f"1 in {step} is named"] if step > 1 else []) + note
+    notes = ([say("1 in {step} is named", step=step)] if step > 1 else []) + note
     suffix = f" ({'; '.join(notes)})" if notes else ""
-    axes.set(xlabel="predicted class" + suffix, ylabel="true class" + suffix)
-    axes.set_title(f"Confusion matrix, n = {matrix.sum():,}")
+    axes.set(xlabel=say("predicted class") + suffix, ylabel=say("true class") + suffix)
+    axes.set_title(say("Confusion matrix, n = {n:,}", n=int(matrix.sum())))
     bar = figure.colorbar(
         image, ax=axes, fraction=0.046, pad=0.03, format=PercentFormatter(1, decimals=0)
     )
     bar.set_ticks([0, 0.25, 0.5, 0.75, 1] if counted else [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
-    bar.set_label("share of the true class")
+    bar.set_label(say("share of the true class"))
     bar.outline.set_visible(False)
     return figure
 
@@ -102,20 +105,27 @@ def confidence_figure(
     edges = np.linspace(min(1 / probabilities.shape[1], confidence.min()), 1, 21)
 
     figure, axes = make_axes(7, 3.6)
-    for name, members, colour in (("right", right, BLUE), ("wrong", ~right, ORANGE)):
+    groups = (say("right"), right, BLUE), (say("wrong"), ~right, ORANGE)
+    for name, members, colour in groups:
         n = int(members.sum())
         if not n:
-            axes.plot([], [], color=colour, label=f"{name}: none")
+            axes.plot([], [], color=colour, label=say("{name}: none", name=name))
             continue
         heights = np.histogram(np.clip(confidence[members], edges[0], edges[-1]), edges)[0] / n
-        label = f"{name}: n = {n:,}, median confidence {np.median(confidence[members]):.1%}"
+        median = np.median(confidence[members])
+        label = say(
+            "{name}: n = {n:,}, median confidence {median:.1%}", name=name, n=n, median=median
+        )
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.3)
         axes.stairs(heights, edges, color=colour, linewidth=1.6, label=label)
-    axes.set(xlabel="confidence (probability of the predicted class)", ylabel="share of the group")
+    axes.set(
+        xlabel=say("confidence (probability of the predicted class)"),
+        ylabel=say("share of the group"),
+    )
     axes.set_xlim(edges[0], 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_title(f"Confidence of right and wrong predictions, n = {len(truth):,}")
+    axes.set_title(say("Confidence of right and wrong predictions, n = {n:,}", n=len(truth)))
     # The least confident bin of the wrong ones is often the highest; the legend stands above it.
     axes.set_ylim(0, 1.3 * axes.dataLim.y1)
     axes.legend(loc="upper left", frameon=False)
@@ -142,22 +152,21 @@ def reliability_figure(
     if before is not None and np.array_equal(before, probabilities):
         before = None
     figure, (upper, lower) = make_axes(7, 5.6, rows=2, height_ratios=[3, 1], sharex=True)
-    upper.plot(
-        [0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="accuracy = confidence"
-    )
-    name = "measured" if before is None else "after"
+    ideal = say("accuracy = confidence")
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label=ideal)
+    name = say("measured") if before is None else say("after")
     binned = [_draw_reliability(upper, probabilities, truth, n_bins, name)]
     if before is not None:
-        binned.append(_draw_reliability(upper, before, truth, n_bins, "before"))
-    upper.set(ylabel="accuracy in the bin", ylim=(0, 1.02))
+        binned.append(_draw_reliability(upper, before, truth, n_bins, say("before"), True))
+    upper.set(ylabel=say("accuracy in the bin"), ylim=(0, 1.02))
     upper.yaxis.set_major_formatter(PercentFormatter(1))
     # Within the axes it would cover the points of some classifier or other.
     upper.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, frameon=False)
-    figure.suptitle(f"Accuracy by confidence, n = {len(truth):,}", size=11)
+    figure.suptitle(say("Accuracy by confidence, n = {n:,}", n=len(truth)), size=11)
     _draw_bins(lower, *binned)
     lower.set(
-        xlabel="confidence (mean in the bin; the bars show the bins)",
-        ylabel="texts",
+        xlabel=say("confidence (mean in the bin; the bars show the bins)"),
+        ylabel=say("texts"),
         xlim=(min(one["lower"].min() for one in binned), 1.005),
         ylim=(0, max(one["n"].max() for one in binned) * 1.3),
     )
@@ -168,13 +177,17 @@ def reliability_figure(
 
 
 def _draw_reliability(
-    axes: Axes, probabilities: np.ndarray, truth: np.ndarray, n_bins: int, name: str
+    axes: Axes,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    n_bins: int,
+    name: str,
+    is_before: bool = False,
 ) -> pd.DataFrame:
     """The accuracy of each bin with its interval; returns the bins that hold texts."""
     bins = calibration_bins(probabilities, truth, n_bins).query("n > 0")
     error = expected_calibration_error(probabilities, truth, n_bins)
     distances = [bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]]
-    is_before = name == "before"
     axes.errorbar(
         bins["confidence"],
         bins["accuracy"],
@@ -187,7 +200,9 @@ def _draw_reliability(
         elinewidth=1.4,
         capsize=3,
         zorder=1 if is_before else 2,
-        label=f"{name}, 95% interval; expected calibration error {error:.1%}",
+        label=say(
+            "{name}, 95% interval; expected calibration error {error:.1%}", name=name, error=error
+        ),
     )
     return bins
 
@@ -236,31 +251,32 @@ def risk_coverage_figure(
     )
 
     figure, axes = make_axes(7, 4.4)
+    label = say("95% interval")
     axes.fill_between(
-        curve["coverage"], low, high, color=BLUE, alpha=0.15, linewidth=0, label="95% interval"
+        curve["coverage"], low, high, color=BLUE, alpha=0.15, linewidth=0, label=label
     )
-    axes.plot(
-        curve["coverage"], curve["error"], color=BLUE, linewidth=1.6, label="error of the answered"
-    )
+    label = say("error of the answered")
+    axes.plot(curve["coverage"], curve["error"], color=BLUE, linewidth=1.6, label=label)
     reached = [one for one in thresholds if one.get("test", {}).get("n")]
     shades = colours(max(len(reached), 1), "flare")
     for one, marker, colour in zip(reached, "osD^", shades, strict=False):
         test, wanted = one["test"], one["wanted_error"]
-        at = f"confidence {one['threshold']:.3g} or more" if one["threshold"] else "all"
+        least = one["threshold"]
+        at = say("confidence {least:.3g} or more", least=least) if least else say("all")
         axes.hlines(wanted, 0, 1, color=colour, linestyle=":", linewidth=1)
         drawn = dict(color=colour, markersize=7, linestyle="none", clip_on=False)
-        label = f"{wanted:.0%} wanted: {at}"
+        label = say("{wanted:.0%} wanted: {at}", wanted=wanted, at=at)
         axes.plot(test["coverage"], test["error"], marker, label=label, **drawn)
     top = max(1.3 * high[-1], *(1.2 * one["test"]["error"] for one in reached), 0.02)
     axes.set(
-        xlabel="share of the texts that is answered",
-        ylabel="error of the answered",
+        xlabel=say("share of the texts that is answered"),
+        ylabel=say("error of the answered"),
         xlim=(0, 1.005),
         ylim=(0, top),
     )
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    figure.suptitle(f"Error by how many texts are answered, n = {len(truth):,}", size=11)
+    figure.suptitle(say("Error by how many texts are answered, n = {n:,}", n=len(truth)), size=11)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.12, 1), ncols=2, fontsize=9, frameon=False)
     return figure
 
@@ -273,10 +289,10 @@ def training_curves_figure(history: pd.DataFrame, title: str) -> Figure:
             (nats), accuracy and perhaps one that begins with PERPLEXITY and says of what.
         title: of the figure.
     """
-    panels = [("loss (nats)", {"train_loss": "training", "valid_loss": "validation"})]
-    panels.append(("accuracy on validation", {"accuracy": None}))
+    losses = {"train_loss": say("training"), "valid_loss": say("validation")}
+    panels = [(say("loss (nats)"), losses), (say("accuracy on validation"), {"accuracy": None})]
     for column in history.columns[history.columns.str.startswith(PERPLEXITY)]:
-        panels.append((f"{column} on validation", {column: None}))
+        panels.append((say("{what} on validation", what=known(column)), {column: None}))
     epochs = np.arange(1, len(history) + 1)
 
     figure, all_axes = make_axes(3.5 * len(panels), 3.6, columns=len(panels))
@@ -294,7 +310,7 @@ def training_curves_figure(history: pd.DataFrame, title: str) -> Figure:
                 label=label,
             )
         mark_phases(axes, history["phase"].astype(str).tolist())
-        axes.set(xlabel="epoch", ylabel=unit, xlim=(0.5, len(history) + 0.5))
+        axes.set(xlabel=say("epoch"), ylabel=unit, xlim=(0.5, len(history) + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if len(lines) > 1:
             axes.legend(frameon=False)
@@ -324,11 +340,12 @@ def comparison_figure(scores: dict[str, dict]) -> Figure:
             textcoords="offset points",
             ha="center",
         )
-    axes.set_yticks(range(len(scores)), list(scores))
-    axes.set(ylim=(len(scores) - 0.5, -0.75), xlabel="accuracy, 95% interval")
+    axes.set_yticks(range(len(scores)), list(map(translated, scores)))
+    axes.set(ylim=(len(scores) - 0.5, -0.75), xlabel=say("accuracy, 95% interval"))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.margins(x=0.08)
     axes.grid(axis="x", color="0.9")
     axes.tick_params(axis="y", length=0)
-    axes.set_title(f"Accuracy on the same texts, n = {next(iter(scores.values()))['n']:,}")
+    n = next(iter(scores.values()))["n"]
+    axes.set_title(say("Accuracy on the same texts, n = {n:,}", n=n))
     return figure

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ulmfit_app.evaluation.markup import class_name, document, listed, picture, table, text
+from ulmfit_app.evaluation.markup import (
+    class_name,
+    document,
+    lang_of,
+    listed,
+    picture,
+    table,
+    text,
+)
 
 N_SHOWN_SUSPECTS = 10
 
@@ -86,6 +94,7 @@ def _suspects(suspects: pd.DataFrame) -> str:
     for suspect in shown.itertuples():
         what = f"{class_name(str(suspect.group))}: {suspect.split}"
         what += f", labelled {class_name(str(suspect.label))}" if suspect.label else ""
-        excerpt = f'<p dir="auto">{text(suspect.excerpt)}</p>'
+        language = lang_of(suspect.excerpt)
+        excerpt = f'<p dir="auto"{language}>{text(suspect.excerpt)}</p>'
         articles.append(f'<article><p class="what">{what}</p>{excerpt}</article>')
     return f'<p class="how">{how}</p>{"".join(articles)}'

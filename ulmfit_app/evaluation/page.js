@@ -12,21 +12,24 @@ const orders = {
   longest: (a, b) => b.dataset.length - a.dataset.length,
   row: (a, b) => a.dataset.row - b.dataset.row,
 };
+// Full-width letters and numbers are found by the usual ones.
+const plain = (text) => text.normalize("NFKC").toLowerCase();
 const STEP = 20;
 let shown = STEP;
 
 function show() {
-  const wanted = words.value.trim().toLowerCase();
+  const wanted = plain(words.value.trim());
   const found = errors.filter((error) =>
     (!label.value || error.dataset.label === label.value) &&
     (!predicted.value || error.dataset.predicted === predicted.value) &&
-    error.lastElementChild.textContent.toLowerCase().includes(wanted));
+    plain(error.lastElementChild.textContent).includes(wanted));
   found.sort(orders[order.value]);
   const visible = new Set(found.slice(0, shown));
   for (const error of errors) error.hidden = !visible.has(error);
   list.append(...visible);
   more.hidden = found.length <= shown;
-  controls.querySelector("output").textContent = `${visible.size} of ${found.length} shown`;
+  const output = controls.querySelector("output");
+  output.textContent = output.dataset.shown.replace("{n}", visible.size).replace("{n_found}", found.length);
 }
 
 for (const control of [label, predicted, order, words]) {

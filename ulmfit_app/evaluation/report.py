@@ -1,6 +1,7 @@
 """The report of a run: metrics.json for programs, report.html for people, and what is between."""
 
 import json
+import logging
 import math
 import re
 from pathlib import Path
@@ -12,11 +13,24 @@ from matplotlib.figure import Figure
 from data_scripts.files import replacing
 from ulmfit_app.evaluation import drawing, figures
 from ulmfit_app.evaluation.calibration import Calibration, before_and_after, undefined
-from ulmfit_app.evaluation.metrics import paired_comparison, score
+from ulmfit_app.evaluation.fonts import families_for, how_to_install
+from ulmfit_app.evaluation.messages import (
+    ENGLISH,
+    Message,
+    ReportLanguage,
+    characters_of,
+    known,
+    speaking,
+)
+from ulmfit_app.evaluation.metrics import compare_macro_f1, paired_comparison, score
 from ulmfit_app.evaluation.page import named_scores, page
+from ulmfit_app.evaluation.scripts import pad, script_of, width_of
 from ulmfit_app.evaluation.slices import slices
 from ulmfit_app.evaluation.tables import PREFIX, probability_columns, true_classes
 from ulmfit_app.files import write_table
+from ulmfit_app.languages import is_chinese
+
+log = logging.getLogger(__name__)
 
 N_WORST_ERRORS = 500  # as many as a page of 3 MB holds with ease
 
@@ -30,6 +44,8 @@ def write_report(
     directions: dict[str, np.ndarray] | None = None,
     calibration: Calibration | None = None,
     explanations: dict[int, str] | None = None,
+    report_language: ReportLanguage = ENGLISH,
+    language: str = "",
 ) -> dict:
     """Write the whole report into a folder.
 
@@ -47,13 +63,15 @@ def write_report(
         histories: stage -> what figures.training_curves_figure takes; an empty one is left out.
         facts: what else to know about the run, nested and ready for JSON. Five keys have a place
             of their own on the page: model (what it is called; ULMFiT without it), data_set and
-            test_name (strings, the heading), notes (a list of sentences) and durations (stage ->
-            minutes, or any text), which stay out of metrics.json.
+            test_name (the heading), notes (sentences) and durations (stage -> minutes, or any
+            text), which stay out of metrics.json.
         directions: "forward" and "backward" -> probabilities [n, n_classes], where the predictions
             are the mean of two.
         calibration: how the predictions were calibrated; without it there are no thresholds,
             which must not be chosen on the tested texts.
         explanations: row of a wrong prediction -> HTML of its text and what moved the prediction.
+        report_language: of the page and the figures. What programs read is in English.
+        language: code of the texts' language; "" and Chinese codes: found by their characters.
 
     Returns:
         What metrics.json holds.
@@ -64,21 +82,20 @@ def write_report(
     """
     labels, probabilities, truth, predicted = _arrays_of(predictions)
     metrics = compare(probabilities, baselines, truth, labels, directions, predicted)
-    if calibration:
-        metrics["calibration"] = before_and_after(calibration, probabilities, truth)
-    metrics["slices"], metrics["not_sliced"] = slices(predictions, probabilities, truth, predicted)
-    metrics["undefined"] = undefined(truth, labels)
-    metrics["facts"] = _for_json(facts)
-    drawn = _figures_of(metrics, probabilities, truth, predicted, calibration)
-    drawn |= _training_figures(histories)
-    pngs = _write_figures(folder / "figures", drawn)
+    metrics |= _details(predictions, probabilities, truth, predicted, calibration)
+    metrics |= {"undefined": undefined(truth, labels), "facts": _for_json(facts)}
+    with speaking(report_language if _can_draw(report_language) else ENGLISH):
+        drawn = _figures_of(metrics, probabilities, truth, predicted, calibration)
+        pngs = _write_figures(folder / "figures", drawn | _training_figures(histories))
     errors = worst_errors(predictions["text"], probabilities, truth, labels, predicted)
     write_table(folder / "worst_errors.csv", errors.map(_without_lone_surrogates))
     _write(folder / "classification_report.txt", classification_report(metrics["model"]))
     # Which fonts this machine has is not part of the metrics.
-    notes = [*facts.get("notes", []), *_note_on_fonts(labels)]
-    facts = facts | {"notes": notes}
-    _write(folder / "report.html", page(metrics, errors, pngs, facts, explanations))
+    notes = [*facts.get("notes", []), *_note_on_fonts(labels, report_language)]
+    language = _language_of(predictions["text"], language)
+    with speaking(report_language):
+        html = page(metrics, errors, pngs, facts | {"notes": notes}, explanations, language)
+    _write(folder / "report.html", html)
     _write(folder / "metrics.json", _as_json(metrics))
     return metrics
 
@@ -99,6 +116,21 @@ def _arrays_of(
                 f"expected a column of probabilities for each {name}, found none named {missing!r}"
             )
     return [column.removeprefix(PREFIX) for column in columns], probabilities, truth, predicted
+
+
+def _details(
+    predictions: pd.DataFrame,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    calibration: Calibration | None,
+) -> dict:
+    """What calibration did, and the accuracy on parts of the texts."""
+    found = {}
+    if calibration:
+        found["calibration"] = before_and_after(calibration, probabilities, truth)
+    found["slices"], found["not_sliced"] = slices(predictions, probabilities, truth, predicted)
+    return found
 
 
 def _figures_of(
@@ -127,7 +159,7 @@ def _training_figures(histories: dict[str, pd.DataFrame]) -> dict[str, Figure]:
     """The training curves of each stage that was trained, by name."""
     return {
         f"training_{re.sub(r'[^a-z0-9]+', '_', stage.lower())}": figures.training_curves_figure(
-            history, stage[:1].upper() + stage[1:]
+            history, _sentence(known(stage))
         )
         for stage, history in histories.items()
         if len(history)
@@ -142,15 +174,47 @@ def _write_figures(folder: Path, drawn: dict[str, Figure]) -> dict[str, bytes]:
     return {name: (folder / f"{name}.png").read_bytes() for name in drawn}
 
 
-def _note_on_fonts(labels: list[str]) -> list[str]:
-    """A sentence on class names that no font here can draw, where there are any."""
-    hidden = drawing.undrawable(labels)
-    if not hidden:
-        return []
-    return [
-        f"No font on this machine can draw the names of {len(hidden)} of the {len(labels)} "
-        "classes: figures show their numbers instead, which the table of each class gives."
-    ]
+def _sentence(begun: str) -> str:
+    return begun[:1].upper() + begun[1:]
+
+
+def _can_draw(language: ReportLanguage) -> bool:
+    """Whether fonts of this machine have the words of a report in a language."""
+    missing = families_for(characters_of(language))[1]
+    if missing:
+        log.info("%s %s", _WITHOUT_FONT, how_to_install(missing))
+    return not missing
+
+
+_WITHOUT_FONT = Message(
+    "No font on this machine has the words of the figures: they are in English."
+)
+
+
+def _note_on_fonts(labels: list[str], language: ReportLanguage) -> list[str]:
+    """Sentences on what no font here can draw of class names and of a report's words."""
+    hidden = [labels[index] for index in drawing.undrawable(labels)]
+    notes = []
+    if hidden:
+        note = Message(
+            "No font on this machine can draw the names of {n} of the {n_classes} classes: "
+            "figures show their numbers instead, which the table of each class gives. {install}",
+            n=len(hidden),
+            n_classes=len(labels),
+            install=how_to_install(set("".join(hidden))),
+        )
+        notes.append(note)
+    if missing := families_for(characters_of(language))[1]:
+        notes += [_WITHOUT_FONT] if hidden else [_WITHOUT_FONT, how_to_install(missing)]
+    return notes
+
+
+def _language_of(texts: pd.Series, code: str) -> str:
+    """The language of texts as a page names it in `lang`. code: their language's, or ""."""
+    if code and not is_chinese(code):
+        return code
+    # Enough to tell: all of a large data set would take seconds.
+    return script_of("".join(texts.head(200).str[:200])) or code
 
 
 def compare(
@@ -173,7 +237,8 @@ def compare(
 
     Returns:
         {"model": metrics.score, "baselines": {name: metrics.score + {"model_against_it":
-        metrics.paired_comparison}}}, and "directions" like "baselines" where some are given.
+        metrics.paired_comparison and metrics.compare_macro_f1}}}, and "directions" like
+        "baselines" where some are given.
 
     Raises:
         ValueError: the arrays do not fit each other, or hold no probabilities.
@@ -182,10 +247,13 @@ def compare(
         predicted = probabilities.argmax(axis=1)
     right = predicted == truth
 
+    def against(other: np.ndarray) -> dict:
+        by_class = compare_macro_f1(truth, predicted, other, len(labels))
+        return paired_comparison(right, other == truth) | by_class
+
     def compared(others: dict[str, np.ndarray]) -> dict:
         return {
-            name: score(other, truth, labels)
-            | {"model_against_it": paired_comparison(right, other.argmax(axis=1) == truth)}
+            name: score(other, truth, labels) | {"model_against_it": against(other.argmax(axis=1))}
             for name, other in others.items()
         }
 
@@ -244,7 +312,7 @@ def classification_report(scores: dict) -> str:
         scores: what metrics.score returns.
     """
     per_class = scores["per_class"]
-    width = max(len(name) for name in [*per_class, "macro F1"])
+    width = max(map(width_of, [*per_class, "macro F1"]))
     lines = [f"{'':>{width}}  precision  recall      f1  support", ""]
     for label, numbers in per_class.items():
         precision, recall, f1 = (
@@ -252,7 +320,7 @@ def classification_report(scores: dict) -> str:
             for key in ("precision", "recall", "f1")
         )
         lines.append(
-            f"{label:>{width}}  {precision:>9}  {recall:>6}  {f1:>6}  {numbers['support']:>7}"
+            f"{pad(label, width)}  {precision:>9}  {recall:>6}  {f1:>6}  {numbers['support']:>7}"
         )
     n, (low, high) = scores["n"], scores["accuracy_ci95"]
     lines.append("")

@@ -6,6 +6,7 @@
 import numpy as np
 import pandas as pd
 
+from ulmfit_app.evaluation.messages import Message
 from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.evaluation.tables import probability_columns
 
@@ -41,8 +42,8 @@ def slices(
         predicted = probabilities.argmax(axis=1)
     right = predicted == truth
     parts = {
-        "length in characters": _quarters(predictions["text"].str.len()),
-        "confidence": _by_confidence(probabilities[np.arange(len(truth)), predicted]),
+        Message("length in characters"): _quarters(predictions["text"].str.len()),
+        Message("confidence"): _by_confidence(probabilities[np.arange(len(truth)), predicted]),
     }
     of_the_prediction = {*OF_THE_PREDICTION, *probability_columns(predictions)}
     columns = [
@@ -54,15 +55,23 @@ def slices(
     for name in columns[:MAX_COLUMNS]:
         found = _parts_of(predictions[name])
         if isinstance(found, str):
-            notes.append(f"The accuracy is not given by the column “{name}”: {found}.")
+            note = Message(
+                "The accuracy is not given by the column “{name}”: {reason}.",
+                name=name,
+                reason=found,
+            )
+            notes.append(note)
         else:
             # A column may be called like one of those above.
-            parts[f"column {name}" if name in parts else name] = found
+            parts[Message("column {name}", name=name) if name in parts else name] = found
     if columns[MAX_COLUMNS:]:
-        notes.append(
-            f"The accuracy is given by the first {MAX_COLUMNS} of {len(columns)} columns that say "
-            "more of the texts."
+        note = Message(
+            "The accuracy is given by the first {n} of {n_columns} columns that say more of the "
+            "texts.",
+            n=MAX_COLUMNS,
+            n_columns=len(columns),
         )
+        notes.append(note)
     return [{"by": by, "parts": _scored(*found, right)} for by, found in parts.items()], notes
 
 
@@ -87,8 +96,8 @@ def _parts_of(column: pd.Series) -> tuple[np.ndarray, list[str]] | str:
     if n_values > MAX_PARTS and np.isfinite(numbers).all():
         return _quarters(numbers)
     if 2 * n_values > len(values):
-        return "nearly every text has a value of its own"
-    return _commonest(values.replace("", "(none)"))
+        return Message("nearly every text has a value of its own")
+    return _commonest(values)
 
 
 def _commonest(values: pd.Series) -> tuple[np.ndarray, list[str]]:
@@ -96,10 +105,12 @@ def _commonest(values: pd.Series) -> tuple[np.ndarray, list[str]]:
     counts = values.value_counts().rename_axis("value").reset_index()
     names = counts.sort_values(["count", "value"], ascending=[False, True])["value"]
     of = pd.Index(names).get_indexer(values)
+    shown = [name or Message("(none)") for name in names]
     if len(names) <= MAX_PARTS:
-        return of, names.tolist()
+        return of, shown
     last = MAX_PARTS - 1
-    return np.minimum(of, last), [*names[:last], f"{len(names) - last:,} others"]
+    others = Message("{n:,} others", n=len(names) - last)
+    return np.minimum(of, last), [*shown[:last], others]
 
 
 def _quarters(numbers: pd.Series) -> tuple[np.ndarray, list[str]]:
@@ -109,17 +120,23 @@ def _quarters(numbers: pd.Series) -> tuple[np.ndarray, list[str]]:
     edges = np.unique([float(f"{edge:.6g}") for edge in edges])
     edges = edges[edges < numbers.max()]
     shown = [f"{edge:,.6g}" for edge in edges]
-    between = [f"over {low} to {high}" for low, high in zip(shown, shown[1:], strict=False)]
-    names = (
-        [f"up to {shown[0]}", *between, f"over {shown[-1]}"]
-        if shown
-        else [f"{numbers.max():,.6g}"]
-    )
+    between = [
+        Message("over {low} to {high}", low=low, high=high)
+        for low, high in zip(shown, shown[1:], strict=False)
+    ]
+    names = [f"{numbers.max():,.6g}"]
+    if shown:
+        first, last = Message("up to {high}", high=shown[0]), Message("over {low}", low=shown[-1])
+        names = [first, *between, last]
     return np.searchsorted(edges, numbers, side="left"), names
 
 
 def _by_confidence(confidence: np.ndarray) -> tuple[np.ndarray, list[str]]:
     shown = [f"{edge:.0%}" for edge in CONFIDENCES]
-    between = [f"{low} to under {high}" for low, high in zip(shown, shown[1:], strict=False)]
-    names = [f"under {shown[0]}", *between, f"{shown[-1]} or more"]
+    between = [
+        Message("{low} to under {high}", low=low, high=high)
+        for low, high in zip(shown, shown[1:], strict=False)
+    ]
+    first, last = Message("under {high}", high=shown[0]), Message("{low} or more", low=shown[-1])
+    names = [first, *between, last]
     return np.digitize(confidence, CONFIDENCES), names

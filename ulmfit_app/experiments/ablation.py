@@ -30,6 +30,7 @@ from ulmfit_app.experiments.comparing import (
     average_over_seeds,
     compare_rows,
     format_tables,
+    name_language,
     read_texts,
     save_result,
     score_validation,
@@ -200,7 +201,7 @@ def run_ablation(
     Raises:
         SettingError: the minutes are not enough, or the epochs for the phases of a row.
     """
-    settings = start_from_general_text(settings)
+    settings = start_from_general_text(name_language(settings))
     requested = {"settings": to_json(settings), "seeds": seeds, "minutes": minutes}
     every = range(settings.seed, settings.seed + seeds)
 

@@ -12,7 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from data_scripts.files import replacing
-from ulmfit_app.config import GENERAL, Settings
+from ulmfit_app.config import CHINESE, GENERAL, Settings
+from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation.drawing import save_png
@@ -25,6 +26,8 @@ from ulmfit_app.evaluation.metrics import (
 from ulmfit_app.evaluation.tables import markdown_table, probability_columns
 from ulmfit_app.files import write_table
 from ulmfit_app.inference.predictor import read_validation
+from ulmfit_app.languages import is_chinese
+from ulmfit_app.pipeline.language import find_language, is_open
 from ulmfit_app.pipeline.run import Run
 from ulmfit_app.run_folder import VALIDATION
 
@@ -74,12 +77,27 @@ class Row:
         return slug("-".join(settings))
 
 
+def name_language(settings: Settings) -> Settings:
+    """The same settings with the language that a run would find its texts to be in.
+
+    It is found once, in all of them: a trial of few texts might find another.
+
+    Raises:
+        DataError, SettingError: as `load_corpus` and `find_language` do.
+    """
+    if not is_open(settings):
+        return settings
+    return find_language(settings, load_corpus(settings.data, settings.seed).table["text"])[0]
+
+
 def start_from_general_text(settings: Settings) -> Settings:
-    """The same settings with a start from general text.
+    """The same settings, which name their language, with a start from general text.
 
     What `auto` names may have read a data set's unlabelled texts, whose worth is compared.
     """
-    pretrained = GENERAL if settings.lm.pretrained == "auto" else settings.lm.pretrained
+    if settings.lm.pretrained != "auto":
+        return settings
+    pretrained = CHINESE if is_chinese(settings.tokens.language) else GENERAL
     return replace(settings, lm=replace(settings.lm, pretrained=pretrained))
 
 

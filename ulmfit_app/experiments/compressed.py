@@ -64,7 +64,8 @@ class Texts:
     def store(self, predictor: Predictor, which: str) -> TokenStore:
         """Some of the texts, as a predictor reads them."""
         bundle = predictor.bundle
-        key = (which, bundle.language, bundle.vocab_hash, bundle.tokenizer, bundle.direction)
+        read_by = bundle.language, bundle.vocab_hash, bundle.tokenizer, bundle.opencc
+        key = (which, *read_by, bundle.direction)
         if key not in self._stores:
             self._stores[key] = predictor.store(self.named[which])
         return self._stores[key]

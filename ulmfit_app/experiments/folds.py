@@ -14,6 +14,7 @@ from ulmfit_app.evaluation.tables import markdown_table, probability_columns, tr
 from ulmfit_app.experiments.comparing import (
     average_over_seeds,
     measure_share,
+    name_language,
     read_texts,
     score_validation,
 )
@@ -43,6 +44,7 @@ def cross_validate(folder: Path, settings: Settings, n_folds: int, seeds: int) -
     Raises:
         SettingError: seeds would be scored on different test splits, which have no mean.
     """
+    settings = name_language(settings)
     every = range(settings.seed, settings.seed + seeds)
     trials = {
         f"fold {fold}, seed {seed}": _plan_fold(settings, n_folds, fold, seed)

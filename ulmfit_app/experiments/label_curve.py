@@ -29,6 +29,7 @@ from ulmfit_app.experiments.comparing import (
     format_error,
     measure_difference,
     measure_share,
+    name_language,
     save_result,
     slug,
     start_from_general_text,
@@ -91,6 +92,7 @@ def run_label_curve(
         SettingError: numbers of labels that the data do not have, or a missing extra.
         RunFolderError: the folder holds runs on other test texts.
     """
+    settings = name_language(settings)
     ways = choose_ways(settings, minilm)
     if minilm:
         require_minilm()

@@ -22,6 +22,7 @@ from ulmfit_app.experiments.comparing import (
     format_error,
     measure_difference,
     measure_share,
+    name_language,
     read_texts,
     save_result,
     score_validation,
@@ -64,6 +65,7 @@ def run_methods(folder: Path, settings: Settings, seeds: int) -> tuple[pd.DataFr
         SettingError: the start is no transformer, or the epochs are too few for a method.
     """
     require_transformer(settings, "methods")
+    settings = name_language(settings)
     epochs = epochs_for([how["plan"] for how in METHODS.values()], settings)
     settings = replace(settings, classifier=replace(settings.classifier, epochs=epochs))
     every = range(settings.seed, settings.seed + seeds)

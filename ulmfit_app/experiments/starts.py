@@ -20,6 +20,7 @@ from ulmfit_app.experiments.comparing import (
     format_error,
     measure_difference,
     measure_share,
+    name_language,
     read_texts,
     save_result,
     score_validation,
@@ -75,7 +76,7 @@ def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -
     """
     models = sorted(map(_find_pretrained, names), key=lambda model: model.million_tokens)
     _check_comparable(models)
-    settings = replace(settings, model=models[0].shape)
+    settings = replace(name_language(settings), model=models[0].shape)
     starts = {RANDOM: "none", **{model.name: str(model.folder.absolute()) for model in models}}
     known = {RANDOM: {"million_tokens": 0.0, "perplexity": np.nan}}
     known |= {

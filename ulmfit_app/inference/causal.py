@@ -12,7 +12,7 @@ from torch import Tensor
 from ulmfit_app.config import Precision
 from ulmfit_app.errors import BundleError, quoted
 from ulmfit_app.hardware import DTYPES, cast_parameters, choose_device, resolve_precision
-from ulmfit_app.models.architectures import subwords_of
+from ulmfit_app.models.architectures import tokenizer_of
 from ulmfit_app.models.bundle import Bundle
 from ulmfit_app.models.hub import (
     Checkpoint,
@@ -196,7 +196,7 @@ def bundled_causal(bundle: Bundle, name: str, precision: Precision = "auto") -> 
     _require_causal(name, shape.kind, shape.model["model_type"])
     precision = resolve_precision(precision)
     model = load_language_model(bundle).give_back().eval()
-    tokenizer, ends = subwords_of(bundle), shape.model.get("eos_token_id")
+    tokenizer, ends = tokenizer_of(bundle), shape.model.get("eos_token_id")
     eos = ends[0] if isinstance(ends, list) else ends
     facts = TokenizerFacts(tokenizer.begin, shape.begin, shape.end, shape.mask, eos)
     cast_parameters(model, precision)

@@ -30,6 +30,7 @@ import torch
 from ulmfit_app.data.characters import INVISIBLE, escape
 from ulmfit_app.data.encodings import LONE_SURROGATE
 from ulmfit_app.errors import SettingError, quoted
+from ulmfit_app.evaluation.messages import say
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.languages import UNSPACED
 from ulmfit_app.text.store import TokenStore
@@ -131,14 +132,19 @@ class Explanation:
         largest = rows["score"].abs().max()
 
         def mark(row) -> str:
-            without = "" if self.method == "gradient" else f"; {_rounded(row.without)} without it"
-            odds = f"log-odds of {escape(self.label)}"
-            title = escape_html(f"{row.score:+.2f} to the {odds}{without}")
+            title = say(
+                "{score:+.2f} to the log-odds of {label}",
+                score=row.score,
+                label=escape(self.label),
+            )
+            if self.method == "occlusion":
+                title += say("; {p} without it", p=_rounded(row.without))
             share = 0.15 + 0.35 * abs(row.score) / largest
             # <b> and <u> say it without the colour.
             tag, rgb = ("b", "31 119 180") if row.score > 0 else ("u", "255 127 14")
             style = f"background: rgb({rgb} / {share:.2f})"
-            return f'<{tag} style="{style}" title="{title}">{escape_html(row.word)}</{tag}>'
+            shown = f'style="{style}" title="{escape_html(title)}"'
+            return f"<{tag} {shown}>{escape_html(row.word)}</{tag}>"
 
         text = (
             '<p dir="auto" style="white-space: pre-wrap">'

@@ -1,8 +1,9 @@
 """A run's classifier as a folder that needs neither this package nor torch.
 
     model.onnx        ids to calibrated probabilities (`models/onnx_graph.py`)
-    settings.json     architecture, directions, temperature; how a transformer cuts windows
-    tokenizer.json    of words: language and vocabulary; of a transformer: its own file
+    settings.json     architecture, directions, temperature; of subwords the token that begins a
+                      text, and the conversion it goes through; how a transformer cuts windows
+    tokenizer.json    of words: language and vocabulary; of subwords: their tokenizer
     labels.json       in the order of the probabilities
     run.py            `python run.py "a text"` prints what `predict` prints
     onnx_runner.py, tokens/, requirements.txt      what run.py needs
@@ -32,6 +33,7 @@ from ulmfit_app.inference.onnx_runner import (
     Windows,
 )
 from ulmfit_app.inference.predictor import BidirectionalPredictor, Predictor, load_predictor
+from ulmfit_app.models.architectures import tokenizer_of
 from ulmfit_app.models.bundle import Bundle
 from ulmfit_app.models.onnx_graph import awd_lstm_graph, missing_onnx
 from ulmfit_app.models.shapes import TransformerShape
@@ -149,7 +151,8 @@ def _settings(predictor: Predictor, windows: Windows | None, int8: bool) -> dict
         "directions": ["forward", "backward"] if both else [bundle.direction],
         "int8": int8,
         "temperature": predictor.temperature,
-        "begin": bundle.vocab[bundle.shape.begin] if windows else None,
+        "begin": tokenizer_of(bundle).begin if bundle.tokenizer else None,
+        "opencc": bundle.opencc,
         "windows": windows and vars(windows),
         "versions": {name: version(name) for name in ("ulmfit-app", "onnx", "onnxruntime")},
     }
@@ -182,8 +185,10 @@ def _write_runner(folder: Path, bundle: Bundle) -> None:
         (tokens / f"{module.rpartition('.')[2]}.py").write_text(source, encoding="utf-8")
     notice = f'"""Copied from ulmfit-app {version("ulmfit-app")}, Apache License 2.0."""\n'
     (tokens / "__init__.py").write_text(notice, encoding="utf-8")
-    library = "tokenizers" if bundle.tokenizer else "spacy"  # another version, other tokens
-    needs = ["numpy", "onnxruntime", f"{library}=={version(library)}"]
+    libraries = ["tokenizers" if bundle.tokenizer else "spacy"]
+    libraries += ["opencc"] if bundle.opencc else []
+    needs = ["numpy", "onnxruntime"]
+    needs += [f"{name}=={version(name)}" for name in libraries]  # another version, other tokens
     (folder / "requirements.txt").write_text("\n".join(needs) + "\n", encoding="utf-8")
 
 

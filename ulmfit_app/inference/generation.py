@@ -208,8 +208,6 @@ def _continue_in_subwords(
     never = torch.tensor(sorted(trained.tokenizer.specials - {SPECIALS.index(TK_REP)}))
     writer, backward = StateWriter(trained.model), bundle.direction == "backward"
     read = [begin, *(ids[::-1] if backward else ids)]
-    # Together, because a character may be spelled in bytes on both sides of the prompt's end.
-    return [
-        decode([*row[::-1], *ids] if backward else [*ids, *row])
-        for row in continue_ids(writer, read, never, settings)
-    ]
+    rows = continue_ids(writer, read, never, settings)
+    # The prompt stays as it was typed, whatever it was converted to before it was read.
+    return [decode(row[::-1]) + prompt if backward else prompt + decode(row) for row in rows]

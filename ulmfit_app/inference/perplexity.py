@@ -6,8 +6,8 @@ reads each text alone, and a long one in windows that overlap by half.
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from ulmfit_app.inference.causal import CausalModel
 from ulmfit_app.inference.language_model import TrainedModel
 from ulmfit_app.models.architectures import store_in_memory
 from ulmfit_app.text.batches import LanguageModelBatches
+from ulmfit_app.text.chinese import converter
 from ulmfit_app.text.rules import UNK_ID
 from ulmfit_app.text.store import TokenStore
 
@@ -40,14 +41,17 @@ class Score:
     Args:
         tokens: predicted ones, marks of capitals and of a text's beginning included.
         unknown: how many of them are xxunk, which a model with a small vocabulary predicts easily;
-            so only scores with like shares of them compare. None: of a transformer, whose subwords
-            spell any word.
+            so only scores with like shares of them compare. None: of subwords, which spell any
+            word.
         nats: negative log-likelihood of all tokens together.
+        characters: of the text that was predicted, as the model reads it, that is, converted where
+            it converts texts. None: not counted.
     """
 
     tokens: int
     unknown: int | None
     nats: float
+    characters: int | None = None
 
     @property
     def nats_per_token(self) -> float:
@@ -58,6 +62,12 @@ class Score:
     def perplexity(self) -> float:
         """e to the power of the nats per token."""
         return math.exp(self.nats_per_token)
+
+    @property
+    def perplexity_per_character(self) -> float | None:
+        """The same per character, by which models with other subwords compare; None where
+        characters were not counted."""
+        return math.exp(self.nats / self.characters) if self.characters else None
 
     @property
     def unknown_share(self) -> float | None:
@@ -119,9 +129,20 @@ def score_file(trained: TrainedModel | CausalModel, path: Path) -> tuple[Score, 
     """
     if isinstance(trained, CausalModel):
         return _score_by_transformer(trained, path)
-    bundle = trained.bundle
-    store = store_in_memory(bundle, _texts(path))
-    return measure_perplexity(trained.model, _batches(store, path)), len(store)
+    bundle, lengths = trained.bundle, []
+    store = store_in_memory(bundle, _measured(_texts(path), bundle.opencc, lengths))
+    score = measure_perplexity(trained.model, _batches(store, path))
+    if bundle.tokenizer:
+        score = replace(score, unknown=None, characters=sum(lengths))
+    return score, len(store)
+
+
+def _measured(texts: Iterable[str], opencc: str, lengths: list[int]) -> Iterator[str]:
+    """The texts, whose characters, as a model reads them, are counted meanwhile."""
+    convert = converter(opencc) if opencc else str
+    for text in texts:
+        lengths.append(len(convert(text)))
+        yield text
 
 
 def _too_short(path: Path, tokens: str) -> DataError:
@@ -238,8 +259,17 @@ def score_texts(trained: CausalModel, texts: Iterable[str]) -> list[Score]:
     Returns:
         A score for each; one of no tokens for a text with nothing to predict.
     """
-    found = measure_nats(trained, trained.to_ids(texts))
-    return [Score(len(nats), None, float(nats.sum(dtype=np.float64))) for nats in found]
+    lengths: list[int] = []
+    ids = trained.to_ids(_measured(texts, trained.tokenizer.opencc, lengths))
+    if not trained.around[0]:  # a text's own first token is not predicted
+        lengths = [
+            max(n - len(trained.tokenizer.decode(of_text[:1])), 0)
+            for n, of_text in zip(lengths, ids, strict=True)
+        ]
+    return [
+        Score(len(nats), None, float(nats.sum(dtype=np.float64)), n)
+        for nats, n in zip(measure_nats(trained, ids), lengths, strict=True)
+    ]
 
 
 def _score_by_transformer(trained: CausalModel, path: Path) -> tuple[Score, int]:
@@ -249,4 +279,5 @@ def _score_by_transformer(trained: CausalModel, path: Path) -> tuple[Score, int]
         raise _too_short(path, "no text of two tokens")
     if n_empty := sum(not score.tokens for score in scores):
         log.info("%s with fewer than two tokens: nothing to predict.", count_texts(n_empty))
-    return Score(tokens, None, math.fsum(score.nats for score in scores)), len(scores)
+    nats = math.fsum(score.nats for score in scores)
+    return Score(tokens, None, nats, sum(score.characters for score in scores)), len(scores)

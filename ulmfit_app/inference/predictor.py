@@ -75,7 +75,7 @@ class Predictor:
 
     @cached_property
     def tokenizer(self) -> Tokenizer | SubwordTokenizer:
-        """Of the classifier's language, or its transformer."""
+        """Of the classifier's language, or its own."""
         return tokenizer_of(self.bundle)
 
     def store(self, texts: Sequence[str]) -> TokenStore:
@@ -232,7 +232,7 @@ class BidirectionalPredictor(Predictor):
             temperatures are for each alone.
 
     Raises:
-        BundleError: the two do not read so, or differ in labels, vocabulary or language.
+        BundleError: the two do not read so, or differ in labels, tokens or language.
     """
 
     def __init__(
@@ -248,7 +248,7 @@ class BidirectionalPredictor(Predictor):
         for predictor, direction in ((self, "forward"), (self.backward, "backward")):
             what = f"The classifier in {predictor.folder}"
             require_direction(predictor.bundle.direction, direction, what)
-        for what in ("labels", "vocab", "language"):
+        for what in ("labels", "vocab", "language", "tokenizer", "opencc"):
             if getattr(self.bundle, what) != getattr(self.backward.bundle, what):
                 raise BundleError(
                     f"The classifiers in {forward} and {backward} differ in {what}, and so cannot "

@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from data_scripts.files import replacing, sha256_of
-from ulmfit_app.config import Direction
+from ulmfit_app.config import Conversion, Direction
 from ulmfit_app.errors import BundleError
 from ulmfit_app.files import sha256_of_strings
 from ulmfit_app.models.shapes import CONFIGS, Shape, architecture_of
@@ -252,6 +252,12 @@ def _understood(folder: Path, found: dict) -> Bundle:
     tokenizer = ""
     if architecture == "transformer" or "tokenizer" in found:
         tokenizer = _checked_file(folder, found["tokenizer"]).read_text(encoding="utf-8")
+    opencc = found.get("opencc", "")
+    if opencc not in ("", *get_args(Conversion)):
+        raise BundleError(
+            f"The model in {folder} reads texts as OpenCC's {opencc!r} converts them. This "
+            f"version knows: {', '.join(get_args(Conversion))}."
+        )
     return Bundle(
         found["kind"],
         CONFIGS[architecture](**config),
@@ -263,7 +269,7 @@ def _understood(folder: Path, found: dict) -> Bundle:
         direction,
         temperature,
         tokenizer,
-        found.get("opencc", ""),
+        opencc,
     )
 
 

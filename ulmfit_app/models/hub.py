@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_scripts.fetch import FetchError
+from ulmfit_app.config import MODELS
 from ulmfit_app.errors import BundleError, SettingError
 from ulmfit_app.models.hub_files import (
     AGAIN,
@@ -33,7 +34,6 @@ from ulmfit_app.run_folder import find_part
 from ulmfit_app.text.subwords import SubwordTokenizer, missing_transformers
 
 MINILM = "minilm"
-MODELS = Path(__file__).parents[1] / "weights"  # those that come with the package
 NO_TRANSFORMERS = ("auto", "none", "wt103")  # other values of --pretrained
 OTHERS = "Expected a model that transformers knows, such as --pretrained minilm"
 

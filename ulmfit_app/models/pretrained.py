@@ -2,6 +2,7 @@
 transformer."""
 
 import pickle
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,11 +120,17 @@ def write_fastai(model_folder: Path, name: str) -> tuple[Path, Path]:
         The paths of NAME.pth and NAME.pkl, beside the bundle.
 
     Raises:
-        BundleError: there is no bundle.
+        BundleError: there is no bundle, or its tokens are subwords.
     """
     from ulmfit_app.models.awd_lstm import load_language_model
 
     bundle = load_bundle(model_folder, "language model")
+    if bundle.tokenizer:
+        raise BundleError(
+            f"The language model in {model_folder} reads subwords, and fastai's format has no "
+            "place for the tokenizer that makes them: without it, nobody can use the model. Take "
+            f"the bundle as it is: --pretrained {shlex.quote(str(model_folder))}"
+        )
     model = load_language_model(bundle)
     weights, vocab = model_folder / f"{name}.pth", model_folder / f"{name}.pkl"
     with replacing(weights) as draft:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ulmfit_app.config import Direction
-from ulmfit_app.models.shapes import CONFIGS, Shape, architecture_of
+from ulmfit_app.models.shapes import CONFIGS, Shape, TransformerShape, architecture_of
 
 RANDOM = "random weights"
 
@@ -26,6 +26,7 @@ class Start:
         direction: in which it reads.
         n_words: in its vocabulary.
         tokenizer: where tokens are subwords: the text of their tokenizer.json.
+        has_subwords: whether it has a tokenizer, also where only the facts are known.
     """
 
     origin: str
@@ -37,6 +38,10 @@ class Start:
     direction: Direction = "forward"
     n_words: int = 0
     tokenizer: str = ""
+    has_subwords: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "has_subwords", self.has_subwords or bool(self.tokenizer))
 
     @property
     def is_pretrained(self) -> bool:
@@ -54,6 +59,8 @@ class Start:
         # Before there were others, all were AWD-LSTMs.
         kind = CONFIGS[facts.get("architecture", "awd-lstm")]
         rest = {name: value for name, value in facts.items() if name != "architecture"}
+        # And then transformers alone had subwords.
+        rest.setdefault("has_subwords", kind is TransformerShape)
         return cls(**{**rest, "shape": kind(**facts["shape"])})
 
 

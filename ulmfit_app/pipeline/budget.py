@@ -70,10 +70,7 @@ def measure_rates(texts: pd.Series, start: Start, settings: Settings) -> Rates:
     tfidf_logistic_regression(sample, truth, sample, 2, settings.seed, settings.tokens.language)
     baseline = (time.perf_counter() - began) / n_tokens
 
-    # Vocabularies grow about with the square root of a text (Heaps' law); this is generous for
-    # words seen three times.
-    in_all = int(count_tokens_roughly(texts, settings.tokens.language).sum())
-    vocab_size = min(settings.tokens.max_vocab, max(1_000 + int(12 * in_all**0.5), start.n_words))
+    vocab_size = _vocab_size(texts, start, settings)
     length = max(n_tokens // len(sample), 2)
     if isinstance(start.shape, TransformerShape):
         lm_training = _measure_transformer(start.shape, length, settings)
@@ -89,9 +86,19 @@ def _count_tokens(texts: list[str], start: Start, settings: Settings) -> int:
     if start.tokenizer:
         return sum(map(len, subwords_of(start, settings.tokens.opencc).ids(texts)))
     language = settings.tokens.language
-    if has_subwords(language):  # which are not learned yet
+    # They are not learned yet, or the facts of the start alone are known.
+    if start.has_subwords or has_subwords(language):
         return int(count_tokens_roughly(pd.Series(texts), language).sum())
     return sum(map(len, Tokenizer(language).each(texts)))
+
+
+def _vocab_size(texts: pd.Series, start: Start, settings: Settings) -> int:
+    if start.has_subwords:  # all of them are kept
+        return start.n_words
+    # Vocabularies grow about with the square root of a text (Heaps' law); this is generous for
+    # words seen three times.
+    in_all = int(count_tokens_roughly(texts, settings.tokens.language).sum())
+    return min(settings.tokens.max_vocab, max(1_000 + int(12 * in_all**0.5), start.n_words))
 
 
 def measure_language_model(vocab_size: int, shape: ModelSettings, settings: Settings) -> float:

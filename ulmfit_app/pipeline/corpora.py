@@ -18,7 +18,7 @@ from ulmfit_app.text.store import TOKENIZER, TokenStore
 from ulmfit_app.text.subword_store import write_subwords
 from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.tokenizing import cached_store, numericalize, tokenize_documents
-from ulmfit_app.text.unigram import BEGIN, LEARNED_FROM, learn_subwords
+from ulmfit_app.text.unigram import BEGIN, choose_texts, learn_subwords
 from ulmfit_app.text.vocabulary import make_vocab
 
 HELD_OUT = 100_000  # tokens of whole documents, or a twentieth of a small corpus
@@ -112,13 +112,12 @@ def _in_subwords(path: Path, identity: str, settings: Settings, start: Start) ->
     if not folder.exists():
         definition = start.tokenizer
         if not definition:
-            share = LEARNED_FROM / sizes[train].sum()
             chosen = np.zeros(len(sizes), bool)
-            chosen[train] = np.random.default_rng(settings.seed).random(len(train)) < share
+            chosen[train] = choose_texts(sizes[train], settings.seed)
             texts = map(convert, _chosen(path, chosen))
             definition = learn_subwords(texts, settings.tokens.max_vocab, settings.tokens.language)
         tokenizer = SubwordTokenizer(definition, BEGIN, settings.tokens.opencc or "")
-        write_subwords(folder, read_documents(path), len(sizes), tokenizer)
+        write_subwords(folder, read_documents(path, again=True), len(sizes), tokenizer)
     store = TokenStore.open(folder)
     left = _require_enough(path, store.lengths(), train, settings)
     definition = (folder / TOKENIZER).read_text(encoding="utf-8")
@@ -129,7 +128,7 @@ def _in_subwords(path: Path, identity: str, settings: Settings, start: Start) ->
 
 
 def _chosen(path: Path, chosen: np.ndarray) -> Iterator[str]:
-    for text, is_chosen in zip(read_documents(path), chosen, strict=True):
+    for text, is_chosen in zip(read_documents(path, again=True), chosen, strict=True):
         if is_chosen:
             yield text
 

@@ -1,6 +1,7 @@
 """What a run is going to do, and how long that will take."""
 
-from ulmfit_app.models.shapes import TransformerShape, architecture_of
+from ulmfit_app.languages import has_subwords
+from ulmfit_app.models.shapes import architecture_of
 from ulmfit_app.pipeline.budget import estimate, measure_rates
 from ulmfit_app.pipeline.run import Run
 from ulmfit_app.pipeline.selection import Selection
@@ -14,8 +15,9 @@ def describe(run: Run) -> list[str]:
     n = {name: record.counts.get(name, 0) for name in ("train", "valid", "test", "unlabelled")}
     models = []
     for each in record.directions:
-        words = f"at most {settings.tokens.max_vocab:,} words"
-        if isinstance(each.start.shape, TransformerShape):
+        tokens = "subwords" if has_subwords(settings.tokens.language) else "words"
+        words = f"at most {settings.tokens.max_vocab:,} {tokens}"
+        if each.start.has_subwords:
             words = f"{each.start.n_words:,} subwords of its own"
         models += [
             f"{each.named('Language model', ', ')}: {each.start.shape.describe()}, {words}, from "

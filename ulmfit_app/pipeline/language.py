@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ulmfit_app.config import Settings
+from ulmfit_app.config import PRESETS, Settings
 from ulmfit_app.data import language
 from ulmfit_app.data.language import SAMPLE, require_chinese
 from ulmfit_app.errors import SettingError
@@ -40,29 +40,59 @@ def find_language(settings: Settings, texts: pd.Series) -> tuple[Settings, list[
     return replace(settings, tokens=tokens), notes
 
 
-def describe_script(settings: Settings, texts: pd.Series) -> list[str]:
+def describe_script(settings: Settings, texts: pd.Series, start: Start) -> list[str]:
     """Which script Chinese texts are in, or are converted to, where that may matter; in sentences.
+
+    Args:
+        settings: of a run, with its language.
+        texts: of its data.
+        start: what the run starts from.
 
     Raises:
         SettingError: a conversion between Chinese scripts is asked for, of other texts; or the
             extra `chinese` is not installed.
     """
     require_chinese(settings.tokens)
-    code, opencc = settings.tokens.language, settings.tokens.opencc
-    if not is_chinese(code):
+    if not is_chinese(settings.tokens.language):
         return []
-    if opencc is not None:
+    if settings.tokens.opencc is not None:
         return [
-            f"Texts are read as OpenCC's {opencc} converts them; tables show them unconverted."
+            f"Texts are read as OpenCC's {settings.tokens.opencc} converts them; tables show them "
+            "unconverted."
         ]
     share = simplified_share(texts.head(SAMPLE))
-    if share is None or share < NOTABLE or (code != "zh-tw" and share > 1 - NOTABLE):
+    is_mixed = share is not None and NOTABLE <= share <= 1 - NOTABLE
+    of_subwords = start.is_pretrained and not isinstance(start.shape, TransformerShape)
+    if not (is_mixed or (of_subwords and share is not None and share >= NOTABLE)):
         return []
     return [
         f"{share:.0%} of the characters that only one script of Chinese writes so are Simplified. "
-        "A model of one script knows little of the other. To read all as Traditional: "
-        "--tokens.opencc s2twp"
+        "A model knows little of the script that it did not learn, and zh-tw-small learned "
+        "Traditional. To read all as Traditional: --tokens.opencc s2twp"
     ]
+
+
+def require_used(settings: Settings, preset: str, starts: Sequence[Start]) -> None:
+    """Refuse settings of a vocabulary of words, or of one that is learned, where there is none.
+
+    Args:
+        settings: of a run, with its language.
+        preset: the name of the preset that they were derived from, whose own values nobody asked
+            for; "" where there was none.
+        starts: what it starts from.
+
+    Raises:
+        SettingError: with the option.
+    """
+    of_subwords = starts[0].has_subwords or has_subwords(settings.tokens.language)
+    if preset not in PRESETS or not of_subwords:
+        return
+    unused = {"min_freq": "is of words, and these texts are read in subwords"}
+    if starts[0].has_subwords:
+        unused["max_vocab"] = f"is not used: {settings.starts[0]} has subwords of its own"
+    for name, why in unused.items():
+        if getattr(settings.tokens, name) != getattr(PRESETS[preset].tokens, name):
+            raise SettingError(f"--tokens.{name.replace('_', '-')} {why}. Leave it out.")
 
 
 def require_same_tokens(settings: Settings, starts: Sequence[Start]) -> None:

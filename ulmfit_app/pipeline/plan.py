@@ -26,6 +26,7 @@ from ulmfit_app.pipeline.language import (
     find_language,
     is_open,
     require_same_tokens,
+    require_used,
 )
 from ulmfit_app.pipeline.record import NO, YES, DataRecord, DirectionPlan, RunRecord, Teacher
 from ulmfit_app.pipeline.selection import (
@@ -113,6 +114,7 @@ def plan_run(
         settings, notes = find_language(settings, read.table["text"])
     starts = find_starts(settings.starts, settings.model)
     require_same_tokens(settings, starts)
+    require_used(settings, preset, starts)
     # Before the texts are read, so that a wrong plan is told at once.
     _choose_plans(settings, starts)
     if minutes is not None:
@@ -120,7 +122,7 @@ def plan_run(
     else:
         corpus = read
     corpus = corpus or load_corpus(settings.data, settings.seed)
-    notes += describe_script(settings, corpus.table["text"])
+    notes += describe_script(settings, corpus.table["text"], starts[0])
     teachers = check_teachers(settings, corpus)
     directions, selection = _select(corpus.table, settings, starts)
     counts = selection.split[selection.split != ""].value_counts()

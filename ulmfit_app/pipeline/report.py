@@ -13,6 +13,7 @@ from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 from ulmfit_app.evaluation.calibration import Calibration, tempered
 from ulmfit_app.evaluation.figures import PERPLEXITY
+from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
 from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.evaluation.tables import prediction_table
@@ -43,13 +44,25 @@ from ulmfit_app.text.tokenizing import tokenize
 
 log = logging.getLogger(__name__)
 
+LANGUAGE = "report_language"  # what the mark of the stage calls it
 N_EXPLAINED = 10  # errors in the report
 EXPLAINED_TOKENS = 500  # of a text at most, so that ten take seconds
 PARTS = {"language model": "lm", "classifier": "classifier"}  # with histories -> their stages
 
 
-def make_report(run: RunFiles, folder: Path) -> None:
-    """Score the test split, once, beside the baselines, and write the report."""
+def make_report(
+    run: RunFiles, folder: Path, language: ReportLanguage = ENGLISH
+) -> dict[str, ReportLanguage]:
+    """Score the test split, once, beside the baselines, and write the report.
+
+    Args:
+        run: whose classifiers are there.
+        folder: of the report.
+        language: of the page and the figures.
+
+    Returns:
+        The language, for the mark of the stage.
+    """
     record, rows, store = run.record, run.rows, run.open_tokens()
     folders = run.classifiers()
     for which, classifier in zip(record.directions, folders, strict=True):
@@ -77,7 +90,7 @@ def make_report(run: RunFiles, folder: Path) -> None:
     facts["notes"].append(_describe_copies(predictions))
     shape = predictor.bundle.shape
     if isinstance(shape, TransformerShape):
-        facts["model"] = f"ULMFiT's recipe on {shape.model['model_type']}"
+        facts["model"] = Message("ULMFiT's recipe on {kind}", kind=shape.model["model_type"])
         facts["notes"].append(describe_windows(store, shape.window))
     write_report(
         folder,
@@ -87,8 +100,11 @@ def make_report(run: RunFiles, folder: Path) -> None:
         facts,
         _alone(predictor, each),
         Calibration(predictor.temperature, before, *read_validation(folders, n_valid)),
-        _explain_errors(predictor, predictions, store.lengths()[test]),
+        _explain_errors(predictor, predictions, store.lengths()[test], language),
+        language,
+        record.settings.tokens.language,
     )
+    return {LANGUAGE: language}
 
 
 def _alone(predictor: Predictor, each: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
@@ -120,14 +136,15 @@ def _score_baselines(run: RunFiles, test_texts: list[str]) -> dict[str, np.ndarr
     n_classes = len(corpus.labels)
     used = rows[rows["split"] == "train"]
     truth = used["truth"].to_numpy(int)
-    baselines = {"majority class": majority(truth, len(test_texts), n_classes)}
+    baselines = {Message("majority class"): majority(truth, len(test_texts), n_classes)}
     log.info("Baseline: TF-IDF with logistic regression.")
-    name = "TF-IDF + logistic regression"
-    sets = {f"{name}, the same {len(used):,} labels": (used["text"], truth)}
+    same = Message("TF-IDF + logistic regression, the same {n:,} labels", n=len(used))
+    sets = {same: (used["text"], truth)}
     everything = corpus.table[corpus.table["split"] == "train"]
     if len(everything) > len(used):
         codes = corpus.truth(everything["label"])
-        sets[f"{name}, all {len(everything):,} labels"] = (everything["text"], codes)
+        name = Message("TF-IDF + logistic regression, all {n:,} labels", n=len(everything))
+        sets[name] = (everything["text"], codes)
     for name, (texts, codes) in sets.items():
         baselines[name] = tfidf_logistic_regression(
             texts.tolist(), codes, test_texts, n_classes, settings.seed, settings.tokens.language
@@ -202,7 +219,9 @@ _SPLITS = ("train", "valid", "test", "unlabelled")
 
 
 def _in_minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    if seconds < 60:
+        return Message("{seconds:.0f} s", seconds=seconds)
+    return Message("{minutes:.1f} min", minutes=seconds / 60)
 
 
 def _describe_copies(predictions: pd.DataFrame) -> str:
@@ -210,24 +229,31 @@ def _describe_copies(predictions: pd.DataFrame) -> str:
     alone = predictions["copy_in_train"] == "no"
     n, n_copies = int(alone.sum()), int((~alone).sum())
     if not n_copies:
-        return f"None of the {n:,} tested texts has a copy, or nearly one, in train."
+        return Message("None of the {n:,} tested texts has a copy, or nearly one, in train.", n=n)
     exact = int((predictions["copy_in_train"] == "word for word").sum())
-    found = (
-        f"{n_copies:,} of {len(alone):,} tested texts have a copy in train, {exact:,} of them "
-        "word for word"
+    found = Message(
+        "{n_copies:,} of {n:,} tested texts have a copy in train, {exact:,} of them word for word",
+        n_copies=n_copies,
+        n=len(alone),
+        exact=exact,
     )
     if not n:
-        return f"{found}: there is no accuracy without them."
+        return Message("{found}: there is no accuracy without them.", found=found)
     right = int((predictions["label"] == predictions["predicted"])[alone].sum())
     low, high = accuracy_interval(right, n)
-    return (
-        f"{found}; without them the accuracy is {right / n:.1%} ({low:.1%} to {high:.1%}, "
-        f"n = {n:,})."
+    return Message(
+        "{found}; without them the accuracy is {accuracy:.1%} ({low:.1%} to {high:.1%}, n = "
+        "{n:,}).",
+        found=found,
+        accuracy=right / n,
+        low=low,
+        high=high,
+        n=n,
     )
 
 
 def _explain_errors(
-    predictor: Predictor, predictions: pd.DataFrame, lengths: np.ndarray
+    predictor: Predictor, predictions: pd.DataFrame, lengths: np.ndarray, language: ReportLanguage
 ) -> dict[int, str]:
     """The wrong predictions that the classifier was surest of, explained: row -> HTML.
 
@@ -238,6 +264,7 @@ def _explain_errors(
     confidence = predictions["confidence"].to_numpy()[short]
     worst = short[np.argsort(-confidence, kind="stable")][:N_EXPLAINED]
     log.info("Explaining %d of the wrong predictions.", len(worst))
-    return {
-        int(row): explain(predictor, predictions["text"][row]).html(how=False) for row in worst
-    }
+    with speaking(language):
+        return {
+            int(row): explain(predictor, predictions["text"][row]).html(how=False) for row in worst
+        }

@@ -23,11 +23,12 @@ from pathlib import Path
 from ulmfit_app.config import Settings
 from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.errors import RunFolderError, SettingError, quoted
+from ulmfit_app.evaluation.messages import ENGLISH, ReportLanguage
 from ulmfit_app.models.pretrained import has_changed
 from ulmfit_app.pipeline.plan import plan_run, request, source_sha256
 from ulmfit_app.pipeline.record import RunRecord
-from ulmfit_app.pipeline.report import make_report
-from ulmfit_app.pipeline.run_files import BEGUN, MARK, RunFiles
+from ulmfit_app.pipeline.report import LANGUAGE, make_report
+from ulmfit_app.pipeline.run_files import BEGUN, MARK, RunFiles, read_mark
 from ulmfit_app.pipeline.stages import (
     Stage,
     classify,
@@ -67,7 +68,8 @@ class Run(RunFiles):
             if record.teachers:
                 works.setdefault(TEACHER, partial(teach, self))
             works[each.named("classifier")] = partial(classify, self, each)
-        works["report"] = partial(make_report, self)
+        works["report"] = lambda folder: make_report(self, folder, self.report_language)
+        self.report_language: ReportLanguage = ENGLISH
         self.stages = {name: Stage(name, record.keys[name], do) for name, do in works.items()}
 
     @classmethod
@@ -80,13 +82,20 @@ class Run(RunFiles):
         return cls(folder, RunRecord.understand(require_record(folder), folder), folder)
 
     # ---- its stages
-    def carry_out(self, last: str = "report") -> Path:
+    def carry_out(
+        self, last: str = "report", report_language: ReportLanguage | None = None
+    ) -> Path:
         """Make what is not finished, up to the stages of a kind; the report's path.
+
+        Args:
+            last: the kind.
+            report_language: a report in another one is made again; None: as it was, else English.
 
         Raises:
             RunFolderError: another process works in the folder.
         """
         with working_in(self.folder):
+            self.report_language = report_language or self._last_language()
             return self._carry_out(last)
 
     def _carry_out(self, last: str) -> Path:
@@ -98,8 +107,12 @@ class Run(RunFiles):
             self.work = self.folder
         return self.place("report") / "report.html"
 
-    def repeat(self, kind: str) -> list[Path]:
+    def repeat(self, kind: str, report_language: ReportLanguage | None = None) -> list[Path]:
         """Carry out the stages of a kind again, from what the stages before them left.
+
+        Args:
+            kind: of the stages.
+            report_language: of a report; None: as it was, else English.
 
         Returns:
             Their folders.
@@ -109,6 +122,7 @@ class Run(RunFiles):
                 folder.
         """
         with working_in(self.folder):
+            self.report_language = report_language or self._last_language()
             return self._repeat(kind)
 
     def _repeat(self, kind: str) -> list[Path]:
@@ -127,6 +141,11 @@ class Run(RunFiles):
                 stage.carry_out(work / stage.name, resolved_precision(self))
         take_over(self.folder, work)
 
+    def _last_language(self) -> ReportLanguage:
+        """The language that there is a report in; English where there is none."""
+        marks = [read_mark(place / "report" / MARK) for place in (self.work, self.folder)]
+        return next((mark[LANGUAGE] for mark in marks if LANGUAGE in mark), ENGLISH)
+
     def _would_lose_results(self) -> bool:
         """Whether a kind of result that the folder has is not complete among the new ones."""
         stages = self.stages.values()
@@ -135,7 +154,15 @@ class Run(RunFiles):
         return any(each.kind in there and not self.is_finished(each.name) for each in stages)
 
     def _make(self, stage: Stage) -> None:
-        if self.is_finished(stage.name):
+        finished = self.is_finished(stage.name)
+        if finished and stage.name == "report" and self.report_language != self._last_language():
+            log.info("Stage report: finished in another language, it is made again.")
+            if self.work == self.folder:
+                self._make_again([stage])
+            else:
+                stage.carry_out(self.work / stage.name, resolved_precision(self))
+            return
+        if finished:
             log.info("Stage %s: finished before, not repeated.", stage.name)
             return
         before, now = self.folder / stage.name, self.work / stage.name

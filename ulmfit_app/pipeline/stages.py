@@ -48,7 +48,7 @@ from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import describe_windows, write_subwords
 from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.text.tokenizing import numericalize, tokenize
-from ulmfit_app.text.unigram import BEGIN, learn_subwords
+from ulmfit_app.text.unigram import BEGIN, choose_texts, learn_subwords
 from ulmfit_app.text.vocabulary import make_vocab, word_to_id
 from ulmfit_app.training import classifier, language_model
 from ulmfit_app.training.checkpoints import finish
@@ -67,12 +67,12 @@ class Stage:
     Args:
         name: of its folder, such as lm or lm-backward.
         key: the identity of its result.
-        work: makes the result in a folder.
+        work: makes the result in a folder; what it returns stands in the mark, as facts.
     """
 
     name: str
     key: str
-    work: Callable[[Path], None]
+    work: Callable[[Path], dict[str, str] | None]
 
     @property
     def kind(self) -> str:
@@ -104,9 +104,9 @@ class Stage:
             folder.mkdir(parents=True)
             write_json(folder / BEGUN, {"key": self.key})
         began = time.monotonic()
-        self.work(folder)
+        own = self.work(folder) or {}
         seconds = round(time.monotonic() - began, 1)
-        facts = {"seconds": seconds, "precision": precision, "versions": versions()}
+        facts = {"seconds": seconds, "precision": precision, "versions": versions(), **own}
         # Last of all: before it, the stage counts as unfinished.
         write_mark(folder, {"key": self.key, **facts})
         (folder / BEGUN).unlink()
@@ -155,6 +155,7 @@ def _write_subwords(folder: Path, rows: pd.DataFrame, start: Start, settings: Se
     else:
         convert = converter(opencc) if opencc else str
         seen = rows.loc[rows["split"].isin(settings.lm.splits), "text"]
+        seen = seen[choose_texts(seen.str.len().to_numpy(), settings.seed)]
         how = settings.tokens.max_vocab, settings.tokens.language
         tokenizer = SubwordTokenizer(learn_subwords(map(convert, seen), *how), BEGIN, opencc)
     if isinstance(start.shape, TransformerShape):

@@ -3,6 +3,7 @@ import { ask, count, find, items, make, percent, word } from "./page_parts.js";
 
 const MOST_LABELS = 20; // that are named
 const MOST_CHOICES = 6; // that are named in a sentence
+const OF_TEXTS = ["text", "verdict", "bars", "marked", "word-rows", "right"]; // with the user's words
 
 /** Shows what the server says of itself, and gives it. */
 export async function describe(task) {
@@ -12,6 +13,8 @@ export async function describe(task) {
   document.title = `ULMFiT on ${name}`;
   find("title").replaceChildren("ULMFiT on ", word(name));
   find("lead").replaceChildren(...question(model.labels), "? And how sure is the model?");
+  // Taiwan, China and Japan write some characters in shapes of their own.
+  for (const id of OF_TEXTS) find(id).lang = model.language ?? "";
   find("of-model").append(card(model));
   if (canary) {
     const second = make("p", {}, "A second model answers ", percent(share), " of the texts:");

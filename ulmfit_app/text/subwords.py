@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ulmfit_app.errors import BundleError, SettingError
-from ulmfit_app.text.chinese import converter, origins
+from ulmfit_app.text.chinese import converter, missing_chinese, origins
 from ulmfit_app.text.rules import BOS, TK_REP
 from ulmfit_app.text.tracing import Span
 
@@ -43,11 +43,12 @@ def missing_transformers() -> SettingError:
     )
 
 
-def _load(definition: str) -> "Tokenizer":
+def _load(definition: str, begin: str) -> "Tokenizer":
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise missing_transformers() from None
+        learned_here = begin == BOS
+        raise (missing_chinese("tokenizers") if learned_here else missing_transformers()) from None
     try:
         tokenizer = Tokenizer.from_str(definition)
     except Exception as error:  # the library raises Exception itself
@@ -87,7 +88,7 @@ class SubwordTokenizer:
         """
         self.definition, self.begin, self.opencc = definition, begin, opencc
         self._convert = converter(opencc) if opencc else str
-        self._tokenizer = _load(definition)
+        self._tokenizer = _load(definition, begin)
         ids = self._tokenizer.get_vocab()
         self.vocab = [""] * (max(ids.values(), default=-1) + 1)
         for token, i in ids.items():
@@ -108,7 +109,7 @@ class SubwordTokenizer:
         allowed = {self.unknown} - {self._begin}
         self._forbidden = np.array(sorted(self.specials - allowed), np.int32)
         # Of a vocabulary that `unigram` learned; a transformer has no such token.
-        self._repeat = ids.get(TK_REP) if begin == BOS else None
+        self._repeat = ids.get(TK_REP)
         self._digits = {self.vocab[i]: i for i in map(ids.get, "456789") if i is not None}
 
     def __call__(self, text: str) -> list[str]:

@@ -11,12 +11,14 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from ulmfit_app.errors import DataError
 from ulmfit_app.languages import is_chinese
 from ulmfit_app.text.chinese import missing_chinese
 from ulmfit_app.text.rules import BOS, SPECIALS, UNK_ID
 
-LEARNED_FROM = 10_000_000  # characters at most; more than that changes little
+LEARNED_FROM = 10_000_000  # characters; more than that changes little
 LONGEST_LINE = 1_000  # characters; SentencePiece leaves out longer ones
 LONGEST_PIECE = 8  # characters
 COVERAGE = 0.9995  # of a corpus' characters have a piece, the rarest are bytes; SentencePiece's
@@ -29,6 +31,20 @@ _CHINESE = "".join(
     map(chr, [*range(0x3105, 0x3130), *range(0xFF01, 0xFF5F), *range(0x3000, 0x3020)])
 )
 _ASCII = "".join(map(chr, range(0x20, 0x7F)))
+
+
+def choose_texts(sizes: np.ndarray, seed: int) -> np.ndarray:
+    """Which texts a vocabulary is learned from, where all would take long.
+
+    Args:
+        sizes: characters of each text, [n].
+        seed: of the choice.
+
+    Returns:
+        bool [n]: about LEARNED_FROM characters, or all texts.
+    """
+    share = LEARNED_FROM / max(sizes.sum(), 1)
+    return np.random.default_rng(seed).random(len(sizes)) < share
 
 
 def learn_subwords(texts: Iterable[str], size: int, language: str) -> str:

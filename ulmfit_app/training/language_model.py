@@ -88,7 +88,8 @@ def make_learner(
     if settings.softmax == "sampled":
         learn.model[1].sampler = Sampler(counts)
     if start.is_pretrained:
-        log.info(describe_overlap(start, store, train))
+        if not start.has_subwords:  # which know every text
+            log.info(describe_overlap(start, store, train))
         _load(start, learn.model, store.words)
     else:
         start_bias_at_frequencies(learn.model, counts)
