@@ -19,6 +19,8 @@ from ulmfit_app.config import (
     Precision,
     TokenSettings,
 )
+from ulmfit_app.errors import SettingError
+from ulmfit_app.languages import has_subwords
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ def pretrain(argv: list[str]) -> None:
     shared = ("tokens", "model", "lm", "seed", "precision")
     settings = replace(preset, **{name: getattr(arguments, name) for name in shared})
     check_used(settings, preset, "pretrain")
+    if arguments.format == "fastai" and has_subwords(arguments.tokens.language):
+        raise SettingError(
+            f"--format fastai is for words, and texts in {arguments.tokens.language} are read in "
+            "subwords, which fastai's files have no place for. Leave it out."
+        )
     name = arguments.name or name_of(arguments.corpus).partition(".")[0]
     folder = arguments.out / name
     require_outside(folder, arguments.corpus, Path("models"))

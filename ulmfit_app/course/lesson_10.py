@@ -12,7 +12,7 @@ from types import EllipsisType
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.config import REVIEWS, DataSettings, Settings, TokenSettings
+from ulmfit_app.config import CHINESE, REVIEWS, DataSettings, Settings, TokenSettings
 from ulmfit_app.course import CHINESE_REVIEWS, Verdict, check_answered, check_number, judge
 from ulmfit_app.course.lesson_03 import predict_next_word, read_word_by_word
 from ulmfit_app.errors import SettingError
@@ -22,7 +22,7 @@ from ulmfit_app.sampling_settings import SamplingSettings
 from ulmfit_app.text.chinese import converter
 from ulmfit_app.text.subwords import SubwordTokenizer
 
-START = "/tmp/w/20/E/zz2"
+START = CHINESE
 PACKAGES = ("opencc", "sentencepiece", "tokenizers")  # of the extra chinese
 # Epochs of the language model and of the classifier. The texts are so few and so short that an
 # epoch takes a second or two.

@@ -32,6 +32,7 @@ from ulmfit_app.languages import is_chinese
 
 log = logging.getLogger(__name__)
 
+PAGE = "report.html"
 N_WORST_ERRORS = 500  # as many as a page of 3 MB holds with ease
 
 
@@ -49,9 +50,9 @@ def write_report(
 ) -> dict:
     """Write the whole report into a folder.
 
-    It is metrics.json, classification_report.txt, worst_errors.csv, figures/*.png and report.html.
-    metrics.json is written last: a folder that has one has a whole report. Two runs that predict
-    the same have the same metrics.json, byte for byte.
+    metrics.json, classification_report.txt, worst_errors.csv, figures/*.png and report.html. The
+    first is written last: a folder that has one has a whole report. Two runs that predict the same
+    have the same one, byte for byte.
 
     Args:
         folder: made where it is missing.
@@ -61,16 +62,14 @@ def write_report(
             accuracy is also given for each value of the other columns, such as a text's source.
         baselines: name -> probabilities [n, n_classes] for the same rows.
         histories: stage -> what figures.training_curves_figure takes; an empty one is left out.
-        facts: what else to know about the run, nested and ready for JSON. Five keys have a place
-            of their own on the page: model (what it is called; ULMFiT without it), data_set and
-            test_name (the heading), notes (sentences) and durations (stage -> minutes, or any
-            text), which stay out of metrics.json.
-        directions: "forward" and "backward" -> probabilities [n, n_classes], where the predictions
-            are the mean of two.
+        facts: what else to know about the run, nested and ready for JSON. Five have a place of
+            their own: model (its name; ULMFiT without it), data_set and test_name (the heading),
+            notes (sentences) and durations (of stages), which stay out of metrics.json.
+        directions: "forward" and "backward" -> [n, n_classes], where predictions are their mean.
         calibration: how the predictions were calibrated; without it there are no thresholds,
             which must not be chosen on the tested texts.
-        explanations: row of a wrong prediction -> HTML of its text and what moved the prediction.
-        report_language: of the page and the figures. What programs read is in English.
+        explanations: row of a wrong prediction -> HTML of its text and what moved it.
+        report_language: of the page and the figures; what programs read is in English.
         language: code of the texts' language; "" and Chinese codes: found by their characters.
 
     Returns:
@@ -83,7 +82,7 @@ def write_report(
     labels, probabilities, truth, predicted = _arrays_of(predictions)
     metrics = compare(probabilities, baselines, truth, labels, directions, predicted)
     metrics |= _details(predictions, probabilities, truth, predicted, calibration)
-    metrics |= {"undefined": undefined(truth, labels), "facts": _for_json(facts)}
+    metrics["facts"] = _for_json(facts)
     with speaking(report_language if _can_draw(report_language) else ENGLISH):
         drawn = _figures_of(metrics, probabilities, truth, predicted, calibration)
         pngs = _write_figures(folder / "figures", drawn | _training_figures(histories))
@@ -91,11 +90,10 @@ def write_report(
     write_table(folder / "worst_errors.csv", errors.map(_without_lone_surrogates))
     _write(folder / "classification_report.txt", classification_report(metrics["model"]))
     # Which fonts this machine has is not part of the metrics.
-    notes = [*facts.get("notes", []), *_note_on_fonts(labels, report_language)]
+    facts = facts | {"notes": [*facts.get("notes", []), *_note_on_fonts(labels, report_language)]}
     language = _language_of(predictions["text"], language)
     with speaking(report_language):
-        html = page(metrics, errors, pngs, facts | {"notes": notes}, explanations, language)
-    _write(folder / "report.html", html)
+        _write(folder / PAGE, page(metrics, errors, pngs, facts, explanations, language))
     _write(folder / "metrics.json", _as_json(metrics))
     return metrics
 
@@ -130,7 +128,8 @@ def _details(
     if calibration:
         found["calibration"] = before_and_after(calibration, probabilities, truth)
     found["slices"], found["not_sliced"] = slices(predictions, probabilities, truth, predicted)
-    return found
+    labels = [column.removeprefix(PREFIX) for column in probability_columns(predictions)]
+    return found | {"undefined": undefined(truth, labels)}
 
 
 def _figures_of(

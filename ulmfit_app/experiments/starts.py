@@ -29,7 +29,8 @@ from ulmfit_app.experiments.comparing import (
 from ulmfit_app.experiments.trials import Trial, carry_out
 from ulmfit_app.models.bundle import load_bundle, require_direction
 from ulmfit_app.models.hub import MINILM, is_transformer
-from ulmfit_app.models.pretrained import RANDOM, locate
+from ulmfit_app.models.pretrained import RANDOM, find_start, locate
+from ulmfit_app.pipeline.language import require_same_tokens
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -
     models = sorted(map(_find_pretrained, names), key=lambda model: model.million_tokens)
     _check_comparable(models)
     settings = replace(name_language(settings), model=models[0].shape)
+    _require_same_tokens(models, settings)
     starts = {RANDOM: "none", **{model.name: str(model.folder.absolute()) for model in models}}
     known = {RANDOM: {"million_tokens": 0.0, "perplexity": np.nan}}
     known |= {
@@ -113,6 +115,13 @@ def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -
     table = pd.DataFrame(found, columns=columns)
     save_result(folder, "starts", table, starts_figure(table))
     return table
+
+
+def _require_same_tokens(models: list[Pretrained], settings: Settings) -> None:
+    """Before anything is trained: a start of words reads no Chinese."""
+    for model in models:
+        named = replace(settings, lm=replace(settings.lm, pretrained=str(model.folder)))
+        require_same_tokens(named, [find_start(str(model.folder), settings.model)])
 
 
 def _find_pretrained(name: str) -> Pretrained:

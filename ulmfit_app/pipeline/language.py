@@ -53,6 +53,12 @@ def describe_script(settings: Settings, texts: pd.Series, start: Start) -> list[
             extra `chinese` is not installed.
     """
     require_chinese(settings.tokens)
+    of_subwords = start.has_subwords and not isinstance(start.shape, TransformerShape)
+    if of_subwords and not has_subwords(settings.tokens.language):
+        return [
+            f"The start reads texts in subwords of its own, {start.n_words:,}, which it learned "
+            "from a language without spaces between words."
+        ]
     if not is_chinese(settings.tokens.language):
         return []
     if settings.tokens.opencc is not None:
@@ -62,7 +68,6 @@ def describe_script(settings: Settings, texts: pd.Series, start: Start) -> list[
         ]
     share = simplified_share(texts.head(SAMPLE))
     is_mixed = share is not None and NOTABLE <= share <= 1 - NOTABLE
-    of_subwords = start.is_pretrained and not isinstance(start.shape, TransformerShape)
     if not (is_mixed or (of_subwords and share is not None and share >= NOTABLE)):
         return []
     return [
@@ -102,8 +107,8 @@ def require_same_tokens(settings: Settings, starts: Sequence[Start]) -> None:
         SettingError: with the starts that can be given.
     """
     for name, start in zip(settings.starts, starts, strict=True):
-        is_of_words = not isinstance(start.shape, TransformerShape) and not start.tokenizer
-        if start.is_pretrained and is_of_words and has_subwords(settings.tokens.language):
+        is_of_words = start.is_pretrained and not start.has_subwords
+        if is_of_words and has_subwords(settings.tokens.language):
             raise SettingError(
                 f"--pretrained {name} has a vocabulary of words, and texts in the language "
                 f"{settings.tokens.language} are read in subwords. Give one of subwords, such as "
