@@ -60,6 +60,12 @@ def no_figures(monkeypatch):
         monkeypatch.setattr(inspection.data_figures, name, lambda *_: None)
 
 
+@pytest.fixture(autouse=True)
+def no_packaged_model(monkeypatch, tmp_path):
+    """Subwords are learned from a test's own texts."""
+    monkeypatch.setattr(language, "MODELS", tmp_path / "no-weights")
+
+
 def rows_of(text: str, n: int) -> list[tuple[str, str]]:
     """The text in `n` forms of its own, so that a file of any length has its characters."""
     return [(f"{text[i % 40 :]}{i}" if n > 1 else text, ("pos", "neg")[i % 2]) for i in range(n)]

@@ -243,7 +243,8 @@ def test_a_damaged_wt103_is_not_passed_over(saved, monkeypatch):
 )
 def test_a_start_that_is_no_folder_is_refused(tmp_path, make):
     make(tmp_path / "typo")
-    names = "en-reviews-small, en-small, en-small-bwd, wt103, none, minilm, or a"
+    packaged = "en-reviews-small, en-small, en-small-bwd, zh-tw-small, zh-tw-small-bwd"
+    names = f"{packaged}, wt103, none, minilm, or a"
     expected = f"typo to start from. Expected for --pretrained: {names}"
     with pytest.raises(BundleError, match=expected):
         find_start(str(tmp_path / "typo"), SHAPE)

@@ -18,7 +18,6 @@ from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.inference.generation import generate
 from ulmfit_app.inference.language_model import TrainedModel, load
 from ulmfit_app.inference.sampling import scale_logits
-from ulmfit_app.models.architectures import store_in_memory
 from ulmfit_app.models.bundle import Bundle, save_bundle
 from ulmfit_app.models.pretrained import Start, find_start
 from ulmfit_app.sampling_settings import SamplingSettings
@@ -50,7 +49,9 @@ def _predict(trained: TrainedModel, ids: np.ndarray, last: int) -> np.ndarray:
 
 
 def _to_ids(trained: TrainedModel, text: str) -> np.ndarray:
-    return store_in_memory(trained.bundle, [text])[0]
+    if trained.bundle.tokenizer:
+        return trained.tokenizer.ids([text])[0]
+    return in_memory([text], trained.bundle.language, trained.bundle.vocab)[0]
 
 
 def predict_next_word(trained: TrainedModel, begun: str) -> pd.Series:
