@@ -242,3 +242,5 @@ def test_the_share_of_simplified_counts_what_only_one_script_writes():
     assert simplified_share(["軟體"]) == 0
     assert simplified_share(["软", "軟"]) == 0.5
     assert simplified_share(["山", "abc", ""]) is None
+    # Traditional writes these, too, whatever OpenCC would make of them.
+    assert simplified_share(["台灣", "公里", "皇后", "云"]) == 0

@@ -40,6 +40,7 @@ _EAST_ASIAN = frozenset(
 SAMPLE = 1 << 16  # bytes, of lines that are not ASCII
 MOST_CHAOS = 0.2  # charset-normalizer's own bound
 _C1 = re.compile("[\x80-\x9f]")  # control characters that no text holds
+_CHINESE = re.compile("[\u4e00-\u9fff]")
 _HIRAGANA = re.compile("[\u3041-\u3096]")
 
 Opener = Callable[[], AbstractContextManager[BinaryIO]]
@@ -227,13 +228,25 @@ def _rank(sample: bytes, names: Iterable[str], failed: str = "") -> list[_Candid
             best = from_bytes(
                 text.encode(name), cp_isolation=[name], threshold=MOST_CHAOS, enable_fallback=False
             ).best()
-            if best is None:
+            if best is None and not (name == "gb18030" and _is_common_chinese(text)):
                 continue
             n_others = sum(character > "\x7f" for character in text)
             foreign = len(_HIRAGANA.findall(text)) < 0.2 * n_others
-            scores = (foreign, round(best.chaos, 2), -round(best.coherence, 1))
+            chaos, coherence = (best.chaos, best.coherence) if best else (MOST_CHAOS, 0.0)
+            scores = (foreign, round(chaos, 2), -round(coherence, 1))
         candidates.append(_Candidate(*scores, order, name, text))
     return sorted(candidates)
+
+
+def _is_common_chinese(text: str) -> bool:
+    """Whether nearly all of a text's Chinese characters are among the 3,755 commonest.
+
+    charset-normalizer takes short files of repeated lines for chaos. What was no Chinese reads as
+    rare characters.
+    """
+    characters = _CHINESE.findall(text)
+    firsts = ("".join(characters)).encode("gb2312", "ignore")[::2]
+    return len(characters) >= 10 and sum(byte < 0xD8 for byte in firsts) > 0.9 * len(characters)
 
 
 def _is_clear(best: _Candidate, others: list[_Candidate], sample: bytes) -> bool:

@@ -72,8 +72,8 @@ def describe_script(settings: Settings, texts: pd.Series, start: Start) -> list[
         return []
     return [
         f"{share:.0%} of the characters that only one script of Chinese writes so are Simplified. "
-        "A model knows little of the script that it did not learn, and zh-tw-small learned "
-        "Traditional. To read all as Traditional: --tokens.opencc s2twp"
+        "A model of one script knows little of the other, and zh-tw-small learned Traditional. To "
+        "read all as Traditional: --tokens.opencc s2twp"
     ]
 
 
@@ -109,9 +109,10 @@ def require_same_tokens(settings: Settings, starts: Sequence[Start]) -> None:
     for name, start in zip(settings.starts, starts, strict=True):
         is_of_words = start.is_pretrained and not start.has_subwords
         if is_of_words and has_subwords(settings.tokens.language):
+            code = settings.tokens.language
+            other = "zh-tw-small" if is_chinese(code) else "FOLDER, from pretrain CORPUS"
             raise SettingError(
-                f"--pretrained {name} has a vocabulary of words, and texts in the language "
-                f"{settings.tokens.language} are read in subwords. Give one of subwords, such as "
-                "--pretrained zh-tw-small for Chinese, a transformer, or random weights: "
-                "--pretrained none --lm.epochs 10"
+                f"The start {name} has a vocabulary of words, and texts in the language {code} "
+                f"are read in subwords. Give random weights, --pretrained none --lm.epochs 10, a "
+                f"start of subwords, --pretrained {other}, or a transformer."
             )

@@ -36,9 +36,17 @@ def converter(config: str) -> Callable[[str], str]:
 @lru_cache(1 << 16)
 def _kind(character: str) -> int:
     """1 where Simplified alone writes a character so, -1 where Traditional alone does, else 0."""
-    is_simplified = converter("s2t")(character) != character
-    is_traditional = converter("t2s")(character) != character
+    # OpenCC makes 臺 of 台, and 裡 of 里, which Traditional writes, too: Big5 has them.
+    is_simplified = converter("s2t")(character) != character and not _has("big5", character)
+    is_traditional = converter("t2s")(character) != character and not _has("gb2312", character)
     return int(is_simplified) - int(is_traditional)
+
+
+def _has(encoding: str, character: str) -> bool:
+    try:
+        return bool(character.encode(encoding))
+    except UnicodeEncodeError:
+        return False
 
 
 def simplified_share(texts: Iterable[str]) -> float | None:
