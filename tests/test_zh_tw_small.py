@@ -62,6 +62,7 @@ def test_a_sentence_surprises_less_than_its_characters_in_another_order(trained)
 def test_chinese_starts_from_it_in_both_directions():
     settings = replace(
         TINY,
+        data=replace(TINY.data, source="texts.csv"),
         tokens=replace(TINY.tokens, language="zh-tw"),
         lm=replace(TINY.lm, pretrained="auto"),
         bidirectional=True,
