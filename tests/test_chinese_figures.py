@@ -87,7 +87,7 @@ def test_figures_of_a_chinese_report_are_in_chinese_where_a_font_has_it(
 def test_without_a_font_the_figures_are_english_and_it_is_said_what_to_install(
     tmp_path, installed, caplog
 ):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "ulmfit_app")
     words = report(tmp_path / "zh", "zh-tw")
     notes = [one for one in words.found if "fonts-noto-cjk" in one]
     assert len(notes) == 1 and "3 個類別中 3 個的名稱" in notes[0]
@@ -101,7 +101,7 @@ def test_without_a_font_the_figures_are_english_and_it_is_said_what_to_install(
 
 @pytest.mark.filterwarnings("error")
 def test_characters_that_no_font_has_are_boxes_that_are_told_once(tmp_path, installed, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "ulmfit_app")
     figure, axes = drawing.make_axes(3, 2)
     axes.set_title("標題")
     axes.set_xlabel("標籤")

@@ -203,7 +203,8 @@ def test_a_reader_that_has_read_enough_costs_no_traceback():
 def test_the_kinds_of_experiments_are_listed_when_asked_for(capsys):
     assert cli.main(["experiment", "--help"]) == 0
     assert capsys.readouterr().out.split() == [
-        word for kind in ("ablation", "labels", "starts", "methods", "folds", "compress")
+        word
+        for kind in ("ablation", "labels", "starts", "methods", "folds", "cross", "compress")
         for word in ("python", "-m", "ulmfit_app", "experiment", kind, "--help")
     ]  # fmt: skip
 

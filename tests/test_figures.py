@@ -122,7 +122,7 @@ def test_long_names_are_shortened_and_dollar_signs_are_no_formulas():
 
 @pytest.mark.filterwarnings("error")
 def test_a_name_no_font_can_show_becomes_its_number_and_the_figure_says_so(caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "ulmfit_app")
     figure = figures.confusion_figure(
         np.eye(2, dtype=int), ["да", "\U000f1234"]
     )  # a private character has no glyph

@@ -83,9 +83,7 @@ def test_the_reviews_are_balanced_and_different_and_in_order():
     )  # fmt: skip
     settings = lesson_10.prepare(PRESETS["laptop"])
     told = inspect(settings.data, settings.tokens, 42)
-    trouble = {one.name for one in told.findings if one.trouble}
-    # So few texts leave some characters to the test texts alone.
-    assert trouble == {"Unknown characters"}
+    assert not [one.name for one in told.findings if one.trouble]
 
 
 def test_a_preset_keeps_its_size_and_takes_the_chinese_texts_and_start(monkeypatch):

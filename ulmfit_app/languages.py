@@ -26,4 +26,3 @@ def has_subwords(language: str) -> bool:
 def is_chinese(language: str) -> bool:
     """Whether a language's code is one of Chinese, as zh or zh-tw."""
     return language.partition("-")[0] == "zh"
-
