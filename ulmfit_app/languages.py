@@ -23,6 +23,19 @@ def has_subwords(language: str) -> bool:
     return language.partition("-")[0] in WITHOUT_SPACES
 
 
+def has_character(encoding: str, character: str) -> bool:
+    """Whether an encoding has a character: Big5 those of Traditional, GB 2312 of Simplified.
+
+    >>> has_character("big5", "車"), has_character("gb2312", "車")
+    (True, False)
+    """
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_chinese(language: str) -> bool:
     """Whether a language's code is one of Chinese, as zh or zh-tw."""
     return language.partition("-")[0] == "zh"

@@ -93,6 +93,6 @@ def make_subwords(tokens: TokenSettings, texts: pd.Series) -> SubwordTokenizer:
     if is_chinese(tokens.language) and of_package:
         definition = of_package[0].read_text(encoding="utf-8")
     else:
-        convert = converter(opencc) if opencc else str
-        definition = learn_subwords(map(convert, texts), tokens.max_vocab, tokens.language)
+        converted = map(converter(opencc), texts)
+        definition = learn_subwords(converted, tokens.max_vocab, tokens.language)
     return SubwordTokenizer(definition, BEGIN, opencc)

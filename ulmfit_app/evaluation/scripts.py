@@ -6,6 +6,8 @@ but not before a closing mark or behind an opening one.
 
 import unicodedata
 
+from ulmfit_app.languages import has_character
+
 # Ranges of the characters that tell scripts apart, as first and last.
 _HAN = (("\u3400", "\u9fff"), ("\uf900", "\ufaff"), ("\U00020000", "\U0003ffff"))
 _OTHERS = {
@@ -44,8 +46,11 @@ def script_of(text: str) -> str:
     most = max(n, key=n.get)
     if 4 * n[most] > len(han):
         return most
-    traditional = sum(_has(one, "big5") and not _has(one, "gb2312") for one in han)
-    simplified = sum(_has(one, "gb2312") and not _has(one, "big5") for one in han)
+    in_big5, in_gb2312 = (
+        [has_character(encoding, one) for one in han] for encoding in ("big5", "gb2312")
+    )
+    traditional = sum(big5 > gb2312 for big5, gb2312 in zip(in_big5, in_gb2312, strict=True))
+    simplified = sum(big5 < gb2312 for big5, gb2312 in zip(in_big5, in_gb2312, strict=True))
     if traditional == simplified:
         return "zh"
     return "zh-Hant" if traditional > simplified else "zh-Hans"
@@ -53,14 +58,6 @@ def script_of(text: str) -> str:
 
 def _is_in(character: str, ranges: tuple[tuple[str, str], ...]) -> bool:
     return any(first <= character <= last for first, last in ranges)
-
-
-def _has(character: str, encoding: str) -> bool:
-    try:
-        character.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def width_of(text: str) -> int:

@@ -139,7 +139,7 @@ def score_file(trained: TrainedModel | CausalModel, path: Path) -> tuple[Score, 
 
 def _measured(texts: Iterable[str], opencc: str, lengths: list[int]) -> Iterator[str]:
     """The texts, whose characters, as a model reads them, are counted meanwhile."""
-    convert = converter(opencc) if opencc else str
+    convert = converter(opencc)
     for text in texts:
         lengths.append(len(convert(text)))
         yield text

@@ -103,7 +103,7 @@ def _in_words(
 
 
 def _in_subwords(path: Path, identity: str, settings: Settings, start: Start) -> TokenizedCorpus:
-    convert = converter(settings.tokens.opencc) if settings.tokens.opencc else str
+    convert = converter(settings.tokens.opencc)
     # Characters are all that is known before there are tokens.
     sizes = np.array([len(convert(text)) for text in read_documents(path)])
     valid, train = _hold_out(sizes, settings.seed, HELD_OUT)

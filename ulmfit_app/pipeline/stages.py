@@ -153,7 +153,7 @@ def _write_subwords(folder: Path, rows: pd.DataFrame, start: Start, settings: Se
     if start.tokenizer:
         tokenizer = subwords_of(start, opencc)
     else:
-        convert = converter(opencc) if opencc else str
+        convert = converter(opencc)
         seen = rows.loc[rows["split"].isin(settings.lm.splits), "text"]
         seen = seen[choose_texts(seen.str.len().to_numpy(), settings.seed)]
         how = settings.tokens.max_vocab, settings.tokens.language

@@ -6,6 +6,7 @@ from functools import lru_cache
 from itertools import chain
 
 from ulmfit_app.errors import SettingError
+from ulmfit_app.languages import has_character
 
 
 def missing_chinese(package: str) -> SettingError:
@@ -17,15 +18,18 @@ def missing_chinese(package: str) -> SettingError:
 
 
 @lru_cache(8)
-def converter(config: str) -> Callable[[str], str]:
+def converter(config: str | None) -> Callable[[str], str]:
     """OpenCC's conversion of texts.
 
     Args:
         config: its name with OpenCC, as s2twp: Simplified to Traditional with the words of Taiwan.
+            "" or None: texts stay as they are.
 
     Raises:
         SettingError: the extra `chinese` is not installed.
     """
+    if not config:
+        return str
     try:
         from opencc import OpenCC
     except ImportError:
@@ -37,16 +41,10 @@ def converter(config: str) -> Callable[[str], str]:
 def _kind(character: str) -> int:
     """1 where Simplified alone writes a character so, -1 where Traditional alone does, else 0."""
     # OpenCC makes 臺 of 台, and 裡 of 里, which Traditional writes, too: Big5 has them.
-    is_simplified = converter("s2t")(character) != character and not _has("big5", character)
-    is_traditional = converter("t2s")(character) != character and not _has("gb2312", character)
+    in_big5, in_gb2312 = (has_character(name, character) for name in ("big5", "gb2312"))
+    is_simplified = converter("s2t")(character) != character and not in_big5
+    is_traditional = converter("t2s")(character) != character and not in_gb2312
     return int(is_simplified) - int(is_traditional)
-
-
-def _has(encoding: str, character: str) -> bool:
-    try:
-        return bool(character.encode(encoding))
-    except UnicodeEncodeError:
-        return False
 
 
 def simplified_share(texts: Iterable[str]) -> float | None:

@@ -87,7 +87,7 @@ class SubwordTokenizer:
             SettingError: a package of the extra that it needs is not installed.
         """
         self.definition, self.begin, self.opencc = definition, begin, opencc
-        self._convert = converter(opencc) if opencc else str
+        self._convert = converter(opencc)
         self._tokenizer = _load(definition, begin)
         ids = self._tokenizer.get_vocab()
         self.vocab = [""] * (max(ids.values(), default=-1) + 1)
