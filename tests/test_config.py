@@ -14,10 +14,9 @@ from ulmfit_app.config import (
     DistillationSettings,
     LanguageModelSettings,
     Settings,
-    from_json,
-    to_json,
 )
 from ulmfit_app.errors import SettingError
+from ulmfit_app.settings_json import from_json, to_json
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -5,10 +5,11 @@ import pytest
 
 from tests.conftest import reviews, small_settings
 from ulmfit_app import __main__ as cli
-from ulmfit_app.config import DataSettings, from_json, to_json
+from ulmfit_app.config import DataSettings
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.few_labels import Sizes, divide_labels
 from ulmfit_app.errors import SettingError
+from ulmfit_app.settings_json import from_json, to_json
 
 LABELS = ["a", "b", "c"]
 

@@ -12,7 +12,16 @@ APP, SCRIPTS = (Path(package.__file__).parent for package in (ulmfit_app, data_s
 # From the ground up. A room, a folder or a file beside the folders, imports only from rooms before
 # it; files of one room import each other as they like, but in no circle.
 ROOMS = [
-    *("errors", "languages", "files", "config", "sampling_settings", "hardware", "run_folder"),
+    *(
+        "errors",
+        "languages",
+        "files",
+        "config",
+        "settings_json",
+        "sampling_settings",
+        "hardware",
+        "run_folder",
+    ),
     "evaluation",
     "text",
     "data",
@@ -99,7 +108,7 @@ def test_inference_never_imports_training_or_what_stands_on_it(name):
 
 
 TORCHLESS = {
-    *("languages", "errors", "files", "config", "sampling_settings"),
+    *("languages", "errors", "files", "config", "settings_json", "sampling_settings"),
     *("evaluation", "text", "data"),
 }
 # Batches are tensors: they import torch where they make them.

@@ -9,7 +9,7 @@ import torch
 from scipy.special import softmax
 
 from tests.conftest import reviews
-from ulmfit_app.config import ModelSettings, Settings, to_json
+from ulmfit_app.config import ModelSettings, Settings
 from ulmfit_app.errors import BundleError, DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.calibration import fit_temperature
 from ulmfit_app.inference.predicted_file import predict_file
@@ -21,6 +21,7 @@ from ulmfit_app.inference.predictor import (
 )
 from ulmfit_app.models.awd_lstm import build_classifier
 from ulmfit_app.models.bundle import Bundle, save_bundle
+from ulmfit_app.settings_json import to_json
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ et al. 2017, "fastai" the library's default.
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, Suppress, arg
 from tyro.constructors import PrimitiveConstructorSpec
@@ -42,6 +42,7 @@ Pooling = Literal["mean", "first", "last", "concat"]
 Conversion = Literal["s2twp", "s2tw", "s2hk", "s2t", "tw2sp", "t2s"]
 TO_SIMPLIFIED = ("tw2sp", "t2s")
 AdapterName = Literal["lora", "prompt", "ia3"]
+Balance = Literal["none", "weights", "focal", "oversample", "undersample"]
 # A name or nothing. On the command line every word is a name, None too, which a class or a column
 # may be called.
 Name = Annotated[
@@ -54,7 +55,7 @@ Name = Annotated[
         str_from_instance=lambda value: [str(value)],
     ),
 ]
-SECTIONS = ("data", "tokens", "model", "lm", "classifier", "distillation")
+SECTIONS = ("data", "tokens", "model", "lm", "classifier", "distillation", "augment")
 MAY_BE_ZERO = (
     *("lm.drop_mult", "lm.weight_decay", "lm.epochs", "classifier.weight_decay"),
     *(f"distillation.{name}" for name in ("hard_weight", "states_weight", "confidence")),
@@ -77,6 +78,15 @@ class DataSettings:
     text: Name = None
     label: Name = None  # column of the labels, likewise
     split: Name = None  # column that says train, valid or test; None: splits are made
+    # a text may have several labels, or none; a cell of the column of labels is a list, as ["a",
+    # "b"], or has a separator between them
+    multilabel: bool = False
+    separator: Name = None  # between the labels in a cell; None: found where there is no doubt
+    # columns of 1 and 0, in the place of --label: one for each of several labels
+    label_columns: tuple[str, ...] = ()
+    # texts that have none of several labels; auto: an empty list, or 0 in all columns, is an
+    # answer and kept, and an empty cell is missing and dropped
+    without_label: Literal["auto", "keep", "drop"] = "auto"
     encoding: str = "utf-8"  # of the file
     # of a CSV or TSV; literal: a quote is a character like any other, as in many TSV files
     quotes: Quotes = "csv"
@@ -199,6 +209,20 @@ class ClassifierSettings:
     # learn so little beside a transformer's weights, which stay as they are: low-rank updates (Hu
     # et al. 2021), a soft prompt (Lester et al. 2021), or factors (Liu et al. 2022)
     adapter: AdapterName | None = None
+    # where classes are rare: weigh their texts more in the loss, or texts of low confidence
+    # (focal; Lin et al. 2017), or learn from texts of rare classes several times, or from fewer of
+    # the others
+    balance: Balance = "none"
+    # which epoch is kept, by the validation part: of the best accuracy, macro F1, or, of several
+    # labels, the mean over labels of average precision; auto: macro F1 with a balance, else
+    # accuracy
+    select_by: Literal["auto", "accuracy", "macro-f1", "average-precision"] = "auto"
+    # what a label's probability must exceed, chosen on the validation part for the best F1; auto:
+    # f1 of several labels, else none, which answers the most probable label
+    thresholds: Literal["auto", "none", "f1"] = "auto"
+    # a CSV of what each mistake costs: answers are those of the lowest expected cost. None: all
+    # mistakes cost the same
+    costs: Annotated[Path | None, arg(prefix_name=False)] = None
 
 
 @dataclass(frozen=True)
@@ -225,6 +249,24 @@ class DistillationSettings:
 
 
 @dataclass(frozen=True)
+class AugmentationSettings:
+    """More texts for the classifier to learn from, made of the labelled ones of train. Nothing is
+    validated or tested on them."""
+
+    # eda: synonyms, insertion, swap and deletion of words (Wei and Zou 2019); lm: words that a
+    # forward and a backward language model put in their place (Kobayashi 2018); translate: there
+    # and back, by --augment.command; mix: means of two texts' states (Guo et al. 2019)
+    method: Literal["none", "eda", "lm", "translate", "mix"] = "none"
+    copies: int = 1  # of each text; mix makes none
+    share: float = 0.1  # of a text's words that change
+    # of eda: from WordNet, or the nearest words in the language model's embedding
+    synonyms: Literal["wordnet", "embedding"] = "wordnet"
+    # that translates: reads texts, one a line, and writes as many, such as "apertium eng-spa |
+    # apertium spa-eng"
+    command: str | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything a run depends on, versions and hashes apart."""
 
@@ -234,6 +276,7 @@ class Settings:
     lm: LanguageModelSettings = field(default_factory=LanguageModelSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     distillation: DistillationSettings = field(default_factory=DistillationSettings)
+    augment: AugmentationSettings = field(default_factory=AugmentationSettings)
     seed: int = 42
     # a forward and a backward model, and the mean of their probabilities; paper
     bidirectional: bool = False
@@ -350,38 +393,3 @@ PAPER_PRETRAINING = replace(
 )
 
 PRETRAINING_PRESETS = {"small": SMALL, "paper": PAPER_PRETRAINING}
-
-
-def to_json(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON writes them."""
-    values = asdict(settings)
-    values["data"]["data"] = None if settings.data.data is None else str(settings.data.data)
-    if settings.tokens.opencc is None:  # as it was before there was one
-        del values["tokens"]["opencc"]
-    taught = values.pop("distillation")
-    if taught["teachers"]:  # otherwise nothing reads it
-        values["distillation"] = taught | {"teachers": list(taught["teachers"])}
-    return values
-
-
-def from_json(values: dict[str, Any]) -> Settings:
-    """The inverse of `to_json`.
-
-    Raises:
-        KeyError, TypeError: a section or field is missing, or there is one too many.
-        SettingError: a number that cannot be of its kind.
-    """
-    data = {
-        **values["data"],
-        "data": Path(values["data"]["data"]) if values["data"]["data"] else None,
-    }
-    taught = values.get("distillation", {"teachers": ()})
-    return Settings(
-        data=DataSettings(**data),
-        tokens=TokenSettings(**values["tokens"]),
-        model=ModelSettings(**values["model"]),
-        lm=LanguageModelSettings(**values["lm"]),
-        classifier=ClassifierSettings(**values["classifier"]),
-        distillation=DistillationSettings(**taught | {"teachers": tuple(taught["teachers"])}),
-        **{name: value for name, value in values.items() if name not in SECTIONS},
-    )

@@ -16,8 +16,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ulmfit_app.config import from_json
 from ulmfit_app.errors import RunFolderError, UserError
+from ulmfit_app.settings_json import from_json
 
 try:
     import fcntl

@@ -1,9 +1,12 @@
 """Tables of predictions, whose columns `p_LABEL` hold probabilities, and tables in Markdown."""
 
+import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+
+from ulmfit_app.evaluation.decisions import Decision
 
 PREFIX = "p_"  # before the label, of a column of its probabilities
 
@@ -29,21 +32,73 @@ def true_classes(table: pd.DataFrame) -> np.ndarray:
     return pd.Index(probability_columns(table)).get_indexer(PREFIX + table["label"])
 
 
+def spell_set(labels: Iterable[str]) -> str:
+    """Several labels of a text, or none, as one cell: a JSON list.
+
+    >>> spell_set(["joy", "love"]), spell_set([])
+    ('["joy", "love"]', '[]')
+    """
+    return json.dumps(list(labels), ensure_ascii=False)
+
+
+def read_set(cell: str) -> list[str]:
+    """The inverse of `spell_set`; "", which is no answer, has no labels either."""
+    return json.loads(cell) if cell else []
+
+
+def sets_to_truth(cells: Iterable[str], labels: Sequence[str]) -> np.ndarray:
+    """Which labels each text has.
+
+    Args:
+        cells: n, as `spell_set` gives them.
+        labels: in the order of the columns.
+
+    Returns:
+        float32 [n, n_labels] of 1 and 0.
+
+    Raises:
+        KeyError: a cell has a label that is none of these.
+
+    >>> sets_to_truth(['["a", "c"]', "[]"], ["a", "b", "c"]).tolist()
+    [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    cells, place = list(cells), {label: i for i, label in enumerate(labels)}
+    truth = np.zeros((len(cells), len(labels)), np.float32)
+    for row, cell in enumerate(cells):
+        truth[row, [place[label] for label in read_set(cell)]] = 1
+    return truth
+
+
 def prediction_table(
-    texts: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]
+    texts: Sequence[str],
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    decision: Decision = Decision(),  # noqa: B008 - frozen
 ) -> pd.DataFrame:
-    """Texts and their probabilities as a table.
+    """Texts, answers and probabilities as a table.
 
     Args:
         texts: n of them.
-        probabilities: [n, n_classes].
-        labels: the class names, in the order of the columns of `probabilities`.
+        probabilities: calibrated, [n, n_labels].
+        labels: their names, in the order of the columns of `probabilities`.
+        decision: how probabilities become answers.
 
     Returns:
-        One row per text: text, predicted, confidence, and one column `p_LABEL` per class.
+        One row per text: text, predicted, confidence, and one column `p_LABEL` per label. The
+        confidence is the probability of the answer. Of several labels, predicted is a JSON list,
+        likeliest first, and there is no confidence but those of the labels.
     """
-    columns = {"text": list(texts), "predicted": np.array(labels, object)[probabilities.argmax(1)]}
-    columns["confidence"] = probabilities.max(1)
+    answers, names = decision.answer(probabilities), np.array(labels, object)
+    columns: dict[str, Sequence] = {"text": list(texts)}
+    if decision.multilabel:
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        columns["predicted"] = [
+            spell_set(names[[i for i in ranked if has[i]]])
+            for ranked, has in zip(order, answers, strict=True)
+        ]
+    else:
+        columns["predicted"] = names[answers]
+        columns["confidence"] = probabilities[np.arange(len(answers)), answers]
     return pd.DataFrame(
         columns | {f"{PREFIX}{label}": probabilities[:, i] for i, label in enumerate(labels)}
     )

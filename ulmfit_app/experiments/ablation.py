@@ -15,13 +15,7 @@ import pandas as pd
 import torch
 
 from data_scripts.files import replacing, write_json
-from ulmfit_app.config import (
-    ClassifierSettings,
-    LanguageModelSettings,
-    Settings,
-    from_json,
-    to_json,
-)
+from ulmfit_app.config import ClassifierSettings, LanguageModelSettings, Settings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.study_figures import ablation_figure
@@ -55,6 +49,7 @@ from ulmfit_app.models.bundle import versions
 from ulmfit_app.models.hub import is_transformer
 from ulmfit_app.pipeline.budget import measure_rates
 from ulmfit_app.pipeline.selection import count_tokens_to_learn
+from ulmfit_app.settings_json import from_json, to_json
 
 Part = TypeVar("Part", LanguageModelSettings, ClassifierSettings)
 

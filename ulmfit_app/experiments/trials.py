@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from data_scripts.files import progress, sha256_of, write_json
-from ulmfit_app.config import Settings, to_json
+from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.evaluation.tables import prediction_table
@@ -27,6 +27,7 @@ from ulmfit_app.files import sha256_of_strings, write_table
 from ulmfit_app.hardware import set_up_cpu
 from ulmfit_app.models.bundle import versions
 from ulmfit_app.pipeline.run import begin
+from ulmfit_app.settings_json import to_json
 
 MOST_AT_ONCE = 4  # a large corpus takes some GB per run
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from ulmfit_app.config import PAPER, PRESETS, Settings, to_json
+from ulmfit_app.config import PAPER, PRESETS, Settings
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.files import sha256_of_path, sha256_of_strings, write_table
@@ -37,6 +37,7 @@ from ulmfit_app.pipeline.selection import (
 )
 from ulmfit_app.pipeline.teachers import check_teachers, describe_teaching
 from ulmfit_app.run_folder import ROW, SELECTION, TABLE, TEACHER
+from ulmfit_app.settings_json import to_json
 from ulmfit_app.training.choosing import choose_plan, passes_per_epoch
 from ulmfit_app.training.recipes import Plan
 

@@ -18,7 +18,7 @@ import pandas as pd
 from fastai.learner import Learner
 
 from data_scripts.files import write_json
-from ulmfit_app.config import Direction, Settings, to_json
+from ulmfit_app.config import Direction, Settings
 from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.files import sha256_of_path, sha256_of_strings
 from ulmfit_app.hardware import resolve_precision
@@ -33,6 +33,7 @@ from ulmfit_app.pipeline.corpora import (
     read_corpus,
 )
 from ulmfit_app.pipeline.model_card import CARD, write_about
+from ulmfit_app.settings_json import to_json
 from ulmfit_app.training import language_model
 from ulmfit_app.training.checkpoints import finish
 from ulmfit_app.training.loop import TrainingSettings, seed_everything, train

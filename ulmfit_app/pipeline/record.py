@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from data_scripts.files import write_json
-from ulmfit_app.config import Settings, from_json, to_json
+from ulmfit_app.config import Settings
 from ulmfit_app.errors import UserError
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.models.bundle import versions
 from ulmfit_app.models.start import Start
 from ulmfit_app.run_folder import FORMAT, RECORD, damaged
+from ulmfit_app.settings_json import from_json, to_json
 from ulmfit_app.training.recipes import Plan
 
 YES, NO = "yes", "no"  # in the columns of data/selection.csv
