@@ -9,13 +9,13 @@ python -m data_scripts.chinese NAME [--data PATH]
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from data_scripts.fetch import FetchError, Source, cache_folder, disk_errors, download, run_script
+from data_scripts.fetch import Source, run_script
+from data_scripts.published import PublishedSet, fetch_published
 
 # Of one commit each, so that what lies there stays as it is.
 _TSENG = (
@@ -25,29 +25,9 @@ _TSENG = (
 _CORPUS = "https://raw.githubusercontent.com/SophonPlus/ChineseNlpCorpus"
 
 
-@dataclass(frozen=True)
-class ChineseSet:
-    """A data set, and how it is known again.
-
-    Attributes:
-        language: of its texts, zh-tw for Traditional and zh for Simplified.
-        url: of the folder with its files.
-        files: those of train and test, lines of `label<TAB>text`; or one table of both. Of each
-            the sha256, in hexadecimal, or the number of its lines where no more is known of it.
-    """
-
-    language: str
-    url: str
-    files: dict[str, str | int]
-
-    @property
-    def names(self) -> str:
-        """The files, for people."""
-        return " and ".join(self.files)
-
-
+# Those of two files have train and test, lines of `label<TAB>text`; the others are one table.
 SETS = {
-    "joke": ChineseSet(
+    "joke": PublishedSet(
         "zh-tw",
         _TSENG,
         {
@@ -55,7 +35,7 @@ SETS = {
             "Joke_test.txt": "1677d4f9e70ae7a58e385a99e43422ea402ce59dff2b810299ebc0e0fc465115",
         },
     ),
-    "pcweb": ChineseSet(
+    "pcweb": PublishedSet(
         "zh-tw",
         _TSENG,
         {
@@ -63,8 +43,8 @@ SETS = {
             "PCWeb_test.txt": "6873c8895d646bc546e3ecf1be0ef517fc465e40334e95bd08e8ce4bfcbe453d",
         },
     ),
-    "pcnews": ChineseSet("zh-tw", _TSENG, {"PCNews_train.txt": 644, "PCNews_test.txt": 270}),
-    "hotel": ChineseSet(
+    "pcnews": PublishedSet("zh-tw", _TSENG, {"PCNews_train.txt": 644, "PCNews_test.txt": 270}),
+    "hotel": PublishedSet(
         "zh",
         f"{_CORPUS}/4ef366aa97c927f5bd69e1d97dc88461590174fd/datasets/ChnSentiCorp_htl_all",
         {
@@ -73,7 +53,7 @@ SETS = {
             )
         },
     ),
-    "shopping": ChineseSet(
+    "shopping": PublishedSet(
         "zh",
         f"{_CORPUS}/9afa1292465c1247184073cf151adc583699d1d6/datasets/online_shopping_10_cats",
         {
@@ -105,61 +85,7 @@ def fetch(
     Raises:
         FetchError: they are not in --data, or cannot be had.
     """
-    known = SETS[name]
-    if data is not None:
-        return _from_data(name, data)
-    folder = cache_folder() / name
-    try:
-        for file, published in known.files.items():
-            url = f"{known.url}/{file}"
-            if isinstance(published, str):
-                download(url, folder / file, sha256=published)
-            else:
-                download(url, folder / file)
-                _verify_lines(folder / file, url, published)
-    except FetchError as error:
-        raise FetchError(
-            f"{error} Get {known.names} from {known.url} by other means, then run: "
-            f"python -m data_scripts.chinese {name} --data FOLDER"
-        ) from error
-    return Source(_place(folder, known), f"the publisher's {known.names}")
-
-
-def _place(folder: Path, known: ChineseSet) -> Path:
-    """The folder of a set's files, or its only file."""
-    return folder if len(known.files) > 1 else folder / known.names
-
-
-def _from_data(name: str, data: Path) -> Source:
-    known, origin = SETS[name], f"--data {data.resolve().name}"
-    if len(known.files) == 1 and data.is_file():
-        return Source(data, origin)
-    missing = [file for file in known.files if not (data / file).is_file()]
-    if missing:
-        found = (
-            ", ".join(sorted(path.name for path in data.iterdir())[:8])
-            if data.is_dir()
-            else "no such folder"
-        )
-        raise FetchError(
-            f"{data} lacks {' and '.join(missing)} (found: {found or 'nothing'}). Give the folder "
-            f"that holds {known.names}: python -m data_scripts.chinese {name} --data FOLDER"
-        )
-    return Source(_place(data, known), origin)
-
-
-def _verify_lines(path: Path, url: str, expected: int) -> None:
-    """Hold a file against the number of its lines `label<TAB>text`; another one is not kept."""
-    with disk_errors():
-        lines = path.read_bytes().rstrip().split(b"\n")
-        n_labelled = sum(b"\t" in line for line in lines)
-        if n_labelled == len(lines) == expected:
-            return
-        path.unlink()
-    raise FetchError(
-        f"{url}: what came is not the published file; expected {expected:,} lines of "
-        f"'label<TAB>text', found {len(lines):,}, of which {n_labelled:,} have a tab."
-    )
+    return fetch_published("chinese", name, SETS[name], data)
 
 
 def _describe(path: Path) -> str:

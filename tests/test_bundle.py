@@ -16,6 +16,7 @@ from data_scripts import files
 from data_scripts.files import sha256_of
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import BundleError
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.models.awd_lstm import build_language_model
 from ulmfit_app.models.bundle import (
     Bundle,
@@ -23,7 +24,7 @@ from ulmfit_app.models.bundle import (
     load_weights,
     require_direction,
     save_bundle,
-    save_temperature,
+    save_decision,
     seal_of,
     unique_tensors,
     versions,
@@ -138,7 +139,7 @@ def test_a_bundle_keeps_its_direction(tmp_path):
     assert load_bundle(tmp_path, KIND).direction == "backward"
 
 
-@pytest.mark.parametrize(("name", "value"), [("direction", "forward"), ("temperature", 1.0)])
+@pytest.mark.parametrize(("name", "value"), [("direction", "forward"), ("temperature", 1)])
 def test_a_bundle_from_before_directions_and_temperatures_is_forward_and_of_temperature_one(
     folder, name, value
 ):
@@ -146,7 +147,9 @@ def test_a_bundle_from_before_directions_and_temperatures_is_forward_and_of_temp
     found = json.loads(path.read_text(encoding="utf-8"))
     assert found.pop(name) == value
     path.write_text(json.dumps(found | {"sha256": seal_of(found)}), encoding="utf-8")
-    assert getattr(load_bundle(folder, KIND), name) == value
+    loaded = load_bundle(folder, KIND)
+    found = loaded.decision.temperature if name == "temperature" else getattr(loaded, name)
+    assert found == value
 
 
 def test_a_temperature_is_put_into_a_bundle_and_changes_nothing_else(tmp_path):
@@ -155,15 +158,17 @@ def test_a_temperature_is_put_into_a_bundle_and_changes_nothing_else(tmp_path):
     )
     save_bundle(tmp_path, made_model(), bundle)
     before = sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.glob("*-*"))
-    save_temperature(tmp_path, 1.25)
+    save_decision(tmp_path, Decision(temperatures=(1.25,)))
     loaded = load_bundle(tmp_path, "classifier")
-    assert asdict(loaded) | {"weights": None} == asdict(replace(bundle, temperature=1.25))
+    assert asdict(loaded) | {"weights": None} == asdict(
+        replace(bundle, decision=Decision(temperatures=(1.25,)))
+    )
     assert sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.glob("*-*")) == before
 
 
 def test_a_temperature_is_not_put_into_a_bundle_that_was_altered(folder):
     with pytest.raises(BundleError, match="holds a language model, but a classifier is needed"):
-        save_temperature(folder, 2.0)
+        save_decision(folder, Decision(temperatures=(2.0,)))
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, "hot", float("nan"), float("inf")])
@@ -276,7 +281,7 @@ def test_a_model_of_another_kind_is_refused(folder):
 def test_a_bundle_of_another_format_is_refused(folder):
     edit(folder, format=99)
     with pytest.raises(
-        BundleError, match="has format 99, this version reads format 2. Train the model again"
+        BundleError, match="has format 99, this version reads formats 2 and 3. Train the model again"
     ):
         load_bundle(folder, KIND)
 

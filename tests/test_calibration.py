@@ -12,11 +12,9 @@ from sklearn import calibration as sklearn_calibration
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import log_loss
 
+from ulmfit_app.evaluation.calibrated import WANTED_ERRORS, Calibration, before_and_after
 from ulmfit_app.evaluation.calibration import (
-    WANTED_ERRORS,
-    Calibration,
     answered,
-    before_and_after,
     calibration_error_by_chance,
     fit_temperature,
     risk_coverage,
@@ -24,6 +22,7 @@ from ulmfit_app.evaluation.calibration import (
     threshold_for,
     undefined,
 )
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.metrics import expected_calibration_error
 
 
@@ -289,7 +288,8 @@ def report_of(n: int, n_validation: int, n_classes: int = 3, truth=None):
     probabilities, of_test = drawn(n, n_classes, sharpened=2, seed=1)
     validation, of_validation = drawn(n_validation, n_classes, sharpened=2)
     temperature, _ = fit_temperature(validation, of_validation)
-    calibration = Calibration(temperature, probabilities, validation, of_validation)
+    decision = Decision(temperatures=(temperature,))
+    calibration = Calibration(decision, probabilities, validation, of_validation)
     return before_and_after(
         calibration, tempered(probabilities, temperature), of_test if truth is None else truth
     )

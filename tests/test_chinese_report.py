@@ -20,7 +20,8 @@ from ulmfit_app.__main__ import main
 from ulmfit_app.config import DataSettings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.evaluation import report as report_module
-from ulmfit_app.evaluation.calibration import Calibration
+from ulmfit_app.evaluation.calibrated import Calibration
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.markup import cut
 from ulmfit_app.evaluation.messages import Message, known, say, speaking, translated
 from ulmfit_app.evaluation.report import classification_report, write_report
@@ -195,7 +196,7 @@ def report(folder, spoken: str, **more) -> Words:
     curves = histories()
     for one in curves.values():
         one["phase"] = ["head", "all groups"]
-    calibration = Calibration(1.0, probabilities, probabilities[:5], truth[:5])
+    calibration = Calibration(Decision(), probabilities, probabilities[:5], truth[:5])
     both = {"forward": probabilities, "backward": probabilities[:, ::-1]}
     args = (predictions, rivals, curves, facts, both, calibration)
     write_report(folder, *args, report_language=spoken, **more)
@@ -303,8 +304,10 @@ def test_full_width_characters_take_two_columns():
 
 
 def test_columns_of_the_classification_report_stand_below_each_other():
-    scores = dict.fromkeys(("precision", "recall", "f1"), 0.5) | {"support": 3}
-    of_all = {"n": 6, "accuracy": 0.5, "accuracy_ci95": [0.1, 0.9], "macro_f1": 0.5}
+    keys = "precision", "recall", "f1", "average_precision"
+    scores = dict.fromkeys(keys, 0.5) | {"support": 3}
+    means = "accuracy", "macro_f1", "balanced_accuracy", "mean_average_precision"
+    of_all = dict.fromkeys(means, 0.5) | {"n": 6, "accuracy_ci95": [0.1, 0.9]}
     lines = classification_report({"per_class": {"好": scores, "很長的名稱": scores}} | of_all)
     widths = {width_of(one) for one in lines.split("\n") if "0.5000" in one and "95 %" not in one}
     assert len(widths) == 1

@@ -204,7 +204,10 @@ def test_the_kinds_of_experiments_are_listed_when_asked_for(capsys):
     assert cli.main(["experiment", "--help"]) == 0
     assert capsys.readouterr().out.split() == [
         word
-        for kind in ("ablation", "labels", "starts", "methods", "folds", "cross", "compress")
+        for kind in (
+            *("ablation", "labels", "augment", "starts", "methods", "balance", "folds", "cross"),
+            "compress",
+        )
         for word in ("python", "-m", "ulmfit_app", "experiment", kind, "--help")
     ]  # fmt: skip
 
@@ -219,6 +222,9 @@ def test_the_kinds_of_experiments_are_listed_when_asked_for(capsys):
         ("ablation", ["--lm.random-lr", "0.1"]),
         ("folds", ["--fold", "2"]),
         ("labels", ["--max-labels", "50"]),
+        ("balance", ["--classifier.balance", "focal"]),
+        ("balance", ["--classifier.thresholds", "f1"]),
+        ("balance", ["--costs", "costs.csv"]),
     ],
 )
 def test_what_an_experiment_compares_cannot_be_set(capsys, kind, option):

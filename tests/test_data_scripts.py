@@ -860,8 +860,8 @@ print(heavy | rooms & {"training", "pipeline", "models", "experiments"})
 
 
 def test_the_scripts_import_without_the_application():
-    code = "import sys, data_scripts.chinese, data_scripts.documents, data_scripts.imdb, "
-    code += "data_scripts.trec, data_scripts.wt103, data_scripts.course; "
+    code = "import sys, data_scripts.chinese, data_scripts.documents, data_scripts.english, "
+    code += "data_scripts.imdb, data_scripts.trec, data_scripts.wt103, data_scripts.course; "
     code += "print('ulmfit_app' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
     assert done.stdout == "False\n"

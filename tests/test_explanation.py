@@ -15,6 +15,7 @@ from tests.test_predictor import saved_classifier
 from ulmfit_app import __main__ as cli
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import SettingError
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.inference import explanation, predictor
 from ulmfit_app.inference.explanation import explain, find_words
 from ulmfit_app.inference.predictor import BidirectionalPredictor, Predictor
@@ -41,7 +42,8 @@ def predictors(tmp_path):
         "backward": Predictor(backward, "fp32"),
         "both": BidirectionalPredictor(forward, backward, "fp32"),
     }
-    found["backward"].temperature, found["both"].temperature = 0.7, 1.6
+    for name, temperature in (("backward", 0.7), ("both", 1.6)):
+        found[name].decision = Decision(temperatures=(temperature,))
     return found
 
 

@@ -14,12 +14,9 @@ from matplotlib.font_manager import fontManager
 from PIL import Image
 
 from ulmfit_app.evaluation import data_figures, drawing, figures, fonts, study_figures
-from ulmfit_app.evaluation.calibration import (
-    Calibration,
-    before_and_after,
-    risk_coverage,
-    tempered,
-)
+from ulmfit_app.evaluation.calibrated import Calibration, before_and_after
+from ulmfit_app.evaluation.calibration import risk_coverage, tempered
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.metrics import calibration_bins, score
 
 
@@ -33,9 +30,8 @@ def predictions(n: int = 400, n_classes: int = 2, seed: int = 0) -> tuple[np.nda
 
 def thresholds(probabilities: np.ndarray, truth: np.ndarray) -> list[dict]:
     """Those of texts which are their own validation."""
-    return before_and_after(Calibration(1.0, *(probabilities,) * 2, truth), probabilities, truth)[
-        "thresholds"
-    ]
+    calibration = Calibration(Decision(), *(probabilities,) * 2, truth)
+    return before_and_after(calibration, probabilities, truth)["thresholds"]
 
 
 def confusion(n_classes: int) -> np.ndarray:

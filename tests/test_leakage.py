@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 
 from data_scripts.fetch import Source
 from ulmfit_app.config import TINY, DataSettings, ModelSettings, Settings, TokenSettings
-from ulmfit_app.data import sources
+from ulmfit_app.data import known_sets
 from ulmfit_app.inference import predictor
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.pipeline import report, stages
@@ -247,7 +247,7 @@ def runs(tmp_path_factory):
                 patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
                 if name == "registry_table":
                     source = Source(folder / "reviews.csv", "the registry")
-                    patch.setattr(sources.imdb, "fetch", lambda _: source)
+                    patch.setattr(known_sets.imdb, "fetch", lambda _: source)
                 watch(seen, patch)
                 seen.run = begin(folder / "run", settings)
                 seen.run.carry_out()

@@ -19,6 +19,7 @@ from ulmfit_app.evaluation.metrics import (
     calibration_bins,
     compare_macro_f1,
     expected_calibration_error,
+    macro_f1,
     maximum_calibration_error,
     paired_comparison,
     score,
@@ -72,8 +73,17 @@ def test_all_scores_agree_with_scikit_learn(n_classes):
     )
     assert found["macro_f1"] == pytest.approx(expected["macro avg"]["f1-score"], abs=1e-6)
     assert found["confusion_matrix"] == sklearn_metrics.confusion_matrix(truth, predicted).tolist()
-    for label in labels:
+    assert found["balanced_accuracy"] == pytest.approx(
+        sklearn_metrics.balanced_accuracy_score(truth, predicted), abs=1e-9
+    )
+    ranked = sklearn_metrics.average_precision_score(
+        np.eye(n_classes)[truth], probabilities, average=None
+    )
+    assert found["mean_average_precision"] == pytest.approx(ranked.mean(), abs=1e-9)
+    assert macro_f1(predicted, truth) == pytest.approx(found["macro_f1"], abs=1e-12)
+    for label, of_label in zip(labels, ranked, strict=True):
         scores = found["per_class"][label]
+        assert scores.pop("average_precision") == pytest.approx(of_label, abs=1e-9)
         low, high = scores.pop("recall_ci95")
         assert low - 1e-9 <= scores["recall"] <= high + 1e-9
         assert scores == pytest.approx(
@@ -207,6 +217,7 @@ def test_an_undefined_score_is_none_beside_its_reason_and_never_nan():
         "recall": 0.0,
         "recall_ci95": list(accuracy_interval(0, 1)),
         "f1": 0.0,
+        "average_precision": 1.0,
         "support": 1,
         "undefined": "precision: no text was predicted as this class",
     }
@@ -214,8 +225,13 @@ def test_an_undefined_score_is_none_beside_its_reason_and_never_nan():
         found["per_class"]["absent"]["f1"] is None
         and found["per_class"]["absent"]["recall_ci95"] is None
     )
-    assert found["per_class"]["absent"]["undefined"].endswith("recall: no text is of this class")
+    assert found["per_class"]["absent"]["undefined"].endswith(
+        "recall and average precision: no text is of this class"
+    )
+    assert found["per_class"]["absent"]["average_precision"] is None
     assert found["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    # Of the classes that have texts.
+    assert found["balanced_accuracy"] == 0.5 and found["mean_average_precision"] == 1.0
     json.dumps(found, allow_nan=False)
 
 

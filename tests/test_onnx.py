@@ -57,7 +57,7 @@ def at_once(classifier, rows):
 
 
 def onnx_of(predictor, int8=False):
-    model = awd_lstm_graph([predictor.bundle], predictor.temperature, int8)
+    model = awd_lstm_graph([predictor.bundle], predictor.decision.temperature, int8)
     return OnnxClassifier(model.SerializeToString(), alone=int8, threads=1)
 
 
@@ -211,13 +211,13 @@ def test_the_runner_prints_what_predict_prints_without_torch(run, tmp_path, caps
 
 def test_both_directions_and_their_temperature_are_one_graph(run, tmp_path):
     predictor = load_predictor(run, "fp32")
-    assert predictor.temperature > 1.2
+    assert predictor.decision.temperature > 1.2
     classifier = OnnxClassifier.open(export_onnx(run, tmp_path / "out"))
     rows = rows_of(20, 80, len(predictor.bundle.vocab))
     assert np.abs(classifier.probabilities(rows) - expected(predictor, rows)).max() < NEAR
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert settings["directions"] == ["forward", "backward"]
-    assert settings["temperature"] == predictor.temperature
+    assert settings["temperature"] == predictor.decision.temperature
 
 
 def test_nothing_in_the_folder_needs_the_package(run, tmp_path):

@@ -12,6 +12,7 @@ from tests.conftest import reviews
 from ulmfit_app.config import ModelSettings, Settings
 from ulmfit_app.errors import BundleError, DataError, RunFolderError, SettingError
 from ulmfit_app.evaluation.calibration import fit_temperature
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.inference.predicted_file import predict_file
 from ulmfit_app.inference.predictor import (
     BidirectionalPredictor,
@@ -51,6 +52,8 @@ def saved_classifier(folder, seed=0, **changes):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     described = {"language": "en", "vocab": vocab, "labels": ["bad", "fair", "good"]} | changes
+    if "temperature" in described:
+        described["decision"] = Decision(temperatures=(described.pop("temperature"),))
     save_bundle(folder, model, Bundle("classifier", SHAPE, **described))
     return folder
 
@@ -227,7 +230,7 @@ def test_the_mean_of_two_directions_has_a_temperature_of_its_own(tmp_path):
         saved_classifier(tmp_path / d, seed, direction=d, temperature=9.0)
         for seed, d in enumerate(DIRECTIONS)
     ]
-    both = BidirectionalPredictor(*folders, temperature=0.5)
+    both = BidirectionalPredictor(*folders, decision=Decision(temperatures=(0.5,)))
     mean = np.mean(list(both.each(both.store(TEXTS)).values()), axis=0)
     found = both.probabilities(both.store(TEXTS))
     assert np.allclose(found, softmax(np.log(mean) / 0.5, axis=1), rtol=0, atol=1e-12)
@@ -308,7 +311,7 @@ def test_a_runs_predictor_is_its_classifier(tmp_path):
     run = made_run(tmp_path / "run", "forward")
     saved_classifier(run / "classifier", temperature=1.5)
     predictor = load_predictor(run, "fp32")
-    assert type(predictor) is Predictor and predictor.temperature == 1.5
+    assert type(predictor) is Predictor and predictor.decision.temperature == 1.5
     assert predictor.folder == run / "classifier"
 
 
@@ -335,7 +338,7 @@ def test_the_temperature_of_both_directions_is_fitted_to_what_they_made_of_valid
     truth = tables[0]["label"].map({"bad": 0, "fair": 1, "good": 2}).to_numpy()
     expected, reason = fit_temperature(mean, truth)
     assert (type(both), reason) == (BidirectionalPredictor, "")
-    assert expected > 1.2 and both.temperature == pytest.approx(expected, rel=1e-6)
+    assert expected > 1.2 and both.decision.temperature == pytest.approx(expected, rel=1e-6)
     # The mean, at temperature 1, and the classes.
     found, found_truth = read_validation([run / "classifier", run / "classifier-backward"], 60)
     assert np.allclose(found, mean) and (found_truth == truth).all()

@@ -16,8 +16,9 @@ from ulmfit_app import __main__ as cli
 from ulmfit_app.cli import teaching
 from ulmfit_app.config import DistillationSettings, ModelSettings
 from ulmfit_app.errors import RunFolderError, SettingError
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.inference.predictor import load_predictor
-from ulmfit_app.models.bundle import load_bundle, save_temperature
+from ulmfit_app.models.bundle import load_bundle, save_decision
 from ulmfit_app.pipeline import pupils, stages
 from ulmfit_app.pipeline import run as pipeline
 from ulmfit_app.pipeline.pupils import prune_run, self_train
@@ -139,7 +140,7 @@ def test_of_a_teacher_that_was_trained_again_nothing_is_pruned_in_silence(root, 
         "It begins as the teacher's own classifier without 50% of the units of each layer."
     )
     run.carry_out("classifier")
-    save_temperature(own / "classifier", 3.0)
+    save_decision(own / "classifier", Decision(temperatures=(3.0,)))
     with pytest.raises(RunFolderError, match=f"The teacher {own} was trained again since this"):
         run.repeat("classifier")
     shutil.rmtree(own)

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
-from ulmfit_app.evaluation.calibration import Calibration, fit_temperature, tempered
+from ulmfit_app.evaluation.calibrated import Calibration
+from ulmfit_app.evaluation.calibration import fit_temperature, tempered
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.page import verdict
 from ulmfit_app.evaluation.report import N_WORST_ERRORS, compare, write_report
 
@@ -161,7 +163,7 @@ def calibrated(
     truth = pd.Index(labels).get_indexer(validation["label"])
     temperature, _ = fit_temperature(known, truth)
     predictions[columns] = tempered(before, temperature)
-    return predictions, Calibration(temperature, before, known, truth)
+    return predictions, Calibration(Decision(temperatures=(temperature,)), before, known, truth)
 
 
 def test_the_report_shows_before_and_after_calibration_and_what_thresholds_give(tmp_path):
@@ -182,7 +184,7 @@ def test_the_report_shows_before_and_after_calibration_and_what_thresholds_give(
     page = Page((tmp_path / "report.html").read_text("utf-8")).text
     both = [f"{found[when]['expected_calibration_error']:.2%}" for when in ("before", "after")]
     assert f"expected calibration error, equal width{''.join(both)}" in page
-    assert f"the temperature, {calibration.temperature:.3g};" in page and "(n = 1,000)" in page
+    assert f"the temperature, {calibration.decision.temperatures[0]:.3g};" in page and "(n = 1,000)" in page
     sure = found["thresholds"][-1]
     (low, high), error = sure["test"]["error_ci95"], sure["test"]["error"]
     assert (
@@ -232,7 +234,7 @@ def test_metrics_hold_no_nan_even_where_classes_are_missing_and_facts_are_infini
     assert metrics["model"]["per_class"]["never"]["recall"] is None
     assert metrics["facts"]["language_model"]["perplexity"] == "not a finite number (inf)"
     assert re.search(
-        r"never +- +- +- +0\n", (tmp_path / "classification_report.txt").read_text("utf-8")
+        r"never +- +- +- +- +0\n", (tmp_path / "classification_report.txt").read_text("utf-8")
     )
 
 

@@ -313,9 +313,9 @@ def test_the_temperature_is_fitted_on_validation_alone_and_used_by_predict_and_b
     temperature, _ = fit_temperature(
         validated[columns].to_numpy(), (validated["label"] == "pos").to_numpy(int)
     )
-    assert temperature != 1 and load_bundle(folder, "classifier").temperature == pytest.approx(
-        temperature
-    )
+    assert temperature != 1 and load_bundle(
+        folder, "classifier"
+    ).decision.temperature == pytest.approx(temperature)
     found = json.loads(metrics(out))["calibration"]
     assert found["temperature"] == pytest.approx(temperature) and found["n_validation"] == len(
         validated
@@ -500,7 +500,7 @@ def test_a_second_direction_is_added_to_a_finished_run_and_averaged(
         np.mean([table[columns].to_numpy() for table in validated], 0), truth
     )
     assert found["calibration"]["temperature"] == pytest.approx(temperature)
-    assert temperature not in [predictor.temperature for predictor in predictors]
+    assert temperature not in [predictor.decision.temperature for predictor in predictors]
     assert np.allclose(predictions[columns], tempered(mean, temperature), atol=1e-6)
     assert found["model"]["accuracy"] == (predictions["label"] == predictions["predicted"]).mean()
     for direction, probabilities in zip(found["directions"].values(), alone, strict=True):

@@ -150,7 +150,7 @@ def test_a_run_without_a_report_has_a_card(served):
     answer = server.get("/v1/model").json
     card = answer["model"]
     assert answer["canary"] is None and answer["share"] == 0 and answer["feedback"] is False
-    assert card["labels"] == LABELS and card["temperature"] == predictor.temperature
+    assert card["labels"] == LABELS and card["temperature"] == predictor.decision.temperature
     assert card["metrics"] is None and card["report"] is None and card["baselines"] == {}
     assert re.fullmatch(rf"{card['run']}@[0-9a-f]{{12}}", card["id"])
     assert card["precision"] == "fp32" and "torch" in card["served_with"]

@@ -15,8 +15,9 @@ from ulmfit_app import __main__ as cli
 from ulmfit_app.config import DistillationSettings
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation.calibration import tempered
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.inference.predictor import load_predictor
-from ulmfit_app.models.bundle import load_bundle, save_temperature
+from ulmfit_app.models.bundle import load_bundle, save_decision
 from ulmfit_app.pipeline import stages, teachers
 from ulmfit_app.pipeline.plan import plan_run
 from ulmfit_app.pipeline.run import Run, begin
@@ -124,7 +125,7 @@ def test_teachers_answer_the_texts_that_a_pupil_learns_from_and_no_others(world,
     assert set(rows.loc[found["row"], "split"]) == {"train", "unlabelled"}
     assert len(found) == 60 + 40
     predictor = load_predictor(teacher, "fp32")
-    assert predictor.temperature == 0.1
+    assert predictor.decision.temperature == 0.1
     texts = predictor.store(rows.loc[found["row"], "text"].tolist())
     expected = predictor.probabilities(texts)
     assert np.allclose(found[["p_neg", "p_pos"]], expected, atol=1e-6)
@@ -374,11 +375,11 @@ def test_a_teacher_that_was_trained_again_is_asked_again(world, tmp_path, speake
     settings = pupil_of(csv, own)
     settings = replace(settings, lm=replace(settings.lm, pretrained="none"))
     planned = begin(tmp_path / "run", settings)
-    save_temperature(own / "classifier", 0.6)
+    save_decision(own / "classifier", Decision(temperatures=(0.6,)))
     with pytest.raises(RunFolderError, match=f"The teacher {own} was trained again since"):
         planned.carry_out(TEACHER)
     for temperature in (0.6, 0.7):
-        save_temperature(own / "classifier", temperature)
+        save_decision(own / "classifier", Decision(temperatures=(temperature,)))
         speaker.asked = []
         begin(tmp_path / "run", settings).carry_out(TEACHER)
         assert len(speaker.asked) == 100

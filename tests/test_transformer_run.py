@@ -337,7 +337,9 @@ def test_scores_by_gradients_sum_to_what_the_text_adds_to_padding(runs, kind):
     found = explain(predictor, text, "gradient", "pos")
     store, odds = predictor.store([text]), []
     for share in (0.0, 1.0):
-        log_p = predictor.differentiable(store, share)["forward"][0] / predictor.temperature
+        log_p = (
+            predictor.differentiable(store, share)["forward"][0] / predictor.decision.temperature
+        )
         odds.append(float((log_p[1] - log_p[0]).detach()))
     assert abs(odds[1] - odds[0]) > 1e-3
     assert found.words["score"].sum() == pytest.approx(odds[1] - odds[0], rel=0.05, abs=1e-3)

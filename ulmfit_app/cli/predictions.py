@@ -86,7 +86,7 @@ def predict(argv: list[str]) -> None:
         how = f"{rows:,} predicted in {predictor.precision}"
         print(f"{rows:,} rows read, {how}: {arguments.out}")
         return
-    temperature = f"temperature {predictor.temperature:.3g}"
+    temperature = f"temperature {predictor.decision.temperature:.3g}"
     print(f"Precision {predictor.precision}, {temperature}.", file=sys.stderr)
     if empty := count_empty(arguments.texts):
         print(EMPTY % empty, file=sys.stderr)

@@ -12,7 +12,13 @@ from tyro.conf import Positional, arg
 from ulmfit_app.cli.outputs import find_outside, folder_of, name_of, require_outside
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import RunSettings, read_settings
-from ulmfit_app.config import DataSettings, Quotes, Settings, TokenSettings
+from ulmfit_app.config import (
+    AugmentationSettings,
+    DataSettings,
+    Quotes,
+    Settings,
+    TokenSettings,
+)
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.messages import ENGLISH, ReportLanguage
 
@@ -29,6 +35,7 @@ class RunArguments(RunSettings):
     can be overridden; the defaults shown are those of --preset, or of laptop.
     """
 
+    augment: AugmentationSettings
     # a forward and a backward model, and the mean of their probabilities; twice the time
     bidirectional: bool
     out: Path | None = None  # the run folder; None: runs/DATA-PRESET

@@ -38,6 +38,14 @@ OF_LM_TRAINING = (
     *("lm.lr", "lm.frozen_lr", "lm.random_lr", "lm.transformer_lr", "lm.decay", "lm.schedule"),
     *("lm.drop_mult", "lm.weight_decay", "lm.softmax", "lm.grad_clip"),
 )
+# What each method of augmentation reads.
+READ_BY_METHOD = {
+    "none": (),
+    "eda": ("copies", "share", "synonyms"),
+    "lm": ("copies", "share"),
+    "translate": ("command",),
+    "mix": (),
+}
 # What belongs to AWD-LSTM, and why a transformer has no use for it.
 _RATE = "is an AWD-LSTM's; a transformer's rate is --lm.transformer-lr."
 _OWN = "is an AWD-LSTM's; a transformer has its own"
@@ -171,7 +179,7 @@ def flag_of(name: str) -> str:
     ['--lm.drop-mult', '--pretrained', '--max-train']
     """
     section, _, field = name.partition(".")
-    is_bare = section == "data" or name == "lm.pretrained"
+    is_bare = section == "data" or name in ("lm.pretrained", "classifier.costs")
     return f"--{field if is_bare else name}".replace("_", "-")
 
 
@@ -225,6 +233,8 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
     elif not settings.lm.epochs:
         why = "is for training the language model, which --lm.epochs 0 leaves out. Leave it out."
         found |= dict.fromkeys(OF_LM_TRAINING, why)
+    if verb != "augment":
+        found |= _unused_augmentation(settings.augment.method)
     data = settings.data
     if data.folds is None:
         found["data.fold"] = "is the number of one of --folds, which says how many. Give it, too."
@@ -233,6 +243,19 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
         found["data.valid_share"] = why
     why = f"is what {verb} compares, or fixes so that the rest can be compared. Leave it out."
     return found | dict.fromkeys(SET_BY.get(verb, ()), why) | of_transformer
+
+
+def _unused_augmentation(method: str) -> dict[str, str]:
+    """The settings of augmentation that a method does not use."""
+    found = {}
+    for name in {name: None for read in READ_BY_METHOD.values() for name in read}:
+        if name not in READ_BY_METHOD[method]:
+            users = [each for each, read in READ_BY_METHOD.items() if name in read]
+            found[f"augment.{name}"] = (
+                f"is for --augment.method {' or '.join(users)}, and the method here is {method}. "
+                "Leave it out."
+            )
+    return found
 
 
 def _unused_from_transformer(start: str, verb: str) -> dict[str, str]:

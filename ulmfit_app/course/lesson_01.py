@@ -90,7 +90,7 @@ def compare_with_counting(run: Run) -> Comparison:
     known = rows[rows["split"].isin(("train", "valid"))]
     counted = tfidf_logistic_regression(
         known["text"].tolist(),
-        known["truth"].to_numpy(int),
+        run.corpus.truth(known["label"]),
         rows["text"][test].tolist(),
         len(run.corpus.labels),
         run.record.settings.seed,

@@ -19,13 +19,15 @@ from ulmfit_app.data.characters import escape
 from ulmfit_app.data.encodings import LONE_SURROGATE, replace_lone_surrogates
 from ulmfit_app.data.few_labels import hide_labels
 from ulmfit_app.data.guessing import describe_misread
+from ulmfit_app.data.known_sets import ONE_TABLE
+from ulmfit_app.data.label_sets import apply_without_label, each_label
 from ulmfit_app.data.labels import (
     find_alike,
     label_order,
     notes_on_labels,
     strip_labels,
 )
-from ulmfit_app.data.sources import DATA_SETS, POLARITY, Draft, read_source
+from ulmfit_app.data.sources import DATA_SETS, Draft, read_source
 from ulmfit_app.data.splits import (
     check_given_splits,
     flag_of,
@@ -34,6 +36,7 @@ from ulmfit_app.data.splits import (
 )
 from ulmfit_app.data.tables import is_table_name
 from ulmfit_app.errors import DataError, SettingError, count_texts, quoted
+from ulmfit_app.evaluation.tables import sets_to_truth
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,15 @@ class Corpus:
 
     Attributes:
         table: columns text, label and split, then the other columns of the source, all strings;
-            split is one of SPLITS, label is "" where that is unlabelled.
+            split is one of SPLITS, label is "" where that is unlabelled. Of several labels a text,
+            label is a JSON list.
         labels: the classes, numbers by value before words by alphabet.
         origin: what served the data, for people.
         test_name: what the texts of split test are, for people.
         notes: one sentence for each thing that was done to the data.
         text_column: the column of the source file that held the texts; None where there is none,
             as in folders and in data sets known by name.
+        multilabel: whether a text may have several labels, or none.
     """
 
     table: pd.DataFrame
@@ -57,13 +62,20 @@ class Corpus:
     test_name: str
     notes: list[str]
     text_column: str | None = None
+    multilabel: bool = False
 
     def texts(self, split: str) -> list[str]:
         """The texts of one split, in the order of the source."""
         return self.table.loc[self.table["split"] == split, "text"].tolist()
 
     def truth(self, labels: pd.Series) -> np.ndarray:
-        """The index of each label's class in `self.labels`, int [n]; -1 for what is no class."""
+        """The index of each label's class in `self.labels`, int [n]; -1 for what is no class.
+
+        Of several labels a text: 1 for each that it has and 0 for the others, float32
+        [n, n_labels].
+        """
+        if self.multilabel:
+            return sets_to_truth(labels, self.labels)
         return pd.Index(self.labels).get_indexer(labels)
 
 
@@ -82,10 +94,14 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     _check_names(settings)
     _check_numbers(settings)
     draft = read_source(settings)
+    if settings.multilabel and not draft.multilabel:
+        raise SettingError(
+            f"--multilabel: the texts of {settings.source} have one label each. Leave it out."
+        )
     notes = draft.notes
     # To the end rows keep their index in the draft, where the other columns wait.
     table = draft.table[["text", "label", "split"]].assign(group=draft.groups or "")
-    table = _clean(table, notes)
+    table = _clean(table, draft, settings)
     if said := describe_misread(table["text"], settings.encoding):
         notes.append(said)
     check_given_splits(draft, table)
@@ -94,8 +110,8 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     labels = _check_labels(table, draft)
     _note_overlaps(table, notes)
     if settings.max_labels is not None:
-        table = hide_labels(table, settings.max_labels, seed, notes)
-    table = take_subsets(table, settings, seed, notes)
+        table = hide_labels(table, settings.max_labels, seed, notes, draft.multilabel)
+    table = take_subsets(table, settings, seed, notes, draft.multilabel)
     table = table.drop(columns="group").join(draft.table.drop(columns=["text", "label", "split"]))
     return Corpus(
         table=pd.DataFrame({name: table[name].tolist() for name in table}),
@@ -104,6 +120,7 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
         test_name=test_name,
         notes=notes,
         text_column=draft.text_column,
+        multilabel=draft.multilabel,
     )
 
 
@@ -126,6 +143,26 @@ def _check_names(settings: DataSettings) -> None:
         raise SettingError(
             f"--data says where {settings.source} lies; {other} is a data set of its own. Name it "
             f"in the place of {settings.source}: python -m ulmfit_app.run {shlex.quote(other)}"
+        )
+    if settings.label_columns and settings.label is not None:
+        raise SettingError(
+            "--label names one column of labels, and --label-columns a column for each. Leave one "
+            "of them out."
+        )
+    of_several = [
+        flag_of(name)
+        for name in ("separator", "label_columns", "without_label")
+        if getattr(settings, name) != getattr(DataSettings, name)
+    ]
+    if of_several and not settings.multilabel and not known:
+        raise SettingError(
+            f"{' and '.join(of_several)}: for texts that may have several labels. Add "
+            "--multilabel, or leave it out."
+        )
+    if settings.multilabel and not known and Path(settings.source).is_dir():
+        raise SettingError(
+            f"--multilabel: {settings.source} is a folder of class folders, in which a text has "
+            "one label. Give a table: CSV, TSV, JSON or Parquet."
         )
     for one, other in combinations(("text", "label", "split"), 2):
         if (column := getattr(settings, one)) and column == getattr(settings, other):
@@ -158,7 +195,7 @@ def _check_numbers(settings: DataSettings) -> None:
 
 def _another_data_set(data: Path, source: str) -> str | None:
     """What a run's data would be called that --data names by mistake."""
-    if is_table_name(data) and source not in POLARITY:
+    if is_table_name(data) and source not in ONE_TABLE:
         return str(data)
     # The command line makes paths absolute.
     return (
@@ -166,8 +203,9 @@ def _another_data_set(data: Path, source: str) -> str | None:
     )
 
 
-def _clean(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+def _clean(table: pd.DataFrame, draft: Draft, settings: DataSettings) -> pd.DataFrame:
     """Rows with a text and, unless unlabelled, a label. Raises DataError when none has both."""
+    notes = draft.notes
     surrogates = table["text"].map(lambda text: len(LONE_SURROGATE.findall(text)))
     if surrogates.any():
         notes.append(
@@ -176,8 +214,12 @@ def _clean(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
         )
         table = table.assign(text=replace_lone_surrogates(table["text"]))
     unlabelled = table["split"] == "unlabelled"
-    labels, said = strip_labels(table.loc[~unlabelled, "label"])
-    notes += said
+    if draft.multilabel:
+        labels = table["label"].mask(unlabelled, "")
+        labels = apply_without_label(labels, settings.without_label, ~unlabelled, notes)
+    else:
+        labels, said = strip_labels(table.loc[~unlabelled, "label"])
+        notes += said
     table = table.assign(label=labels.reindex(table.index, fill_value=""))
     blank = table["text"].map(lambda text: not text or text.isspace())
     no_label = ~blank & ~unlabelled & table["label"].eq("")
@@ -196,7 +238,9 @@ def _clean(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             f"None of the {len(table):,} rows has both a text and a label: {blank.sum():,} have "
             f"an empty text, {no_label.sum():,} an empty label."
         )
-    notes += notes_on_labels(kept.loc[kept["split"] != "unlabelled", "label"])
+    labels = kept.loc[kept["split"] != "unlabelled", "label"]
+    each = each_label(labels) if draft.multilabel else labels
+    notes += notes_on_labels(each, not draft.multilabel)
     # A copy of a text joins the group of its first appearance, so that copies never part.
     text_ids = pd.Series(pd.factorize(kept["text"])[0], kept.index)
     groups = kept["group"].where(kept["group"] != "", text_ids.astype(str))
@@ -211,8 +255,12 @@ def _name_test(table: pd.DataFrame, path: Path) -> str:
 
 def _check_labels(table: pd.DataFrame, draft: Draft) -> list[str]:
     """The labels of train in order. Raises DataError for one class alone, or one not in train."""
+    labels = table[["split", "label"]]
+    if draft.multilabel:
+        each = each_label(table["label"])
+        labels = pd.DataFrame({"split": table["split"].reindex(each.index), "label": each})
     seen = {
-        split: set(table.loc[table["split"] == split, "label"])
+        split: set(labels.loc[labels["split"] == split, "label"])
         for split in ("train", "valid", "test")
     }
     everywhere = set().union(*seen.values())

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.data.splits import find_held_out, stratified_order, subset_generator
+from ulmfit_app.data.splits import (
+    find_held_out,
+    strata_of,
+    stratified_order,
+    subset_generator,
+)
 from ulmfit_app.errors import SettingError, count_texts
 
 VALIDATED_ON = 5  # one in so many labels
@@ -61,7 +66,9 @@ def divide_labels(n_labels: int, sizes: Sizes, option: str = "--at") -> tuple[in
     return n_train, n_valid
 
 
-def hide_labels(table: pd.DataFrame, n_labels: int, seed: int, notes: list[str]) -> pd.DataFrame:
+def hide_labels(
+    table: pd.DataFrame, n_labels: int, seed: int, notes: list[str], multilabel: bool = False
+) -> pd.DataFrame:
     """Keep so many labels of train and valid; the other texts of both become unlabelled.
 
     Those that are kept are the rows that --max-train and --max-valid of the same numbers keep.
@@ -71,6 +78,8 @@ def hide_labels(table: pd.DataFrame, n_labels: int, seed: int, notes: list[str])
         n_labels: of train and valid together, divided by `divide_labels`.
         seed: which ones are kept depends on it.
         notes: gets a sentence.
+        multilabel: whether labels are cells of sets; a text is then kept or hidden with all of
+            its labels, and numbers are of texts.
 
     Raises:
         SettingError: as `divide_labels` does.
@@ -78,14 +87,15 @@ def hide_labels(table: pd.DataFrame, n_labels: int, seed: int, notes: list[str])
     counts = table["split"].value_counts()
     train = table["split"] == "train"
     sizes = Sizes(
-        table.loc[train, "label"].nunique(),
+        strata_of(table.loc[train, "label"], multilabel).nunique(),
         *(int(counts.get(name, 0)) for name in ("train", "valid", "test")),
     )
     n_train, n_valid = divide_labels(n_labels, sizes, "--max-labels")
     kept = ~table["split"].isin(("train", "valid")).to_numpy()
     for split, limit in (("train", n_train), ("valid", n_valid)):
         rows = np.flatnonzero(table["split"] == split)
-        order = stratified_order(table["label"].iloc[rows], subset_generator(seed, split))
+        labels = strata_of(table["label"].iloc[rows], multilabel)
+        order = stratified_order(labels, subset_generator(seed, split))
         kept[rows[order[:limit]]] = True
     copies = find_held_out(table, pd.Series(~kept, table.index))
     notes.append(

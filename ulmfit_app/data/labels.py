@@ -126,11 +126,12 @@ def _parts(label: str, separator: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def notes_on_labels(labels: pd.Series) -> list[str]:
+def notes_on_labels(labels: pd.Series, each_alone: bool = True) -> list[str]:
     """What is odd about the spelling of labels, in sentences.
 
     Args:
         labels: of each labelled row.
+        each_alone: whether a text has one label; one with several is not said to look so.
     """
     n = labels.value_counts()
     notes = []
@@ -148,15 +149,12 @@ def notes_on_labels(labels: pd.Series) -> list[str]:
             f"Kept characters that cannot be seen in labels, shown as codes here: {listed}"
             f"{_more(hidden)}."
         )
-    if combined := find_combined(n.index):
+    if each_alone and (combined := find_combined(n.index)):
         notes.append(f"{describe_combined(n, combined)} {SEVERAL_LABELS}")
     return notes
 
 
-SEVERAL_LABELS = (
-    "To predict each part by itself, make a column for each, such as yes and no, and a run with "
-    "each as its --label."
-)
+SEVERAL_LABELS = "To predict each part by itself, add: --multilabel"
 
 
 def describe_combined(counts: pd.Series, combined: list[str]) -> str:

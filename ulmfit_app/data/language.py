@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 
 from ulmfit_app.config import CHINESE, MODELS, TO_SIMPLIFIED, DataSettings, TokenSettings
-from ulmfit_app.data.sources import language_of
+from ulmfit_app.data.known_sets import language_of
 from ulmfit_app.errors import SettingError
 from ulmfit_app.languages import is_chinese
 from ulmfit_app.text.chinese import converter, simplified_share

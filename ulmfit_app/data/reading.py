@@ -59,6 +59,38 @@ def read_own_table(path: Path, n_rows: int) -> pd.DataFrame:
     return table
 
 
+def read_labelled_lines(path: Path, split: str, encoding: str = "utf-8") -> pd.DataFrame:
+    """Lines `label<TAB>text` without column names; blank ones are none.
+
+    Args:
+        path: of the file.
+        split: of all its lines.
+        encoding: as Python names it.
+
+    Returns:
+        Columns text, label and split.
+
+    Raises:
+        DataError: a line has no tab, or the file is of another encoding.
+    """
+    rows = []
+    for number, line in enumerate(read_lines(path, encoding), start=1):
+        label, tab, text = line.partition("\t")
+        if tab:
+            rows.append((text, label, split))
+        elif line.strip():
+            raise DataError(
+                f"{path}, line {number}: expected 'label<TAB>text', found '{line[:60]}'."
+            )
+    return pd.DataFrame(rows, columns=["text", "label", "split"], dtype=object)
+
+
+def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
+    """The lines of a file, which end at a line feed, with or without a carriage return."""
+    # Texts can hold what str.splitlines takes for the end of a line.
+    return decode(path.read_bytes(), path, encoding).replace("\r\n", "\n").split("\n")
+
+
 def read_texts(
     path: Path,
     text: str | None = None,

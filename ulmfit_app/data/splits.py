@@ -7,6 +7,12 @@ import pandas as pd
 
 from ulmfit_app.config import DataSettings
 from ulmfit_app.data.characters import escape
+from ulmfit_app.data.label_sets import (
+    choose_fold_of_sets,
+    each_label,
+    hold_out_sets,
+    rarest_labels,
+)
 from ulmfit_app.data.labels import find_alike
 from ulmfit_app.data.sources import Draft
 from ulmfit_app.errors import DataError, SettingError, count_texts, quoted
@@ -49,6 +55,16 @@ def check_given_splits(draft: Draft, table: pd.DataFrame) -> None:
         )
 
 
+def strata_of(labels: pd.Series, multilabel: bool) -> pd.Series:
+    """What subsets are to have in its shares: the label, or the rarest of several.
+
+    Args:
+        labels: of each text; of several, cells of sets.
+        multilabel: whether they are that.
+    """
+    return rarest_labels(labels) if multilabel else labels
+
+
 def make_splits(
     table: pd.DataFrame, draft: Draft, settings: DataSettings, seed: int
 ) -> pd.DataFrame:
@@ -82,18 +98,18 @@ def make_splits(
     free = ~table["text"].isin(given)
     # A single class has its own refusal later, which says more than that there are too few texts.
     if missing and table.loc[table["split"] != "unlabelled", "label"].nunique() > 1:
-        _check_enough(table, free, missing)
+        _check_enough(table, free, missing, draft.multilabel)
     for done, split in enumerate(missing):
         in_train = table["split"] == "train"
+        pool, generator = table[in_train & free], _generator(seed, "split", split)
         if split == "valid" and settings.folds:
-            groups = _choose_fold(table[in_train & free], settings.folds, settings.fold, seed)
+            choose = choose_fold_of_sets if draft.multilabel else _choose_fold
+            _require_enough_for_folds(pool, settings.folds, draft.multilabel)
+            groups = choose(pool, settings.folds, settings.fold, seed)
+        elif draft.multilabel:
+            groups = hold_out_sets(pool, shares[split], generator)
         else:
-            groups = _hold_out(
-                table[in_train & free],
-                shares[split],
-                len(missing) - done,
-                _generator(seed, "split", split),
-            )
+            groups = _hold_out(pool, shares[split], len(missing) - done, generator)
         held_out = in_train & free & table["group"].isin(groups)
         table = table.assign(split=table["split"].mask(held_out, split))
         draft.notes.append(
@@ -109,13 +125,21 @@ def make_splits(
     return table[~leaked]
 
 
-def _check_enough(table: pd.DataFrame, free: pd.Series, missing: list[str]) -> None:
+def _count_groups(rows: pd.DataFrame, multilabel: bool) -> pd.Series:
+    """How many different texts have each label."""
+    labels = each_label(rows["label"]) if multilabel else rows["label"]
+    return rows["group"].reindex(labels.index).groupby(labels.to_numpy()).nunique()
+
+
+def _check_enough(
+    table: pd.DataFrame, free: pd.Series, missing: list[str], multilabel: bool
+) -> None:
     """Raises DataError when a class of train has too few groups to be in each split.
 
     free: which rows may move.
     """
     train = table[table["split"] == "train"]
-    n_groups = train["group"].where(free).groupby(train["label"]).nunique()
+    n_groups = _count_groups(train.assign(group=train["group"].where(free)), multilabel)
     few = n_groups[n_groups <= len(missing)]
     if len(few):
         listed = ", ".join(
@@ -151,17 +175,20 @@ def _hold_out(
     return chosen
 
 
-def _choose_fold(pool: pd.DataFrame, n_folds: int, number: int, seed: int) -> pd.Series:
-    """The groups of fold `number`, from 1 on. Raises DataError where a class has too few."""
-    # Takes a second, which no other run needs.
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    groups = pool.groupby("label")["group"].nunique()
+def _require_enough_for_folds(pool: pd.DataFrame, n_folds: int, multilabel: bool) -> None:
+    groups = _count_groups(pool, multilabel)
     if groups.min() < n_folds:
         raise DataError(
             f"The label {groups.idxmin()!r} has {groups.min():,} different texts, too few for "
             f"--folds {n_folds}. Use fewer folds, or drop or merge such classes."
         )
+
+
+def _choose_fold(pool: pd.DataFrame, n_folds: int, number: int, seed: int) -> pd.Series:
+    """The groups of fold `number`, from 1 on."""
+    # Takes a second, which no other run needs.
+    from sklearn.model_selection import StratifiedGroupKFold
+
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(
         pool, pool["label"], pool["group"]
     )
@@ -203,7 +230,11 @@ def _generator(seed: int, purpose: str, split: str) -> np.random.Generator:
 
 
 def take_subsets(
-    table: pd.DataFrame, settings: DataSettings, seed: int, notes: list[str]
+    table: pd.DataFrame,
+    settings: DataSettings,
+    seed: int,
+    notes: list[str],
+    multilabel: bool = False,
 ) -> pd.DataFrame:
     """At most `max_SPLIT` rows of each split, in the order of the table.
 
@@ -212,6 +243,7 @@ def take_subsets(
         settings: the limits.
         seed: which rows are taken depends on it.
         notes: gets a sentence for each split that is cut.
+        multilabel: whether labels are cells of sets.
 
     Raises:
         SettingError: the limit of train is below the number of classes.
@@ -222,7 +254,7 @@ def take_subsets(
         rows = np.flatnonzero(table["split"] == split)
         if limit is None or len(rows) <= limit:
             continue
-        labels = table["label"].iloc[rows]
+        labels = strata_of(table["label"].iloc[rows], multilabel)
         if split == "train" and limit < labels.nunique():
             raise SettingError(
                 f"--max-train {limit:,} cannot hold one text of each of {labels.nunique():,} "

@@ -5,7 +5,6 @@ than a text takes to be classified, so they are imported where a temperature is 
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,33 +14,13 @@ from ulmfit_app.evaluation.metrics import (
     N_BINS,
     SIGNIFICANT,
     accuracy_interval,
-    calibration_scores,
     check_predictions,
 )
 
 # The smallest is 1 / 100; beyond the two, probabilities are uniform, or all 0 and 1.
 LARGEST_TEMPERATURE = 100.0
-WANTED_ERRORS = (0.01, 0.02, 0.05, 0.1)  # shares of the answers
 N_SAMPLES = 400  # drawn by chance; enough to know their 95th percentile to about one percentile
 MAX_NAMES = 5  # of classes in a sentence
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What calibrated the probabilities of tested texts, and the probabilities before it.
-
-    Attributes:
-        temperature: that the logits were divided by.
-        before: probabilities of the tested texts at temperature 1, [n, n_classes].
-        validation: of the texts that the temperature was fitted on, at temperature 1,
-            [n_valid, n_classes].
-        validation_truth: the index of the true class of each of these, [n_valid].
-    """
-
-    temperature: float
-    before: np.ndarray
-    validation: np.ndarray
-    validation_truth: np.ndarray
 
 
 # ------------------------------------------------------------------------------------ temperature
@@ -133,7 +112,9 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------ risk and coverage
-def risk_coverage(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
+def risk_coverage(
+    probabilities: np.ndarray, truth: np.ndarray, predicted: np.ndarray | None = None
+) -> pd.DataFrame:
     """The error among answered texts as more are answered (Geifman and El-Yaniv 2017).
 
     The most confident are answered first; texts of equal confidence together, or not at all.
@@ -141,6 +122,7 @@ def risk_coverage(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     Args:
         probabilities: [n, n_classes].
         truth: [n] class indices.
+        predicted: [n] the answers, as metrics.score takes them.
 
     Returns:
         One row per distinct confidence, falling: threshold (the lowest confidence that is
@@ -150,9 +132,9 @@ def risk_coverage(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
         ValueError: the arrays do not fit each other, or hold no probabilities.
     """
     check_predictions(probabilities, truth)
-    confidence = probabilities.max(axis=1)
+    confidence, right = confidence_of(probabilities, truth, predicted)
     order = np.argsort(-confidence, kind="stable")
-    wrong = (probabilities.argmax(axis=1) != truth)[order].cumsum()
+    wrong = (~right)[order].cumsum()
     last = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))
     n = last + 1
     return pd.DataFrame(
@@ -187,21 +169,40 @@ def threshold_for(error: float, curve: pd.DataFrame) -> float | None:
     return 0.0 if fitting["coverage"].iloc[-1] == 1 else float(fitting["threshold"].iloc[-1])
 
 
-def answered(probabilities: np.ndarray, truth: np.ndarray, threshold: float) -> dict:
+def confidence_of(
+    probabilities: np.ndarray, truth: np.ndarray, predicted: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The probability of each text's answer, [n], and whether it is right, boolean [n].
+
+    predicted: [n] the answers; None: the most probable classes.
+    """
+    if predicted is None:
+        predicted = probabilities.argmax(axis=1)
+    return probabilities[np.arange(len(truth)), predicted], predicted == truth
+
+
+def answered(
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    threshold: float,
+    predicted: np.ndarray | None = None,
+) -> dict:
     """What comes of answering only from a confidence on.
 
     Args:
         probabilities: [n, n_classes].
         truth: [n] class indices.
         threshold: the lowest confidence that is answered.
+        predicted: [n] the answers, as metrics.score takes them.
 
     Returns:
         n (answered), wrong, coverage (share answered) with coverage_ci95, error (wrong / n) with
         error_ci95. Where no text is answered, error and its interval are None, and the key
         `undefined` says why.
     """
-    members = probabilities.max(axis=1) >= threshold
-    n, wrong = int(members.sum()), int((probabilities.argmax(axis=1) != truth)[members].sum())
+    confidence, right = confidence_of(probabilities, truth, predicted)
+    members = confidence >= threshold
+    n, wrong = int(members.sum()), int((~right)[members].sum())
     found = {
         "n": n,
         "wrong": wrong,
@@ -238,59 +239,6 @@ def calibration_error_by_chance(probabilities: np.ndarray, seed: int = 0) -> flo
         surplus = confidence - (generator.random(len(confidence)) < confidence)
         errors.append(np.abs(np.bincount(bin_of, surplus)).sum() / len(confidence))
     return float(np.quantile(errors, 0.95))
-
-
-def before_and_after(
-    calibration: Calibration, probabilities: np.ndarray, truth: np.ndarray
-) -> dict:
-    """Every number of the report about one temperature, as plain data that JSON can hold.
-
-    Args:
-        calibration: the temperature and what was known before it.
-        probabilities: of the tested texts, calibrated, [n, n_classes].
-        truth: [n] class indices.
-
-    Returns:
-        temperature (1 beside temperature_undefined, the reason, where none could be fitted);
-        n_validation; before and after (accuracy and metrics.calibration_scores, on the tested
-        texts); expected_calibration_error_by_chance; and thresholds, one per wanted error:
-        wanted_error, threshold, and what it gives on validation, where it is chosen, and on test,
-        as `answered` has it. Never NaN.
-    """
-
-    def scores(of: np.ndarray) -> dict:
-        return {"accuracy": float((of.argmax(axis=1) == truth).mean())} | calibration_scores(
-            of, truth
-        )
-
-    validation, validation_truth = calibration.validation, calibration.validation_truth
-    _, reason = fit_temperature(validation, validation_truth)
-    validation = tempered(validation, calibration.temperature)
-    curve = risk_coverage(validation, validation_truth)
-    thresholds = []
-    for error in WANTED_ERRORS:
-        threshold = threshold_for(error, curve)
-        one = {"wanted_error": error, "threshold": threshold}
-        if threshold is None:
-            least = math.ceil(1 / error) - 1
-            one["undefined"] = Message(
-                "no confidence kept it on validation, which takes {least} answers at least, and "
-                "none wrong",
-                least=least,
-            )
-        else:
-            one["validation"] = answered(validation, validation_truth, threshold)
-            one["test"] = answered(probabilities, truth, threshold)
-        thresholds.append(one)
-    return {
-        "temperature": calibration.temperature,
-        **({"temperature_undefined": reason} if reason else {}),
-        "n_validation": len(validation_truth),
-        "before": scores(calibration.before),
-        "after": scores(probabilities),
-        "expected_calibration_error_by_chance": calibration_error_by_chance(probabilities),
-        "thresholds": thresholds,
-    }
 
 
 def undefined(truth: np.ndarray, labels: list[str]) -> list[str]:

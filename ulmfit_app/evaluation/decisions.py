@@ -5,13 +5,14 @@ index of each text's label; of several labels, each is a probability of its own,
 [n, n_labels], 1 where a text has the label and 0 where not.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
-
-MIDDLE = 0.5  # the threshold of a label where none was chosen
+from ulmfit_app.evaluation.thresholds import MIDDLE, choose_label_thresholds, choose_thresholds
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,39 @@ class Decision:
     thresholds: tuple[float, ...] = ()
     costs: tuple[tuple[float, ...], ...] = ()
 
+    @property
+    def temperature(self) -> float:
+        """That of one label a text, whose labels have one together."""
+        (temperature,) = self.temperatures
+        return temperature
+
+    def check(self, n_labels: int) -> None:
+        """Refuse numbers that are no decision.
+
+        Raises:
+            ValueError: they do not fit so many labels, or each other, or are none that can be.
+        """
+        if len(self.temperatures) not in ({1, n_labels} if self.multilabel else {1}):
+            raise ValueError(f"{len(self.temperatures)} temperatures for {n_labels} labels")
+        if not all(0 < one < math.inf for one in self.temperatures):
+            raise ValueError(f"temperature {self.temperatures}")
+        if self.thresholds and len(self.thresholds) != n_labels:
+            raise ValueError(f"{len(self.thresholds)} thresholds for {n_labels} labels")
+        if not all(0 < one <= 1 for one in self.thresholds):
+            raise ValueError(f"thresholds {self.thresholds}")
+        width = 2 if self.multilabel else n_labels
+        if self.costs and (len(self.costs) != n_labels or {*map(len, self.costs)} != {width}):
+            raise ValueError(f"costs {self.costs} for {n_labels} labels")
+        if not all(0 <= cost < math.inf for row in self.costs for cost in row):
+            raise ValueError(f"costs {self.costs}")
+
     def calibrate(self, probabilities: np.ndarray) -> np.ndarray:
         """Probabilities at these temperatures, [n, n_labels], from those at temperature 1."""
         if not self.multilabel:
             return tempered(probabilities, self.temperatures[0])
         found = probabilities.astype(float)
-        for label, temperature in enumerate(self.temperatures):
+        temperatures = np.broadcast_to(self.temperatures, found.shape[1])
+        for label, temperature in enumerate(temperatures):
             if temperature != 1:
                 found[:, label] = tempered(_as_two(found[:, label]), temperature)[:, 1]
         return found
@@ -98,3 +126,79 @@ def fit_temperatures(
         for column, has in zip(probabilities.T, truth.T, strict=True)
     ]
     return [temperature for temperature, _ in pairs], [reason for _, reason in pairs]
+
+
+def fit_decision(
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    has_thresholds: bool,
+    costs: Sequence[Sequence[float]] = (),
+) -> tuple[Decision, list[str]]:
+    """Fit temperatures, and choose thresholds, on a validation part.
+
+    Args:
+        probabilities: at temperature 1, [n, n_labels].
+        truth: as above, of one label a text or of several.
+        has_thresholds: whether thresholds are chosen, for the best F1.
+        costs: as `Decision` has them.
+
+    Returns:
+        The decision, and for each temperature "", or why it stayed 1.
+    """
+    costs = tuple(map(tuple, costs))
+    if truth.ndim == 1:
+        temperature, reason = fit_temperature(probabilities, truth)
+        decision, reasons = Decision(False, (temperature,), (), costs), [reason]
+    else:
+        temperatures, reasons = fit_temperatures(probabilities, truth)
+        decision = Decision(True, tuple(temperatures), (), costs)
+    if has_thresholds:
+        calibrated = decision.calibrate(probabilities)
+        if truth.ndim == 1:
+            thresholds = choose_thresholds(calibrated, truth)
+        else:
+            thresholds, _ = choose_label_thresholds(calibrated, truth)
+        decision = replace(decision, thresholds=tuple(thresholds))
+    return decision, reasons
+
+
+def describe_decision(
+    decision: Decision, reasons: Sequence[str], labels: Sequence[str], probabilities: np.ndarray
+) -> list[str]:
+    """What was decided on a validation part, in sentences.
+
+    Args:
+        decision, reasons: what `fit_decision` returns.
+        labels: their names.
+        probabilities: of the validation part, at temperature 1, [n, n_labels].
+    """
+    n, several = len(probabilities), decision.multilabel
+    if not several:
+        reason = reasons[0] and f"not fitted on the validation texts: {reasons[0]}"
+        how = reason or f"fitted on {n:,} validation texts"
+        lines = [f"temperature {decision.temperature:.3g}, {how}."]
+    else:
+        low, high = min(decision.temperatures), max(decision.temperatures)
+        lines = [
+            f"temperatures {low:.3g} to {high:.3g}, fitted on {n:,} validation texts for "
+            f"{sum(not reason for reason in reasons):,} of {len(labels):,} labels; the others "
+            "stay at 1."
+        ]
+    if decision.costs:
+        lines.append("it answers what costs least in expectation, by the table of costs.")
+    elif decision.thresholds:
+        each = [f"{label} {t:.2g}" for label, t in zip(labels, decision.thresholds, strict=True)]
+        more = f" and {len(each) - 10:,} more" if len(each) > 10 else ""
+        lines.append(
+            f"thresholds of the best F1 on the validation texts: {', '.join(each[:10])}{more}."
+        )
+    answers = decision.answer(decision.calibrate(probabilities))
+    given = answers.any(axis=0) if several else np.isin(np.arange(len(labels)), answers)
+    silent = [label for label, once in zip(labels, given, strict=True) if not once]
+    if silent and (several or decision.thresholds or decision.costs):
+        more = f" and {len(silent) - 10:,} more" if len(silent) > 10 else ""
+        lines.append(
+            f"no validation text is given {len(silent):,} of {len(labels):,} labels: "
+            f"{', '.join(silent[:10])}{more}."
+        )
+    return lines

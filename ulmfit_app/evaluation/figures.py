@@ -231,7 +231,10 @@ def _draw_bins(axes: Axes, bins: pd.DataFrame, before: pd.DataFrame | None = Non
 
 
 def risk_coverage_figure(
-    probabilities: np.ndarray, truth: np.ndarray, thresholds: list[dict] = ()
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    thresholds: list[dict] = (),
+    predicted: np.ndarray | None = None,
 ) -> Figure:
     """Error of the answers against the share of the texts that is answered, with 95 % interval.
 
@@ -240,10 +243,11 @@ def risk_coverage_figure(
     Args:
         probabilities: [n, n_classes].
         truth: [n] class indices.
-        thresholds: as calibration.before_and_after gives them; each is drawn where it lies on
+        thresholds: as calibrated.before_and_after gives them; each is drawn where it lies on
             these texts, over a line at the error that was wanted of it.
+        predicted: as metrics.score takes it.
     """
-    curve = risk_coverage(probabilities, truth)
+    curve = risk_coverage(probabilities, truth, predicted)
     # A picture is about a thousand dots wide.
     curve = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 400).astype(int))]
     low, high = np.transpose(

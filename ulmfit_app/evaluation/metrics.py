@@ -11,6 +11,8 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
+from ulmfit_app.evaluation.ranking import average_precision
+
 Z_95 = NormalDist().inv_cdf(0.975)
 N_BINS = 15  # of confidence; Guo et al. 2017
 RESAMPLES = 2_000  # of a bootstrap; its percentiles then move by a few hundredths of their width
@@ -76,7 +78,11 @@ def expected_calibration_error(
     Top-label calibration as in Guo et al. 2017, "On Calibration of Modern Neural Networks",
     equation 3. Arguments and errors are those of calibration_bins.
     """
-    bins = calibration_bins(probabilities, truth, n_bins, equal_mass)
+    return calibration_error(calibration_bins(probabilities, truth, n_bins, equal_mass))
+
+
+def calibration_error(bins: pd.DataFrame) -> float:
+    """The expected calibration error of bins as bin_outcomes gives them."""
     filled = bins[bins["n"] > 0]
     return float(
         (filled["n"] * (filled["confidence"] - filled["accuracy"]).abs()).sum() / filled["n"].sum()
@@ -88,10 +94,8 @@ def maximum_calibration_error(
 ) -> tuple[float, int]:
     """The largest distance between confidence and accuracy in a bin (Guo et al. 2017, equation 5).
 
-    Arguments and errors are those of calibration_bins.
-
-    Returns:
-        The distance, and the n of that bin: a bin of few texts is often far off by chance.
+    Arguments and errors are those of calibration_bins. Returns the distance, and the n of that
+    bin: few texts are often far off by chance.
     """
     bins = calibration_bins(probabilities, truth, n_bins, equal_mass)
     distance = (bins["confidence"] - bins["accuracy"]).abs()
@@ -111,15 +115,25 @@ def calibration_bins(
             to 1. Equal confidences share a bin, so that there may be fewer than n_bins.
 
     Returns:
-        Columns lower, upper (the bin's edges), n, confidence (mean), accuracy, low, high (95 %
-        interval of the accuracy). The last four are NaN where n is 0.
+        As bin_outcomes.
 
     Raises:
         ValueError: the arrays do not fit each other, or hold no probabilities.
     """
     check_predictions(probabilities, truth)
     confidence = probabilities.max(axis=1).astype(float)
-    right = probabilities.argmax(axis=1) == truth
+    return bin_outcomes(confidence, probabilities.argmax(axis=1) == truth, n_bins, equal_mass)
+
+
+def bin_outcomes(
+    confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS, equal_mass: bool = False
+) -> pd.DataFrame:
+    """Probabilities against what came true: confidence [n], right [n]; bins as calibration_bins.
+
+    Returns:
+        Columns lower, upper (the bin's edges), n, confidence (mean), accuracy, low, high (95 %
+        interval of the accuracy). The last four are NaN where n is 0.
+    """
     edges = np.linspace(0, 1, n_bins + 1)
     if equal_mass:
         edges = np.unique(np.quantile(confidence, edges))
@@ -203,8 +217,10 @@ def score(
 
     Returns:
         n, accuracy, accuracy_ci95 [low, high], what calibration_scores returns, macro_f1 (mean
-        over the classes whose F1 is defined), per_class {label: precision, recall, recall_ci95,
-        f1, support} and confusion_matrix (rows: true class, columns: predicted class, counts). A
+        over the classes whose F1 is defined), balanced_accuracy and mean_average_precision (means
+        over the classes that have texts of recall and of average precision), per_class {label:
+        precision, recall, recall_ci95, f1, average_precision (one class against the rest),
+        support} and confusion_matrix (rows: true class, columns: predicted class, counts). A
         number that is undefined is None, never NaN, and the class then has a key `undefined` that
         says why.
 
@@ -222,15 +238,22 @@ def score(
     matrix = np.zeros((n_classes, n_classes), dtype=int)
     np.add.at(matrix, (truth, predicted), 1)
     correct = int(matrix.trace())
-    per_class = {label: _class_scores(matrix, index) for index, label in enumerate(labels)}
+    per_class = {
+        label: _class_scores(matrix, i, average_precision(probabilities[:, i], truth == i))
+        for i, label in enumerate(labels)
+    }
+
+    def mean(of: str) -> float:
+        return float(np.mean([one[of] for one in per_class.values() if one[of] is not None]))
+
     return {
         "n": n,
         "accuracy": correct / n,
         "accuracy_ci95": list(accuracy_interval(correct, n)),
         **calibration_scores(probabilities, truth),
-        "macro_f1": float(
-            np.mean([one["f1"] for one in per_class.values() if one["f1"] is not None])
-        ),
+        "macro_f1": mean("f1"),
+        "balanced_accuracy": mean("recall"),
+        "mean_average_precision": mean("average_precision"),
         "per_class": per_class,
         "confusion_matrix": matrix.tolist(),
     }
@@ -245,8 +268,7 @@ def paired_comparison(right: np.ndarray, other_right: np.ndarray) -> dict:
     are the same.
 
     Args:
-        right: boolean [n], whether the first classifier is right on each text.
-        other_right: the same for the other.
+        right, other_right: boolean [n], whether each classifier is right on each text.
 
     Returns:
         accuracy_difference (first minus other), accuracy_difference_ci95 (from
@@ -266,6 +288,23 @@ def paired_comparison(right: np.ndarray, other_right: np.ndarray) -> dict:
     }
 
 
+def macro_f1(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """The mean F1 of the classes that are predicted or true.
+
+    predicted, truth: [n] class indices.
+
+    >>> macro_f1(np.array([0, 0, 1]), np.array([0, 1, 1]))
+    0.6666666666666666
+    """
+    said, true = (
+        np.bincount(of, minlength=1 + max(predicted.max(), truth.max()))
+        for of in (predicted, truth)
+    )
+    hits = np.bincount(truth[truth == predicted], minlength=len(true))
+    there = said + true > 0
+    return float((2 * hits[there] / (said + true)[there]).mean())
+
+
 def compare_macro_f1(
     truth: np.ndarray, predicted: np.ndarray, other: np.ndarray, n_classes: int
 ) -> dict:
@@ -275,9 +314,7 @@ def compare_macro_f1(
     of RESAMPLES resamples that are always the same.
 
     Args:
-        truth: [n] class indices.
-        predicted: [n] the first classifier's.
-        other: [n] the other's.
+        truth, predicted, other: [n] class indices, the last two each classifier's.
         n_classes: classes.
 
     Returns:
@@ -289,21 +326,21 @@ def compare_macro_f1(
     classes = np.arange(n_classes)
     of_truth, of_first, of_other = (kinds[:, [i]] == classes for i in range(3))
 
-    def macro_f1(times: np.ndarray, said: np.ndarray) -> np.ndarray:
+    def resampled(times: np.ndarray, said: np.ndarray) -> np.ndarray:
         hits, found = times @ (of_truth & said), times @ said + times @ of_truth
         f1 = np.divide(2 * hits, found, where=found > 0, out=np.full(hits.shape, np.nan))
         return np.nanmean(f1, axis=1)
 
-    differences = macro_f1(drawn, of_first) - macro_f1(drawn, of_other)
-    (whole,) = macro_f1(counts[None], of_first) - macro_f1(counts[None], of_other)
+    differences = resampled(drawn, of_first) - resampled(drawn, of_other)
+    (whole,) = resampled(counts[None], of_first) - resampled(counts[None], of_other)
     return {
         "macro_f1_difference": float(whole),
         "macro_f1_difference_ci95": np.quantile(differences, [0.025, 0.975]).tolist(),
     }
 
 
-def _class_scores(matrix: np.ndarray, index: int) -> dict:
-    """Precision, recall, F1 and support of one class, from the confusion matrix."""
+def _class_scores(matrix: np.ndarray, index: int, ranked: float | None) -> dict:
+    """The scores of one class, from the confusion matrix. ranked: its average precision."""
     hits, predicted, support = (
         int(count) for count in (matrix[index, index], matrix[:, index].sum(), matrix[index].sum())
     )
@@ -312,13 +349,14 @@ def _class_scores(matrix: np.ndarray, index: int) -> dict:
         "recall": hits / support if support else None,
         "recall_ci95": list(accuracy_interval(hits, support)) if support else None,
         "f1": 2 * hits / (predicted + support) if predicted + support else None,
+        "average_precision": ranked,
         "support": support,
     }
     reasons = []
     if not predicted:
         reasons.append("precision: no text was predicted as this class")
     if not support:
-        reasons.append("recall: no text is of this class")
+        reasons.append("recall and average precision: no text is of this class")
     return scores | ({"undefined": "; ".join(reasons)} if reasons else {})
 
 

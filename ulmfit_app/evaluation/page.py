@@ -1,14 +1,11 @@
 """The report of a run, or of anybody's predictions, as one HTML page.
 
-The sections on confidence and on errors have files of their own: page_confidence, page_errors.
+Most sections have files of their own, page_classes to page_slices.
 """
 
-import numpy as np
 import pandas as pd
 
 from ulmfit_app.evaluation.markup import (
-    MAX_NAME,
-    cut,
     document,
     interval,
     listed,
@@ -19,14 +16,14 @@ from ulmfit_app.evaluation.markup import (
 )
 from ulmfit_app.evaluation.messages import TAGS, Message, known, say, spoken, translated
 from ulmfit_app.evaluation.metrics import SIGNIFICANT
+from ulmfit_app.evaluation.page_classes import classes_section
 from ulmfit_app.evaluation.page_confidence import confidence_section
+from ulmfit_app.evaluation.page_decision import decision_section
 from ulmfit_app.evaluation.page_errors import count_wrong, errors_section
+from ulmfit_app.evaluation.page_run import run_section, training_section
+from ulmfit_app.evaluation.page_slices import slices_section
 
 MODEL = "ULMFiT"
-N_CONFUSIONS = 15
-# Facts that have a place of their own.
-OWN_COLUMN = "copy_in_train"  # of a run's predictions, whose values are ours, not the user's
-OF_THE_HEADING = ("model", "data_set", "test_name", "notes", "durations")
 
 
 def page(
@@ -47,16 +44,10 @@ def page(
         explanations: as in report.write_report.
         language: of the texts, as `lang` has it; "": that of the report.
     """
-    model, name = metrics["model"], _sentence(model_name(metrics))
-    data_set, test = facts.get("data_set"), facts.get("test_name")
-    title = (
-        say("{model} on {data_set}", model=name, data_set=data_set)
-        if data_set
-        else say("{model}: report", model=name)
-    )
+    model = metrics["model"]
     about = say(
         "Tested on {test}: n = {n:,} texts, {n_classes} classes.",
-        test=known(test) if test else say("texts it was not trained on"),
+        test=name_test(facts),
         n=model["n"],
         n_classes=len(model["per_class"]),
     )
@@ -67,13 +58,13 @@ def page(
         _summary(metrics, facts.get("notes", [])),
         f"<h2>{say('Results')}</h2>"
         f'<div class="results">{_results(metrics)}</div>{pictures["accuracy"]}',
-        f"<h2>{say('Classes')}</h2>"
-        f"{pictures['confusion_matrix']}{_confusions(model)}{_classes(model)}",
+        f"<h2>{say('Classes')}</h2>{pictures['confusion_matrix']}{classes_section(model)}",
+        decision_section(metrics),
         f"<h2>{say('Parts of the texts')}</h2>{_slices(metrics)}",
         f"<h2>{say('Confidence')}</h2>"
         f"{pictures['confidence']}{confidence_section(metrics, pictures)}",
-        _training(training),
-        _run(facts),
+        training_section(training),
+        run_section(facts),
         f"<h2>{say('The most confident errors')}</h2>"
         + errors_section(
             errors,
@@ -84,7 +75,21 @@ def page(
         ),
     ]
     script = page_file("page.js") if len(errors) else ""
-    return document(title, about, sections, script, language)
+    return document(make_title(metrics, facts), about, sections, script, language)
+
+
+def make_title(metrics: dict, facts: dict) -> str:
+    """The heading of a report. metrics, facts: as `page` takes them."""
+    name, data_set = sentence(model_name(metrics)), facts.get("data_set")
+    if data_set:
+        return say("{model} on {data_set}", model=name, data_set=data_set)
+    return say("{model}: report", model=name)
+
+
+def name_test(facts: dict) -> str:
+    """What the tested texts are. facts: as `page` takes them."""
+    test = facts.get("test_name")
+    return known(test) if test else say("texts it was not trained on")
 
 
 def _captions(calibrated: bool) -> dict[str, str]:
@@ -191,7 +196,7 @@ def verdict(metrics: dict, baseline: str) -> str:
     (low, high), (other_low, other_high) = model["accuracy_ci95"], other["accuracy_ci95"]
     p_value = "p < 0.0001" if paired["p_value"] < 0.0001 else f"p = {paired['p_value']:.2g}"
     overlap = low <= other_high and other_low <= high
-    return _sentence(
+    return sentence(
         say(
             "{found} ({name} alone is right on {n:,} texts, the baseline alone on {n_other:,}; "
             "exact McNemar test, {p_value}). ",
@@ -216,7 +221,7 @@ def _summary(metrics: dict, notes: list[str]) -> str:
     found = say(
         "{name} is right on {right:,} of {n:,} texts: accuracy {accuracy:.1%}, 95% interval "
         "{interval}.",
-        name=_sentence(model_name(metrics)),
+        name=sentence(model_name(metrics)),
         right=right,
         n=model["n"],
         accuracy=model["accuracy"],
@@ -239,16 +244,15 @@ def _summary(metrics: dict, notes: list[str]) -> str:
     )
 
 
-def _training(pictures: list[str]) -> str:
+def _slices(metrics: dict) -> str:
+    everywhere = metrics["model"]["accuracy"]
     how = say(
-        "Epochs are counted over all phases; dotted lines separate the phases, which are named "
-        "above the axes. A validation loss that rises while the training loss falls is "
-        "overfitting. The training loss is measured with dropout on, so that it may lie above the "
-        "validation loss."
+        "The accuracy on one class is its recall, above. “Lower” and “higher” mean that the whole "
+        "interval lies on that side of the accuracy on all texts, {everywhere:.1%}; by chance "
+        "alone this happens to about one part in twenty.",
+        everywhere=everywhere,
     )
-    if not pictures:
-        return ""
-    return f'<h2>{say("Training")}</h2><p class="how">{how}</p>{"".join(pictures)}'
+    return slices_section(metrics, everywhere, how)
 
 
 def _results(metrics: dict) -> str:
@@ -258,14 +262,17 @@ def _results(metrics: dict) -> str:
             f"{numbers['accuracy']:.1%}",
             interval(numbers),
             f"{numbers['macro_f1']:.3f}",
+            f"{numbers['balanced_accuracy']:.1%}",
+            f"{numbers['mean_average_precision']:.3f}",
             f"{numbers['log_loss']:.3f}",
             f"{numbers['expected_calibration_error']:.1%}",
             f"{numbers['n']:,}",
         ]
         for name, numbers in named_scores(metrics).items()
     ]
-    heads = ["", say("accuracy"), say("95% interval"), say("macro F1"), say("log loss")]
-    heads += [say("calibration error"), "n"]
+    heads = ["", say("accuracy"), say("95% interval"), say("macro F1")]
+    heads += [say("balanced accuracy"), say("mean average precision")]
+    heads += [say("log loss"), say("calibration error"), "n"]
     classes = metrics["model"]["per_class"]
     absent = sum(not scores["support"] for scores in classes.values())
     over = say(
@@ -275,7 +282,9 @@ def _results(metrics: dict) -> str:
     )
     how = say(
         "Macro F1 is the mean of the classes’ F1; small classes count as much as large ones"
-        "{over}. Log loss is in nats per text, lower is better; it punishes confident errors. "
+        "{over}. Balanced accuracy is the mean of their recall; mean average precision says how "
+        "well the probability of a class ranks its texts before all others. Log loss is in nats "
+        "per text, lower is better; it punishes confident errors. "
         "Calibration error is how far confidence and accuracy lie apart on average (15 bins). The "
         "interval (Wilson) covers the chance in which texts were tested, not the chance in which "
         "another seed would train another model.",
@@ -284,110 +293,7 @@ def _results(metrics: dict) -> str:
     return table(heads, rows) + f'<p class="how">{how}</p>'
 
 
-def _classes(model: dict) -> str:
-    rows = []
-    for number, (label, scores) in enumerate(model["per_class"].items(), start=1):
-        interval = "–"
-        if scores["recall_ci95"]:
-            low, high = scores["recall_ci95"]
-            interval = say("{low:.3f} to {high:.3f}", low=low, high=high)
-        precision, recall, f1 = (_share(scores[key]) for key in ("precision", "recall", "f1"))
-        rows.append(
-            [f"{number}", label, precision, recall, interval, f1, f"{scores['support']:,}"]
-        )
-    heads = [say("no."), say("class"), say("precision"), say("recall"), say("its 95% interval")]
-    heads += ["F1", say("texts")]
-    html = f"<h3>{say('Each class')}</h3>" + table(heads, rows, names=(1,))
-    if any("undefined" in scores for scores in model["per_class"].values()):
-        undefined = say(
-            "– means undefined: no text was predicted as this class, or no tested text has it."
-        )
-        html += f'<p class="how">{undefined}</p>'
-    return html
-
-
-def _slices(metrics: dict) -> str:
-    """The accuracy on parts of the texts."""
-    everywhere = metrics["model"]["accuracy"]
-    how = say(
-        "The accuracy on one class is its recall, above. “Lower” and “higher” mean that the whole "
-        "interval lies on that side of the accuracy on all texts, {everywhere:.1%}; by chance "
-        "alone this happens to about one part in twenty.",
-        everywhere=everywhere,
-    )
-    html = f'<p class="how">{how}</p>' + listed(metrics["not_sliced"])
-    for slicing in metrics["slices"]:
-        by, is_ours = slicing["by"], slicing["by"] == OWN_COLUMN
-        rows = []
-        for part in slicing["parts"]:
-            low, high = part["accuracy_ci95"]
-            against = ""
-            if high < everywhere or low > everywhere:
-                against = say("lower") if high < everywhere else say("higher")
-            accuracy = f"{part['accuracy']:.1%}"
-            name = known(part["part"]) if is_ours else part["part"]
-            rows.append([name, f"{part['n']:,}", accuracy, interval(part), against])
-        by = translated(by).replace("_", " ")
-        by = text(cut(known(by) if is_ours else by, MAX_NAME))
-        heads = ["", say("texts"), say("accuracy"), say("95% interval"), say("against all")]
-        html += f"<h3>{say('By {what}', what=by)}</h3>" + table(heads, rows, names=(0, 4))
-    return html
-
-
-def _confusions(model: dict) -> str:
-    """The largest counts beside the diagonal, as a table."""
-    matrix = np.array(model["confusion_matrix"])
-    support = matrix.sum(axis=1)
-    np.fill_diagonal(matrix, 0)
-    labels = list(model["per_class"])
-    cells = np.argsort(-matrix, axis=None, kind="stable")[:N_CONFUSIONS]
-    rows = [
-        [
-            labels[true],
-            labels[predicted],
-            f"{matrix[true, predicted]:,}",
-            f"{matrix[true, predicted] / support[true]:.1%}",
-        ]
-        for true, predicted in zip(*np.unravel_index(cells, matrix.shape), strict=True)
-        if matrix[true, predicted]
-    ]
-    if not rows:
-        return f"<p>{say('No text was given a wrong class.')}</p>"
-    heads = [say("true class"), say("predicted class"), say("texts")]
-    heads.append(say("share of the true class"))
-    return f"<h3>{say('Most frequent confusions')}</h3>" + table(heads, rows, names=(0, 1))
-
-
-def _run(facts: dict) -> str:
-    others = {key: value for key, value in facts.items() if key not in OF_THE_HEADING}
-    html = f"<h2>{say('The run')}</h2>{_facts(others)}" if others else ""
-    if facts.get("durations"):
-        html += f"<h3>{say('Minutes per stage')}</h3>" + _facts(facts["durations"])
-    return html
-
-
-def _facts(value) -> str:
-    """Nested facts as nested tables."""
-    if isinstance(value, dict):
-        rows = (
-            f"<tr><th>{text(known(str(key).replace('_', ' ')))}</th><td>{_facts(one)}</td></tr>"
-            for key, one in value.items()
-        )
-        return f'<div class="wide"><table>{"".join(rows)}</table></div>'
-    if isinstance(value, (list, tuple)):
-        return "<br>".join(_facts(one) for one in value) or say("none")
-    if isinstance(value, bool) or value is None:
-        return {True: say("yes"), False: say("no"), None: "–"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    # str() would make a plain string of a Message.
-    return text(known(value) if isinstance(value, str) else f"{value:,.6g}")
-
-
-def _sentence(begun: str) -> str:
+def sentence(begun: str) -> str:
+    """It with a capital letter, in the language that is spoken."""
     begun = translated(begun)
     return begun[:1].upper() + begun[1:]
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

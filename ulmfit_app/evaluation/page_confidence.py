@@ -19,7 +19,7 @@ def confidence_section(metrics: dict, pictures: dict[str, str]) -> str:
         return notes + pictures["reliability"] + pictures["risk_coverage"]
     return (
         f"<h3>{say('Before and after calibration')}</h3>"
-        + _before_and_after(found)
+        + _before_and_after(found, "decision" in metrics)
         + notes
         + pictures["reliability"]
         + f"<h3>{say('Answering only when sure')}</h3>"
@@ -28,18 +28,22 @@ def confidence_section(metrics: dict, pictures: dict[str, str]) -> str:
     )
 
 
-def _before_and_after(found: dict) -> str:
-    """What the temperature changed, as a table and a paragraph."""
+def _before_and_after(found: dict, decided: bool) -> str:
+    """What the temperature changed, as a table and a paragraph.
+
+    decided: whether answers are not always the most probable class.
+    """
     before, after = found["before"], found["after"]
 
     def largest(scores: dict, ending: str) -> str:
         error, n = (scores[f"maximum_calibration_error{part}"] for part in (ending, f"{ending}_n"))
         return f"{error:.1%} (n = {n:,})"
 
+    accuracy = say("accuracy of the most probable class") if decided else say("accuracy")
     # How a number is called, its key, and how it is written.
     error = "expected_calibration_error"
     named = (
-        (say("accuracy"), "accuracy", ".1%"),
+        (accuracy, "accuracy", ".1%"),
         (say("log loss"), "log_loss", ".4f"),
         (say("Brier score"), "brier_score", ".4f"),
         (say("expected calibration error, equal width"), error, ".2%"),

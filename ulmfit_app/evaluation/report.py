@@ -1,36 +1,37 @@
 """The report of a run: metrics.json for programs, report.html for people, and what is between."""
 
-import json
-import logging
-import math
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from data_scripts.files import replacing
-from ulmfit_app.evaluation import drawing, figures
-from ulmfit_app.evaluation.calibration import Calibration, before_and_after, undefined
-from ulmfit_app.evaluation.fonts import families_for, how_to_install
-from ulmfit_app.evaluation.messages import (
-    ENGLISH,
-    Message,
-    ReportLanguage,
-    characters_of,
-    known,
-    speaking,
+from ulmfit_app.evaluation import figures
+from ulmfit_app.evaluation.calibrated import (
+    Calibration,
+    before_and_after,
+    judge_decision,
+    without_answers,
 )
+from ulmfit_app.evaluation.calibration import MAX_NAMES, undefined
+from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
 from ulmfit_app.evaluation.metrics import compare_macro_f1, paired_comparison, score
 from ulmfit_app.evaluation.page import named_scores, page
-from ulmfit_app.evaluation.scripts import pad, script_of, width_of
+from ulmfit_app.evaluation.report_files import (
+    as_json,
+    can_draw,
+    for_json,
+    language_of,
+    note_on_fonts,
+    training_figures,
+    without_lone_surrogates,
+    write_figures,
+    write_text,
+)
+from ulmfit_app.evaluation.scripts import pad, width_of
 from ulmfit_app.evaluation.slices import slices
 from ulmfit_app.evaluation.tables import PREFIX, probability_columns, true_classes
 from ulmfit_app.files import write_table
-from ulmfit_app.languages import is_chinese
-
-log = logging.getLogger(__name__)
 
 PAGE = "report.html"
 N_WORST_ERRORS = 500  # as many as a page of 3 MB holds with ease
@@ -47,8 +48,9 @@ def write_report(
     explanations: dict[int, str] | None = None,
     report_language: ReportLanguage = ENGLISH,
     language: str = "",
+    answers: dict[str, np.ndarray] | None = None,
 ) -> dict:
-    """Write the whole report into a folder.
+    """Write the whole report of one label a text into a folder.
 
     metrics.json, classification_report.txt, worst_errors.csv, figures/*.png and report.html. The
     first is written last: a folder that has one has a whole report. Two runs that predict the same
@@ -66,11 +68,13 @@ def write_report(
             their own: model (its name; ULMFiT without it), data_set and test_name (the heading),
             notes (sentences) and durations (of stages), which stay out of metrics.json.
         directions: "forward" and "backward" -> [n, n_classes], where predictions are their mean.
-        calibration: how the predictions were calibrated; without it there are no thresholds,
-            which must not be chosen on the tested texts.
+        calibration: how the predictions were calibrated and decided; without it there are no
+            thresholds, which must not be chosen on the tested texts.
         explanations: row of a wrong prediction -> HTML of its text and what moved it.
         report_language: of the page and the figures; what programs read is in English.
         language: code of the texts' language; "" and Chinese codes: found by their characters.
+        answers: name of a baseline or a direction -> its answers, class indices [n], where they
+            are not its most probable classes.
 
     Returns:
         What metrics.json holds.
@@ -80,21 +84,22 @@ def write_report(
             no column.
     """
     labels, probabilities, truth, predicted = _arrays_of(predictions)
-    metrics = compare(probabilities, baselines, truth, labels, directions, predicted)
+    metrics = compare(probabilities, baselines, truth, labels, directions, predicted, answers)
     metrics |= _details(predictions, probabilities, truth, predicted, calibration)
-    metrics["facts"] = _for_json(facts)
-    with speaking(report_language if _can_draw(report_language) else ENGLISH):
+    metrics["facts"] = for_json(facts)
+    with speaking(report_language if can_draw(report_language) else ENGLISH):
         drawn = _figures_of(metrics, probabilities, truth, predicted, calibration)
-        pngs = _write_figures(folder / "figures", drawn | _training_figures(histories))
+        pngs = write_figures(folder / "figures", drawn | training_figures(histories))
     errors = worst_errors(predictions["text"], probabilities, truth, labels, predicted)
-    write_table(folder / "worst_errors.csv", errors.map(_without_lone_surrogates))
-    _write(folder / "classification_report.txt", classification_report(metrics["model"]))
+    write_table(folder / "worst_errors.csv", errors.map(without_lone_surrogates))
+    write_text(folder / "classification_report.txt", classification_report(metrics["model"]))
+    notes = [*facts.get("notes", []), *note_on_answers(predicted, truth, labels)]
     # Which fonts this machine has is not part of the metrics.
-    facts = facts | {"notes": [*facts.get("notes", []), *_note_on_fonts(labels, report_language)]}
-    language = _language_of(predictions["text"], language)
+    facts = facts | {"notes": [*notes, *note_on_fonts(labels, report_language)]}
+    language = language_of(predictions["text"], language)
     with speaking(report_language):
-        _write(folder / PAGE, page(metrics, errors, pngs, facts, explanations, language))
-    _write(folder / "metrics.json", _as_json(metrics))
+        write_text(folder / PAGE, page(metrics, errors, pngs, facts, explanations, language))
+    write_text(folder / "metrics.json", as_json(metrics))
     return metrics
 
 
@@ -125,10 +130,12 @@ def _details(
 ) -> dict:
     """What calibration did, and the accuracy on parts of the texts."""
     found = {}
+    labels = [column.removeprefix(PREFIX) for column in probability_columns(predictions)]
     if calibration:
         found["calibration"] = before_and_after(calibration, probabilities, truth)
+        if judged := judge_decision(calibration, probabilities, truth, labels):
+            found["decision"] = judged
     found["slices"], found["not_sliced"] = slices(predictions, probabilities, truth, predicted)
-    labels = [column.removeprefix(PREFIX) for column in probability_columns(predictions)]
     return found | {"undefined": undefined(truth, labels)}
 
 
@@ -150,70 +157,30 @@ def _figures_of(
         ),
         "confidence": figures.confidence_figure(probabilities, truth, predicted),
         "reliability": figures.reliability_figure(probabilities, truth, before),
-        "risk_coverage": figures.risk_coverage_figure(probabilities, truth, thresholds),
+        "risk_coverage": figures.risk_coverage_figure(probabilities, truth, thresholds, predicted),
     }
 
 
-def _training_figures(histories: dict[str, pd.DataFrame]) -> dict[str, Figure]:
-    """The training curves of each stage that was trained, by name."""
-    return {
-        f"training_{re.sub(r'[^a-z0-9]+', '_', stage.lower())}": figures.training_curves_figure(
-            history, _sentence(known(stage))
-        )
-        for stage, history in histories.items()
-        if len(history)
-    }
+def note_on_answers(predicted: np.ndarray, truth: np.ndarray, labels: list[str]) -> list[str]:
+    """A sentence on labels that tested texts have and none is given, where there are any.
 
-
-def _write_figures(folder: Path, drawn: dict[str, Figure]) -> dict[str, bytes]:
-    """Write figures as PNG files, and return their bytes, by name."""
-    for name, figure in drawn.items():
-        with replacing(folder / f"{name}.png") as draft:
-            drawing.save_png(figure, draft)
-    return {name: (folder / f"{name}.png").read_bytes() for name in drawn}
-
-
-def _sentence(begun: str) -> str:
-    return begun[:1].upper() + begun[1:]
-
-
-def _can_draw(language: ReportLanguage) -> bool:
-    """Whether fonts of this machine have the words of a report in a language."""
-    missing = families_for(characters_of(language))[1]
-    if missing:
-        log.info("%s %s", _WITHOUT_FONT, how_to_install(missing))
-    return not missing
-
-
-_WITHOUT_FONT = Message(
-    "No font on this machine has the words of the figures: they are in English."
-)
-
-
-def _note_on_fonts(labels: list[str], language: ReportLanguage) -> list[str]:
-    """Sentences on what no font here can draw of class names and of a report's words."""
-    hidden = [labels[index] for index in drawing.undrawable(labels)]
-    notes = []
-    if hidden:
-        note = Message(
-            "No font on this machine can draw the names of {n} of the {n_classes} classes: "
-            "figures show their numbers instead, which the table of each class gives. {install}",
-            n=len(hidden),
+    Args:
+        predicted, truth: [n] class indices; of several labels [n, n_labels].
+        labels: their names.
+    """
+    missing = without_answers(predicted, truth, labels)
+    if not missing:
+        return []
+    names = ", ".join(missing[:MAX_NAMES]) + (", …" if len(missing) > MAX_NAMES else "")
+    return [
+        Message(
+            "No tested text is given {n} of the {n_classes} classes, though some have them: "
+            "{names}.",
+            n=len(missing),
             n_classes=len(labels),
-            install=how_to_install(set("".join(hidden))),
+            names=names,
         )
-        notes.append(note)
-    if missing := families_for(characters_of(language))[1]:
-        notes += [_WITHOUT_FONT] if hidden else [_WITHOUT_FONT, how_to_install(missing)]
-    return notes
-
-
-def _language_of(texts: pd.Series, code: str) -> str:
-    """The language of texts as a page names it in `lang`. code: their language's, or ""."""
-    if code and not is_chinese(code):
-        return code
-    # Enough to tell: all of a large data set would take seconds.
-    return script_of("".join(texts.head(200).str[:200])) or code
+    ]
 
 
 def compare(
@@ -223,6 +190,7 @@ def compare(
     labels: list[str],
     directions: dict[str, np.ndarray] | None = None,
     predicted: np.ndarray | None = None,
+    answers: dict[str, np.ndarray] | None = None,
 ) -> dict:
     """Scores of the model and of each baseline, and how the model compares with each.
 
@@ -233,6 +201,7 @@ def compare(
         labels: the class names, in order.
         directions: direction -> probabilities [n, n_classes], where the model is the mean of two.
         predicted: the model's answers, as metrics.score takes them.
+        answers: as in write_report.
 
     Returns:
         {"model": metrics.score, "baselines": {name: metrics.score + {"model_against_it":
@@ -251,10 +220,11 @@ def compare(
         return paired_comparison(right, other == truth) | by_class
 
     def compared(others: dict[str, np.ndarray]) -> dict:
-        return {
-            name: score(other, truth, labels) | {"model_against_it": against(other.argmax(axis=1))}
-            for name, other in others.items()
-        }
+        found = {}
+        for name, other in others.items():
+            said = (answers or {}).get(name, other.argmax(axis=1))
+            found[name] = score(other, truth, labels, said) | {"model_against_it": against(said)}
+        return found
 
     model = score(probabilities, truth, labels, predicted)
     found = {"model": model, "baselines": compared(baselines)}
@@ -299,56 +269,32 @@ def worst_errors(
     )
 
 
-def _without_lone_surrogates(cell):
-    """A lone surrogate, which has no UTF-8, as U+FFFD; as it stands in a run's texts already."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", cell) if isinstance(cell, str) else cell
-
-
 def classification_report(scores: dict) -> str:
     """A table as scikit-learn prints it, with the accuracy's interval; "-" means undefined.
+
+    The means are over the classes: of the recall it is the balanced accuracy.
 
     Args:
         scores: what metrics.score returns.
     """
     per_class = scores["per_class"]
-    width = max(map(width_of, [*per_class, "macro F1"]))
-    lines = [f"{'':>{width}}  precision  recall      f1  support", ""]
+    width = max(map(width_of, [*per_class, "accuracy"]))
+    lines = [f"{'':>{width}}  precision  recall      f1  avg prec  support", ""]
     for label, numbers in per_class.items():
-        precision, recall, f1 = (
+        precision, recall, f1, ranked = (
             "-" if numbers[key] is None else f"{numbers[key]:.4f}"
-            for key in ("precision", "recall", "f1")
+            for key in ("precision", "recall", "f1", "average_precision")
         )
         lines.append(
-            f"{pad(label, width)}  {precision:>9}  {recall:>6}  {f1:>6}  {numbers['support']:>7}"
+            f"{pad(label, width)}  {precision:>9}  {recall:>6}  {f1:>6}  {ranked:>8}  "
+            f"{numbers['support']:>7}"
         )
     n, (low, high) = scores["n"], scores["accuracy_ci95"]
     lines.append("")
-    for name, key in (("macro F1", "macro_f1"), ("accuracy", "accuracy")):
-        lines.append(f"{name:>{width}}  {'':>9}  {'':>6}  {scores[key]:.4f}  {n:>7}")
+    means = "balanced_accuracy", "macro_f1", "mean_average_precision"
+    recall, f1, ranked = (f"{scores[key]:.4f}" for key in means)
+    lines.append(f"{'mean':>{width}}  {'':>9}  {recall}  {f1}  {ranked:>8}  {n:>7}")
+    accuracy = f"{scores['accuracy']:.4f}"
+    lines.append(f"{'accuracy':>{width}}  {'':>9}  {'':>6}  {accuracy}  {'':>8}  {n:>7}")
     lines.append(f"{'':>{width}}  95 % interval of the accuracy: {low:.4f} to {high:.4f}")
     return "\n".join(lines) + "\n"
-
-
-def _for_json(value):
-    """The facts without durations, and without NaN and Infinity, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _for_json(one) for key, one in value.items() if key != "durations"}
-    if isinstance(value, (list, tuple)):
-        return [_for_json(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"not a finite number ({value})"
-    return value
-
-
-def _as_json(metrics: dict) -> str:
-    """Indented JSON with each row of numbers, such as one of a confusion matrix, on one line."""
-    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
-    # Inside a JSON string a line never breaks, so that this touches no string.
-    rows = r"\[\n\s+([-+.\de]+(?:,\n\s+[-+.\de]+)*)\n\s+\]"
-    return re.sub(rows, lambda row: f"[{' '.join(row[1].split())}]", text) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """As UTF-8; a lone surrogate, which has none, becomes its escape, which JSON reads back."""
-    with replacing(path) as draft:
-        draft.write_bytes(text.encode("utf-8", errors="backslashreplace"))

@@ -31,9 +31,11 @@ SET_BY: dict[str, tuple[str, ...]] = {
     ),
     "labels": ("data.max_labels",),
     "methods": ("classifier.plan", "classifier.adapter"),
+    "balance": ("classifier.balance", "classifier.thresholds", "classifier.costs"),
     # The shape is that of the models which are compared.
     "starts": ("lm.pretrained", "model.emb_sz", "model.n_hid", "model.n_layers"),
     "folds": ("data.fold", "data.valid_share", "data.max_valid"),
+    "augment": ("augment.method", "data.max_labels"),
 }
 # Experiments that also train from random weights, wherever their other runs start from.
 ALSO_FROM_RANDOM = ("ablation", "labels", "starts")

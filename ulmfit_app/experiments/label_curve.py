@@ -97,7 +97,7 @@ def run_label_curve(
     if minilm:
         require_minilm()
     every = range(settings.seed, settings.seed + seeds)
-    sizes = {seed: _read_sizes(at, settings, seed) for seed in every}
+    sizes = {seed: read_sizes(at, settings, seed) for seed in every}
     shared = [(way, kind) for way, kind in ways.items() if kind in SHARED]
     lms = [_plan_language_model(*which, settings, seed) for seed in every for which in shared]
     carry_out(lms, folder, "Language models")
@@ -148,7 +148,7 @@ def describe_left_out(settings: Settings) -> list[str]:
     ]
 
 
-def _read_sizes(at: list[int], settings: Settings, seed: int) -> Sizes:
+def read_sizes(at: list[int], settings: Settings, seed: int) -> Sizes:
     """What a seed's data offer. Raises SettingError for numbers of labels that they do not."""
     if not at or min(at) < 3:
         raise SettingError(

@@ -321,7 +321,7 @@ def _gradient_times_input(
         found = predictor.differentiable(store, share)
         alone = torch.stack([log_p for log_p, _, _ in found.values()])
         mean = alone.logsumexp(0) - math.log(len(found))
-        log_p = (mean / predictor.temperature).log_softmax(0)
+        log_p = (mean / predictor.decision.temperature).log_softmax(0)
         odds = log_p[label] - torch.cat([log_p[:label], log_p[label + 1 :]]).logsumexp(0)
         gradients = torch.autograd.grad(odds, [embedded for _, embedded, _ in found.values()])
         for (direction, (_, _, way)), gradient in zip(found.items(), gradients, strict=True):

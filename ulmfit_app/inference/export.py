@@ -115,7 +115,7 @@ def _graph_of(predictor: Predictor, int8: bool) -> bytes:
     bundles = [predictor.bundle]
     if isinstance(predictor, BidirectionalPredictor):
         bundles.append(predictor.backward.bundle)
-    return awd_lstm_graph(bundles, predictor.temperature, int8).SerializeToString()
+    return awd_lstm_graph(bundles, predictor.decision.temperature, int8).SerializeToString()
 
 
 def _windows_of(bundle: Bundle) -> Windows | None:
@@ -150,7 +150,7 @@ def _settings(predictor: Predictor, windows: Windows | None, int8: bool) -> dict
         "architecture": bundle.architecture,
         "directions": ["forward", "backward"] if both else [bundle.direction],
         "int8": int8,
-        "temperature": predictor.temperature,
+        "temperature": predictor.decision.temperature,
         "begin": tokenizer_of(bundle).begin if bundle.tokenizer else None,
         "opencc": bundle.opencc,
         "windows": windows and vars(windows),

@@ -21,9 +21,15 @@ from ulmfit_app.config import PredictorPrecision
 from ulmfit_app.data.encodings import replace_lone_surrogates
 from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import BundleError, DataError, RunFolderError, SettingError
-from ulmfit_app.evaluation.calibration import fit_temperature, tempered
+from ulmfit_app.evaluation.decisions import Decision, fit_decision
 from ulmfit_app.evaluation.metrics import check_predictions
-from ulmfit_app.evaluation.tables import prediction_table, probability_columns, true_classes
+from ulmfit_app.evaluation.tables import (
+    PREFIX,
+    prediction_table,
+    probability_columns,
+    sets_to_truth,
+    true_classes,
+)
 from ulmfit_app.hardware import cast_parameters, choose_device, resolve_precision
 from ulmfit_app.models.architectures import padding_of, read_classifier, tokenizer_of
 from ulmfit_app.models.bundle import Bundle, load_bundle, require_direction
@@ -59,7 +65,7 @@ class Predictor:
 
     def __init__(self, folder: Path, precision: PredictorPrecision = "auto") -> None:
         self.folder, self.bundle = folder, load_bundle(folder, "classifier")
-        self.labels, self.temperature = self.bundle.labels, self.bundle.temperature
+        self.labels, self.decision = self.bundle.labels, self.bundle.decision
         self.precision = precision if precision == "int8" else resolve_precision(precision)
         self._device = torch.device("cpu") if precision == "int8" else choose_device()
         self._model = read_classifier(self.bundle)
@@ -110,7 +116,7 @@ class Predictor:
             BundleError: the store gives texts in the other direction than the classifier reads.
         """
         alone = list(self.each(store, texts, description).values())
-        return tempered(np.mean(alone, axis=0), self.temperature)
+        return self.decision.calibrate(np.mean(alone, axis=0))
 
     def each(
         self,
@@ -123,7 +129,8 @@ class Predictor:
         if not len(rows):
             return {self.bundle.direction: np.zeros((0, len(self.labels)))}
         logits = self._read(self._model, store, rows, description)
-        return {self.bundle.direction: logits.softmax(1).numpy()}
+        found = logits.sigmoid() if self.decision.multilabel else logits.softmax(1)
+        return {self.bundle.direction: found.numpy()}
 
     def states(self, store: TokenStore) -> np.ndarray:
         """What the head reads of each text: its pooled states, of two directions side by side.
@@ -147,6 +154,8 @@ class Predictor:
 
     def differentiable(self, store: TokenStore, share: float = 1.0) -> Differentiable:
         """Log-probabilities of one text, at temperature 1, and what to differentiate them by.
+
+        Of several labels, each one's logit is in the place of its log-probability.
 
         Args:
             store: of the one text.
@@ -180,13 +189,15 @@ class Predictor:
             start = encoder.say_nothing(ids).detach()
             embedded = (start + share * (whole - start)).requires_grad_()
             logits = head(encoder(ids, embedded))[0]
-        log_p = logits[0].double().log_softmax(0)
+        log_p = logits[0].double()
+        log_p = log_p if self.decision.multilabel else log_p.log_softmax(0)
         return {self.bundle.direction: (log_p, embedded, whole - start)}
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:
-        """One row per text, in order: text, predicted, confidence, and `p_LABEL` per label."""
+        """One row per text, in order, as `prediction_table` has it."""
         texts = replace_lone_surrogates(pd.Series(list(texts), dtype=object)).tolist()
-        return prediction_table(texts, self.probabilities(self.store(texts)), self.labels)
+        found = self.probabilities(self.store(texts))
+        return prediction_table(texts, found, self.labels, self.decision)
 
 
 def _require_awd_lstm(bundle: Bundle, folder: Path) -> None:
@@ -227,9 +238,9 @@ class BidirectionalPredictor(Predictor):
     Args:
         forward, backward: the bundles.
         precision: as in Predictor.
-        temperature: of the mean, which is calibrated as it is (Rahaman and Thiery 2021): the mean
-            of two calibrated ones is not, and may name another class. The two bundles' own
-            temperatures are for each alone.
+        decision: of the mean, which is calibrated as it is (Rahaman and Thiery 2021): the mean of
+            two calibrated ones is not, and may name another class. The two bundles' own decisions
+            are for each alone.
 
     Raises:
         BundleError: the two do not read so, or differ in labels, tokens or language.
@@ -240,10 +251,10 @@ class BidirectionalPredictor(Predictor):
         forward: Path,
         backward: Path,
         precision: PredictorPrecision = "auto",
-        temperature: float = 1.0,
+        decision: Decision | None = None,
     ) -> None:
         super().__init__(forward, precision)
-        self.temperature = temperature
+        self.decision = decision or Decision(self.bundle.decision.multilabel)
         self.backward = Predictor(backward, precision)
         for predictor, direction in ((self, "forward"), (self.backward, "backward")):
             what = f"The classifier in {predictor.folder}"
@@ -254,6 +265,11 @@ class BidirectionalPredictor(Predictor):
                     f"The classifiers in {forward} and {backward} differ in {what}, and so cannot "
                     "be averaged. Train them in one run: its command with --bidirectional."
                 )
+        if self.bundle.decision.multilabel != self.backward.bundle.decision.multilabel:
+            raise BundleError(
+                f"One of {forward} and {backward} gives a text one label, the other several. "
+                "Train them in one run: its command with --bidirectional."
+            )
 
     def each(
         self,
@@ -323,7 +339,8 @@ def load_classifiers(
         return Predictor(*folders, precision)
     # It depends on both classifiers, each of which may be trained again alone: fitted here, it is
     # never that of other ones.
-    known = read_validation(folders, n_valid)
+    own = load_bundle(folders[0], "classifier").decision
+    known = read_validation(folders, n_valid, own.multilabel)
     if known is None:
         run = shlex.quote(str(folders[0].parent))
         raise RunFolderError(
@@ -331,19 +348,24 @@ def load_classifiers(
             "classifiers has its temperature from both. Have it written again: "
             f"python -m ulmfit_app report {run}"
         )
-    return BidirectionalPredictor(*folders, precision, fit_temperature(*known)[0])
+    decision, _ = fit_decision(*known, bool(own.thresholds), own.costs)
+    return BidirectionalPredictor(*folders, precision, decision)
 
 
-def read_validation(folders: Sequence[Path], n_texts: int) -> tuple[np.ndarray, np.ndarray] | None:
+def read_validation(
+    folders: Sequence[Path], n_texts: int, multilabel: bool = False
+) -> tuple[np.ndarray, np.ndarray] | None:
     """What classifiers made of the validation split.
 
     Args:
         folders: of one classifier, or of two whose mean is asked for.
         n_texts: in the run's validation split.
+        multilabel: whether a text may have several labels.
 
     Returns:
         Probabilities [n, n_classes], the mean of theirs, at temperature 1, and the true classes
-        [n]. None where a folder has no validation.csv.
+        [n], or of several labels which of them each text has [n, n_classes]. None where a folder
+        has no validation.csv.
 
     Raises:
         RunFolderError: a file is damaged, has another number of rows, or two are of other texts.
@@ -357,8 +379,11 @@ def read_validation(folders: Sequence[Path], n_texts: int) -> tuple[np.ndarray, 
         which = ["row", "label"]
         if any(not table[which].equals(tables[0][which]) for table in tables):
             raise ValueError("they are of other texts")
-        truth = true_classes(tables[0])
         probabilities = np.mean([table[columns].to_numpy(float) for table in tables], axis=0)
+        if multilabel:
+            labels = [name.removeprefix(PREFIX) for name in columns]
+            return probabilities, sets_to_truth(tables[0]["label"], labels)
+        truth = true_classes(tables[0])
         check_predictions(probabilities, truth)
         return probabilities, truth
     except (DataError, KeyError, ValueError) as error:

@@ -7,7 +7,8 @@ as another. A bundle is a folder. Its `bundle.json` names the other files and th
 and is replaced last, in one step: until then the old model loads, from then on the new one.
 
     bundle.json                     kind, architecture and its config, direction, language, labels,
-                                    temperature, origin, and the hashes, its own included
+                                    temperature, thresholds and costs, origin, and the hashes, its
+                                    own included
     weights-<hash>.safetensors      every parameter once; tied weights are stored once
     vocab-<hash>.json               the word of each id
     tokenizer-<hash>.json           where tokens are subwords: their tokenizer
@@ -15,14 +16,13 @@ and is replaced last, in one step: until then the old model loads, from then on 
 
 import hashlib
 import json
-import math
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -31,10 +31,14 @@ from safetensors.torch import load_file, save
 from data_scripts.files import replacing, sha256_of
 from ulmfit_app.config import Conversion, Direction
 from ulmfit_app.errors import BundleError
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.files import sha256_of_strings
 from ulmfit_app.models.shapes import CONFIGS, Shape, architecture_of
 
 FORMAT = 2  # 1 had `shape`, the config of an AWD-LSTM, in the place of architecture and config
+# Of classifiers that answer otherwise than by the most probable label: who reads 2 alone is to
+# refuse them, and not to answer so.
+FORMAT_OF_DECISIONS = 3
 SCALE = ".scale"  # behind a matrix's name: what each of its int8 rows is to be multiplied by
 AGAIN = "Train the model again, or copy it again."
 
@@ -47,10 +51,10 @@ class Bundle:
         kind: "language model" or "classifier". shape: the config of its architecture. language: a
         spaCy language code. vocab: the word of each id. labels: of a classifier, in the order of
         its outputs. about: what the reader may want to know of its origin, JSON-ready. weights:
-        where a loaded bundle's weights are. direction: in which it learned to read. temperature:
-        of a classifier: what its logits are divided by to calibrate its probabilities.
-        tokenizer: where tokens are subwords: the text of their tokenizer.json. opencc: the
-        conversion that texts go through before they are read, "" for none.
+        where a loaded bundle's weights are. direction: in which it learned to read. decision: of a
+        classifier: how its outputs become calibrated probabilities and answers. tokenizer: where
+        tokens are subwords: the text of their tokenizer.json. opencc: the conversion that texts go
+        through before they are read, "" for none.
     """
 
     kind: str
@@ -61,7 +65,7 @@ class Bundle:
     about: dict = field(default_factory=dict)
     weights: Path | None = None
     direction: Direction = "forward"
-    temperature: float = 1.0
+    decision: Decision = field(default_factory=Decision)
     tokenizer: str = ""
     opencc: str = ""
 
@@ -121,7 +125,6 @@ def save_bundle(
     if bundle.tokenizer:
         tokenizer = _write(folder, "tokenizer-{}.json", bundle.tokenizer.encode())
     description = {
-        "format": FORMAT,
         "kind": bundle.kind,
         "architecture": bundle.architecture,
         "config": asdict(bundle.shape),
@@ -129,7 +132,7 @@ def save_bundle(
         "language": bundle.language,
         "labels": bundle.labels,
         "about": bundle.about,
-        "temperature": bundle.temperature,
+        **_decision_to_json(bundle.decision),
         "weights": weights,
         "vocab": vocab,
         **({"tokenizer": tokenizer} if tokenizer else {}),
@@ -143,15 +146,48 @@ def save_bundle(
                 old.unlink()
 
 
-def save_temperature(folder: Path, temperature: float) -> None:
-    """Put a temperature into the classifier's bundle in `folder`; all else stays as it is.
+def save_decision(folder: Path, decision: Decision) -> None:
+    """Put a decision into the classifier's bundle in `folder`; all else stays as it is.
 
     Raises:
         BundleError: as `load_bundle` does.
     """
     load_bundle(folder, "classifier")
-    description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    _describe(folder, description | {"temperature": temperature})
+    found = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    rest = {name: value for name, value in found.items() if name not in OF_DECISIONS}
+    _describe(folder, rest | _decision_to_json(decision))
+
+
+OF_DECISIONS = ("multilabel", "temperature", "thresholds", "costs")
+
+
+def _decision_to_json(decision: Decision) -> dict[str, Any]:
+    temperatures = list(decision.temperatures)
+    values: dict[str, Any] = {
+        "format": FORMAT
+        if decision == Decision(False, decision.temperatures)
+        else FORMAT_OF_DECISIONS,
+        "temperature": temperatures if decision.multilabel else temperatures[0],
+    }
+    if decision.multilabel:
+        values["multilabel"] = True
+    if decision.thresholds:
+        values["thresholds"] = list(decision.thresholds)
+    if decision.costs:
+        values["costs"] = [list(row) for row in decision.costs]
+    return values
+
+
+def _read_decision(found: dict, n_labels: int) -> Decision:
+    """The decision in a description; a ValueError says what in it cannot be."""
+    # The first bundles' probabilities were those of temperature 1.
+    multilabel, temperature = found.get("multilabel", False), found.get("temperature", 1)
+    temperatures = tuple(map(float, temperature if multilabel else [temperature]))
+    thresholds = tuple(map(float, found.get("thresholds", ())))
+    costs = tuple(tuple(map(float, row)) for row in found.get("costs", ()))
+    decision = Decision(multilabel, temperatures, thresholds, costs)
+    decision.check(n_labels)
+    return decision
 
 
 def _write(folder: Path, name: str, data: bytes) -> dict[str, str]:
@@ -215,10 +251,11 @@ def load_bundle(folder: Path, kind: str) -> Bundle:
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["format"] not in (1, FORMAT):
+        if found["format"] not in (1, FORMAT, FORMAT_OF_DECISIONS):
             raise BundleError(
-                f"{path} has format {found['format']}, this version reads format {FORMAT}. Train "
-                "the model again, or use the version of ulmfit_app that saved it."
+                f"{path} has format {found['format']}, this version reads formats {FORMAT} and "
+                f"{FORMAT_OF_DECISIONS}. Train the model again, or use the version of ulmfit_app "
+                "that saved it."
             )
         if found["kind"] != kind:
             raise BundleError(f"{folder} holds a {found['kind']}, but a {kind} is needed here.")
@@ -235,20 +272,18 @@ def _understood(folder: Path, found: dict) -> Bundle:
     weights = _checked_file(folder, found["weights"])
     vocab = json.loads(_checked_file(folder, found["vocab"]).read_text(encoding="utf-8"))
     architecture, config = "awd-lstm", found.get("shape")
-    if found["format"] == FORMAT:
+    if found["format"] != 1:
         architecture, config = found["architecture"], found["config"]
     if architecture not in CONFIGS:
         raise BundleError(
             f"The model in {folder} has the architecture {architecture!r}. This version knows: "
             f"{', '.join(CONFIGS)}."
         )
-    # The first bundles were all forward, and their probabilities were those of temperature 1.
+    # The first bundles were all forward.
     direction = found.get("direction", "forward")
     if direction not in get_args(Direction):
         raise ValueError(f"direction {direction!r}")
-    temperature = float(found.get("temperature", 1))
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature {temperature}")
+    decision = _read_decision(found, len(found["labels"]))
     tokenizer = ""
     if architecture == "transformer" or "tokenizer" in found:
         tokenizer = _checked_file(folder, found["tokenizer"]).read_text(encoding="utf-8")
@@ -267,7 +302,7 @@ def _understood(folder: Path, found: dict) -> Bundle:
         found["about"],
         weights,
         direction,
-        temperature,
+        decision,
         tokenizer,
         opencc,
     )

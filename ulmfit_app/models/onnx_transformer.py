@@ -80,7 +80,7 @@ def transformer_graph(bundle: Bundle, int8: bool = False) -> "ModelProto":
         graph.constant(weights[f"layers.2.{name}"], "float32") for name in ("weight", "bias")
     ]
     logits = graph.add("Gemm", centred, *linear, transB=1)
-    output = add_probabilities(graph, [logits], bundle.temperature)
+    output = add_probabilities(graph, [logits], bundle.decision.temperature)
     described = helper.make_tensor_value_info
     return graph.model(
         [

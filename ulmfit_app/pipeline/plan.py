@@ -15,6 +15,7 @@ import pandas as pd
 
 from ulmfit_app.config import PAPER, PRESETS, Settings
 from ulmfit_app.data.corpus import Corpus, load_corpus
+from ulmfit_app.data.costs import read_costs
 from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.files import sha256_of_path, sha256_of_strings, write_table
 from ulmfit_app.models.pretrained import find_starts
@@ -28,23 +29,34 @@ from ulmfit_app.pipeline.language import (
     require_same_tokens,
     require_used,
 )
-from ulmfit_app.pipeline.record import NO, YES, DataRecord, DirectionPlan, RunRecord, Teacher
+from ulmfit_app.pipeline.record import (
+    DECIDED,
+    NO,
+    YES,
+    DataRecord,
+    DirectionPlan,
+    RunRecord,
+    Teacher,
+)
 from ulmfit_app.pipeline.selection import (
     Selection,
     count_tokens_to_learn,
+    growth_of,
     select,
     texts_to_learn,
 )
 from ulmfit_app.pipeline.teachers import check_teachers, describe_teaching
 from ulmfit_app.run_folder import ROW, SELECTION, TABLE, TEACHER
-from ulmfit_app.settings_json import to_json
+from ulmfit_app.settings_json import section_to_json, to_json
+from ulmfit_app.training.balance import check_balance, chooses_thresholds
 from ulmfit_app.training.choosing import choose_plan, passes_per_epoch
 from ulmfit_app.training.recipes import Plan
 
+OF_DECISION = ("thresholds", "costs")  # that no weights depend on
 # What planning reads of a stage's settings; the stage itself reads what comes of it.
 PLANNED = {
     "lm": ("pretrained", "epochs", "max_tokens", "test_texts"),
-    "classifier": ("plan", "epochs", "max_tokens"),
+    "classifier": ("plan", "epochs", "max_tokens", *OF_DECISION),
     "distillation": ("teachers",),
 }
 
@@ -117,15 +129,20 @@ def plan_run(
     require_same_tokens(settings, starts)
     require_used(settings, preset, starts)
     # Before the texts are read, so that a wrong plan is told at once.
-    _choose_plans(settings, starts)
+    is_taught, multilabel = bool(settings.distillation.teachers), settings.data.multilabel
+    check_balance(settings.classifier, multilabel, is_taught)
+    _choose_plans(settings, starts, multilabel=multilabel)
     if minutes is not None:
         corpus, settings = _fit_minutes(minutes, began, settings, preset, starts[0], corpus)
     else:
         corpus = read
     corpus = corpus or load_corpus(settings.data, settings.seed)
+    # A data set known by name says itself whether its texts have several labels.
+    check_balance(settings.classifier, corpus.multilabel, is_taught)
+    costs = read_costs(settings.classifier.costs, corpus.labels, corpus.multilabel)
     notes += describe_script(settings, corpus.table["text"], starts[0])
     teachers = check_teachers(settings, corpus)
-    directions, selection = _select(corpus.table, settings, starts)
+    directions, selection = _select(corpus, settings, starts)
     counts = selection.split[selection.split != ""].value_counts()
     record = RunRecord(
         settings=settings,
@@ -138,27 +155,32 @@ def plan_run(
             len(corpus.table),
             source_sha256(settings),
             text_column=corpus.text_column,
+            multilabel=corpus.multilabel,
+            costs=costs,
         ),
         counts={name: int(n) for name, n in counts.items()},
         lm_epochs=selection.lm_epochs,
         data_notes=corpus.notes,
         selection_notes=[*notes, *selection.notes, *describe_teaching(settings, selection)],
         directions=directions,
-        keys=_stage_keys(settings, corpus, selection, directions, teachers),
+        keys=_stage_keys(settings, corpus, selection, directions, teachers, costs),
         teachers=teachers,
     )
     return Planned(record, corpus, selection)
 
 
 def _select(
-    table: pd.DataFrame, settings: Settings, starts: list[Start]
+    corpus: Corpus, settings: Settings, starts: list[Start]
 ) -> tuple[list[DirectionPlan], Selection]:
-    most = settings.classifier.max_tokens
-    passes = most and most / count_tokens_to_learn(table, settings)
-    directions = _choose_plans(settings, starts, passes, len(texts_to_learn(table, settings)))
+    table, most = corpus.table, settings.classifier.max_tokens
+    growth = growth_of(table, settings)
+    passes = most and most / (count_tokens_to_learn(table, settings) * growth)
+    n_texts = round(len(texts_to_learn(table, settings)) * growth)
+    directions = _choose_plans(settings, starts, passes, n_texts, corpus.multilabel)
     architecture = architecture_of(starts[0].shape)
     new_words = starts[0].is_pretrained and not starts[0].tokenizer
-    return directions, select(table, settings, directions[0].plan, new_words, architecture)
+    how = new_words, architecture, corpus.multilabel
+    return directions, select(table, settings, directions[0].plan, *how)
 
 
 def _choose_plans(
@@ -166,21 +188,26 @@ def _choose_plans(
     starts: Iterable[Start],
     passes: float | None = None,
     n_texts: int | None = None,
+    multilabel: bool = False,
 ) -> list[DirectionPlan]:
     directions = []
     for name, start in zip(settings.starts, starts, strict=True):
-        plan, reason = _plan_for(start, settings, passes, n_texts)
+        plan, reason = _plan_for(start, settings, passes, n_texts, multilabel)
         directions.append(DirectionPlan(name, start, plan, reason))
     return directions
 
 
 def _plan_for(
-    start: Start, settings: Settings, passes: float | None, n_texts: int | None
+    start: Start,
+    settings: Settings,
+    passes: float | None,
+    n_texts: int | None,
+    multilabel: bool,
 ) -> tuple[Plan, str]:
     how, shape = settings.classifier, start.shape
     of_start = shape.count_groups(how), start.is_strong
-    is_taught = bool(settings.distillation.teachers)
-    return choose_plan(how, *of_start, passes, n_texts, architecture_of(shape), is_taught)
+    of_labels = bool(settings.distillation.teachers), multilabel
+    return choose_plan(how, *of_start, passes, n_texts, architecture_of(shape), *of_labels)
 
 
 def _fit_minutes(
@@ -201,11 +228,13 @@ def _fit_minutes(
     rates = measure_rates(corpus.table["text"], start, settings)
     elapsed = time.monotonic() - began
 
-    n_texts = len(texts_to_learn(corpus.table, settings))
+    n_texts = round(
+        len(texts_to_learn(corpus.table, settings)) * growth_of(corpus.table, settings)
+    )
     largest, architecture = settings.classifier.batch_size, architecture_of(start.shape)
 
     def plan_for(passes: float) -> Plan:
-        return _plan_for(start, settings, passes, n_texts)[0]
+        return _plan_for(start, settings, passes, n_texts, corpus.multilabel)[0]
 
     per_epoch = passes_per_epoch(n_texts, largest, architecture)
     fitted = fit_settings(minutes, elapsed, corpus.table, plan_for, settings, rates, per_epoch)
@@ -225,6 +254,7 @@ def _stage_keys(
     selection: Selection,
     directions: list[DirectionPlan],
     teachers: list[Teacher],
+    costs: list[list[float]],
 ) -> dict[str, str]:
     """What each stage's result depends on, hashed: its inputs and the settings that it reads.
 
@@ -258,13 +288,22 @@ def _stage_keys(
             start.direction, settings.seed,
         )  # fmt: skip
         how = _read_by("classifier", settings), each.plan.to_json()
-        classifiers.append(key_of(lm, *how, *taught))
+        decided = _decided(settings, corpus.multilabel, costs)
+        classifiers.append(key_of(lm, *how, *taught) + decided)
         keys[each.named("lm")], keys[each.named("classifier")] = lm, classifiers[-1]
     learned = sha256_of_strings(table["text"][table["split"] == "train"])
     keys["report"] = key_of(learned, *classifiers)
     return keys
 
 
+def _decided(settings: Settings, multilabel: bool, costs: list[list[float]]) -> str:
+    """What a classifier's identity has behind that of its weights."""
+    has_thresholds = chooses_thresholds(settings.classifier, multilabel)
+    if not costs and not has_thresholds:
+        return ""
+    return f"{DECIDED}{key_of(has_thresholds, costs)}"
+
+
 def _read_by(section: str, settings: Settings) -> dict[str, Any]:
-    values = asdict(getattr(settings, section))
+    values = section_to_json(settings, section)
     return {name: value for name, value in values.items() if name not in PLANNED[section]}

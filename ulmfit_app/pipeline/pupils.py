@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ulmfit_app.config import DistillationSettings, Settings
+from ulmfit_app.config import AugmentationSettings, DistillationSettings, Settings
 from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
 from ulmfit_app.inference.predictor import read_validation
@@ -27,7 +27,9 @@ def _pupil_of(run: Run, teacher: Path, **how: float) -> Settings:
     """Settings of a run on a run's texts, from its language model, that learns from a teacher."""
     lm = replace(run.record.settings.lm, pretrained=str(run.folder.absolute()), epochs=0)
     distillation = DistillationSettings((str(teacher.absolute()),), **how)
-    return replace(run.record.settings, lm=lm, distillation=distillation)
+    # A teacher answers texts as they are, and those without a label too.
+    augment = AugmentationSettings()
+    return replace(run.record.settings, lm=lm, distillation=distillation, augment=augment)
 
 
 def _open_finished(folder: Path) -> Run:

@@ -16,6 +16,16 @@ from ulmfit_app.settings_json import from_json, to_json
 from ulmfit_app.training.recipes import Plan
 
 YES, NO = "yes", "no"  # in the columns of data/selection.csv
+DECIDED = "+"  # in the identity of a classifier, before what only its decision depends on
+
+
+def trained_key(key: str) -> str:
+    """What of a classifier's identity its weights depend on, without how it decides.
+
+    >>> trained_key("1f3a+09bc"), trained_key("1f3a")
+    ('1f3a', '1f3a')
+    """
+    return key.partition(DECIDED)[0]
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ class DataRecord:
         source_sha256: of the file or folder that was read; None for a data set known by name.
         table_sha256: of data/table.csv, once it is written.
         text_column: of the source file, that held the texts; None where there is none.
+        multilabel: whether a text may have several labels.
+        costs: of mistakes, as `Decision` has them, for the labels in order.
     """
 
     origin: str
@@ -76,6 +88,8 @@ class DataRecord:
     source_sha256: str | None
     table_sha256: str | None = None
     text_column: str | None = None
+    multilabel: bool = False
+    costs: list[list[float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
-from ulmfit_app.evaluation.calibration import Calibration, tempered
+from ulmfit_app.evaluation.calibration import Calibration
 from ulmfit_app.evaluation.figures import PERPLEXITY
 from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
 from ulmfit_app.evaluation.metrics import accuracy_interval
@@ -78,7 +78,10 @@ def make_report(
     each = predictor.each(store, test, "Scoring the test split")
     before = np.mean(list(each.values()), axis=0)
     predictions = prediction_table(
-        rows["text"][test].tolist(), tempered(before, predictor.temperature), predictor.labels
+        rows["text"][test].tolist(),
+        predictor.decision.calibrate(before),
+        predictor.labels,
+        predictor.decision,
     )
     predictions.insert(1, "label", rows["label"][test].to_numpy())
     predictions["copy_in_train"] = _find_copies(run)
@@ -99,7 +102,7 @@ def make_report(
         histories,
         facts,
         _alone(predictor, each),
-        Calibration(predictor.temperature, before, *read_validation(folders, n_valid)),
+        Calibration(predictor.decision.temperature, before, *read_validation(folders, n_valid, record.data.multilabel)),
         _explain_errors(predictor, predictions, store.lengths()[test], language),
         language,
         record.settings.tokens.language,
@@ -112,7 +115,7 @@ def _alone(predictor: Predictor, each: dict[str, np.ndarray]) -> dict[str, np.nd
     if not isinstance(predictor, BidirectionalPredictor):
         return None
     bundles = (predictor.bundle, predictor.backward.bundle)
-    return {one.direction: tempered(each[one.direction], one.temperature) for one in bundles}
+    return {one.direction: one.decision.calibrate(each[one.direction]) for one in bundles}
 
 
 def _find_copies(run: RunFiles) -> np.ndarray:
@@ -135,7 +138,7 @@ def _score_baselines(run: RunFiles, test_texts: list[str]) -> dict[str, np.ndarr
     settings, corpus, rows = run.record.settings, run.corpus, run.rows
     n_classes = len(corpus.labels)
     used = rows[rows["split"] == "train"]
-    truth = used["truth"].to_numpy(int)
+    truth = corpus.truth(used["label"])
     baselines = {Message("majority class"): majority(truth, len(test_texts), n_classes)}
     log.info("Baseline: TF-IDF with logistic regression.")
     same = Message("TF-IDF + logistic regression, the same {n:,} labels", n=len(used))

@@ -2,7 +2,8 @@
 
 tokens, language model, classifier, report, in this order, each from the files of the one before. A
 bidirectional run has language model and classifier twice, forward and then backward. A run that
-learns from other runs' answers has a stage teacher, which holds these.
+learns from other runs' answers has a stage teacher, which holds these; one that makes more texts
+of its labelled ones has a stage augment, behind all language models.
 
 A run is its files. `Run.open` reads run.json and does no work; `begin` decides what a command asks
 for, once. A stage whose key stands in its folder is finished and not repeated; one that was
@@ -21,10 +22,12 @@ from functools import partial
 from pathlib import Path
 
 from ulmfit_app.config import Settings
+from ulmfit_app.data.costs import read_costs
 from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.errors import RunFolderError, SettingError, quoted
 from ulmfit_app.evaluation.messages import ENGLISH, ReportLanguage
 from ulmfit_app.models.pretrained import has_changed
+from ulmfit_app.pipeline.augmenting import augment, makes_texts
 from ulmfit_app.pipeline.plan import plan_run, request, source_sha256
 from ulmfit_app.pipeline.record import RunRecord
 from ulmfit_app.pipeline.report import LANGUAGE, make_report
@@ -40,6 +43,7 @@ from ulmfit_app.pipeline.teachers import has_changed as has_teacher_changed
 from ulmfit_app.pipeline.teachers import teach
 from ulmfit_app.run_folder import (
     AGAIN,
+    AUGMENT,
     NEXT,
     READY,
     RECORD,
@@ -63,6 +67,10 @@ class Run(RunFiles):
     def __init__(self, folder: Path, record: RunRecord, work: Path) -> None:
         super().__init__(folder, record, work)
         works = {"tokens": partial(make_tokens, self)}
+        if makes_texts(record.settings.augment):  # of all language models, perhaps
+            for each in record.directions:
+                works[each.named("lm")] = partial(finetune, self, each)
+            works[AUGMENT] = partial(augment, self)
         for each in record.directions:
             works[each.named("lm")] = partial(finetune, self, each)
             if record.teachers:
@@ -292,14 +300,17 @@ def _open_at(folder: Path, work: Path) -> Run | None:
 
 
 def _inputs_changed(run: Run) -> bool:
-    """Whether the source, or a bundle that it starts from, is another one than when it was
-    planned.
+    """Whether the source, the table of costs, or a bundle that it starts from, is another one
+    than when it was planned.
 
     One that is gone is not: the run has its own copy of the texts, and its own language model.
     """
     now, before = source_sha256(run.record.settings), run.record.data.source_sha256
     changed = now is not None and before is not None and now != before
     changed = changed or any(has_changed(d.start, d.pretrained) for d in run.record.directions)
+    costs, data = run.record.settings.classifier.costs, run.record.data
+    if costs is not None and costs.is_file():
+        changed = changed or read_costs(costs, data.labels, data.multilabel) != data.costs
     return changed or any(map(has_teacher_changed, run.record.teachers))
 
 

@@ -150,17 +150,15 @@ class RunFiles:
         record = self.record
         data = record.data
         table = self._read(TABLE, data.n_rows, data.table_sha256).drop(columns=ROW)
-        return Corpus(
-            table, data.labels, data.origin, data.test_name, record.data_notes, data.text_column
-        )
+        about = data.labels, data.origin, data.test_name, record.data_notes
+        return Corpus(table, *about, data.text_column, data.multilabel)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """The texts that it uses, in the order of its tokens.
 
         Columns: row (of the table), split (what it is used as), read (whether the language model
-        learns from it), learned (whether the classifier does), text, label, and truth (the index
-        of the label, -1 for none).
+        learns from it), learned (whether the classifier does), text and label.
         """
         uses = self._read(SELECTION, sum(self.record.counts.values()))
         row = uses[ROW].astype(int)
@@ -173,7 +171,6 @@ class RunFiles:
                 "learned": uses["learned"] == YES if "learned" in uses else uses["use"] == "train",
                 "text": table["text"],
                 "label": table["label"],
-                "truth": self.corpus.truth(table["label"]),
             }
         )
 
@@ -194,9 +191,10 @@ class RunFiles:
         return table
 
     def labelled(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Which texts of the tokens are used as a split, and the index of each one's label."""
+        """Which texts of the tokens are used as a split, and their labels as `Corpus.truth` has
+        them."""
         rows = self.rows[self.rows["split"] == split]
-        return rows.index.to_numpy(), rows["truth"].to_numpy(int)
+        return rows.index.to_numpy(), self.corpus.truth(rows["label"])
 
     def read_tokenizer(self) -> str:
         """Where its tokens are subwords: the text of their tokenizer.json; else ""."""

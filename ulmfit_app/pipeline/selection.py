@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.config import Settings
-from ulmfit_app.data.splits import stratified_order
+from ulmfit_app.data.splits import strata_of, stratified_order
 from ulmfit_app.languages import has_subwords
+from ulmfit_app.training.balance import RESAMPLED, count_resampled
 from ulmfit_app.training.choosing import passes_per_epoch
 from ulmfit_app.training.recipes import Plan, count_epochs
 
@@ -55,12 +56,21 @@ def count_tokens_to_learn(table: pd.DataFrame, settings: Settings) -> float:
     return float(count_tokens_roughly(texts, settings.tokens.language).sum())
 
 
+def growth_of(table: pd.DataFrame, settings: Settings) -> float:
+    """How many times as many texts an epoch has as are learned, where rare ones come again."""
+    labels, balance = table.loc[table["split"] == "train", "label"], settings.classifier.balance
+    if balance not in RESAMPLED:
+        return 1.0
+    return count_resampled(pd.factorize(labels)[0], balance) / len(labels)
+
+
 def select(
     table: pd.DataFrame,
     settings: Settings,
     plan: Plan,
     new_words: bool = False,
     architecture: str = "awd-lstm",
+    multilabel: bool = False,
 ) -> Selection:
     """Keep as many texts as `lm.max_tokens` and `classifier.max_tokens` allow.
 
@@ -74,11 +84,14 @@ def select(
             so begins with an epoch for its embeddings alone, where `lm.frozen_lr` has it and there
             is room for more than one.
         architecture: of the start.
+        multilabel: whether a text may have several labels.
     """
     generator = np.random.default_rng([settings.seed, 1])
     tokens = count_tokens_roughly(table["text"], settings.tokens.language)
     split, notes = table["split"].copy(), []
-    rows = _select_learned(table, tokens, split, plan, settings, generator, notes, architecture)
+    strata = strata_of(table.loc[table["split"] == "train", "label"], multilabel)
+    how = plan, settings, generator, notes, architecture
+    rows = _select_learned(strata, tokens * growth_of(table, settings), split, *how)
     order = _reading_order(split, rows, settings, generator, notes)
     epochs = settings.lm.epochs
     if epochs and new_words and settings.lm.frozen_lr is not None:
@@ -98,7 +111,7 @@ def select(
 
 
 def _select_learned(
-    table: pd.DataFrame,
+    strata: pd.Series,
     tokens: pd.Series,
     split: pd.Series,
     plan: Plan,
@@ -108,9 +121,11 @@ def _select_learned(
     architecture: str,
 ) -> pd.Index:
     """The rows that the classifier learns from, the labelled ones first; labels that are not used
-    become "unlabelled" in `split`."""
-    labels = table.loc[split == "train", "label"]
-    train = labels.index[stratified_order(labels, generator)]
+    become "unlabelled" in `split`.
+
+    strata: of the rows of train.
+    """
+    train = strata.index[stratified_order(strata, generator)]
     if settings.distillation.teachers:
         taught = split.index[split == "unlabelled"]
         order = np.random.default_rng([settings.seed, 2]).permutation(len(taught))
@@ -124,7 +139,7 @@ def _select_learned(
     fitting = np.flatnonzero(tokens[train].cumsum().to_numpy() * passes <= per_epoch)
     within = int(fitting[-1]) + 1 if len(fitting) else 0
     # At least the first row of each class, and two rows, since batch normalisation needs two.
-    n = max(within, labels.nunique(), 2)
+    n = max(within, strata.nunique(), 2)
     if n < len(train):
         split[train[n:]] = "unlabelled"
         kind = "labelled and unlabelled" if settings.distillation.teachers else "training"

@@ -17,7 +17,7 @@ import pandas as pd
 from data_scripts.files import replacing, write_json
 from ulmfit_app.config import Settings
 from ulmfit_app.errors import RunFolderError
-from ulmfit_app.evaluation.calibration import fit_temperature
+from ulmfit_app.evaluation.decisions import Decision, describe_decision, fit_decision
 from ulmfit_app.evaluation.tables import PREFIX
 from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
@@ -25,12 +25,12 @@ from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.languages import has_subwords
 from ulmfit_app.models.adapters import OWN_LM, hash_base, require_place
 from ulmfit_app.models.architectures import subwords_of
-from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, save_temperature, versions
+from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, save_decision, versions
 from ulmfit_app.models.hub import MINILM
 from ulmfit_app.models.pretrained import find_start
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.start import Start
-from ulmfit_app.pipeline.record import DirectionPlan
+from ulmfit_app.pipeline.record import DirectionPlan, trained_key
 from ulmfit_app.pipeline.run_files import (
     BEGUN,
     MARK,
@@ -42,7 +42,7 @@ from ulmfit_app.pipeline.run_files import (
     write_mark,
 )
 from ulmfit_app.pipeline.teachers import prune_teacher, taught
-from ulmfit_app.run_folder import ORDER, VALIDATION
+from ulmfit_app.run_folder import ORDER, VALIDATION, find_part
 from ulmfit_app.text.chinese import converter
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import describe_windows, write_subwords
@@ -51,6 +51,7 @@ from ulmfit_app.text.tokenizing import numericalize, tokenize
 from ulmfit_app.text.unigram import BEGIN, choose_texts, learn_subwords
 from ulmfit_app.text.vocabulary import make_vocab, word_to_id
 from ulmfit_app.training import classifier, language_model
+from ulmfit_app.training.balance import chooses_thresholds
 from ulmfit_app.training.checkpoints import finish
 from ulmfit_app.training.distillation import forget_teacher, learn_from_teacher
 from ulmfit_app.training.loop import seed_everything, train
@@ -206,10 +207,27 @@ def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
 
 
 def classify(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
-    """Train the classifier on the language model's encoder, save its bundle, and calibrate it."""
-    train_classifier(run, which, which.plan, folder)
+    """Train the classifier on the language model's encoder, save its bundle, and calibrate it.
+
+    Where one was trained so before, and only how it decides has changed, that one is taken.
+    """
+    if not _take_trained(run, which.named("classifier"), folder):
+        train_classifier(run, which, which.plan, folder)
     calibrate(run, which, folder)
     finish(folder)
+
+
+def _take_trained(run: RunFiles, name: str, folder: Path) -> bool:
+    old = find_part(run.folder, name)
+    key = read_mark(old / MARK).get("key", "")
+    own = run.record.keys[name]
+    # The same decision, too, is a stage that is asked for again.
+    if key == own or trained_key(key) != trained_key(own) or find_lost(old):
+        return False
+    for file in read_mark(old / MARK)["files"]:
+        _link(old / file, folder / file)
+    log.info("The classifier is trained already: what changes is how it decides.")
+    return True
 
 
 def train_classifier(
@@ -237,12 +255,13 @@ def train_classifier(
     if run.record.teachers:
         n_states = train_texts[1].shape[1] - 2 * len(labels)
         learn_from_teacher(learn, settings.distillation, n_states)
-    key = run.record.keys[which.named("classifier")]
-    how = classifier.training_settings(settings.classifier, store.direction, key)
+    key = trained_key(run.record.keys[which.named("classifier")])
+    multilabel = run.record.data.multilabel
+    how = classifier.training_settings(settings.classifier, store.direction, key, multilabel)
     history = train(learn, plan.phases, folder, how)
     forget_teacher(learn)
-    accuracy = history.loc[~history["phase"].isin(phases_of_pairs(plan.phases)), "accuracy"].max()
-    about = {"plan": plan.name, "validation_accuracy": float(accuracy)}
+    judged = history[~history["phase"].isin(phases_of_pairs(plan.phases))]
+    about = {"plan": plan.name, f"validation_{how.select_by}": float(judged[how.select_by].max())}
     if run.record.teachers:
         about["teachers"] = [Path(each.run).name for each in run.record.teachers]
     shape = trained[0] if trained else lm.shape
@@ -260,6 +279,7 @@ def train_classifier(
         labels,
         about,
         direction=store.direction,
+        decision=Decision(multilabel),
         tokenizer=lm.tokenizer,
         opencc=lm.opencc,
     )
@@ -277,19 +297,22 @@ def _base_name(run: RunFiles, which: DirectionPlan) -> str:
 
 
 def calibrate(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
-    """Score the validation split as texts are predicted, and fit the temperature on it."""
+    """Score the validation split as texts are predicted, and decide on it.
+
+    Temperatures are fitted on it, and thresholds chosen.
+    """
     rows = run.rows[run.rows["split"] == "valid"]
     predictor = Predictor(folder, run.record.settings.precision)
     title = which.named("classifier", ", ")
     scoring = f"Scoring the validation split, {title}"
     store = run.open_tokens(which)
     (probabilities,) = predictor.each(store, rows.index.to_numpy(), scoring).values()
-    temperature, reason = fit_temperature(probabilities, rows["truth"].to_numpy(int))
-    how = f"fitted on {len(rows):,} validation texts"
-    if reason:
-        how = f"not fitted on the validation texts: {reason}"
-    log.info("%s: temperature %.3g, %s.", title.capitalize(), temperature, how)
-    save_temperature(folder, temperature)
+    data, truth = run.record.data, run.corpus.truth(rows["label"])
+    has_thresholds = chooses_thresholds(run.record.settings.classifier, data.multilabel)
+    decision, reasons = fit_decision(probabilities, truth, has_thresholds, data.costs)
+    for line in describe_decision(decision, reasons, predictor.labels, probabilities):
+        log.info("%s: %s", title.capitalize(), line)
+    save_decision(folder, decision)
     columns = [f"{PREFIX}{label}" for label in predictor.labels]
     table = pd.DataFrame(probabilities, rows.index, columns)
     write_table(folder / VALIDATION, rows[["row", "label"]].join(table))

@@ -254,7 +254,7 @@ def taught(run: RunFiles) -> tuple[np.ndarray, np.ndarray]:
     """
     rows, how = run.rows[run.rows["learned"]], run.record.settings.distillation
     answers, states = _read_answers(run, rows)
-    truth = rows["truth"].to_numpy(int)
+    truth = run.corpus.truth(rows["label"])
     sure = _find_sure(answers, truth, how.confidence)
     n, unlabelled = f"{sure.sum():,}", f"{(sure & (truth < 0)).sum():,}"
     said = "Teacher: %s of %s learned, %s of them without a label."
@@ -275,7 +275,7 @@ def learns_unlabelled(run: RunFiles) -> bool:
         RunFolderError: the answers are missing or damaged.
     """
     rows = run.rows[run.rows["learned"]]
-    answers, truth = _read_answers(run, rows)[0], rows["truth"].to_numpy(int)
+    answers, truth = _read_answers(run, rows)[0], run.corpus.truth(rows["label"])
     confidence = run.record.settings.distillation.confidence
     return bool((_find_sure(answers, truth, confidence) & (truth < 0)).any())
 

@@ -29,7 +29,7 @@ def name_model(run: Path, predictor: Predictor) -> str:
         for folder in folders
     ]
     # Of two directions, the temperature is in neither bundle.
-    digest = sha256_of_strings([*seals, f"{predictor.temperature!r}"])
+    digest = sha256_of_strings([*seals, f"{predictor.decision.temperature!r}"])
     return f"{run.resolve().name}@{digest[:12]}"
 
 
@@ -64,7 +64,7 @@ def make_card(run: Path, name: str, predictor: Predictor, report: str) -> dict[s
         "architecture": bundle.architecture,
         "direction": "both" if both else bundle.direction,
         "precision": predictor.precision,
-        "temperature": predictor.temperature,
+        "temperature": predictor.decision.temperature,
         "metrics": _score(scored),
         "baselines": _score_baselines(scored),
         "notes": scored.get("facts", {}).get("notes", []),

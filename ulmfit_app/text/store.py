@@ -72,6 +72,20 @@ class TokenStore:
         """The same texts read backward, as by fastai's `reverse_text`; ids stay where they are."""
         return replace(self, direction="backward")
 
+    def followed_by(self, other: "TokenStore") -> "TokenStore":
+        """These texts and behind them those of another store of the same words, in memory."""
+        ids = np.concatenate([self.ids, other.ids])
+        return replace(
+            self, ids=ids, offsets=np.append(self.offsets, self.offsets[-1] + other.offsets[1:])
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the files that `open` maps."""
+        self.ids.tofile(folder / "ids.bin")
+        np.save(folder / "offsets.npy", self.offsets)
+        words = json.dumps(self.words, ensure_ascii=False)
+        (folder / "vocab.json").write_text(words, encoding="utf-8")
+
     def lengths(self) -> np.ndarray:
         """Tokens per text, int64 [n_texts]."""
         return np.diff(self.offsets)

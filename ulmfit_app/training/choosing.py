@@ -38,6 +38,7 @@ def choose_plan(
     n_texts: int | None = None,
     architecture: str = "awd-lstm",
     is_taught: bool = False,
+    multilabel: bool = False,
 ) -> tuple[Plan, str]:
     """Choose the plan that the settings name, and say in sentences why it is this one.
 
@@ -49,6 +50,8 @@ def choose_plan(
         n_texts: to learn from, where they are known.
         architecture: of the start; a transformer's rates are lower.
         is_taught: whether it learns from a teacher's answers.
+        multilabel: whether a text may have several labels, of which pairs cannot tell alike from
+            unlike.
 
     Raises:
         SettingError: fewer epochs than the plan has phases; or pairs of texts with the same label,
@@ -59,7 +62,7 @@ def choose_plan(
             "--classifier.plan contrastive learns from pairs of texts with the same label, and a "
             "teacher gives each text shares of all labels. Leave it out."
         )
-    how = passes, n_texts, architecture, is_taught
+    how = passes, n_texts, architecture, not is_taught and not multilabel
     plan, reason = _choose(settings, n_groups, is_strong_start, *how)
     # A head alone, on states that stay as they are, learns at an AWD-LSTM's rate.
     if architecture == "transformer" and any(phase.freeze_to != -1 for phase in plan.phases):
@@ -74,7 +77,7 @@ def _choose(
     passes: float | None,
     n_texts: int | None,
     architecture: str,
-    is_taught: bool,
+    has_classes: bool,
 ) -> tuple[Plan, str]:
     """`choose_plan` at the rates of an AWD-LSTM."""
     name, reason = settings.plan, f"The plan {settings.plan!r} was asked for."
@@ -82,7 +85,7 @@ def _choose(
         strong = "published" if passes is None else "full-discr"
         name = strong if is_strong_start else "weak-start"
         if architecture == "transformer":
-            is_for_pairs = not is_taught and _has_time_for_pairs(settings, passes, n_texts)
+            is_for_pairs = has_classes and _has_time_for_pairs(settings, passes, n_texts)
             name = "contrastive" if is_for_pairs else "full"
         reason = WHY[name]
     plan = make_plan(name, n_groups)

@@ -7,9 +7,10 @@ fastai's classifier under our pooling, on the encoder of a fine-tuned language m
 import numpy as np
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
-from fastai.metrics import accuracy
+from fastai.metrics import AccumMetric, accuracy
 from fastai.text.learner import text_classifier_learner
+from fastcore.basics import noop
+from sklearn.metrics import average_precision_score, f1_score
 from torch import Tensor
 
 from ulmfit_app.config import ClassifierSettings, Direction, Precision
@@ -27,6 +28,7 @@ from ulmfit_app.models.shapes import Shape
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.training import transformer
+from ulmfit_app.training.balance import make_loss, metric_to_select_by, resample
 from ulmfit_app.training.choosing import batch_size_for
 from ulmfit_app.training.loop import TrainingSettings, prepare
 from ulmfit_app.training.optimizer import FusedAdam
@@ -49,7 +51,9 @@ def make_learner(
 
     Args:
         store: texts, read in its direction.
-        train, valid: which of them [n], and the index of each one's label [n].
+        train, valid: which of them [n], and the index of each one's label [n], or, of several
+            labels, 1 for each that it has and 0 for the others [n, n_classes]; train may have a
+            teacher's answers instead.
         n_classes: labels.
         language_model: fine-tuned.
         plan: its dropouts.
@@ -64,6 +68,11 @@ def make_learner(
             other direction.
     """
     require_direction(language_model.direction, store.direction, "The language model")
+    multilabel = valid[1].ndim == 2
+    loss = make_loss(settings.balance, train[1], n_classes)
+    if not multilabel:
+        sampled = resample(train[1], settings.balance, seed) if train[1].ndim == 1 else slice(None)
+        train = train[0][sampled], train[1][sampled]
     data = store, train, valid, n_classes
     shape = trained[0] if trained else language_model.shape
     if sha256_of_strings(store.words) != language_model.vocab_hash:
@@ -78,9 +87,26 @@ def make_learner(
     )
     start = None if trained else language_model
     learn = make(*data, shape, start, plan.drop_mult, settings, seed)
+    learn.loss_func, learn.metrics = loss, _metrics(settings, multilabel)
     if trained:
         learn.model.load_state_dict(trained[1])
     return prepare(learn, precision)
+
+
+def _metrics(settings: ClassifierSettings, multilabel: bool) -> list:
+    by = metric_to_select_by(settings, multilabel)
+    if by == "average_precision":
+        return [AccumMetric(_mean_average_precision, flatten=False, name=by)]
+    of_classes = AccumMetric(f1_score, -1, invert_arg=True, name="macro_f1", average="macro")
+    return [accuracy, *([of_classes] if by == "macro_f1" else [])]
+
+
+def _mean_average_precision(scores: Tensor, truth: Tensor) -> float:
+    """Over the labels that a text has: of the others it is undefined, and scikit-learn says 0."""
+    seen = truth.any(dim=0)
+    if not seen.any():
+        return 0.0
+    return float(average_precision_score(truth[:, seen], scores[:, seen].float(), average="macro"))
 
 
 def _on_awd_lstm(
@@ -103,8 +129,8 @@ def _on_awd_lstm(
         drop_mult=drop_mult or NO_DROPOUT,
         pretrained=False,
         n_out=n_classes,
-        loss_func=CrossEntropyLossFlat(),
-        metrics=[accuracy],
+        # Before labels are known, so that fastai looks for none of its own.
+        loss_func=noop,
         opt_func=FusedAdam,
     )
     if language_model is not None:
@@ -115,9 +141,9 @@ def _on_awd_lstm(
 
 
 def training_settings(
-    settings: ClassifierSettings, direction: Direction, key: str
+    settings: ClassifierSettings, direction: Direction, key: str, multilabel: bool = False
 ) -> TrainingSettings:
-    """How its Learner is trained: the epoch of the best validation accuracy is kept."""
+    """How its Learner is trained, and which epoch is kept."""
     return TrainingSettings(
         "Classifier" if direction == "forward" else f"Classifier, {direction}",
         key,
@@ -125,6 +151,6 @@ def training_settings(
         settings.weight_decay,
         settings.grad_clip,
         settings.patience,
-        select_by="accuracy",
+        select_by=metric_to_select_by(settings, multilabel),
         section="classifier",
     )

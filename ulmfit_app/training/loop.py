@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 import torch
@@ -51,7 +50,8 @@ class TrainingSettings:
         weight_decay: decoupled.
         grad_clip: largest norm of the gradient; None: not clipped.
         patience: epochs without a better one before a phase ends; None: never early.
-        select_by: the epoch that is kept has the best of it.
+        select_by: the metric of which the epoch that is kept has the most, or valid_loss, of which
+            it has the least.
         section: whose settings these are, for advice: lm or classifier.
     """
 
@@ -61,7 +61,7 @@ class TrainingSettings:
     weight_decay: float
     grad_clip: float | None = None
     patience: int | None = None
-    select_by: Literal["accuracy", "valid_loss"] = "valid_loss"
+    select_by: str = "valid_loss"
     section: str = "lm"
 
 
@@ -108,11 +108,11 @@ def train(
 
 
 def is_better(row: dict, best: dict | None, select_by: str) -> bool:
-    """Whether an epoch beats the best so far: by accuracy where that selects, then by loss."""
+    """Whether an epoch beats the best so far: by a metric where that selects, then by loss."""
     if best is None:
         return True
-    if select_by == "accuracy" and row["accuracy"] != best["accuracy"]:
-        return row["accuracy"] > best["accuracy"]
+    if select_by != "valid_loss" and row[select_by] != best[select_by]:
+        return row[select_by] > best[select_by]
     return row["valid_loss"] < best["valid_loss"]
 
 

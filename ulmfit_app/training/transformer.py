@@ -10,8 +10,8 @@ import numpy as np
 from fastai.callback.rnn import RNNCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import Perplexity, accuracy
+from fastcore.basics import noop
 
 from ulmfit_app.config import ClassifierSettings, LanguageModelSettings
 from ulmfit_app.models.adapters import VIRTUAL_TOKENS, with_adapter
@@ -83,7 +83,7 @@ def make_classifier_learner(
     settings: ClassifierSettings,
     seed: int,
 ) -> Learner:
-    """A Learner that trains a classifier on the encoder of a transformer.
+    """A Learner that trains a classifier on the encoder of a transformer, still without a loss.
 
     Args:
         store: texts as ids of the transformer.
@@ -109,9 +109,9 @@ def make_classifier_learner(
     return Learner(
         DataLoaders(batches, ClassifierBatches(store, *valid, settings.batch_size)),
         model,
-        loss_func=CrossEntropyLossFlat(),
+        # Before labels are known, so that fastai looks for none of its own.
+        loss_func=noop,
         splitter=lambda model: parameter_groups(model[0].module, shape, model[1].parameters()),
-        metrics=[accuracy],
         opt_func=FusedAdam,
         # fastai would let the normalisations of frozen blocks learn.
         train_bn=False,
