@@ -162,7 +162,7 @@ def test_labels_that_look_like_several_in_one_are_said(tmp_path, separator):
     assert find_combined(labels) == labels[2:]
     note = said(labelled(tmp_path, labels), "each combination is a class of its own")
     assert note.startswith(f"4 of 6 labels, such as '{labels[2]}', '{labels[3]}', ")
-    assert "(40 rows)" in note and "--label" in note
+    assert "(40 rows)" in note and "--multilabel" in note
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_an_inspection_finds_numbers_in_two_spellings_and_hidden_characters(tmp_
 def test_an_inspection_finds_several_labels_in_one(tmp_path):
     several = inspected(tmp_path, ["a", "b", "a,b"])[0]["Several labels in one"]
     assert several.trouble and "1 of 3 labels, such as 'a,b'" in several.found
-    assert "--label" in several.advice and set(several.suspects["label"]) == {"a,b"}
+    assert "--multilabel" in several.advice and set(several.suspects["label"]) == {"a,b"}
     assert not inspected(tmp_path, ["a", "b"])[0]["Several labels in one"].trouble
 
 

@@ -184,7 +184,10 @@ def test_the_report_shows_before_and_after_calibration_and_what_thresholds_give(
     page = Page((tmp_path / "report.html").read_text("utf-8")).text
     both = [f"{found[when]['expected_calibration_error']:.2%}" for when in ("before", "after")]
     assert f"expected calibration error, equal width{''.join(both)}" in page
-    assert f"the temperature, {calibration.decision.temperatures[0]:.3g};" in page and "(n = 1,000)" in page
+    assert (
+        f"the temperature, {calibration.decision.temperatures[0]:.3g};" in page
+        and "(n = 1,000)" in page
+    )
     sure = found["thresholds"][-1]
     (low, high), error = sure["test"]["error_ci95"], sure["test"]["error"]
     assert (

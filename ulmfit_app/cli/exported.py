@@ -58,20 +58,26 @@ def read_lines() -> Iterator[str]:
 
 
 def answers(texts: Iterable[str]) -> Iterator[str]:
-    """A line per text: the label, the probabilities of all labels, the text."""
-    from onnx_runner import OnnxClassifier
+    """A line per text: the label, or a list of several; the probabilities of all labels; the
+    text."""
+    from onnx_runner import Answers, OnnxClassifier
     from tokens.characters import INVISIBLE, escape
 
     odd = re.compile(rf"{INVISIBLE.pattern}|[\t\n\r\u2028\u2029]")
     labels = json.loads((FOLDER / "labels.json").read_text(encoding="utf-8"))
     tokenize, classifier = read_tokenizer(FOLDER), OnnxClassifier.open(FOLDER)
+    decided = Answers.open(FOLDER)
     texts = (re.sub("[\ud800-\udfff]", "\ufffd", text) for text in texts)
     while some := list(islice(texts, AT_ONCE)):
-        for text, found in zip(some, classifier.probabilities(tokenize(some)), strict=True):
+        probabilities = classifier.probabilities(tokenize(some))
+        chosen = decided.choose(probabilities)
+        for text, found, of in zip(some, probabilities, chosen, strict=True):
+            names = [labels[i] for i in of]
+            said = json.dumps(names, ensure_ascii=False) if decided.multilabel else names[0]
             shares = ", ".join(
                 f"{escape(label)} {p:.3f}" for label, p in zip(labels, found, strict=True)
             )
-            yield f"{escape(labels[found.argmax()])}\t{shares}\t{escape(text, odd)}"
+            yield f"{escape(said)}\t{shares}\t{escape(text, odd)}"
 
 
 def write(text: str) -> int:

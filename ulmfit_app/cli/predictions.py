@@ -27,7 +27,8 @@ class PredictArguments:
     run: Positional[Path]  # the run folder
     texts: Positional[tuple[str, ...]] = ()
     file: Path | None = None  # CSV, TSV, JSON or Parquet, the first three perhaps compressed
-    # the file's columns, then predicted, confidence, and p_LABEL for each label
+    # the file's columns, then predicted, confidence, and p_LABEL for each label; of several labels
+    # a text, predicted is a JSON list, and there is no confidence
     out: Path = Path("predictions.csv")
     # the column of the texts; None: that of the run's own file, or the only one
     text: Name = None
@@ -42,7 +43,7 @@ class PredictArguments:
 @dataclass(frozen=True)
 class ExplainArguments:
     """Show which words of a text moved its prediction, and by how much, in log-odds of the
-    label."""
+    label; of several labels, for each that is predicted."""
 
     run: Positional[Path]  # the run folder
     text: Positional[str]
@@ -68,11 +69,14 @@ def predict(argv: list[str]) -> None:
         )
 
     set_up_torch()
+    from ulmfit_app.evaluation.decisions import Decision
+    from ulmfit_app.inference.decided import describe
     from ulmfit_app.inference.file_checks import find_text_column
     from ulmfit_app.inference.predicted_file import EMPTY, count_empty, predict_file
     from ulmfit_app.inference.predictor import load_predictor
 
     predictor = load_predictor(arguments.run, arguments.precision)
+    decided = describe(predictor.decision, predictor.labels)
     if arguments.file:
         rows = predict_file(
             predictor,
@@ -85,9 +89,10 @@ def predict(argv: list[str]) -> None:
         )
         how = f"{rows:,} predicted in {predictor.precision}"
         print(f"{rows:,} rows read, {how}: {arguments.out}")
+        if predictor.decision != Decision(temperatures=predictor.decision.temperatures):
+            print(f"{decided[:1].upper()}{decided[1:]}.")
         return
-    temperature = f"temperature {predictor.decision.temperature:.3g}"
-    print(f"Precision {predictor.precision}, {temperature}.", file=sys.stderr)
+    print(f"Precision {predictor.precision}, {escape(decided)}.", file=sys.stderr)
     if empty := count_empty(arguments.texts):
         print(EMPTY % empty, file=sys.stderr)
     for row in predictor.predict(arguments.texts).to_dict("records"):
@@ -112,7 +117,13 @@ def explain(argv: list[str]) -> None:
     from ulmfit_app.inference.predictor import load_predictor
 
     predictor = load_predictor(arguments.run, "fp32" if arguments.method == "gradient" else "auto")
-    found = explanation.explain(predictor, arguments.text, arguments.method, arguments.label)
+    text, method = arguments.text, arguments.method
+    labels = [arguments.label]
+    if arguments.label is None and predictor.decision.multilabel:
+        labels = explanation.predicted_labels(predictor, text)
+        if not labels:
+            print("No label is predicted, and the likeliest one is explained.", file=sys.stderr)
     # https://no-color.org
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print(found.terminal(arguments.top, colour))
+    found = (explanation.explain(predictor, text, method, label) for label in labels or [None])
+    print("\n\n".join(one.terminal(arguments.top, colour) for one in found))

@@ -104,7 +104,7 @@ def _columns(
     for place, record in records:
         for column, value in record.items():
             columns.setdefault(column, Counter())[type(value)] += 1
-            if isinstance(value, (dict, list)):
+            if isinstance(value, (dict, list)) and not (file.lists and _is_list(value)):
                 nested.setdefault(column, f"{_shape(value)} ({place})")
     refuse_nested(file, nested, code)
     for column, types in columns.items():
@@ -118,6 +118,11 @@ def _columns(
     return list(columns)
 
 
+def _is_list(value: Any) -> bool:
+    """Whether a value is a list of single values."""
+    return isinstance(value, list) and not any(isinstance(one, (dict, list)) for one in value)
+
+
 def _cells(record: Mapping[str, Any], columns: list[str]) -> list[str]:
     return [to_cell(record.get(column)) for column in columns]
 
@@ -125,8 +130,8 @@ def _cells(record: Mapping[str, Any], columns: list[str]) -> list[str]:
 def to_cell(value: Any) -> str:
     """A JSON or Parquet value as the string a CSV would hold; nothing for null and NaN.
 
-    Numbers of JSON come as they are spelled. Parquet has none spelled; pandas writes whole numbers
-    as floats there where one is missing.
+    A list becomes a JSON list of strings. Numbers of JSON come as they are spelled. Parquet has
+    none spelled; pandas writes whole numbers as floats there where one is missing.
 
     Raises:
         UnicodeDecodeError: bytes that are no UTF-8.
@@ -136,6 +141,8 @@ def to_cell(value: Any) -> str:
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, list):
+        return json.dumps([to_cell(one) for one in value], ensure_ascii=False)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -175,7 +182,8 @@ def refuse_nested(file: TableFile, nested: Mapping[str, str], code: str) -> None
     )
     raise DataError(
         f"{path} has cells that are not one value each: {found}{more}. A text or a label is "
-        f"one string. {'Unpack the file; then put' if source != path else 'Put'} the fields of "
+        "one string, or with --multilabel a list of several labels. "
+        f"{'Unpack the file; then put' if source != path else 'Put'} the fields of "
         f"objects into columns of their own and the words of lists into one text: {command}"
     )
 

@@ -68,6 +68,7 @@ class TableFile:
         encoding: as Python names it.
         quotes: literal where a quote is a character like any other.
         notes: gets a sentence for each thing that is done while it is read.
+        lists: whether a cell of JSON or Parquet may be a list of values, such as several labels.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class TableFile:
     encoding: str
     quotes: Quotes
     notes: list[str]
+    lists: bool = False
 
 
 def kind_inside(path: Path) -> str:

@@ -36,10 +36,14 @@ _STREAMS = {Path("/dev"), Path("/dev/fd")}
 
 
 def read_table(
-    path: Path, encoding: str = "utf-8", quotes: Quotes = "csv", notes: list[str] | None = None
+    path: Path,
+    encoding: str = "utf-8",
+    quotes: Quotes = "csv",
+    notes: list[str] | None = None,
+    lists: bool = False,
 ) -> pd.DataFrame:
     """The whole file as one table of strings; arguments and errors are those of `read_chunks`."""
-    chunks = read_chunks(path, encoding, 50_000, quotes, notes)
+    chunks = read_chunks(path, encoding, 50_000, quotes, notes, lists)
     return pd.concat(chunks, ignore_index=True)
 
 
@@ -133,6 +137,7 @@ def read_chunks(
     chunk_rows: int,
     quotes: Quotes = "csv",
     notes: list[str] | None = None,
+    lists: bool = False,
 ) -> Iterator[pd.DataFrame]:
     """Tables of at most `chunk_rows` rows with the same columns; at least one, and none empty.
 
@@ -143,13 +148,14 @@ def read_chunks(
         quotes: of CSV and TSV; literal where a quote is a character like any other.
         notes: gets a sentence for each thing that was left out or decided, such as blank lines,
             some of them only when the last row is read.
+        lists: whether a cell of JSON or Parquet may be a list of values; it becomes a JSON list.
 
     Raises:
         DataError: the file is missing, empty, without rows, of an unknown kind, wrongly encoded,
             damaged or broken, or two of its columns have one name.
         SettingError: there is no such encoding, or `quotes` would be ignored.
     """
-    open_rows, file = _open(path, encoding, quotes, [] if notes is None else notes)
+    open_rows, file = _open(path, encoding, quotes, [] if notes is None else notes, lists)
     columns, rows = open_rows(file)
     columns = [LONE_SURROGATE.sub("\ufffd", name).strip() for name in columns]
     repeated = [name for name, count in Counter(columns).items() if count > 1]
@@ -193,7 +199,7 @@ def read_folder(folder: Path, order: Callable[[str], Any]) -> tuple[list[str], l
 
 
 def _open(
-    path: Path, encoding: str, quotes: Quotes, notes: list[str]
+    path: Path, encoding: str, quotes: Quotes, notes: list[str], lists: bool
 ) -> tuple[Callable[[TableFile], tuple[list[str], Iterator]], TableFile]:
     _require_file(path)
     if path.stat().st_size == 0:
@@ -218,7 +224,7 @@ def _open(
         raise SettingError(
             f"--quotes {quotes} is about CSV and TSV, and {path} is neither. Leave it out."
         )
-    return open_rows, TableFile(path, kind, encoding, quotes, notes)
+    return open_rows, TableFile(path, kind, encoding, quotes, notes, lists)
 
 
 def _require_file(path: Path) -> None:

@@ -86,7 +86,7 @@ def _folder(path: Path, encoding: str) -> Draft:
 
 def _file(path: Path, settings: DataSettings) -> Draft:
     notes: list[str] = []
-    found = read_table(path, settings.encoding, settings.quotes, notes)
+    found = read_table(path, settings.encoding, settings.quotes, notes, settings.multilabel)
     taken = [name for name in (settings.text, settings.label) if name is not None]
     split = find_split_column(found, path, settings.split, taken, notes)
     if settings.multilabel and (columns := find_label_columns(found, path, settings)):

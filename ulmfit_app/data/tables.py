@@ -20,7 +20,7 @@ def _parquet_rows(file: TableFile) -> tuple[list[str], Iterator[tuple[str, ...]]
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
-        from pyarrow.types import is_nested
+        from pyarrow.types import is_list, is_nested
     except ImportError:
         raise DataError(
             f"Reading {path} needs pyarrow, which is not installed. Run: pip install "
@@ -37,7 +37,10 @@ def _parquet_rows(file: TableFile) -> tuple[list[str], Iterator[tuple[str, ...]]
         if not re.fullmatch(r"__index_level_\d+__", field.name)
     ]
     nested = {
-        field.name: f"cells of type {field.type}" for field in fields if is_nested(field.type)
+        field.name: f"cells of type {field.type}"
+        for field in fields
+        if is_nested(field.type)
+        and not (file.lists and is_list(field.type) and not is_nested(field.type.value_type))
     }
     refuse_nested(file, nested, "pyarrow.parquet.read_table(sys.argv[1]).to_pylist()")
     columns = [field.name for field in fields]

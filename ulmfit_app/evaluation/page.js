@@ -14,14 +14,15 @@ const orders = {
 };
 // Full-width letters and numbers are found by the usual ones.
 const plain = (text) => text.normalize("NFKC").toLowerCase();
+// Of several labels a text, their numbers with spaces between.
+const has = (numbers, wanted) => !wanted || numbers.split(" ").includes(wanted);
 const STEP = 20;
 let shown = STEP;
 
 function show() {
   const wanted = plain(words.value.trim());
   const found = errors.filter((error) =>
-    (!label.value || error.dataset.label === label.value) &&
-    (!predicted.value || error.dataset.predicted === predicted.value) &&
+    has(error.dataset.label, label.value) && has(error.dataset.predicted, predicted.value) &&
     plain(error.lastElementChild.textContent).includes(wanted));
   found.sort(orders[order.value]);
   const visible = new Set(found.slice(0, shown));

@@ -44,22 +44,38 @@ def errors_section(
         count=count,
         model=model,
     )
-    n_explained = int(errors["row"].isin(list(explanations)).sum())
-    if n_explained:
-        how += say(
-            " In {n_explained} of the most confident, the words that moved the prediction most "
-            "are marked: without the bold ones it would have been less sure, without the "
-            "underlined ones more sure (occlusion).",
-            n_explained=n_explained,
-        )
+    how += explained(errors, explanations)
     numbers = {label: number for number, label in enumerate(scores["per_class"])}
     articles = [
         _article(error, numbers, explanations.get(error.row), language)
         for error in errors.itertuples()
     ]
+    fields = [
+        ("label", say("labelled"), errors["label"].value_counts().to_dict()),
+        ("predicted", say("predicted"), errors["predicted"].value_counts().to_dict()),
+    ]
+    first = say("most confident first"), say("least confident first")
+    return show_errors(how, articles, controls(fields, numbers, first))
+
+
+def explained(errors: pd.DataFrame, explanations: dict[int, str]) -> str:
+    """A sentence on the explanations beside errors; "" without any."""
+    n_explained = int(errors["row"].isin(list(explanations)).sum())
+    if not n_explained:
+        return ""
+    return say(
+        " In {n_explained} of the most confident, the words that moved the prediction most are "
+        "marked: without the bold ones it would have been less sure, without the underlined ones "
+        "more sure (occlusion).",
+        n_explained=n_explained,
+    )
+
+
+def show_errors(how: str, articles: list[str], of_them: str) -> str:
+    """A list of errors as HTML. how: about it, a text; articles, of_them: HTML, as `controls`."""
     more = say("Show more")
     return (
-        f'<p class="how">{text(how)}</p>{_controls(errors, numbers)}'
+        f'<p class="how">{text(how)}</p>{of_them}'
         f'<div class="errors">{"".join(articles)}</div>'
         f'<button class="more" type="button" hidden>{more}</button>'
     )
@@ -70,8 +86,8 @@ def count_wrong(scores: dict) -> int:
     return scores["n"] - int(np.trace(np.array(scores["confusion_matrix"])))
 
 
-def _article(error: Any, numbers: dict[str, int], explanation: str | None, language: str) -> str:
-    """One error, with what page.js sorts and filters it by. error: a row of the errors."""
+def _article(error: Any, numbers: dict[str, int], *of_text: str | None) -> str:
+    """One error, with what page.js sorts and filters it by. of_text: as in show_error."""
     what = say(
         "predicted {predicted} at {confidence}, labelled {label} at {probability}, row {row}",
         predicted=class_name(error.predicted),
@@ -80,17 +96,48 @@ def _article(error: Any, numbers: dict[str, int], explanation: str | None, langu
         probability=percent(error.probability_of_label),
         row=error.row,
     )
+    return show_error(error, what, numbers[error.label], numbers[error.predicted], *of_text)
+
+
+def show_error(
+    error: Any,
+    what: str,
+    of_label: int | str,
+    of_predicted: int | str,
+    explanation: str | None,
+    language: str,
+) -> str:
+    """One error as HTML.
+
+    Args:
+        error: a row of the errors, with row and text.
+        what: was answered, and what is true, HTML.
+        of_label, of_predicted: the numbers that the two selections find it by.
+        explanation: HTML that shows its text, if there is one.
+        language: of the text, as `lang` has it, where it is another one than the report's.
+    """
     shown = explanation or f'<p dir="auto">{text(cut(error.text, MAX_TEXT))}</p>'
     return (
-        f'<article data-label="{numbers[error.label]}" '
-        f'data-predicted="{numbers[error.predicted]}" data-row="{error.row}" '
-        f'data-length="{len(error.text)}"><p class="what">{what}</p>'
+        f'<article data-label="{of_label}" data-predicted="{of_predicted}" '
+        f'data-row="{error.row}" data-length="{len(error.text)}"><p class="what">{what}</p>'
         f"<div{lang(language)}>{shown}</div></article>"
     )
 
 
-def _controls(errors: pd.DataFrame, numbers: dict[str, int]) -> str:
-    """What sorts and filters the errors, hidden where no script runs. numbers: of the labels."""
+def controls(
+    fields: list[tuple[str, str, dict[str, int]]], numbers: dict[str, int], first: tuple[str, str]
+) -> str:
+    """What sorts and filters errors, hidden where no script runs.
+
+    Args:
+        fields: of the two selections, label and predicted: name, heading, and the number of errors
+            by label.
+        numbers: of the labels.
+        first: what the order is called in which errors stand, and its reverse.
+
+    Returns:
+        HTML.
+    """
 
     def select(field: str, heading: str, options: dict) -> str:
         shown = "".join(
@@ -100,18 +147,16 @@ def _controls(errors: pd.DataFrame, numbers: dict[str, int]) -> str:
         return f'<label>{heading} <select name="{field}">{shown}</select></label>'
 
     html = ""
-    for field, heading in (("label", say("labelled")), ("predicted", say("predicted"))):
-        counts = errors[field].value_counts()
+    for field, heading, counts in fields:
         there = {
             number: f"{label} ({counts[label]:,})"
             for label, number in numbers.items()
             if label in counts
         }
         html += select(field, heading, {"": say("any"), **there})
-    # The first is the order in which they stand.
     orders = {
-        "surest": say("most confident first"),
-        "unsure": say("least confident first"),
+        "surest": first[0],
+        "unsure": first[1],
         "shortest": say("shortest text first"),
         "longest": say("longest text first"),
         "row": say("row of the predictions"),

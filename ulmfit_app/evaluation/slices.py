@@ -12,6 +12,7 @@ from ulmfit_app.evaluation.tables import probability_columns
 
 MAX_PARTS = 8  # of one slicing; the smallest are merged
 MAX_COLUMNS = 5  # that texts are sliced by
+MANY = 4  # labels of a text, from which on they are one part
 CONFIDENCES = (0.5, 0.75, 0.9, 0.99)  # where the parts by confidence begin
 # Columns that say nothing about where a text is from.
 OF_THE_PREDICTION = ("text", "label", "predicted", "confidence")
@@ -40,11 +41,46 @@ def slices(
     """
     if predicted is None:
         predicted = probabilities.argmax(axis=1)
-    right = predicted == truth
-    parts = {
-        Message("length in characters"): _quarters(predictions["text"].str.len()),
-        Message("confidence"): _by_confidence(probabilities[np.arange(len(truth)), predicted]),
-    }
+    confidence = probabilities[np.arange(len(truth)), predicted]
+    return slice_by(
+        predictions, predicted == truth, {Message("confidence"): _by_confidence(confidence)}
+    )
+
+
+def slices_of_sets(
+    predictions: pd.DataFrame, truth: np.ndarray, predicted: np.ndarray
+) -> tuple[list[dict], list[str]]:
+    """`slices` where a text may have several labels: right are answers of exactly its labels.
+
+    Args:
+        predictions: as report.write_report takes it.
+        truth, predicted: [n, n_labels].
+
+    Returns:
+        As `slices`, by the number of labels instead of the confidence.
+    """
+    n_labels = np.minimum(truth.sum(axis=1).astype(int), MANY)
+    names = [*(f"{n}" for n in range(MANY)), Message("{n} or more", n=MANY)]
+    right = (truth == predicted).all(axis=1)
+    return slice_by(predictions, right, {Message("number of labels"): (n_labels, names)})
+
+
+def slice_by(
+    predictions: pd.DataFrame,
+    right: np.ndarray,
+    further: dict[str, tuple[np.ndarray, list[str]]],
+) -> tuple[list[dict], list[str]]:
+    """The share of right answers by length, by further parts, and by each other column.
+
+    Args:
+        predictions: as report.write_report takes it.
+        right: [n] whether each text's answer is.
+        further: name -> the index of each text's part, [n], and the names of the parts.
+
+    Returns:
+        As `slices`.
+    """
+    parts = {Message("length in characters"): _quarters(predictions["text"].str.len()), **further}
     of_the_prediction = {*OF_THE_PREDICTION, *probability_columns(predictions)}
     columns = [
         name

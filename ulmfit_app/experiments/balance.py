@@ -216,7 +216,7 @@ def _compare(
     """The table of the finished trials."""
     found, labels = _read_all(trials, folder, corpora), corpora[0].labels
     truth, answers = _align(found)
-    rarest = labels.index(_rarest(corpora[0])[0])
+    rarest = labels.index(find_rarest(corpora[0])[0])
     minutes = {
         way: np.mean([read_facts(trial, folder)["minutes"] for trial in of_way])
         for way, of_way in trials.items()
@@ -254,9 +254,12 @@ def _calibration_errors(of_seeds: Sequence[Tested]) -> dict[str, float]:
     }
 
 
-def _rarest(corpus: Corpus) -> tuple[str, int, int]:
-    """The tested class with the fewest texts to learn from: its label, and how many these are, and
-    how many are tested."""
+def find_rarest(corpus: Corpus) -> tuple[str, int, int]:
+    """Find the class with the fewest texts to learn from, among those that are tested.
+
+    Returns:
+        Its label, how many texts of train and valid it has, and how many of test.
+    """
     counts = {
         split: corpus.table.loc[corpus.table["split"].isin(splits), "label"].value_counts()
         for split, splits in (("learned", ["train", "valid"]), ("tested", ["test"]))
@@ -267,7 +270,7 @@ def _rarest(corpus: Corpus) -> tuple[str, int, int]:
 
 # ------------------------------------------------------------------------------------- for people
 def _describe(table: pd.DataFrame, settings: Settings, corpus: Corpus) -> list[str]:
-    label, n_learned, n_tested = _rarest(corpus)
+    label, n_learned, n_tested = find_rarest(corpus)
     by = settings.classifier.select_by.replace("-", " ").replace("f1", "F1")
     others = table[table["balance"] != NONE]
     kinds = {

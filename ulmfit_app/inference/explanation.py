@@ -26,11 +26,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from ulmfit_app.data.characters import INVISIBLE, escape
 from ulmfit_app.data.encodings import LONE_SURROGATE
 from ulmfit_app.errors import SettingError, quoted
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.messages import say
+from ulmfit_app.evaluation.tables import read_set
+from ulmfit_app.inference.decided import choose
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.languages import UNSPACED
 from ulmfit_app.text.store import TokenStore
@@ -68,6 +73,7 @@ class Explanation:
         text: as it was explained, lone surrogates replaced.
         label: whose probability is explained.
         probability: of the label.
+        threshold: what it has to reach, of several labels a text; None: of one.
         method: "occlusion" or "gradient".
         n_words: in the text.
         words: one row per word, or per run of words where there are too many to take out one by
@@ -82,6 +88,7 @@ class Explanation:
     method: Method
     n_words: int
     words: pd.DataFrame
+    threshold: float | None = None
 
     def strongest(self, top: int = TOP) -> pd.DataFrame:
         """The rows of `words` with the scores farthest from 0, farthest first."""
@@ -157,7 +164,8 @@ class Explanation:
 
     def _heading(self) -> str:
         label, p = escape(self.label), _rounded(self.probability)
-        found = f"{label} {p}: what moved it most, by {self.method}."
+        limit = "" if self.threshold is None else f", of {self.threshold:.3g} to reach"
+        found = f"{label} {p}{limit}: what moved it most, by {self.method}."
         if self.n_words > len(self.words):
             at_a_time = math.ceil(self.n_words / len(self.words))
             found += f" Of {self.n_words:,} words, {at_a_time} at a time were taken out."
@@ -237,7 +245,7 @@ def explain(
         text: to explain.
         method: "occlusion" predicts the text once for each word, or each run of words where it has
             more than MOST_SPANS; "gradient" takes one pass.
-        label: to explain; None: the one that is predicted.
+        label: to explain; None: the one that is predicted, and of several the likeliest.
 
     Raises:
         SettingError: a label or method that there is not, and as `Predictor.differentiable` does.
@@ -254,11 +262,7 @@ def explain(
     text = LONE_SURROGATE.sub("\ufffd", text)
     tokens = predictor.tokenizer.spans(text)
     store = predictor.store_of([[token.token for token in tokens]])
-    index = (
-        int(predictor.probabilities(store)[0].argmax())
-        if label is None
-        else predictor.labels.index(label)
-    )
+    index = _predicted(predictor, store) if label is None else predictor.labels.index(label)
     words = find_words(text, tokens)
     if method == "occlusion":
         spans = _runs(words)
@@ -276,7 +280,21 @@ def explain(
         .set_axis(["start", "stop", "word"], axis=1)
         .assign(score=scores, without=without)
     )
-    return Explanation(text, predictor.labels[index], probability, method, len(words), table)
+    named, decision = predictor.labels[index], predictor.decision
+    reach = float(decision.limits(len(predictor.labels))[index]) if decision.multilabel else None
+    return Explanation(text, named, probability, method, len(words), table, reach)
+
+
+def predicted_labels(predictor: Predictor, text: str) -> list[str]:
+    """Which of several labels a text is given, the likeliest first."""
+    return read_set(predictor.predict([text])["predicted"][0])
+
+
+def _predicted(predictor: Predictor, store: TokenStore) -> int:
+    """The label that is given, or of several the likeliest of them, or of all."""
+    probabilities = predictor.probabilities(store)
+    given = choose(predictor.decision, probabilities)[0]
+    return given[0] if given else int(probabilities[0].argmax())
 
 
 def _runs(words: list[Word]) -> list[Word]:
@@ -299,13 +317,35 @@ def _occlusion(
     probabilities = predictor.probabilities(
         predictor.store_of(texts), description="Taking words out"
     )
-    # Not 1 - p: near 1, all of it would be rounding.
-    others = np.delete(probabilities, label, axis=1).sum(axis=1)
+    if predictor.decision.multilabel:
+        others = 1 - probabilities[:, label]
+    else:
+        # Not 1 - p: near 1, all of it would be rounding.
+        others = np.delete(probabilities, label, axis=1).sum(axis=1)
     smallest = np.finfo(float).tiny
     odds = np.log(np.maximum(probabilities[:, label], smallest)) - np.log(
         np.maximum(others, smallest)
     )
     return float(probabilities[0, label]), odds[0] - odds[1:], probabilities[1:, label]
+
+
+def _log_odds(alone: Tensor, decision: Decision, label: int) -> Tensor:
+    """Of a label, by the calibrated mean of what each direction says.
+
+    Args:
+        alone: log-probabilities at temperature 1, of several labels logits, [directions, n_labels].
+        decision: of the mean.
+        label: its number.
+    """
+    if decision.multilabel:
+        of_label = alone[:, label]
+        temperature = decision.temperatures[label if len(decision.temperatures) > 1 else 0]
+        return (
+            logsigmoid(of_label).logsumexp(0) - logsigmoid(-of_label).logsumexp(0)
+        ) / temperature
+    mean = alone.logsumexp(0) - math.log(len(alone))
+    log_p = (mean / decision.temperature).log_softmax(0)
+    return log_p[label] - torch.cat([log_p[:label], log_p[label + 1 :]]).logsumexp(0)
 
 
 def _gradient_times_input(
@@ -320,9 +360,7 @@ def _gradient_times_input(
     for share in shares:
         found = predictor.differentiable(store, share)
         alone = torch.stack([log_p for log_p, _, _ in found.values()])
-        mean = alone.logsumexp(0) - math.log(len(found))
-        log_p = (mean / predictor.decision.temperature).log_softmax(0)
-        odds = log_p[label] - torch.cat([log_p[:label], log_p[label + 1 :]]).logsumexp(0)
+        odds = _log_odds(alone, predictor.decision, label)
         gradients = torch.autograd.grad(odds, [embedded for _, embedded, _ in found.values()])
         for (direction, (_, _, way)), gradient in zip(found.items(), gradients, strict=True):
             here = (way * gradient)[0].sum(1).double().cpu().numpy() / len(shares)

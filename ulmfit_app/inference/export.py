@@ -1,8 +1,9 @@
 """A run's classifier as a folder that needs neither this package nor torch.
 
     model.onnx        ids to calibrated probabilities (`models/onnx_graph.py`)
-    settings.json     architecture, directions, temperature; of subwords the token that begins a
-                      text, and the conversion it goes through; how a transformer cuts windows
+    settings.json     architecture, directions, temperatures, and the thresholds or costs by which
+                      it answers; of subwords the token that begins a text, and the conversion it
+                      goes through; how a transformer cuts windows
     tokenizer.json    of words: language and vocabulary; of subwords: their tokenizer
     labels.json       in the order of the probabilities
     run.py            `python run.py "a text"` prints what `predict` prints
@@ -115,7 +116,7 @@ def _graph_of(predictor: Predictor, int8: bool) -> bytes:
     bundles = [predictor.bundle]
     if isinstance(predictor, BidirectionalPredictor):
         bundles.append(predictor.backward.bundle)
-    return awd_lstm_graph(bundles, predictor.decision.temperature, int8).SerializeToString()
+    return awd_lstm_graph(bundles, predictor.decision, int8).SerializeToString()
 
 
 def _windows_of(bundle: Bundle) -> Windows | None:
@@ -150,11 +151,25 @@ def _settings(predictor: Predictor, windows: Windows | None, int8: bool) -> dict
         "architecture": bundle.architecture,
         "directions": ["forward", "backward"] if both else [bundle.direction],
         "int8": int8,
-        "temperature": predictor.decision.temperature,
+        **_decided(predictor),
         "begin": tokenizer_of(bundle).begin if bundle.tokenizer else None,
         "opencc": bundle.opencc,
         "windows": windows and vars(windows),
         "versions": {name: version(name) for name in ("ulmfit-app", "onnx", "onnxruntime")},
+    }
+
+
+def _decided(predictor: Predictor) -> dict:
+    """How probabilities become answers, as `onnx_runner.Answers` takes it."""
+    decision, n_labels = predictor.decision, len(predictor.labels)
+    several = decision.multilabel
+    thresholds = decision.limits(n_labels).tolist() if several else list(decision.thresholds)
+    return {
+        "temperature": list(decision.temperatures) if several else decision.temperature,
+        "multilabel": several,
+        "thresholds": thresholds,
+        # Of several labels they are in the thresholds.
+        "costs": [] if several else [list(row) for row in decision.costs],
     }
 
 

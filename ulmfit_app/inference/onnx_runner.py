@@ -40,6 +40,55 @@ class Windows:
         return [np.concatenate([ids[:1], part, self.end]).astype(np.int64) for part in parts]
 
 
+@dataclass(frozen=True)
+class Answers:
+    """How probabilities become answers.
+
+    Args:
+        multilabel: whether a text may have several labels, or none.
+        thresholds: what the probability of each of several labels has to reach. Of one label a
+            text, the answer is the label whose probability is the largest multiple of its
+            threshold; [] where it is the likeliest one, or what costs least.
+        costs: of one label a text, what the answer of a column costs where the label of the row
+            is true; [] where all mistakes cost the same.
+    """
+
+    multilabel: bool
+    thresholds: list[float]
+    costs: list[list[float]]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Answers":
+        """Those of a folder that `export` wrote.
+
+        Args:
+            folder: of settings.json.
+
+        Raises:
+            OSError, KeyError, ValueError: it is not whole.
+        """
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        return cls(*(settings[name] for name in ("multilabel", "thresholds", "costs")))
+
+    def choose(self, probabilities: np.ndarray) -> list[list[int]]:
+        """The labels of each text: one, or of several those it has, likeliest first.
+
+        Args:
+            probabilities: calibrated, [n_texts, n_labels].
+        """
+        found = np.asarray(probabilities, float)
+        if self.multilabel:
+            order = np.argsort(-found, axis=1, kind="stable")
+            given = found >= np.array(self.thresholds)
+            pairs = zip(order, given, strict=True)
+            return [[int(i) for i in ranked if has[i]] for ranked, has in pairs]
+        if self.costs:
+            best = (found @ np.array(self.costs)).argmin(axis=1)
+        else:
+            best = (found / np.array(self.thresholds or [1.0])).argmax(axis=1)
+        return [[int(i)] for i in best]
+
+
 class OnnxClassifier:
     """An ONNX model of a classifier; threads may share it.
 

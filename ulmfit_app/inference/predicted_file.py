@@ -11,6 +11,7 @@ import pandas as pd
 from ulmfit_app.config import Quotes
 from ulmfit_app.data.reading import read_chunks, read_texts
 from ulmfit_app.errors import DataError, quoted
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.tables import prediction_table
 from ulmfit_app.files import writing_table
 from ulmfit_app.inference.file_checks import check_out, choose_text_column, refuse_columns_twice
@@ -51,6 +52,7 @@ def open_texts(
     own: str | None = None,
     quotes: Quotes = "csv",
     chunk_rows: int | None = None,
+    decision: Decision = Decision(),  # noqa: B008 - frozen
 ) -> TextFile:
     """Settle which column of a file holds the texts, before anything is predicted.
 
@@ -62,6 +64,7 @@ def open_texts(
         own: the run's own column of texts; without it, one is taken where there is no doubt.
         quotes: as `data.reading.read_chunks` takes it.
         chunk_rows: at most so many rows at a time; None: ROWS_AT_A_TIME.
+        decision: of the classifier, which the columns of predictions depend on.
 
     Raises:
         DataError: a file that cannot be read, as `data.reading.read_texts` says; whose columns
@@ -69,7 +72,7 @@ def open_texts(
         SettingError: as `data.reading.read_chunks` raises it.
     """
     columns = list(next(read_chunks(path, encoding, 1, quotes)))
-    empty_table = prediction_table([], np.zeros((0, len(labels))), labels)
+    empty_table = prediction_table([], np.zeros((0, len(labels))), labels, decision)
     ours = list(empty_table.drop(columns="text"))
     refuse_columns_twice(columns, ours, path)
     text = choose_text_column(columns, path, text, own)
@@ -105,7 +108,8 @@ def predict_file(
         DataError: as `open_texts` raises it.
     """
     check_out(out, path)
-    file = open_texts(path, predictor.labels, text, encoding, own, quotes)
+    decision = predictor.decision
+    file = open_texts(path, predictor.labels, text, encoding, own, quotes, decision=decision)
     log.info("Texts: column %s of %s.", quoted([file.column]), path)
     rows = empty = 0
     with writing_table(out) as append:

@@ -188,9 +188,8 @@ class Predictor:
             whole = encoder.embed(ids).detach()
             start = encoder.say_nothing(ids).detach()
             embedded = (start + share * (whole - start)).requires_grad_()
-            logits = head(encoder(ids, embedded))[0]
-        log_p = logits[0].double()
-        log_p = log_p if self.decision.multilabel else log_p.log_softmax(0)
+            logits = head(encoder(ids, embedded))[0][0].double()
+        log_p = logits if self.decision.multilabel else logits.log_softmax(0)
         return {self.bundle.direction: (log_p, embedded, whole - start)}
 
     def predict(self, texts: Sequence[str]) -> pd.DataFrame:

@@ -153,6 +153,8 @@ class Replacer:
             generator, new = generator_for(*seed, number + len(drawn)), text
             for place in reversed(places):
                 words, probabilities = proposals[place.token]
+                if not words:
+                    continue
                 word = words[generator.choice(len(words), p=probabilities)]
                 old = text[place.start : place.stop]
                 new = new[: place.start] + in_case_of(word, old) + new[place.stop :]
@@ -184,8 +186,8 @@ class Replacer:
                 for start in range(0, len(pairs), WORDS_PER_STEP):
                     some = pairs[start : start + WORDS_PER_STEP]
                     rows = [(row_of[i], place, len(ids[i])) for i, place in some]
-                    best, words = self._agree(states, rows, [ids[i][place] for i, place in some])
-                    for (i, place), p, which in zip(some, best, words, strict=True):
+                    best = self._agree(states, rows, [ids[i][place] for i, place in some])
+                    for (i, place), (p, which) in zip(some, best, strict=True):
                         found[i][place] = [self.vocab[word] for word in which], p
                 bar.update(len(batch))
         return found
@@ -204,10 +206,11 @@ class Replacer:
     @torch.no_grad()
     def _agree(
         self, states: list[Tensor], rows: list[tuple[int, int, int]], own: list[int]
-    ) -> tuple[np.ndarray, list[list[int]]]:
-        """Probabilities [n, CANDIDATES] and ids of the words of the largest products.
+    ) -> list[tuple[np.ndarray, list[int]]]:
+        """Of each word the probabilities and ids of those of the largest products.
 
-        rows: for each word the text's row, the token's number, and how many tokens there are.
+        rows: for each word the text's row, the token's number, and how many tokens there are. own:
+        the words' ids.
         """
         row, place, length = torch.tensor(rows).T
         total = 0
@@ -219,9 +222,11 @@ class Replacer:
             total = total + logits.float().log_softmax(1)
         total[:, ~self._proposed.to(total.device)] = -torch.inf
         total[torch.arange(len(own)), torch.tensor(own)] = -torch.inf
-        best, words = total.topk(CANDIDATES, dim=1)
-        probabilities = best.double().softmax(1).cpu().numpy()
-        return probabilities, words.tolist()
+        best, words = total.double().topk(min(CANDIDATES, total.shape[1]), dim=1)
+        # A small vocabulary may have fewer, or none.
+        logs = [each[each > -torch.inf] for each in best.cpu()]
+        probabilities = [each.softmax(0).numpy() for each in logs]
+        return [(p, ids[: len(p)]) for p, ids in zip(probabilities, words.tolist(), strict=True)]
 
 
 def _batches(order: list[int], ids: list[list[int]]) -> list[list[int]]:

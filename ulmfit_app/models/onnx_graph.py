@@ -6,7 +6,7 @@ is read by a Loop, some tokens of each text at a time, as `pooling.TextEncoder` 
 does not grow with the length of texts. Both directions are one graph.
 
     inputs     ids int64 [batch, length], padded on the right; lengths int64 [batch]
-    output     probabilities float32 [batch, n_labels], temperature included
+    output     probabilities float32 [batch, n_labels], temperatures included
 
 A transformer's graph (`onnx_transformer.py`) has the same output.
 
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from ulmfit_app.errors import SettingError
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.models.bundle import Bundle, rows_in_int8
 from ulmfit_app.models.reader import read_classifier
 
@@ -139,13 +140,13 @@ class Graph:
 
 # ------------------------------------------------------------------------------------- an AWD-LSTM
 def awd_lstm_graph(
-    bundles: Sequence[Bundle], temperature: float, int8: bool = False
+    bundles: Sequence[Bundle], decision: Decision, int8: bool = False
 ) -> "ModelProto":
     """The graph of an AWD-LSTM classifier, or of the mean of a forward and a backward one.
 
     Args:
         bundles: loaded, of the same labels and vocabulary.
-        temperature: of the mean of their probabilities.
+        decision: of the mean of their probabilities.
         int8: for onnxruntime alone: weights in a quarter of the bytes.
 
     Raises:
@@ -160,7 +161,7 @@ def awd_lstm_graph(
             ids = graph.add("ReverseSequence", "ids", "lengths", batch_axis=0, time_axis=1)
         pooled = _read(graph, weights, ids, bundle.shape.n_layers, int8)
         alone.append(_head(graph, weights, pooled))
-    output = add_probabilities(graph, alone, temperature)
+    output = add_probabilities(graph, alone, decision)
     return _of_texts(graph, output, len(bundles[0].labels))
 
 
@@ -342,21 +343,29 @@ def _head(graph: Graph, weights: dict[str, np.ndarray], x: str) -> str:
 BATCH_NORM_EPSILON = 1e-5  # torch's
 
 
-def add_probabilities(graph: Graph, logits: Sequence[str], temperature: float) -> str:
-    """The mean of one or two models' probabilities at a temperature, as `Predictor` computes it.
+def add_probabilities(graph: Graph, logits: Sequence[str], decision: Decision) -> str:
+    """The mean of one or two models' probabilities, calibrated, as `Predictor` computes it.
 
     Args:
         graph: is given the nodes.
         logits: each model's, [batch, n_labels].
-        temperature: what the logarithm of the mean is divided by.
+        decision: of several labels, each has a probability of its own; its temperatures divide the
+            logarithm of the mean, or of several labels the mean's log-odds.
 
     Returns:
         The name of the probabilities, fp32 [batch, n_labels].
     """
     double = [graph.add("Cast", each, to=11) for each in logits]
+    several = decision.multilabel
+    how = ("Sigmoid", {}) if several else ("Softmax", {"axis": 1})
     if len(double) > 1:
-        alone = [graph.add("Softmax", each, axis=1) for each in double]
+        alone = [graph.add(how[0], each, **how[1]) for each in double]
+        total = graph.add("Add", *alone)
         # The sum is the mean but for a factor, which the softmax does not see.
-        double = [graph.add("Log", graph.add("Add", *alone))]
-    divided = graph.add("Div", double[0], graph.constant(temperature, np.float64))
-    return graph.add("Cast", graph.add("Softmax", divided, axis=1), to=1)
+        double = [graph.add("Log", total)]
+        if several:  # nor do odds: p and 1 - p are both twice as large
+            rest = graph.add("Sub", graph.constant(2.0, np.float64), total)
+            double = [graph.add("Sub", double[0], graph.add("Log", rest))]
+    temperatures = graph.constant(decision.temperatures, np.float64)
+    divided = graph.add("Div", double[0], temperatures)
+    return graph.add("Cast", graph.add(how[0], divided, **how[1]), to=1)

@@ -6,7 +6,7 @@ here, for the exporter would give pooling the number of windows of its example.
     inputs     ids int64 [windows, tokens]: windows between the tokens that begin and end them,
                padded on the right; lengths int64 [windows]: their tokens, those two included;
                owner int64 [windows]: the number of the text that each is of
-    output     probabilities float32 [batch, n_labels], temperature included
+    output     probabilities float32 [batch, n_labels], temperatures included
 
 A text's windows are averaged in the graph, and read some at a time, as by
 `transformer.WindowEncoder`: memory does not grow with the length of texts.
@@ -80,7 +80,7 @@ def transformer_graph(bundle: Bundle, int8: bool = False) -> "ModelProto":
         graph.constant(weights[f"layers.2.{name}"], "float32") for name in ("weight", "bias")
     ]
     logits = graph.add("Gemm", centred, *linear, transB=1)
-    output = add_probabilities(graph, [logits], bundle.decision.temperature)
+    output = add_probabilities(graph, [logits], bundle.decision)
     described = helper.make_tensor_value_info
     return graph.model(
         [

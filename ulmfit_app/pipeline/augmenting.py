@@ -17,10 +17,11 @@ import pandas as pd
 from ulmfit_app.config import GENERAL, AugmentationSettings, Settings
 from ulmfit_app.data.augmentation import EDA, make_copies, nearest_words, stop_words
 from ulmfit_app.data.back_translation import EXAMPLE, count_lines_joined, translate
+from ulmfit_app.data.characters import escape
 from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.data.wordnet import find_wordnet, load_wordnet
-from ulmfit_app.errors import DataError, RunFolderError, SettingError, count_texts, quoted
+from ulmfit_app.errors import DataError, RunFolderError, SettingError, count_texts
 from ulmfit_app.files import write_table
 from ulmfit_app.inference.replacing import Replacer
 from ulmfit_app.languages import has_subwords
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 AUGMENTED = "augmented.csv"
 COLUMNS = [ROW, "text", "method", "label"]
 NOTES = "notes"  # what the mark of the stage calls what it did, in sentences
-SAMPLES = 3  # of what was made
+SAMPLES, SHOWN = 3, 160  # of what was made; characters of each
 BACKWARD = f"{GENERAL}-bwd"
 WHAT = {
     "eda": "synonyms, insertion, swap and deletion of words",
@@ -193,8 +194,14 @@ def augment(run: RunFiles, folder: Path) -> dict[str, Any]:
 
 def _sample(texts: list[str], new: list[str], seed: int) -> list[str]:
     """Some of what was made, to be looked at: no method knows what a text means."""
-    order = np.random.default_rng([seed, 4]).permutation(len(new))[:SAMPLES]
-    return [f"{quoted([texts[i]])} became {quoted([new[i]])}." for i in sorted(order)]
+    order = np.random.default_rng([seed, 4]).permutation(len(new))
+    # Of short texts, so that what changed can be seen.
+    some = sorted(order, key=lambda i: max(len(texts[i]), SHOWN))[:SAMPLES]
+    return [f"{_show(texts[i])} became {_show(new[i])}." for i in some]
+
+
+def _show(text: str) -> str:
+    return f"'{escape(text[:SHOWN])}{'…' if len(text) > SHOWN else ''}'"
 
 
 def _make(run: RunFiles, texts: list[str], rows: list[int]) -> list[list[str]]:

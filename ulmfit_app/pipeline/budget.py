@@ -197,7 +197,7 @@ def estimate(
     n_groups: int,
     settings: Settings,
     rates: Rates,
-    passes: int = 1,
+    passes: float = 1,
 ) -> dict[str, float]:
     """Seconds that each stage will take for the selected rows.
 
@@ -243,7 +243,7 @@ def fit_settings(
     plan_for: Callable[[float], Plan],
     settings: Settings,
     rates: Rates,
-    passes_per_epoch: int = 1,
+    passes_per_epoch: float = 1,
 ) -> Settings:
     """Settings whose bounds in tokens fill the time that is left of `minutes`.
 

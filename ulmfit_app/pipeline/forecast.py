@@ -4,7 +4,7 @@ from ulmfit_app.languages import has_subwords
 from ulmfit_app.models.shapes import architecture_of
 from ulmfit_app.pipeline.budget import estimate, measure_rates
 from ulmfit_app.pipeline.run import Run
-from ulmfit_app.pipeline.selection import Selection
+from ulmfit_app.pipeline.selection import Selection, growth_of
 from ulmfit_app.pipeline.stages import resolved_precision
 from ulmfit_app.training.choosing import passes_per_epoch
 
@@ -42,8 +42,9 @@ def estimate_seconds(run: Run) -> dict[str, float]:
     settings, forward = record.settings, record.directions[0]
     rates = measure_rates(rows["text"], forward.start, settings)
     used = Selection(rows["split"], rows["read"], rows["learned"], run.record.lm_epochs, [])
-    shape, n_texts = forward.start.shape, int(rows["learned"].sum())
+    growth, shape = growth_of(rows, settings), forward.start.shape
+    n_texts = round(rows["learned"].sum() * growth)
     largest = settings.classifier.batch_size
-    passes = passes_per_epoch(n_texts, largest, architecture_of(shape))
+    passes = growth * passes_per_epoch(n_texts, largest, architecture_of(shape))
     n_groups = shape.count_groups(settings.classifier)
     return estimate(rows, used, forward.plan, n_groups, settings, rates, passes)

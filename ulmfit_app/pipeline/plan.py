@@ -21,6 +21,12 @@ from ulmfit_app.files import sha256_of_path, sha256_of_strings, write_table
 from ulmfit_app.models.pretrained import find_starts
 from ulmfit_app.models.shapes import architecture_of
 from ulmfit_app.models.start import Start
+from ulmfit_app.pipeline.augmenting import (
+    check_augmentation,
+    describe_augmentation,
+    makes_texts,
+    read_by_augmentation,
+)
 from ulmfit_app.pipeline.budget import fit_settings, measure_rates
 from ulmfit_app.pipeline.language import (
     describe_script,
@@ -46,7 +52,7 @@ from ulmfit_app.pipeline.selection import (
     texts_to_learn,
 )
 from ulmfit_app.pipeline.teachers import check_teachers, describe_teaching
-from ulmfit_app.run_folder import ROW, SELECTION, TABLE, TEACHER
+from ulmfit_app.run_folder import AUGMENT, ROW, SELECTION, TABLE, TEACHER
 from ulmfit_app.settings_json import section_to_json, to_json
 from ulmfit_app.training.balance import check_balance, chooses_thresholds
 from ulmfit_app.training.choosing import choose_plan, passes_per_epoch
@@ -58,6 +64,7 @@ PLANNED = {
     "lm": ("pretrained", "epochs", "max_tokens", "test_texts"),
     "classifier": ("plan", "epochs", "max_tokens", *OF_DECISION),
     "distillation": ("teachers",),
+    "augment": (),
 }
 
 
@@ -128,6 +135,7 @@ def plan_run(
     starts = find_starts(settings.starts, settings.model)
     require_same_tokens(settings, starts)
     require_used(settings, preset, starts)
+    check_augmentation(settings)
     # Before the texts are read, so that a wrong plan is told at once.
     is_taught, multilabel = bool(settings.distillation.teachers), settings.data.multilabel
     check_balance(settings.classifier, multilabel, is_taught)
@@ -161,7 +169,10 @@ def plan_run(
         counts={name: int(n) for name, n in counts.items()},
         lm_epochs=selection.lm_epochs,
         data_notes=corpus.notes,
-        selection_notes=[*notes, *selection.notes, *describe_teaching(settings, selection)],
+        selection_notes=[
+            *(*notes, *selection.notes, *describe_teaching(settings, selection)),
+            *describe_augmentation(settings, int(counts["train"])),
+        ],
         directions=directions,
         keys=_stage_keys(settings, corpus, selection, directions, teachers, costs),
         teachers=teachers,
@@ -228,15 +239,14 @@ def _fit_minutes(
     rates = measure_rates(corpus.table["text"], start, settings)
     elapsed = time.monotonic() - began
 
-    n_texts = round(
-        len(texts_to_learn(corpus.table, settings)) * growth_of(corpus.table, settings)
-    )
+    growth = growth_of(corpus.table, settings)
+    n_texts = round(len(texts_to_learn(corpus.table, settings)) * growth)
     largest, architecture = settings.classifier.batch_size, architecture_of(start.shape)
 
     def plan_for(passes: float) -> Plan:
-        return _plan_for(start, settings, passes, n_texts, corpus.multilabel)[0]
+        return _plan_for(start, settings, passes / growth, n_texts, corpus.multilabel)[0]
 
-    per_epoch = passes_per_epoch(n_texts, largest, architecture)
+    per_epoch = growth * passes_per_epoch(n_texts, largest, architecture)
     fitted = fit_settings(minutes, elapsed, corpus.table, plan_for, settings, rates, per_epoch)
     return corpus if fitted.data == settings.data else None, fitted
 
@@ -280,20 +290,36 @@ def _stage_keys(
         has_states = bool(settings.distillation.states_weight)
         keys[TEACHER] = key_of(content, learned, fingerprints, has_states)
         taught = (keys[TEACHER], _read_by("distillation", settings))
-    classifiers = []
     for each in directions:
         start = each.start
-        lm = key_of(
+        keys[each.named("lm")] = key_of(
             keys["tokens"], _read_by("lm", settings), selection.lm_epochs, start.fingerprint,
             start.direction, settings.seed,
         )  # fmt: skip
+    augmented = _augmented(settings, keys)
+    if makes_texts(settings.augment):
+        (keys[AUGMENT],) = augmented
+    classifiers = []
+    for each in directions:
         how = _read_by("classifier", settings), each.plan.to_json()
         decided = _decided(settings, corpus.multilabel, costs)
-        classifiers.append(key_of(lm, *how, *taught) + decided)
-        keys[each.named("lm")], keys[each.named("classifier")] = lm, classifiers[-1]
+        weights = key_of(keys[each.named("lm")], *how, *taught, *augmented)
+        classifiers.append(weights + decided)
+        keys[each.named("classifier")] = classifiers[-1]
     learned = sha256_of_strings(table["text"][table["split"] == "train"])
     keys["report"] = key_of(learned, *classifiers)
     return keys
+
+
+def _augmented(settings: Settings, keys: dict[str, str]) -> list[Any]:
+    """What a classifier's identity has of augmentation; of texts, that of their stage."""
+    if settings.augment.method == "none":
+        return []
+    how = _read_by("augment", settings)
+    if not makes_texts(settings.augment):
+        return [how]
+    read = [keys[name] for name in ("tokens", *read_by_augmentation(settings))]
+    return [key_of(how, settings.seed, *read)]
 
 
 def _decided(settings: Settings, multilabel: bool, costs: list[list[float]]) -> str:

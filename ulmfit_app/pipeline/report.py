@@ -11,7 +11,7 @@ import torch
 
 from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
-from ulmfit_app.evaluation.calibration import Calibration
+from ulmfit_app.evaluation.calibrated import Calibration
 from ulmfit_app.evaluation.figures import PERPLEXITY
 from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
 from ulmfit_app.evaluation.metrics import accuracy_interval
@@ -102,7 +102,7 @@ def make_report(
         histories,
         facts,
         _alone(predictor, each),
-        Calibration(predictor.decision.temperature, before, *read_validation(folders, n_valid, record.data.multilabel)),
+        Calibration(predictor.decision, before, *read_validation(folders, n_valid, record.data.multilabel)),
         _explain_errors(predictor, predictions, store.lengths()[test], language),
         language,
         record.settings.tokens.language,

@@ -8,6 +8,7 @@ import pandas as pd
 from ulmfit_app.config import Settings
 from ulmfit_app.data.splits import strata_of, stratified_order
 from ulmfit_app.languages import has_subwords
+from ulmfit_app.pipeline.augmenting import growth_by
 from ulmfit_app.training.balance import RESAMPLED, count_resampled
 from ulmfit_app.training.choosing import passes_per_epoch
 from ulmfit_app.training.recipes import Plan, count_epochs
@@ -57,11 +58,13 @@ def count_tokens_to_learn(table: pd.DataFrame, settings: Settings) -> float:
 
 
 def growth_of(table: pd.DataFrame, settings: Settings) -> float:
-    """How many times as many texts an epoch has as are learned, where rare ones come again."""
+    """How many times as many texts an epoch has as are learned: others are made of them, and rare
+    ones come again."""
     labels, balance = table.loc[table["split"] == "train", "label"], settings.classifier.balance
     if balance not in RESAMPLED:
-        return 1.0
-    return count_resampled(pd.factorize(labels)[0], balance) / len(labels)
+        return float(growth_by(settings.augment))
+    resampled = count_resampled(pd.factorize(labels)[0], balance) / len(labels)
+    return growth_by(settings.augment) * resampled
 
 
 def select(

@@ -30,6 +30,7 @@ from ulmfit_app.models.hub import MINILM
 from ulmfit_app.models.pretrained import find_start
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.start import Start
+from ulmfit_app.pipeline.augmenting import with_augmented
 from ulmfit_app.pipeline.record import DirectionPlan, trained_key
 from ulmfit_app.pipeline.run_files import (
     BEGUN,
@@ -55,6 +56,7 @@ from ulmfit_app.training.balance import chooses_thresholds
 from ulmfit_app.training.checkpoints import finish
 from ulmfit_app.training.distillation import forget_teacher, learn_from_teacher
 from ulmfit_app.training.loop import seed_everything, train
+from ulmfit_app.training.mixing import MixStates
 from ulmfit_app.training.recipes import Plan, language_model_phases, phases_of_pairs
 from ulmfit_app.training.transformer import classifier_shape, count_parameters
 
@@ -240,6 +242,7 @@ def train_classifier(
     seed_everything(settings.seed)
     trained = prune_teacher(run, which, store)
     train_texts = taught(run) if run.record.teachers else run.labelled("train")
+    store, train_texts = with_augmented(run, store, train_texts)
     learn = classifier.make_learner(
         store,
         train_texts,
@@ -255,6 +258,8 @@ def train_classifier(
     if run.record.teachers:
         n_states = train_texts[1].shape[1] - 2 * len(labels)
         learn_from_teacher(learn, settings.distillation, n_states)
+    if settings.augment.method == "mix":
+        learn.add_cb(MixStates())
     key = trained_key(run.record.keys[which.named("classifier")])
     multilabel = run.record.data.multilabel
     how = classifier.training_settings(settings.classifier, store.direction, key, multilabel)
