@@ -14,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.serving import connections
 from ulmfit_app.serving.api import Service
 from ulmfit_app.serving.batching import Batcher
@@ -28,7 +29,7 @@ class FakeModel:
     """What a batcher asks. A text of n words is "good" with 1 / (n + 2); "poison" fails."""
 
     labels = ("bad", "good")
-    bundle = None
+    bundle, decision = None, Decision()
 
     def __init__(self):
         self.batches = []  # the texts' tokens of each

@@ -162,8 +162,10 @@ def of_a_run(folder, settings, way, thresholds, seed):
     shutil.copytree(folder / "out" / f"{way}-seed{seed}", run)
     found = read_own_table(run / "report" / "predictions.csv", Run.open(run).record.counts["test"])
     how = replace(settings.classifier, balance=way, thresholds=thresholds, select_by="macro-f1")
-    begin(run, replace(settings, seed=seed, classifier=how)).carry_out("classifier")
-    predictor, texts = Predictor(run / "classifier", settings.precision), found["text"].tolist()
+    again = begin(run, replace(settings, seed=seed, classifier=how))
+    again.carry_out("classifier")
+    predictor = Predictor(again.place("classifier"), settings.precision)
+    texts = found["text"].tolist()
     predicted = predictor.predict(texts)["predicted"]
     (before,) = predictor.each(predictor.store(texts)).values()
     p, truth = found[probability_columns(found)].to_numpy(float), true_classes(found)

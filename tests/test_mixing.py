@@ -1,5 +1,6 @@
 """Mixing the hidden states of texts while a classifier learns (Guo et al. 2019)."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,8 @@ from ulmfit_app.training.balance import make_loss
 from ulmfit_app.training.contrastive import LearnFromPairs, loss_of_pairs
 from ulmfit_app.training.loop import train
 from ulmfit_app.training.mixing import MixStates
+
+PHASES = tuple(replace(phase, epochs=1) for phase in PLAN.phases)
 
 
 class Head(nn.Module):
@@ -100,7 +103,7 @@ def test_where_pairs_are_learned_nothing_is_mixed():
 def mixed(make_learner, folder, **more):  # noqa: F811
     learn, settings = make_learner(folder, **more)
     learn.add_cb(MixStates())
-    return learn, train(learn, PLAN.phases, folder, settings)
+    return learn, train(learn, PHASES, folder, settings)
 
 
 def test_it_changes_what_is_learned_from_labels_and_leaves_all_as_it_was(
@@ -108,10 +111,10 @@ def test_it_changes_what_is_learned_from_labels_and_leaves_all_as_it_was(
     tmp_path,
 ):
     learn, settings = make_learner(tmp_path / "plain")
-    plain = train(learn, PLAN.phases, tmp_path / "plain", settings)
+    plain = train(learn, PHASES, tmp_path / "plain", settings)
     learn, history = mixed(make_learner, tmp_path / "mixed")
     same = history["train_loss"] == plain["train_loss"]
-    assert same.tolist() == [True, True, False, False, False], "pairs are as ever"
+    assert same.tolist() == [True, False, False], "pairs are as ever"
     assert not learn.model[1]._forward_pre_hooks
     loss, accuracy = learn.validate()[:2]
     best = history[history["phase"] != "pairs"].sort_values(["accuracy", "valid_loss"])
@@ -119,6 +122,7 @@ def test_it_changes_what_is_learned_from_labels_and_leaves_all_as_it_was(
     assert np.isfinite(loss)
 
 
+@pytest.mark.parametrize("make_learner", ["awd-lstm"], indirect=True)
 def test_killed_anywhere_it_ends_with_the_same_weights(
     make_learner,  # noqa: F811
     tmp_path,
@@ -131,7 +135,7 @@ def test_killed_anywhere_it_ends_with_the_same_weights(
 
     whole, history = job(tmp_path / "whole")
     n = len(whole.dls.train)
-    for at in (2 * n + 2, 4 * n + 1):
+    for at in (n + 2, 2 * n + 1):
         resumed, again = interrupted(job, tmp_path / str(at), monkeypatch, at)
         for name, value in unique_tensors(whole.model).items():
             assert torch.equal(value, unique_tensors(resumed.model)[name]), (at, name)

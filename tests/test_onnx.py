@@ -18,6 +18,7 @@ from ulmfit_app import __main__ as cli
 from ulmfit_app.cli import exported
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.errors import BundleError, SettingError
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.inference import export as exporting
 from ulmfit_app.inference.export import export_onnx
 from ulmfit_app.inference.onnx_runner import OnnxClassifier
@@ -57,7 +58,7 @@ def at_once(classifier, rows):
 
 
 def onnx_of(predictor, int8=False):
-    model = awd_lstm_graph([predictor.bundle], predictor.decision.temperature, int8)
+    model = awd_lstm_graph([predictor.bundle], predictor.decision, int8)
     return OnnxClassifier(model.SerializeToString(), alone=int8, threads=1)
 
 
@@ -113,7 +114,7 @@ def test_a_backward_classifier_reads_from_the_last_token(tmp_path):
 
 def test_memory_does_not_grow_with_the_length_of_a_batch(predictor):
     """Only the first inputs and the states are as long as the texts: no loop's body is."""
-    graph = awd_lstm_graph([predictor.bundle], 1.0).graph
+    graph = awd_lstm_graph([predictor.bundle], Decision()).graph
     outside = {node.op_type for node in graph.node}
     body = next(node for node in graph.node if node.op_type == "Loop").attribute[0].g
     assert {"LSTM", "Gather"} & outside == set()
@@ -162,7 +163,7 @@ def lstm_alone(graph, operator):
 
 
 def test_int8_is_what_onnxruntimes_own_quantizer_makes_of_the_lstm(predictor, tmp_path):
-    whole, low = (awd_lstm_graph([predictor.bundle], 1.0, int8).graph for int8 in (False, True))
+    whole, low = (awd_lstm_graph([predictor.bundle], Decision(), int8).graph for int8 in (False, True))
     plain, ours = lstm_alone(whole, "LSTM"), lstm_alone(low, "DynamicQuantizeLSTM")
     quantize_dynamic(plain, tmp_path / "theirs.onnx", per_channel=True)
     draw = np.random.default_rng(0)
@@ -184,7 +185,7 @@ def test_int8_is_what_onnxruntimes_own_quantizer_makes_of_the_lstm(predictor, tm
 def test_int8_takes_a_quarter_of_the_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.test_predictor.SHAPE", ModelSettings(64, 192, 2))
     bundle = Predictor(saved_classifier(tmp_path), "fp32").bundle
-    sizes = [awd_lstm_graph([bundle], 1.0, int8).ByteSize() for int8 in (False, True)]
+    sizes = [awd_lstm_graph([bundle], Decision(), int8).ByteSize() for int8 in (False, True)]
     assert 0.25 < sizes[1] / sizes[0] < 0.35
 
 
@@ -352,7 +353,8 @@ def test_a_missing_extra_is_named(run, tmp_path, monkeypatch, capsys, package):
 
 
 def test_a_graph_that_computes_otherwise_is_not_written(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "awd_lstm_graph", lambda b, t, i: awd_lstm_graph(b, 3 * t, i))
+    other = Decision(temperatures=(5.0,))
+    monkeypatch.setattr(exporting, "awd_lstm_graph", lambda b, d, i: awd_lstm_graph(b, other, i))
     with pytest.raises(
         BundleError, match="is not the classifier: probabilities differ by up to 0"
     ):
@@ -362,7 +364,7 @@ def test_a_graph_that_computes_otherwise_is_not_written(run, tmp_path, monkeypat
 
 def test_an_onnxruntime_without_an_operator_says_which(run, tmp_path, monkeypatch):
     def other(*_):
-        model = awd_lstm_graph([load_predictor(run).bundle], 1.0)
+        model = awd_lstm_graph([load_predictor(run).bundle], Decision())
         model.graph.node[0].op_type = "Unheard"
         return model
 

@@ -68,8 +68,9 @@ LARGEST_DROPOUT = 0.25  # of the language model's, fastai
 class DataSettings:
     """Which texts, and how they are split."""
 
-    # imdb, trec6, joke, pcweb, pcnews, hotel or shopping; or a path: a CSV, TSV, JSON or Parquet
-    # file, a .txt with label<TAB>text in each line, or a folder of class folders
+    # imdb, trec6, banking77, hatespeech, goemotions, joke, pcweb, pcnews, hotel or shopping; or a
+    # path: a CSV, TSV, JSON or Parquet file, a .txt with label<TAB>text in each line, or a folder
+    # of class folders
     source: Positional[str] = "imdb"
     # an archive, folder or file that holds a data set known by name; None: the cache, then the
     # download

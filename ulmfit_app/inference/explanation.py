@@ -333,7 +333,7 @@ def _log_odds(alone: Tensor, decision: Decision, label: int) -> Tensor:
     """Of a label, by the calibrated mean of what each direction says.
 
     Args:
-        alone: log-probabilities at temperature 1, of several labels logits, [directions, n_labels].
+        alone: as `Predictor.differentiable` gives them, [directions, n_labels].
         decision: of the mean.
         label: its number.
     """

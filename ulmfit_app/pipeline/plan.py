@@ -137,47 +137,60 @@ def plan_run(
     require_used(settings, preset, starts)
     check_augmentation(settings)
     # Before the texts are read, so that a wrong plan is told at once.
-    is_taught, multilabel = bool(settings.distillation.teachers), settings.data.multilabel
-    check_balance(settings.classifier, multilabel, is_taught)
-    _choose_plans(settings, starts, multilabel=multilabel)
+    _choose_plans(settings, starts)
     if minutes is not None:
         corpus, settings = _fit_minutes(minutes, began, settings, preset, starts[0], corpus)
     else:
         corpus = read
     corpus = corpus or load_corpus(settings.data, settings.seed)
-    # A data set known by name says itself whether its texts have several labels.
-    check_balance(settings.classifier, corpus.multilabel, is_taught)
+    check_balance(settings.classifier, corpus.multilabel, bool(settings.distillation.teachers))
     costs = read_costs(settings.classifier.costs, corpus.labels, corpus.multilabel)
     notes += describe_script(settings, corpus.table["text"], starts[0])
     teachers = check_teachers(settings, corpus)
     directions, selection = _select(corpus, settings, starts)
-    counts = selection.split[selection.split != ""].value_counts()
+    about = _record_data(corpus, settings, costs)
+    keys = _stage_keys(settings, corpus, selection, directions, teachers, costs)
+    notes += _describe_selection(settings, selection)
+    counts = {name: int(n) for name, n in _count(selection).items()}
     record = RunRecord(
-        settings=settings,
-        requested=requested,
-        preset=preset,
-        data=DataRecord(
-            corpus.origin,
-            corpus.test_name,
-            corpus.labels,
-            len(corpus.table),
-            source_sha256(settings),
-            text_column=corpus.text_column,
-            multilabel=corpus.multilabel,
-            costs=costs,
-        ),
-        counts={name: int(n) for name, n in counts.items()},
-        lm_epochs=selection.lm_epochs,
-        data_notes=corpus.notes,
-        selection_notes=[
-            *(*notes, *selection.notes, *describe_teaching(settings, selection)),
-            *describe_augmentation(settings, int(counts["train"])),
-        ],
-        directions=directions,
-        keys=_stage_keys(settings, corpus, selection, directions, teachers, costs),
-        teachers=teachers,
+        settings,
+        requested,
+        preset,
+        about,
+        counts,
+        selection.lm_epochs,
+        corpus.notes,
+        notes,
+        directions,
+        keys,
+        teachers,
     )
     return Planned(record, corpus, selection)
+
+
+def _record_data(corpus: Corpus, settings: Settings, costs: list[list[float]]) -> DataRecord:
+    return DataRecord(
+        corpus.origin,
+        corpus.test_name,
+        corpus.labels,
+        len(corpus.table),
+        source_sha256(settings),
+        text_column=corpus.text_column,
+        multilabel=corpus.multilabel,
+        costs=costs,
+    )
+
+
+def _count(selection: Selection) -> pd.Series:
+    """Texts by what they are used as."""
+    return selection.split[selection.split != ""].value_counts()
+
+
+def _describe_selection(settings: Settings, selection: Selection) -> list[str]:
+    """What was left out, and what is learned beside the labels, in sentences."""
+    n_train = int(_count(selection)["train"])
+    taught = describe_teaching(settings, selection)
+    return [*selection.notes, *taught, *describe_augmentation(settings, n_train)]
 
 
 def _select(

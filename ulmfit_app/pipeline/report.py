@@ -28,6 +28,7 @@ from ulmfit_app.inference.predictor import (
 from ulmfit_app.models.bundle import versions
 from ulmfit_app.models.prune import inner_units
 from ulmfit_app.models.shapes import Shape, TransformerShape
+from ulmfit_app.pipeline.augmenting import describe_augmented
 from ulmfit_app.pipeline.run_files import (
     MARK,
     RunFiles,
@@ -91,6 +92,7 @@ def make_report(
     if record.settings.distillation.pruned:
         facts["classifier_layers"] = inner_units(predictor.bundle.shape)
     facts["notes"].append(_describe_copies(predictions))
+    facts["notes"] += describe_augmented(run)
     shape = predictor.bundle.shape
     if isinstance(shape, TransformerShape):
         facts["model"] = Message("ULMFiT's recipe on {kind}", kind=shape.model["model_type"])

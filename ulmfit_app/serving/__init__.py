@@ -7,6 +7,7 @@ card        what a model is: labels, metrics with intervals, versions, notes
 telemetry   counts and times for Prometheus
 records     files of JSON lines: feedback, and the log of answers
 uploads     a CSV in, the CSV with predictions out
+answers     what models said, as it is sent and as it is written down
 api         predictions, explanations, feedback
 state       what a server says of itself
 pages       the page, the reports of the runs

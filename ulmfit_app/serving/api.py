@@ -16,14 +16,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ulmfit_app.errors import SettingError
+from ulmfit_app.evaluation.tables import spell_set
 from ulmfit_app.inference.explanation import explain
 from ulmfit_app.inference.predicted_file import EMPTY, count_empty
-from ulmfit_app.serving import requests
+from ulmfit_app.serving import answers, requests
 from ulmfit_app.serving.batching import QueuedPredictor, QueueFull
 from ulmfit_app.serving.records import Full, JsonLines, answer_records, feedback_record
 from ulmfit_app.serving.requests import Refusal, read_body
 from ulmfit_app.serving.telemetry import Telemetry
-from ulmfit_app.serving.versions import Routing
+from ulmfit_app.serving.versions import Asked, Routing
 
 EXPLANATIONS = 4  # at a time
 QUIET_SECONDS = 60.0  # in which it is not said again that a file takes no more
@@ -61,6 +62,16 @@ class Service:
         """Whether people are asked which label is right."""
         return self._feedback is not None
 
+    @property
+    def labels(self) -> list[str]:
+        """In the order of what the models answer."""
+        return self.routing.model.predictor.labels
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a text may have several labels, or none."""
+        return self.routing.model.predictor.decision.multilabel
+
     def routes(self) -> list[Route]:
         """Those that ask the models."""
         return [
@@ -73,21 +84,11 @@ class Service:
         """One text, or many."""
         began = time.perf_counter()
         texts = (await read_body(request, requests.PredictRequest)).all_texts()
-        probabilities, models = await finish(request, self.routing.ask(texts), self.seconds)
-        labels = self.routing.model.predictor.labels
-        answers = [
-            {
-                "label": labels[max(range(len(row)), key=row.__getitem__)],
-                "confidence": max(row),
-                "probabilities": dict(zip(labels, row, strict=True)),
-                "model": model,
-            }
-            for row, model in zip(probabilities.tolist(), models, strict=True)
-        ]
-        said = ([answer[key] for answer in answers] for key in ("label", "confidence"))
-        await self.count(request, texts, *said, models, time.perf_counter() - began)
+        asked = await finish(request, self.routing.ask(texts), self.seconds)
+        await self.count(request, texts, asked, time.perf_counter() - began)
         empty = count_empty(texts)
-        return send_json({"predictions": answers, "notes": [EMPTY % empty] if empty else []})
+        predictions = answers.for_json(asked, self.labels)
+        return send_json({"predictions": predictions, "notes": [EMPTY % empty] if empty else []})
 
     async def explain(self, request: Request) -> Response:
         """Which words moved the probability of a label."""
@@ -110,6 +111,7 @@ class Service:
             {
                 "label": found.label,
                 "probability": found.probability,
+                **({"threshold": found.threshold} if self.multilabel else {}),
                 "model": version.id,
                 "method": found.method,
                 "n_words": found.n_words,
@@ -121,16 +123,11 @@ class Service:
         """A label that is right, to be learned from later."""
         if self._feedback is None:
             raise Refusal(404, "Feedback is off: the server was started without --feedback FILE.")
-        body = await read_body(request, requests.FeedbackRequest)
-        labels = self.routing.model.predictor.labels
-        if body.label not in labels:
-            raise Refusal(422, "label: Expected one of the model's labels, found another.")
+        text, right = await self._read_feedback(request)
         # What the model says is asked again: the client need not be believed.
-        work = self.routing.ask([body.text])
-        (row,), (model,) = await finish(request, work, self.seconds)
-        record = feedback_record(
-            body.text, body.label, labels[int(row.argmax())], float(row.max()), model
-        )
+        asked = await finish(request, self.routing.ask([text]), self.seconds)
+        (said,), (confidence,) = answers.as_cells(asked, self.labels)
+        record = feedback_record(text, right, said, confidence, *asked.models)
         try:
             write = partial(self._feedback.append, [record], durable=True)
             await anyio.to_thread.run_sync(write)
@@ -139,21 +136,28 @@ class Service:
             raise Refusal(507, "The file of feedback takes no more: this was not kept.") from None
         return send_json({"stored": True}, 201)
 
+    async def _read_feedback(self, request: Request) -> tuple[str, str]:
+        """A text, and what is right of it, written as labels are in files."""
+        if not self.multilabel:
+            body = await read_body(request, requests.FeedbackRequest)
+            if body.label not in self.labels:
+                raise Refusal(422, "label: Expected one of the model's labels, found another.")
+            return body.text, body.label
+        body = await read_body(request, requests.LabelsFeedbackRequest)
+        if not set(body.labels) <= set(self.labels):
+            raise Refusal(422, "labels: Expected some of the model's labels, found another.")
+        return body.text, spell_set(label for label in self.labels if label in body.labels)
+
     async def count(
-        self,
-        request: Request,
-        texts: list[str],
-        labels: list[str],
-        confidences: list[float],
-        models: list[str],
-        seconds: float,
+        self, request: Request, texts: list[str], asked: Asked, seconds: float
     ) -> None:
         """Count what was answered, and write it to the log of answers."""
-        self.telemetry.predictions(models, labels, confidences)
+        self.telemetry.predictions(answers.given(asked, self.labels))
         if self._answers is None:
             return
+        said = answers.as_cells(asked, self.labels)
         records = answer_records(
-            request.scope["id"], seconds, texts, labels, confidences, models, self._with_texts
+            request.scope["id"], seconds, texts, *said, asked.models, self._with_texts
         )
         try:
             # In a thread, for a disk may be slow.

@@ -268,8 +268,8 @@ class QueuedPredictor:
         self._deadline = time.monotonic() + seconds
         self._future: Future | None = None
         predictor = batcher.predictor
-        self.labels, self.bundle = predictor.labels, predictor.bundle
-        self.tokenizer = predictor.tokenizer
+        self.labels, self.decision = predictor.labels, predictor.decision
+        self.bundle, self.tokenizer = predictor.bundle, predictor.tokenizer
 
     def store_of(self, texts: Sequence[list[str]]) -> list[list[str]]:
         """The texts' tokens as they are: the batcher makes ids of them."""

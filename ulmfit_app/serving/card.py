@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from ulmfit_app.inference.predictor import BidirectionalPredictor, Predictor
 from ulmfit_app.models.bundle import seal_of, versions
 from ulmfit_app.run_folder import find_part, require_record
 
+SCORES_OF_SEVERAL = (
+    *("n", "micro_f1", "macro_f1", "subset_accuracy", "subset_accuracy_ci95", "hamming_loss"),
+    *("mean_average_precision", "log_loss", "expected_calibration_error"),
+)
+BESIDE = ("accuracy", "accuracy_ci95")  # of a baseline
+BESIDE_OF_SEVERAL = ("micro_f1", "macro_f1", "subset_accuracy", "subset_accuracy_ci95")
 SCORES = ("n", "accuracy", "accuracy_ci95", "macro_f1", "log_loss", "expected_calibration_error")
 
 
@@ -28,8 +35,11 @@ def name_model(run: Path, predictor: Predictor) -> str:
         seal_of(json.loads((folder / "bundle.json").read_text(encoding="utf-8")))
         for folder in folders
     ]
-    # Of two directions, the temperature is in neither bundle.
-    digest = sha256_of_strings([*seals, f"{predictor.decision.temperature!r}"])
+    # Of two directions, the decision is in neither bundle.
+    decision = predictor.decision
+    said = [f"{one!r}" for one in decision.temperatures]
+    said += [f"{one!r}" for one in (decision.thresholds, decision.costs) if one]
+    digest = sha256_of_strings([*seals, *said])
     return f"{run.resolve().name}@{digest[:12]}"
 
 
@@ -64,7 +74,7 @@ def make_card(run: Path, name: str, predictor: Predictor, report: str) -> dict[s
         "architecture": bundle.architecture,
         "direction": "both" if both else bundle.direction,
         "precision": predictor.precision,
-        "temperature": predictor.decision.temperature,
+        **_decided(predictor),
         "metrics": _score(scored),
         "baselines": _score_baselines(scored),
         "notes": scored.get("facts", {}).get("notes", []),
@@ -72,6 +82,26 @@ def make_card(run: Path, name: str, predictor: Predictor, report: str) -> dict[s
         "served_with": versions(),
         "report": report if find_report(run) else None,
     }
+
+
+def _decided(predictor: Predictor) -> dict[str, Any]:
+    """How probabilities become answers: of one label a text no more than what is set."""
+    decision, labels = predictor.decision, predictor.labels
+    if decision.multilabel:
+        limits, n = decision.limits(len(labels)).tolist(), len(labels)
+        temperatures = decision.temperatures * (n // len(decision.temperatures))
+        return {
+            "multilabel": True,
+            "temperature": dict(zip(labels, temperatures, strict=True)),
+            "thresholds": dict(zip(labels, limits, strict=True)),
+        }
+    found: dict[str, Any] = {"temperature": decision.temperature}
+    if decision.thresholds:
+        found["thresholds"] = dict(zip(labels, decision.thresholds, strict=True))
+    if decision.costs:
+        rows = (dict(zip(labels, row, strict=True)) for row in decision.costs)
+        found["costs"] = dict(zip(labels, rows, strict=True))
+    return found
 
 
 def _read_metrics(run: Path) -> dict[str, Any]:
@@ -92,7 +122,7 @@ def _read_metrics(run: Path) -> dict[str, Any]:
 
 def _score_baselines(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {
-        name: {key: scores[key] for key in ("accuracy", "accuracy_ci95")}
+        name: {key: scores[key] for key in _keys(metrics, BESIDE, BESIDE_OF_SEVERAL)}
         for name, scores in metrics.get("baselines", {}).items()
     }
 
@@ -101,4 +131,10 @@ def _score(metrics: dict[str, Any]) -> dict[str, Any] | None:
     if not metrics:
         return None
     test = metrics.get("facts", {}).get("test_name", "texts it was not trained on")
-    return {"test": test, **{key: metrics["model"][key] for key in SCORES}}
+    keys = _keys(metrics, SCORES, SCORES_OF_SEVERAL)
+    return {"test": test, **{key: metrics["model"][key] for key in keys}}
+
+
+def _keys(metrics: dict[str, Any], of_one: Sequence[str], of_several: Sequence[str]) -> Any:
+    """The names of scores, by whether the report is of several labels a text."""
+    return of_several if "subset_accuracy" in metrics["model"] else of_one

@@ -18,7 +18,8 @@ NOT_TELLING = 0.2  # where not even such a difference of shares would be noticed
 def format_comparison(comparison: Comparison) -> str:
     """The table and what follows from it, as a page to read or to paste."""
     labels = comparison.labels
-    holm = f", by Holm for {len(labels)} labels" if len(labels) > 2 else ""
+    n_questions = len(labels) if comparison.several or len(labels) > 2 else 1
+    holm = f", by Holm for {n_questions} labels" if n_questions > 1 else ""
     lines = [
         "Shares of texts in %, with their number; differences in points, with 95 % intervals;",
         f"p of no difference{holm}. A text that came again counts once for each model.",
@@ -41,9 +42,12 @@ def _table(comparison: Comparison) -> str:
         shares = [_share(count, n) for count, n in counts]
         difference = _points(line.difference, (line.low, line.high))
         rows.append([f"says {_name(line.label)}", *shares, difference, f"{line.p_value:.2g}"])
-    means = [f"{100 * mean:.1f}" for mean in sides["confidence"]]
-    difference = sides["confidence"].iloc[1] - sides["confidence"].iloc[0]
-    rows.append(["mean confidence", *means, _points(difference, comparison.confidence), ""])
+    if comparison.several:
+        rows.append(["labels per text", *(f"{mean:.2f}" for mean in sides["given"]), "", ""])
+    else:
+        means = [f"{100 * mean:.1f}" for mean in sides["confidence"]]
+        difference = sides["confidence"].iloc[1] - sides["confidence"].iloc[0]
+        rows.append(["mean confidence", *means, _points(difference, comparison.confidence), ""])
     if sides["wrong"].notna().all():
         shares = [_share(int(line.wrong), line.n) for line in sides.itertuples()]
         rows.append(["said to be wrong", *shares, _points(*_complaints(comparison)), ""])
@@ -64,7 +68,7 @@ def _on_labels(comparison: Comparison) -> list[str]:
     first, other = map(_name, comparison.models)
     n, other_n = map(int, comparison.sides["n"])
     surely = comparison.labels[comparison.labels["p_value"] < SIGNIFICANT][:MOST_SHOWN]
-    if len(comparison.labels) == 2:  # what one gains the other loses
+    if len(comparison.labels) == 2 and not comparison.several:  # one gains what the other loses
         surely = surely[surely["difference"] > 0]
     found = []
     for line in surely.itertuples():
@@ -99,10 +103,12 @@ def _on_labels(comparison: Comparison) -> list[str]:
 def _nothing_found(comparison: Comparison) -> str:
     """What was not seen, and how large it could be all the same."""
     n, other_n = map(int, comparison.sides["n"])
+    if comparison.labels.empty:
+        return "Neither gives any text a label."
     shares = (comparison.labels["n"] + comparison.labels["other_n"]) / (n + other_n)
     middle = (shares - 0.5).abs().idxmin()  # there a difference is hardest to notice
     noticed = smallest_noticed(shares[middle], n, other_n)
-    if len(shares) == 1:
+    if len(shares) == 1 and shares[middle] == 1:
         return f"Both say {_name(comparison.labels['label'][0])} of every text."
     if noticed >= NOT_TELLING:
         return (

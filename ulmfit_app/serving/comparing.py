@@ -5,6 +5,7 @@ random samples, and what their answers differ in beyond chance comes from the mo
 """
 
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ulmfit_app.evaluation.independent import (
     same_shares,
     shares_interval,
 )
+from ulmfit_app.evaluation.tables import read_set
 from ulmfit_app.serving.reading import read_answers, read_feedback
 
 FEWEST_TIMES = 100  # requests, for a 99th percentile
@@ -30,15 +32,17 @@ class Comparison:
 
     Attributes:
         models: ids of both, the canary's last, or as they were named; "first" and "other" below.
-        sides: a row for each: n (texts), answers, confidence (mean), seconds (median) and p99 of
+        sides: a row for each: n (texts), answers, confidence (mean; NaN of several labels a text),
+            given (mean number of labels that a text is given), seconds (median) and p99 of
             n_times requests of one text (NaN without any), and wrong: how many texts feedback says
             were labelled wrongly, NaN without any feedback.
         labels: a row for each label, the surest differences first: label, n, other_n (texts),
             difference (share of the other less that of the first), low, high (its 95 % interval)
-            and p_value, adjusted by Holm where there are more than two labels.
-        p_value: of one test of all labels.
+            and p_value, adjusted by Holm where there are more than two labels, or two of several.
+        p_value: of one test of all labels; of several a text, the smallest of theirs.
+        several: whether a text may have several labels, or none.
         confidence: 95 % interval of the difference of mean confidences; None for fewer than two
-            texts.
+            texts, and of several labels a text.
         by_hash: whether the hashes of their texts keep to two sides of one share.
         notes: a sentence for each thing that was left out or is odd.
     """
@@ -47,6 +51,7 @@ class Comparison:
     sides: pd.DataFrame
     labels: pd.DataFrame
     p_value: float
+    several: bool
     confidence: tuple[float, float] | None
     by_hash: bool
     notes: list[str]
@@ -74,24 +79,29 @@ def compare_served(
     # In the order of `models`; category codes are 0 and 1.
     answers = answers.assign(model=answers["model"].cat.set_categories(models))
     answers, by_hash = _keep_common_times(log, answers, models, notes)
-    texts = _keep_each_text_once(answers, models, notes)
+    several = _are_sets(log, answers)
+    texts = _keep_each_text_once(answers, models, several, notes)
     groups = [texts[texts["model"] == model] for model in models]
+    counts = [_count_labels(group, several) for group in groups]
 
     sides = pd.DataFrame(
         {
             "n": [len(group) for group in groups],
             "answers": [int((answers["model"] == model).sum()) for model in models],
             "confidence": [group["confidence"].mean() for group in groups],
+            "given": [n.sum() / len(group) for n, group in zip(counts, groups, strict=True)],
             **_measure_times(answers, models),
             "wrong": _count_wrong(feedback, texts, models, notes),
         },
         index=list(models),
     )
-    labels, p_value = _compare_labels(groups)
-    confidence = means_interval(
-        groups[1]["confidence"].to_numpy(), groups[0]["confidence"].to_numpy()
-    )
-    return Comparison(models, sides, labels, p_value, confidence, by_hash, notes)
+    labels, p_value = _compare_labels(counts, sides["n"].tolist(), several)
+    confidence = None
+    if not several:
+        confidence = means_interval(
+            groups[1]["confidence"].to_numpy(), groups[0]["confidence"].to_numpy()
+        )
+    return Comparison(models, sides, labels, p_value, several, confidence, by_hash, notes)
 
 
 def _choose_models(
@@ -188,17 +198,41 @@ def _describe_mixture(common: pd.DataFrame, models: tuple[str, str]) -> str:
     )
 
 
+def _are_sets(log: Path, answers: pd.DataFrame) -> bool:
+    """Whether a text may have several labels, which then have no confidence together."""
+    is_set = answers["confidence"].isna()
+    if is_set.any() and not is_set.all():
+        raise DataError(
+            f"{log} has {is_set.sum():,} answers of several labels a text and {(~is_set).sum():,} "
+            "of one, which cannot be compared. Expected those of two models that were served side "
+            "by side."
+        )
+    return bool(is_set.all())
+
+
+def _count_labels(group: pd.DataFrame, several: bool) -> pd.Series:
+    """How many texts were given each label."""
+    counts = group["label"].value_counts()
+    if not several:
+        return counts
+    each: Counter[str] = Counter()
+    for cell, n in counts.items():
+        each.update(dict.fromkeys(read_set(cell), n))
+    return pd.Series(each, dtype=int)
+
+
 def _keep_each_text_once(
-    answers: pd.DataFrame, models: tuple[str, str], notes: list[str]
+    answers: pd.DataFrame, models: tuple[str, str], several: bool, notes: list[str]
 ) -> pd.DataFrame:
+    what = "more than one set of labels" if several else "more than one label"
     texts = answers.drop_duplicates(["model", "hash"])
     kinds = answers.drop_duplicates(["model", "hash", "label"])
     for model in models:
         again = kinds.loc[kinds["model"] == model, "hash"]
         if n := int(again[again.duplicated()].nunique()):
             notes.append(
-                f"{escape(model)} gave {count_texts(n)} more than one label, as a change of "
-                "--precision can make it; the first counts."
+                f"{escape(model)} gave {count_texts(n)} {what}, as a change of --precision can "
+                "make it; the first counts."
             )
     return texts
 
@@ -235,25 +269,28 @@ def _count_wrong(
     return [float((known["wrong"] & (known["model"] == model)).sum()) for model in models]
 
 
-def _compare_labels(groups: list[pd.DataFrame]) -> tuple[pd.DataFrame, float]:
+def _compare_labels(
+    counts: list[pd.Series], totals: list[int], several: bool
+) -> tuple[pd.DataFrame, float]:
     """The table of labels, and the p-value of all of them together."""
-    total, other_total = map(len, groups)
-    counts = {
-        name: group["label"].value_counts()
-        for name, group in zip(("n", "other_n"), groups, strict=True)
-    }
-    table = pd.DataFrame(counts).fillna(0).astype(int).rename_axis("label").reset_index()
+    total, other_total = totals
+    named = dict(zip(("n", "other_n"), counts, strict=True))
+    table = pd.DataFrame(named).fillna(0).astype(int).rename_axis("label").reset_index()
     table = table[table["n"] + table["other_n"] > 0].astype({"label": str})
     pairs = list(zip(table["n"], table["other_n"], strict=True))
     table["difference"] = table["other_n"] / other_total - table["n"] / total
-    table[["low", "high"]] = [shares_interval(m, other_total, n, total) for n, m in pairs]
+    intervals = [shares_interval(m, other_total, n, total) for n, m in pairs]
+    table[["low", "high"]] = np.array(intervals).reshape(-1, 2)
     p_values = [same_shares(np.array([[n, total - n], [m, other_total - m]])) for n, m in pairs]
-    # Of two labels one gains what the other loses: a single question.
-    table["p_value"] = adjust_holm(p_values) if len(table) > 2 else p_values
+    # Of two labels one gains what the other loses: a single question, where a text has one.
+    is_one = len(table) < 2 + (not several)
+    table["p_value"] = p_values if is_one else adjust_holm(p_values)
     order = table.assign(rarity=-table["n"] - table["other_n"])
     table = table.loc[order.sort_values(["p_value", "rarity", "label"]).index]
-    together = same_shares(table[["n", "other_n"]].to_numpy().T)
-    return table.reset_index(drop=True), together
+    table = table.reset_index(drop=True)
+    if several:
+        return table, table["p_value"].min() if len(table) else 1.0
+    return table, same_shares(table[["n", "other_n"]].to_numpy().T)
 
 
 def minute(time: pd.Timestamp) -> str:

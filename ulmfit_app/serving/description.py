@@ -42,20 +42,28 @@ _TEXT_QUERY = [
 
 
 @cache
-def describe() -> dict[str, Any]:
-    """The whole of openapi.json."""
+def describe(multilabel: bool = False) -> dict[str, Any]:
+    """The whole of openapi.json.
+
+    Args:
+        multilabel: whether the model gives a text several labels, or none.
+    """
+    prefix = "Labels" if multilabel else ""
     kinds = [
         requests.PredictRequest,
-        requests.PredictAnswer,
+        requests.LabelsPredictAnswer if multilabel else requests.PredictAnswer,
         requests.ExplainRequest,
-        requests.ExplainAnswer,
-        requests.FeedbackRequest,
+        requests.LabelsExplainAnswer if multilabel else requests.ExplainAnswer,
+        requests.LabelsFeedbackRequest if multilabel else requests.FeedbackRequest,
         requests.FeedbackAnswer,
         requests.ErrorAnswer,
     ]
     _, schemas = models_json_schema(
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
     )
+    about = "Labels for texts, with calibrated probabilities."
+    if multilabel:
+        about += " A text may have several, or none."
     state = {
         "type": "object",
         "required": ["status"],
@@ -66,20 +74,27 @@ def describe() -> dict[str, Any]:
         "info": {
             "title": "A ULMFiT classifier",
             "version": version("ulmfit-app"),
-            "description": "Labels for texts, with calibrated probabilities.",
+            "description": about,
         },
         "paths": {
-            "/v1/predict": {"post": _post("Labels of texts", "Predict", 200)},
-            "/v1/explain": {"post": _post("Which words moved a prediction", "Explain", 200)},
+            "/v1/predict": {
+                "post": _post("Labels of texts", "Predict", 200, answer=f"{prefix}Predict")
+            },
+            "/v1/explain": {
+                "post": _post(
+                    "Which words moved a prediction", "Explain", 200, answer=f"{prefix}Explain"
+                )
+            },
             "/v1/feedback": {
                 "post": _post(
-                    "Say which label is right",
+                    "Say which labels are right" if multilabel else "Say which label is right",
                     "Feedback",
                     201,
                     {404: "Feedback is off.", 507: "The file takes no more."},
+                    body=f"{prefix}Feedback",
                 )
             },
-            "/v1/file": {"post": _file()},
+            "/v1/file": {"post": _file(multilabel)},
             "/v1/model": {"get": _get("The models' cards, and the limits", {"type": "object"})},
             "/healthz": {"get": _get("Whether the process lives", state, {503: state})},
             "/readyz": {"get": _get("Whether to send requests here", state, {503: state})},
@@ -105,21 +120,27 @@ def _refusals(more: dict[int, str] | None = None) -> dict[str, Any]:
 
 
 def _post(
-    about: str, name: str, status: int, more: dict[int, str] | None = None
+    about: str,
+    name: str,
+    status: int,
+    more: dict[int, str] | None = None,
+    body: str = "",
+    answer: str = "",
 ) -> dict[str, Any]:
-    answer = {"description": "The answer.", **_content(_refer(f"{name}Answer"))}
+    sent = {"description": "The answer.", **_content(_refer(f"{answer or name}Answer"))}
     return {
         "summary": about,
         "operationId": name.lower(),
-        "requestBody": {"required": True, **_content(_refer(f"{name}Request"))},
-        "responses": {str(status): answer, **_refusals(more)},
+        "requestBody": {"required": True, **_content(_refer(f"{body or name}Request"))},
+        "responses": {str(status): sent, **_refusals(more)},
     }
 
 
-def _file() -> dict[str, Any]:
+def _file(multilabel: bool) -> dict[str, Any]:
     csv = _content({"type": "string"}, "text/csv")
+    columns = "predicted, a JSON list," if multilabel else "predicted, confidence,"
     answer = {
-        "description": "The file's columns, then predicted, confidence, and p_LABEL per label; "
+        "description": f"The file's columns, then {columns} and p_LABEL per label; "
         "sent while it is computed.",
         "headers": {
             "X-Rows": {

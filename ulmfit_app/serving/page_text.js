@@ -3,6 +3,7 @@ import { Problem, Tasks, askJson, count, find, items, make, percent, word } from
 
 const MOST_BARS = 10; // labels that are shown at first
 const MOST_MARKS = 10; // words that are marked
+const NONE = "None of the labels"; // is given to a text that may have several
 
 /**
  * The part of the page about one text.
@@ -34,16 +35,21 @@ export function text(about) {
   async function explain(task) {
     const text = answered;
     task.say("Taking out the words in turn …");
-    const found = await askJson("v1/explain", task, { text });
+    const label = find("which").hidden ? {} : { label: find("which").value };
+    const found = await askJson("v1/explain", task, { text, ...label });
     const marked = showWords(text, found);
     task.say(marked ? `Marked: ${marked} of ${count(found.n_words)} words.` : "No word moved it.");
   }
 
   async function tell(task) {
     task.say("Sending …");
-    await askJson("v1/feedback", task, { text: answered, label: find("right").value });
+    const ticked = [...find("right-labels").querySelectorAll(":checked")];
+    const right = find("right-set").hidden
+      ? { label: find("right").value }
+      : { labels: ticked.map((box) => box.value) };
+    await askJson("v1/feedback", task, { text: answered, ...right });
     find("feedback").hidden = true;
-    task.say("Thank you. The text and your label are stored.");
+    task.say("Thank you. It is stored.");
   }
 
   const on = (id, type, act) =>
@@ -62,40 +68,79 @@ export function text(about) {
   });
 }
 
-function showAnswer({ label, confidence, probabilities, model }, notes, about) {
+function showAnswer(prediction, notes, about) {
+  const { labels, label, probabilities, thresholds, model, decided_by: by } = prediction;
+  const several = labels !== undefined; // a text may have several, or none
+  const given = several ? labels : [label];
   const shares = Object.entries(probabilities).sort(([, a], [, b]) => b - a);
   find("answer").hidden = false;
   find("changed").hidden = true;
   find("explanation").hidden = true;
-  find("verdict").replaceChildren(make("b", {}, word(label)), " ", percent(confidence));
+  find("verdict").replaceChildren(...(given.length ? verdict(given, probabilities) : [NONE]));
+  find("decided-by").hidden = !by;
+  find("decided-by").textContent = `Chosen by ${by}: it need not be the likeliest label.`;
   find("answered-by").hidden = !about?.canary;
   find("answered-by").replaceChildren("Answered by ", word(model));
   find("answer-notes").replaceChildren(...items(notes));
-  showBars(shares);
+  find("bars-key").hidden = !several;
+  showBars(shares, given, thresholds);
+  offerLabels(several, shares, given);
   find("of-feedback").hidden = !about?.feedback;
   find("feedback").hidden = false;
-  find("right").replaceChildren(
-    make("option", { value: "" }, "Choose a label"),
-    ...shares.filter(([other]) => other !== label).map(([other]) => new Option(other, other)),
-  );
 }
 
-function showBars(shares) {
+const verdict = (given, probabilities) =>
+  given.flatMap((label) => [
+    make("span", {}, make("b", {}, word(label)), " ", percent(probabilities[label])), " ",
+  ]);
+
+/** What can be explained, where a text may have several labels, and what can be said to be right. */
+function offerLabels(several, shares, given) {
+  const names = shares.map(([label]) => label);
+  const option = (label) => new Option(label, label);
+  for (const id of ["which", "which-label", "right-set"]) find(id).hidden = !several;
+  for (const id of ["right", "right-label"]) find(id).hidden = several;
+  find("right").disabled = several; // or the form would wait for it
+  if (!several) {
+    const others = names.filter((label) => !given.includes(label)).map(option);
+    find("right").replaceChildren(make("option", { value: "" }, "Choose a label"), ...others);
+    return;
+  }
+  const first = [...given, ...names.filter((label) => !given.includes(label))];
+  find("which").replaceChildren(...first.map(option));
+  const boxes = first.map((label) => {
+    const box = make("input", { type: "checkbox", value: label, checked: given.includes(label) });
+    return make("label", {}, box, " ", word(label));
+  });
+  find("right-labels").replaceChildren(...boxes);
+}
+
+function showBars(shares, given, thresholds) {
   const bars = shares.map(([label, share]) => {
     const fill = make("span", { className: "fill" });
     fill.style.setProperty("--share", `${100 * share}%`);
     const name = make("span", { className: "name", dir: "auto" }, label);
     const track = make("span", { className: "track" }, fill);
-    return make("li", {}, name, " ", track, make("span", { className: "share" }, percent(share)));
+    const end = make("span", { className: "share" }, percent(share));
+    if (thresholds) {
+      const needs = percent(thresholds[label]);
+      const line = make("span", { className: "limit", title: `needs ${needs}` });
+      line.style.setProperty("--limit", `${100 * thresholds[label]}%`);
+      track.append(line);
+      end.append(make("span", { className: "unseen" }, ` (needs ${needs})`));
+    }
+    return make("li", { className: given.includes(label) ? "given" : "" }, name, " ", track, end);
   });
+  const least = Math.max(...shares.map(([label], i) => (given.includes(label) ? i + 1 : 0)));
+  const most = Math.max(MOST_BARS, least); // what is given is always shown
   const more = find("more");
-  more.hidden = bars.length <= MOST_BARS;
+  more.hidden = bars.length <= most;
   more.textContent = `Show all ${count(bars.length)} labels`;
   more.onclick = () => {
-    find("bars").append(...bars.slice(MOST_BARS));
+    find("bars").append(...bars.slice(most));
     more.hidden = true;
   };
-  find("bars").replaceChildren(...bars.slice(0, MOST_BARS));
+  find("bars").replaceChildren(...bars.slice(0, most));
 }
 
 /** Shows an explanation; gives how many words are marked. */

@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.errors import DataError
+from ulmfit_app.evaluation.tables import read_set
 from ulmfit_app.serving.records import (
     ANSWERS,
     FEEDBACK,
@@ -45,8 +47,9 @@ def read_answers(path: Path) -> Written:
         path: the file.
 
     Returns:
-        A table with a row per answer: model and label (categories), hash (uint64), confidence,
-        seconds, time (datetime64, UTC) and alone: whether its request had this one text.
+        A table with a row per answer: model and label (categories; several labels of a text are
+        a JSON list), hash (uint64), confidence (NaN of several labels), seconds, time (datetime64,
+        UTC) and alone: whether its request had this one text.
 
     Raises:
         DataError: the file is missing, empty, or another one; or no line can be used.
@@ -89,8 +92,12 @@ def _answer(
     if not (isinstance(model, str) and isinstance(label, str) and len(hashed) == 16):
         raise ValueError
     number = int(hashed, 16)
+    if confidence is None:  # of several labels
+        read_set(label)
+        confidence = nan
     # A softmax in single precision may come to a little more than 1.
-    if not (number >= 0 <= confidence <= 1.001 and 0 <= seconds < 1e9 and moment[-1:] == "Z"):
+    is_share = isnan(confidence) or 0 <= confidence <= 1.001
+    if not (number >= 0 and is_share and 0 <= seconds < 1e9 and moment[-1:] == "Z"):
         raise ValueError
     after = datetime.fromisoformat(moment[:-1]) - _EPOCH
     ms = (after.days * 86_400 + after.seconds) * 1000 + after.microseconds // 1000

@@ -154,22 +154,22 @@ def hash_text(text: str) -> str:
 
 
 def feedback_record(
-    text: str, label: str, predicted: str, confidence: float, model: str
+    text: str, label: str, predicted: str, confidence: float | None, model: str
 ) -> dict[str, Any]:
     """What somebody says a text's label is: a row for training, with FEEDBACK as its columns.
 
     Args:
         text: the text.
-        label: what it should be.
-        predicted: what the model said.
-        confidence: the probability that the model gave to what it said.
+        label: what it should be; of several labels, a JSON list.
+        predicted: what the model said, likewise.
+        confidence: the probability that the model gave to what it said; None of several labels.
         model: id of the model.
     """
     return {
         "text": text,
         "label": label,
         "predicted": predicted,
-        "confidence": round(float(confidence), 6),
+        "confidence": _rounded(confidence),
         "model": model,
         "time": _now(),
     }
@@ -180,7 +180,7 @@ def answer_records(
     seconds: float,
     texts: Sequence[str],
     labels: Sequence[str],
-    confidences: Sequence[float],
+    confidences: Sequence[float | None],
     models: Sequence[str],
     with_texts: bool,
 ) -> list[dict[str, Any]]:
@@ -190,8 +190,8 @@ def answer_records(
         request: id of the request.
         seconds: from its arrival to its answer.
         texts: of the request, [n].
-        labels: what was said of each, [n].
-        confidences: the probability of each label, [n].
+        labels: what was said of each, [n]; of several labels, a JSON list.
+        confidences: the probability of each label, [n]; None of several.
         models: id of the model that said it, [n].
         with_texts: add the field text; else no text can be read from the file.
     """
@@ -202,11 +202,15 @@ def answer_records(
             "model": model,
             "hash": hash_text(text),
             "label": label,
-            "confidence": round(float(confidence), 6),
+            "confidence": _rounded(confidence),
             "seconds": round(float(seconds), 6),
         }
         records.append(record | ({"text": text} if with_texts else {}))
     return records
+
+
+def _rounded(probability: float | None) -> float | None:
+    return None if probability is None else round(float(probability), 6)
 
 
 def _now() -> str:

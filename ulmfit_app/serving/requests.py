@@ -5,7 +5,7 @@ openapi.json says.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 from pydantic import (
@@ -117,6 +117,13 @@ class FeedbackRequest(Body):
     label: Label
 
 
+class LabelsFeedbackRequest(Body):
+    """A text, and the labels that are right, which may be none."""
+
+    text: Words
+    labels: list[Label] = Field(max_length=TEXTS)
+
+
 class Prediction(Body):
     """The label of a text."""
 
@@ -124,12 +131,36 @@ class Prediction(Body):
     confidence: float = Field(ge=0, le=1.000001, description="probability of the label")
     probabilities: dict[str, float] = Field(description="calibrated, one per label; they sum to 1")
     model: str = Field(description="id of the model that answered")
+    # Left out where it is the likeliest label.
+    decided_by: Annotated[
+        Literal["thresholds", "costs"],
+        Field(
+            description="what chose the label, where it need not be the most probable one",
+            json_schema_extra=_drop_default,
+        ),
+    ] = None
+
+
+class LabelsPrediction(Body):
+    """The labels of a text, the most probable first; perhaps none."""
+
+    labels: list[str] = Field(description="whose probabilities reach their thresholds")
+    probabilities: dict[str, float] = Field(description="calibrated, each by itself")
+    thresholds: dict[str, float] = Field(description="what each probability has to reach")
+    model: str = Field(description="id of the model that answered")
 
 
 class PredictAnswer(Body):
     """A prediction per text, in the order of the texts."""
 
     predictions: list[Prediction]
+    notes: list[str]
+
+
+class LabelsPredictAnswer(Body):
+    """A prediction per text, in the order of the texts."""
+
+    predictions: list[LabelsPrediction]
     notes: list[str]
 
 
@@ -152,6 +183,12 @@ class ExplainAnswer(Body):
     method: str
     n_words: int
     words: list[ExplainedWord]
+
+
+class LabelsExplainAnswer(ExplainAnswer):
+    """What moved the probability of one of several labels."""
+
+    threshold: float = Field(description="what the probability has to reach")
 
 
 class FeedbackAnswer(Body):

@@ -70,4 +70,4 @@ class State:
 
     async def openapi(self, request: Request) -> Response:
         """All of this as OpenAPI describes it."""
-        return send_json(describe())
+        return send_json(describe(self._service.multilabel))

@@ -59,11 +59,9 @@ class Telemetry:
         """A batch that was computed."""
         self._batches.labels(model).observe(texts)
 
-    def predictions(
-        self, models: Iterable[str], labels: Iterable[str], confidences: Iterable[float]
-    ) -> None:
-        """What was answered, a model, a label and its probability for each text."""
-        for model, label, confidence in zip(models, labels, confidences, strict=True):
+    def predictions(self, given: Iterable[tuple[str, str, float]]) -> None:
+        """What was answered: a model, a label and its probability; of several labels, each."""
+        for model, label, confidence in given:
             self._labels.labels(model, label).inc()
             self._confidence.labels(model).observe(confidence)
 

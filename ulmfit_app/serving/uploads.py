@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import numpy as np
 import pandas as pd
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -22,10 +21,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ulmfit_app.errors import DataError, SettingError
-from ulmfit_app.evaluation.tables import prediction_table
 from ulmfit_app.files import csv_rows_of
 from ulmfit_app.inference.file_checks import refuse_columns_twice
 from ulmfit_app.inference.predicted_file import EMPTY, TextFile, count_empty, open_texts
+from ulmfit_app.serving.answers import tabulate
 from ulmfit_app.serving.api import Service
 from ulmfit_app.serving.batching import QueueFull
 from ulmfit_app.serving.requests import (
@@ -35,6 +34,7 @@ from ulmfit_app.serving.requests import (
     Refusal,
     receive_body,
 )
+from ulmfit_app.serving.versions import Asked, join
 
 FILES = 4  # at a time
 ROWS = 128  # that are read together
@@ -112,11 +112,11 @@ class Uploads:
         quotes = options.get("quotes", "csv")
         if quotes not in ("csv", "literal"):
             raise Refusal(422, "quotes: Expected csv or literal.")
-        routing = self._service.routing
-        labels, own = routing.model.predictor.labels, routing.model.text_column
+        routing, labels = self._service.routing, self._service.labels
+        own, decision = routing.model.text_column, routing.model.predictor.decision
         text, encoding = options.get("text") or None, options.get("encoding", "utf-8")
         try:
-            read = partial(open_texts, path, labels, text, encoding, own, quotes, ROWS)
+            read = partial(open_texts, path, labels, text, encoding, own, quotes, ROWS, decision)
             file, n_rows, n_empty, longest = read(), 0, 0, 0
             for frame in file.frames:
                 n_rows, n_empty = n_rows + len(frame), n_empty + count_empty(frame[file.column])
@@ -149,16 +149,11 @@ class Uploads:
     async def _predict(self, request: Request, texts: list[str]) -> pd.DataFrame:
         """`Predictor.predict` in the batches of all requests, with the models' ids."""
         began = time.perf_counter()
-        labels = self._service.routing.model.predictor.labels
-        pieces = [await self._ask(piece) for piece in _cut(texts)]
-        found = np.concatenate([probabilities for probabilities, _ in pieces])
-        models = [model for _, models in pieces for model in models]
-        table = prediction_table(texts, found, labels).assign(model=models)
-        said = table["predicted"].tolist(), table["confidence"].tolist()
-        await self._service.count(request, texts, *said, models, time.perf_counter() - began)
-        return table
+        asked = join([await self._ask(piece) for piece in _cut(texts)])
+        await self._service.count(request, texts, asked, time.perf_counter() - began)
+        return tabulate(texts, asked, self._service.labels)
 
-    async def _ask(self, texts: list[str]) -> tuple[np.ndarray, list[str]]:
+    async def _ask(self, texts: list[str]) -> Asked:
         try:
             with anyio.fail_after(WAIT_SECONDS):
                 while True:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ulmfit_app.config import PredictorPrecision
 from ulmfit_app.errors import SettingError, quoted
+from ulmfit_app.inference.decided import choose
 from ulmfit_app.inference.file_checks import find_text_column
 from ulmfit_app.inference.predictor import Predictor, load_predictor
 from ulmfit_app.serving.batching import Batcher
@@ -38,6 +39,37 @@ class Version:
     batcher: Batcher
     card: dict[str, Any]
     text_column: str | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What models said of some texts.
+
+    Args:
+        probabilities: calibrated, float64 [n_texts, n_labels], labels in the order of the model
+            that answers most.
+        chosen: numbers of the labels of each text: one, or of several those that it is given,
+            likeliest first.
+        versions: the model of each text, [n_texts].
+    """
+
+    probabilities: np.ndarray
+    chosen: list[list[int]]
+    versions: list[Version]
+
+    @property
+    def models(self) -> list[str]:
+        """Ids of the models, [n_texts]."""
+        return [version.id for version in self.versions]
+
+
+def join(parts: Sequence[Asked]) -> Asked:
+    """Several answers as one, in their order."""
+    return Asked(
+        np.concatenate([one.probabilities for one in parts]),
+        [chosen for one in parts for chosen in one.chosen],
+        [version for one in parts for version in one.versions],
+    )
 
 
 @dataclass(frozen=True)
@@ -79,18 +111,15 @@ class Routing:
         ]
         return [(version, rows) for version, rows in parts if rows]
 
-    async def ask(self, texts: list[str]) -> tuple[np.ndarray, list[str]]:
-        """Each text's probabilities, by the model that it goes to.
-
-        Returns:
-            Calibrated, float64 [n_texts, n_labels], labels in the order of `model`; and
-            the ids of the models, [n_texts].
+    async def ask(self, texts: list[str]) -> Asked:
+        """Each text's probabilities and labels, by the model that it goes to.
 
         Raises:
             QueueFull: there is no room for the texts.
         """
         labels = self.model.predictor.labels
-        found, models = np.zeros((len(texts), len(labels))), [""] * len(texts)
+        found = np.zeros((len(texts), len(labels)))
+        chosen, versions = [[] for _ in texts], [self.model] * len(texts)
         parts = self.split(texts)
         futures: list[asyncio.Future] = []
         try:
@@ -99,14 +128,16 @@ class Routing:
                 futures.append(asyncio.wrap_future(queued))
             answers = await asyncio.gather(*futures)
             for (version, rows), answer in zip(parts, answers, strict=True):
-                order = [version.predictor.labels.index(label) for label in labels]
-                found[rows] = answer[:, order]
-                for i in rows:
-                    models[i] = version.id
+                own = version.predictor.labels
+                found[rows] = answer[:, [own.index(label) for label in labels]]
+                here = [labels.index(label) for label in own]
+                said = choose(version.predictor.decision, answer)
+                for i, numbers in zip(rows, said, strict=True):
+                    chosen[i], versions[i] = [here[number] for number in numbers], version
         finally:
             for future in futures:
                 future.cancel()
-        return found, models
+        return Asked(found, chosen, versions)
 
     def close(self) -> None:
         """Answer what waits, and end the models' threads."""
@@ -134,7 +165,7 @@ def load_routing(
 
     Raises:
         SettingError: no share, or two models that cannot stand in for each other, for they have
-            other labels or are the same one.
+            other labels, give a text one label or several, or are the same one.
         RunFolderError, BundleError: as `load_predictor` does.
     """
     turn = threading.Lock()
@@ -160,6 +191,13 @@ def load_routing(
     if len({version.id.rpartition("@")[2] for version in routing.versions}) == 1:
         routing.close()
         raise SettingError(f"{run} and {canary} hold the same model. Name another --canary.")
+    several = [version.predictor.decision.multilabel for version in routing.versions]
+    if len(set(several)) == 2:
+        routing.close()
+        raise SettingError(
+            f"One of {run} and {canary} gives a text one label, the other several, so that it "
+            "cannot answer for it. Name another --canary."
+        )
     if set(first) != set(second):
         routing.close()
         raise SettingError(

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import torch
 from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ulmfit_app.config import Balance, ClassifierSettings
@@ -160,23 +160,6 @@ def make_loss(balance: Balance, truth: np.ndarray, n_labels: int):
         weights = torch.tensor(class_weights(truth, n_labels), dtype=torch.float32)
         return CrossEntropyLossFlat(weight=weights.to(choose_device()))
     return CrossEntropyLossFlat()
-
-
-def begin_at_shares(head: nn.Module, truth: np.ndarray) -> None:
-    """Let a head begin with each label's share of the texts as its probability.
-
-    From a half, as random weights have it, the first epochs of many rare labels would be spent on
-    saying no (Lin et al. 2017, section 4.1). Where labels are weighed, a half is right.
-
-    Args:
-        head: of a classifier; its last linear layer makes the logits.
-        truth: 1 and 0, [n, n_labels].
-    """
-    last = [layer for layer in head.modules() if isinstance(layer, nn.Linear)][-1]
-    # A label that all texts have, or none, has no finite logit.
-    shares = torch.tensor((truth.sum(axis=0) + 0.5) / (len(truth) + 1), dtype=torch.float32)
-    with torch.no_grad():
-        last.bias.copy_(shares.logit())
 
 
 # ----------------------------------------------------------------------------------------- samples

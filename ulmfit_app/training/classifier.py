@@ -28,12 +28,7 @@ from ulmfit_app.models.shapes import Shape
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.training import transformer
-from ulmfit_app.training.balance import (
-    begin_at_shares,
-    make_loss,
-    metric_to_select_by,
-    resample,
-)
+from ulmfit_app.training.balance import make_loss, metric_to_select_by, resample
 from ulmfit_app.training.choosing import batch_size_for
 from ulmfit_app.training.loop import TrainingSettings, prepare
 from ulmfit_app.training.optimizer import FusedAdam
@@ -93,8 +88,6 @@ def make_learner(
     start = None if trained else language_model
     learn = make(*data, shape, start, plan.drop_mult, settings, seed)
     learn.loss_func, learn.metrics = loss, _metrics(settings, multilabel)
-    if multilabel and settings.balance != "weights":
-        begin_at_shares(learn.model[1], train[1])
     if trained:
         learn.model.load_state_dict(trained[1])
     return prepare(learn, precision)
