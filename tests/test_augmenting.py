@@ -4,6 +4,7 @@ import shlex
 import shutil
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,9 @@ from ulmfit_app.pipeline.augmenting import AUGMENTED, check_augmentation, with_a
 from ulmfit_app.pipeline.plan import plan_run
 from ulmfit_app.pipeline.run import Run, begin
 from ulmfit_app.run_folder import AUGMENT
+from ulmfit_app.text.rules import UNK
 from ulmfit_app.text.store import TokenStore
+from ulmfit_app.text.tokenizer import Tokenizer
 from ulmfit_app.training.mixing import MixStates
 
 EDA = AugmentationSettings("eda", copies=2)
@@ -72,7 +75,7 @@ def carried_out(csv, folder, augment, last=AUGMENT, **changes):
 
 
 def augmented(run):
-    return pd.read_csv(run.folder / AUGMENT / AUGMENTED)
+    return pd.read_csv(run.place(AUGMENT) / AUGMENTED)
 
 
 # ------------------------------------------------------------------------------------- the stage
@@ -80,7 +83,8 @@ def test_texts_are_made_of_training_texts_alone_and_keep_their_labels(world):
     run = Run.open(world[1])
     made, rows = augmented(run), run.rows.set_index("row")
     assert list(made) == ["row", "text", "method", "label"]
-    assert made["row"].value_counts().eq(2).all() and made["row"].nunique() == 60
+    # Some got a copy alone, or look nearly like a test text: the reviews have few words.
+    assert made["row"].value_counts().le(2).all() and len(made) > 110
     sources = rows.loc[made["row"]]
     assert sources["split"].eq("train").all()
     assert (made["label"].to_numpy() == sources["label"].to_numpy()).all()
@@ -91,12 +95,11 @@ def test_texts_are_made_of_training_texts_alone_and_keep_their_labels(world):
 def test_their_tokens_are_in_the_runs_own_vocabulary(world):
     run = Run.open(world[1])
     store, own = TokenStore.open(run.folder / AUGMENT), run.open_tokens()
-    assert store.words == own.words and len(store) == 120
+    assert store.words == own.words and len(store) == len(augmented(run))
+    read = Tokenizer()
     for text, ids in zip(augmented(run)["text"], store, strict=True):
-        words = [store.words[i] for i in ids]
-        assert words[0] == "xxbos"
-        known = [word for word in text.removesuffix(".").split() if word in own.words]
-        assert [word for word in words if word in known] == known
+        known = [word if word in own.words else UNK for word in read(text)]
+        assert [store.words[i] for i in ids] == known
     # New words, such as otheractor, are unknown: the vocabulary is of real texts.
     assert not any(word.startswith("other") for word in store.words)
 
@@ -133,9 +136,9 @@ def test_the_classifier_learns_from_texts_and_copies_and_validates_on_texts_alon
     run = Run.open(tmp_path / "run")
     run.repeat("classifier")
     ((store, (texts, truth), (valid, _)),) = seen
-    n = len(run.rows)
-    assert len(store) == n + 120
-    assert sorted(texts[60:]) == list(range(n, n + 120)) and len(texts) == 180
+    n, n_made = len(run.rows), len(augmented(run))
+    assert len(store) == n + n_made and len(texts) == 60 + n_made
+    assert texts[60:].tolist() == list(range(n, n + n_made))
     assert (texts[:60] == run.labelled("train")[0]).all()
     assert (valid == run.labelled("valid")[0]).all()
     labels = np.array(run.record.data.labels)
@@ -151,7 +154,7 @@ def test_a_backward_classifier_reads_copies_backward_and_several_labels_go_with_
     for place, ids in zip(learned[60:], copies, strict=True):
         assert (both[place] == ids[::-1]).all()
     assert (both[3] == store[3][::-1]).all()
-    assert theirs.shape == (180, 2) and (theirs.sum(1) == 1).all()
+    assert theirs.shape == (60 + len(copies), 2) and (theirs.sum(1) == 1).all()
     assert (theirs[60:, 0] == with_augmented(run, store, (texts, truth))[1][1][60:]).all()
 
 
@@ -160,9 +163,9 @@ def test_the_share_of_copies_is_said_by_run_and_report_with_samples(world):
     planned = run.record.selection_notes[-1]
     assert "up to 120 such texts, too, 67% of all that it learns from" in planned
     page = (run.folder / "report" / "report.html").read_text()
-    assert (
-        "120 of 180 texts that the classifier learned from (67%) were made of the others" in page
-    )
+    n = len(augmented(run))
+    said = f"{n} of {60 + n} texts that the classifier learned from (66%) were made of the others"
+    assert said in page
     assert "augment/augmented.csv" in page and page.count("became") == 3
 
 
@@ -174,14 +177,14 @@ def test_a_finished_stage_is_not_repeated_and_a_changed_one_keeps_the_language_m
     before = augmented(Run.open(tmp_path / "run"))
     caplog.set_level("INFO", "ulmfit_app")
     run = begin(tmp_path / "run", settings_of(csv, replace(EDA, copies=1)))
-    run.carry_out()
+    run.carry_out(AUGMENT)
     said = caplog.text
     assert "Stage lm: finished before" in said and "Stage tokens: finished before" in said
     assert "Stage augment: what it depends on has changed" in said
-    after = augmented(Run.open(tmp_path / "run"))
-    assert len(after) == 60 and set(after["text"]) <= set(before["text"])
+    after = augmented(run)
+    assert 50 < len(after) <= 60 and set(after["text"]) <= set(before["text"])
     caplog.clear()
-    begin(tmp_path / "run", settings_of(csv, replace(EDA, copies=1))).carry_out()
+    begin(tmp_path / "run", settings_of(csv, replace(EDA, copies=1))).carry_out(AUGMENT)
     assert "Stage augment: finished before" in caplog.text
 
 
@@ -232,7 +235,9 @@ def test_both_language_models_come_first_and_are_asked_where_the_run_has_two(
 
     def noted(forward, backward, *rest):
         asked.append((forward.name, backward.name))
-        return real(forward, backward, *rest)
+        if forward.name == "lm":
+            return real(forward, backward, *rest)
+        return SimpleNamespace(replace=lambda texts, *_: [[] for _ in texts])
 
     monkeypatch.setattr(augmenting, "Replacer", noted)
     how = AugmentationSettings("lm")
@@ -251,7 +256,7 @@ def test_the_nearest_words_of_the_runs_own_embedding_are_synonyms(world, tmp_pat
     words = set(run.open_tokens().words)
     new = {word for text in augmented(run)["text"] for word in text.rstrip(".").split()}
     assert {word for word in new if word.isalpha()} <= words
-    assert len(augmented(run)) == 120
+    assert len(augmented(run)) > 100
 
 
 def test_of_a_transformers_tokens_those_are_neighbours_that_are_words(world, tmp_path):
@@ -279,8 +284,9 @@ def test_texts_are_translated_by_the_users_command_and_what_came_back_is_shown(
     world, tmp_path, caplog
 ):
     caplog.set_level("INFO", "ulmfit_app")
-    code = "import sys; [print('' if 'dull' in x else x.replace(' ', '  ') if 'great' in x else"
-    command = python(f"{code} x.strip().upper()) for x in sys.stdin]")
+    same = "x.strip().replace(' ', '  ') if 'great' in x else"
+    each = f"print('' if 'dull' in x else {same} x.strip().upper())"
+    command = python(f"import sys; [{each} for x in sys.stdin]")
     run = carried_out(
         world[0], tmp_path / "run", AugmentationSettings("translate", command=command)
     )

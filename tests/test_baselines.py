@@ -5,9 +5,17 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
-from ulmfit_app.evaluation.baselines import FOLDS, majority, out_of_fold, tfidf_logistic_regression
+from ulmfit_app.evaluation.baselines import (
+    FOLDS,
+    label_shares,
+    majority,
+    out_of_fold,
+    tfidf_logistic_regression,
+    tfidf_one_vs_rest,
+)
 
 
 def reviews(n: int, n_classes: int = 2, seed: int = 0) -> tuple[list[str], np.ndarray]:
@@ -124,3 +132,36 @@ def test_out_of_fold_probabilities_are_those_of_scikit_learns_cross_validation()
         model, texts, truth, groups=groups, cv=folds, method="predict_proba"
     )
     assert out_of_fold(texts, truth, 2, groups, seed=3) == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_vs_rest_is_scikit_learns_on_the_same_words():
+    texts, truth = reviews(400, 3)
+    sets = np.eye(3)[truth] + np.eye(3)[(truth + 1) % 3] * (np.arange(400) % 2)[:, None]
+    found = tfidf_one_vs_rest(texts[:300], sets[:300], texts[300:], seed=0)
+    words = TfidfVectorizer(
+        token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32
+    )
+    each = OneVsRestClassifier(LogisticRegression(C=3, max_iter=1000, random_state=0))
+    model = make_pipeline(words, each).fit(texts[:300], sets[:300].astype(int))
+    np.testing.assert_allclose(found, model.predict_proba(texts[300:]), atol=1e-5)
+    assert not np.allclose(found.sum(axis=1), 1)
+
+
+def test_a_label_that_no_text_or_every_text_of_train_has_is_given_its_share():
+    texts, truth = reviews(60)
+    sets = np.c_[truth, np.zeros(60), np.ones(60)]
+    found = tfidf_one_vs_rest(texts, sets, ["word1", ""], seed=0)
+    assert found[:, 1].tolist() == [0, 0] and found[:, 2].tolist() == [1, 1]
+    assert ((found[:, 0] > 0) & (found[:, 0] < 1)).all()
+    assert label_shares(sets, 2).tolist() == [[0.5, 0, 1]] * 2
+
+
+def test_balanced_class_weights_find_more_texts_of_a_rare_class():
+    texts, truth = reviews(400)
+    rare = np.flatnonzero((truth == 0) | (np.arange(400) % 20 == 1))
+    known = [texts[i] for i in rare], truth[rare], texts, 2, 0
+    plain, balanced = (
+        tfidf_logistic_regression(*known, class_weight=weight)[:, 1]
+        for weight in (None, "balanced")
+    )
+    assert balanced.mean() > plain.mean() + 0.05

@@ -143,7 +143,7 @@ def without_figures(monkeypatch):
     """Figures are not drawn: a page of words alone takes no second."""
     blank = b"\x89PNG" + bytes(20)
     monkeypatch.setattr(
-        report_module, "_write_figures", lambda folder, drawn: dict.fromkeys(drawn, blank)
+        report_module, "write_figures", lambda folder, drawn: dict.fromkeys(drawn, blank)
     )
 
 
@@ -181,9 +181,10 @@ def report(folder, spoken: str, **more) -> Words:
     )
     probabilities = predictions[[f"p_{label}" for label in LABELS]].to_numpy()
     truth = predictions["label"].map(LABELS.index).to_numpy()
+    which = Message("the same {n:,} labels", n=600)
     rivals = {
         Message("majority class"): np.full_like(probabilities, 1 / 3),
-        Message("TF-IDF + logistic regression, the same {n:,} labels", n=600): probabilities,
+        Message("TF-IDF + logistic regression, {which}", which=which): probabilities,
     }
     facts = {
         "data_set": "評論.csv",

@@ -10,6 +10,7 @@ from ulmfit_app.config import (
     LARGEST_DROPOUT,
     PRESETS,
     SECTIONS,
+    AugmentationSettings,
     DataSettings,
     DistillationSettings,
     LanguageModelSettings,
@@ -40,9 +41,16 @@ def test_a_run_without_teachers_says_nothing_of_them():
     assert from_json(json.loads(json.dumps(to_json(taught)))) == taught
 
 
+def test_a_run_without_augmentation_says_nothing_of_it():
+    assert "augment" not in to_json(Settings())
+    more = Settings(augment=AugmentationSettings("translate", command="cat"))
+    assert from_json(json.loads(json.dumps(to_json(more)))) == more
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_an_unknown_field_of_a_section_is_an_error(section):
-    values = to_json(Settings(distillation=DistillationSettings(("runs/teacher",))))
+    taught = DistillationSettings(("runs/teacher",))
+    values = to_json(Settings(distillation=taught, augment=AugmentationSettings("mix")))
     values[section]["colour"] = "red"
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
         from_json(values)

@@ -20,7 +20,9 @@ from ulmfit_app.evaluation.calibrated import (
 )
 from ulmfit_app.evaluation.calibration import risk_coverage
 from ulmfit_app.evaluation.decisions import Decision
+from ulmfit_app.evaluation.messages import speaking
 from ulmfit_app.evaluation.metrics import compare_macro_f1
+from ulmfit_app.evaluation.page_decision import decision_section
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.evaluation.tables import prediction_table
 from ulmfit_app.evaluation.thresholds import choose_label_thresholds, choose_thresholds
@@ -193,3 +195,16 @@ def test_the_table_of_classes_has_average_precision_and_what_each_is_taken_for(t
     means = (f"{model[key]:.4f}" for key in ("balanced_accuracy", "macro_f1"))
     ranked = f"{model['mean_average_precision']:.4f}"
     assert re.search(rf"mean +{' +'.join(means)} +{ranked} +800\n", text)
+
+
+@pytest.mark.parametrize("by", ["thresholds", "costs"])
+def test_a_chinese_report_says_all_of_a_decision_in_chinese(by):
+    calibration, probabilities, truth = decided(by)
+    found = judge_decision(calibration, probabilities, truth, LABELS)
+    with speaking("zh-tw"):
+        html = decision_section({"decision": found})
+        if by == "costs":
+            found["costs"] = {label: {"missed": 2.0, "in_vain": 1.0} for label in LABELS}
+        html += decision_section({"decision": found}, several=True)
+    words = set(re.findall("[A-Za-z][A-Za-z-]+", re.sub("<[^>]*>", " ", html)))
+    assert words <= {*LABELS, "bootstrap"}

@@ -6,9 +6,17 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.test_figures import confusion, history, predictions, thresholds
-from ulmfit_app.evaluation import data_figures, drawing, figures, study_figures
+from ulmfit_app.evaluation import (
+    data_figures,
+    drawing,
+    figures,
+    multilabel_figures,
+    study_figures,
+)
 from ulmfit_app.evaluation.calibration import tempered
+from ulmfit_app.evaluation.matrix_figure import matrix_figure
 from ulmfit_app.evaluation.metrics import score
+from ulmfit_app.evaluation.multilabel import score_sets
 
 
 def curve() -> pd.DataFrame:
@@ -30,7 +38,18 @@ def every_figure() -> dict[str, Figure]:
     numbers = pd.DataFrame({"one": [0.5, 0.2]}, pd.Index([1, 2], name="epoch"))
     counts = pd.DataFrame({"train": [30, 10], "valid": [3, 3], "test": [1, 4]}, index=["a", "b"])
     before = tempered(probabilities, 0.5)
+    has, said = probabilities > 0.4, probabilities > 0.5
+    sets = score_sets(probabilities, has, ["a", "b"], said)
     return {
+        "labels_figure": multilabel_figures.labels_figure(sets),
+        "together_figure": multilabel_figures.together_figure(has, ["a", "b"]),
+        "given_figure": multilabel_figures.given_figure(has, said, ["a", "b"]),
+        "pooled_reliability_figure": multilabel_figures.pooled_reliability_figure(
+            probabilities, has, before
+        ),
+        "matrix_figure": matrix_figure(
+            confusion(2), np.array([9, 9]), ["a", "b"], "A title", "columns", "rows", "shares"
+        ),
         "confusion_figure": figures.confusion_figure(confusion(2), ["neg", "$pos$"]),
         "confidence_figure": figures.confidence_figure(probabilities, truth),
         "reliability_figure": figures.reliability_figure(probabilities, truth, before),
@@ -68,7 +87,7 @@ def drawn() -> dict[str, Figure]:
 def test_every_figure_says_in_a_few_sentences_what_it_shows(drawn):
     functions = {
         name
-        for module in (figures, data_figures, study_figures)
+        for module in (figures, data_figures, study_figures, multilabel_figures)
         for name in vars(module)
         if name.endswith("_figure")
     }
@@ -95,6 +114,10 @@ def test_every_figure_says_in_a_few_sentences_what_it_shows(drawn):
         ("label_curve_figure", "TF-IDF from 38 to 30; ULMFiT from 30 to 24."),
         ("starts_figure", "random weights at 40; pretrained at 20."),
         ("plan_figure", "embeddings; LSTM 1; head. head; last LSTM; all. Colours: learning rate."),
+        ("labels_figure", "F1 by label. label, texts that have it by F1, precision, recall."),
+        ("together_figure", "texts with the label by label that they have too. a "),
+        ("given_figure", "Colours: share of the texts with the row’s label."),
+        ("pooled_reliability_figure", "share = probability from 0% to 100%; after, 95% interval"),
         ("coverage_figure", "train from 50% to 100%."),
     ],
 )

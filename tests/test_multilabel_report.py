@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 from sklearn import metrics as sk
 
+from tests.test_chinese_report import ALLOWED, Words
 from tests.test_report import FACTS, SCRIPT, Page, histories
-from ulmfit_app.evaluation import multilabel_report
+from ulmfit_app.evaluation import multilabel_figures, multilabel_report
 from ulmfit_app.evaluation.calibrated import Calibration, before_and_after_of_labels
 from ulmfit_app.evaluation.decisions import Decision, fit_temperatures
+from ulmfit_app.evaluation.messages import Message
 from ulmfit_app.evaluation.multilabel import score_sets
 from ulmfit_app.evaluation.multilabel_report import (
     sets_report,
@@ -260,9 +262,65 @@ def test_parts_of_the_texts_are_right_where_all_labels_are(written):
 
 @pytest.mark.parametrize("n_labels", [3, 28, 60])
 @pytest.mark.filterwarnings("error")
-def test_the_figures_of_sets_can_be_drawn_for_any_number_of_labels(tmp_path, n_labels):
+def test_the_figures_of_sets_can_be_drawn_for_any_number_of_labels(n_labels):
     labels = [f"a label number {i}" for i in range(n_labels)]
-    table, calibration, _ = predictions(n=200, labels=labels)
-    write_multilabel_report(tmp_path, table, {}, {}, {}, None, calibration)
-    for name in ("labels", "labels_together", "labels_given", "reliability", "macro_f1"):
-        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5000
+    probabilities, truth = outputs(200, 1, labels)
+    said = probabilities >= 0.5
+    scores = score_sets(probabilities, truth, labels, said)
+    by_label = multilabel_figures.labels_figure(scores)
+    for figure in (
+        by_label,
+        multilabel_figures.together_figure(truth, labels),
+        multilabel_figures.given_figure(truth, said, labels),
+        multilabel_figures.pooled_reliability_figure(probabilities, truth, probabilities**2),
+    ):
+        figure.canvas.draw()
+        assert any(axes.get_xlabel() for axes in figure.axes)
+    left, right = by_label.axes
+    order = sorted(labels, key=lambda label: -scores["per_label"][label]["support"])[:40]
+    supports = [scores["per_label"][label]["support"] for label in order]
+    shown = [one.get_text().split()[-1] for one in left.get_yticklabels()]
+    assert shown == [str(n) for n in supports]
+    assert ("the 40 commonest" in left.get_ylabel()) == (n_labels == 60)
+    widths = [bar.get_width() for bar in right.patches]
+    assert widths == [scores["per_label"][label]["average_precision"] for label in order]
+
+
+def test_the_figures_of_labels_together_show_shares_of_the_rows_label():
+    truth = np.array([[1, 1], [1, 0], [0, 1], [0, 1]], np.float32)
+    said = np.array([[1, 1], [0, 0], [0, 1], [1, 0]], bool)
+    together = multilabel_figures.together_figure(truth, ["a", "b"])
+    given = multilabel_figures.given_figure(truth, said, ["a", "b"])
+    cells = [figure.axes[0].images[0].get_array() for figure in (together, given)]
+    np.testing.assert_allclose(cells[0], [[1, 0.5], [1 / 3, 1]])
+    np.testing.assert_allclose(cells[1], [[0.5, 0.5], [2 / 3, 2 / 3]])
+
+
+def test_a_chinese_report_of_sets_has_no_english_sentence_and_the_same_numbers(
+    tmp_path, written, without_figures
+):
+    table, calibration, truth = predictions()
+    names = dict(zip(LABELS, ("快樂", "喜愛", "悲傷"), strict=True))
+    table = table.rename(columns={f"p_{label}": f"p_{names[label]}" for label in LABELS})
+    for column in ("label", "predicted"):
+        sets = table[column].map(json.loads)
+        table[column] = [spell_set(names[label] for label in of) for of in sets]
+    table["text"] = [f"文本第{i}筆" for i in range(len(table))]
+    shares = {Message("label shares"): np.tile(truth.mean(axis=0), (len(truth), 1))}
+    which = Message("the same {n:,} labels", n=90)
+    counts = Message("TF-IDF + logistic regression for each label, {which}", which=which)
+    facts = {"balance": "weights", "kept_epoch_by": "average precision"}
+    for language in ("en", "zh-tw"):
+        write_multilabel_report(
+            tmp_path / language, table, shares | {counts: calibration.before}, {}, facts, None,
+            calibration, report_language=language,
+        )  # fmt: skip
+    found = Words((tmp_path / "zh-tw" / "report.html").read_text("utf-8")).found
+    english = {word for one in found for word in re.findall("[A-Za-z][A-Za-z-]+", one)}
+    # Files and what to install have names of their own.
+    named = "worst errors found bootstrap apt install fonts-noto-cjk Debian Ubuntu Noto Sans"
+    assert english <= ALLOWED | {*named.split(), "CJK", "TC"}
+    files = "metrics.json", "worst_errors.csv", "classification_report.txt"
+    for name in files:
+        contents = [(tmp_path / language / name).read_bytes() for language in ("en", "zh-tw")]
+        assert contents[0] == contents[1]

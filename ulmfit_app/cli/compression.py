@@ -8,6 +8,7 @@ import tyro
 from tyro.conf import Positional
 
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.teaching import require_one_label
 from ulmfit_app.errors import SettingError
 
 COMPRESS = "compress"
@@ -44,6 +45,7 @@ def compress(argv: list[str]) -> None:
     print("Starting …", flush=True)
     set_up_torch()
     set_up_figures()
+    require_one_label(arguments.run, "experiment compress counts right labels")
     from ulmfit_app.experiments.compress import format_compress, run_compress
     from ulmfit_app.hardware import bound_threads
 

@@ -1,5 +1,6 @@
 """The verb experiment, and what each kind of experiment takes."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ def _cross(out: Path, settings: Settings, arguments: CrossArguments) -> str:
 
     named = arguments.with_
     other = named if named in DATA_SETS else str(Path(named).absolute())
-    _describe_data(replace(settings, data=replace(settings.data, source=other)))
+    _describe_data(replace(settings, data=replace(settings.data, source=other)), "cross")
     return format_cross(cross(out, settings, other))
 
 
@@ -230,13 +231,28 @@ KINDS: dict[str, tuple[type[RunSettings], Callable[[Path, Settings, Any], str]]]
 }
 
 
-def _describe_data(settings: Settings) -> None:
-    """Say what was done to the data, as `run` does; of several seeds, for the first."""
+def _describe_data(settings: Settings, kind: str) -> None:
+    """Say what was done to the data, as `run` does; of several seeds, for the first.
+
+    Raises:
+        SettingError: a text may have several labels.
+    """
     from ulmfit_app.data.corpus import load_corpus
 
     corpus = load_corpus(settings.data, settings.seed)
+    if corpus.multilabel:
+        raise SettingError(
+            f"experiment {kind} is for texts with one label each, and those of "
+            f"{settings.data.source} may have several. Compare the reports of runs instead: "
+            f"{shlex.join(['python', '-m', 'ulmfit_app.run', *_data_of(settings)])} --out RUN"
+        )
     source, n_classes = settings.data.source, len(corpus.labels)
     print(f"Data: {source}, from {corpus.origin}; {n_classes} classes.", *corpus.notes, sep="\n")
+
+
+def _data_of(settings: Settings) -> list[str]:
+    several = ["--multilabel"] if settings.data.multilabel else []
+    return [settings.data.source, *several]
 
 
 def experiment(argv: list[str]) -> None:
@@ -266,6 +282,6 @@ def experiment(argv: list[str]) -> None:
     if kind == "folds":
         data = replace(settings.data, folds=settings.data.folds or FOLDS)
         settings = replace(settings, data=data)
-    _describe_data(settings)
+    _describe_data(settings, kind)
     print(carry_out(out, settings, arguments))
     print("Written:", *sorted(out.glob(f"{kind}*.*")))

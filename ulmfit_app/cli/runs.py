@@ -151,11 +151,12 @@ def _print_scores(report: Path, test_name: str) -> None:
     from ulmfit_app.evaluation.page import named_scores
 
     metrics = json.loads(report.with_name("metrics.json").read_text(encoding="utf-8"))
-    n = metrics["model"]["n"]
-    print(f"\nAccuracy on {test_name}, {n:,} texts, with its 95 % interval:")
+    n, by = metrics["model"]["n"], "macro_f1" if metrics.get("multilabel") else "accuracy"
+    what = "Macro F1" if by == "macro_f1" else "Accuracy"
+    print(f"\n{what} on {test_name}, {n:,} texts, with its 95 % interval:")
     for name, scores in named_scores(metrics).items():
-        accuracy, (low, high) = scores["accuracy"], scores["accuracy_ci95"]
-        print(f"  {100 * accuracy:5.1f} %  ({100 * low:.1f} to {100 * high:.1f})  {name}")
+        value, (low, high) = scores[by], scores[f"{by}_ci95"]
+        print(f"  {100 * value:5.1f} %  ({100 * low:.1f} to {100 * high:.1f})  {name}")
     print(f"Report: {report}")
 
 

@@ -38,6 +38,8 @@ OF_LM_TRAINING = (
     *("lm.lr", "lm.frozen_lr", "lm.random_lr", "lm.transformer_lr", "lm.decay", "lm.schedule"),
     *("lm.drop_mult", "lm.weight_decay", "lm.softmax", "lm.grad_clip"),
 )
+# Verbs that score answers, which thresholds or costs decide.
+OF_ANSWERS = ("run", "distill", "labels", "augment", "cross")
 # What each method of augmentation reads.
 READ_BY_METHOD = {
     "none": (),
@@ -125,7 +127,7 @@ def _with_absolute_paths(settings: Settings) -> Settings:
     from ulmfit_app.data.sources import DATA_SETS
     from ulmfit_app.models.pretrained import packaged
 
-    data, lm = settings.data, settings.lm
+    data, lm, costs = settings.data, settings.lm, settings.classifier.costs
     source = data.source if data.source in DATA_SETS else str(Path(data.source).absolute())
     start = lm.pretrained
     is_name = start in ("auto", "none", "wt103", MINILM, *packaged())
@@ -137,6 +139,7 @@ def _with_absolute_paths(settings: Settings) -> Settings:
         settings,
         data=replace(data, source=source, data=data.data and data.data.absolute()),
         lm=replace(lm, pretrained=start),
+        classifier=replace(settings.classifier, costs=costs and costs.absolute()),
         distillation=replace(settings.distillation, teachers=teachers),
     )
 
@@ -233,6 +236,9 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
     elif not settings.lm.epochs:
         why = "is for training the language model, which --lm.epochs 0 leaves out. Leave it out."
         found |= dict.fromkeys(OF_LM_TRAINING, why)
+    if verb not in (*OF_ANSWERS, "pretrain"):
+        why = f"decides on answers, and {verb} compares the likeliest labels. Leave it out."
+        found |= dict.fromkeys(("classifier.thresholds", "classifier.costs"), why)
     if verb != "augment":
         found |= _unused_augmentation(settings.augment.method)
     data = settings.data

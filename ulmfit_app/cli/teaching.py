@@ -79,6 +79,7 @@ def selftrain(argv: list[str]) -> None:
     arguments = tyro.cli(SelfTrainArguments, args=argv, prog="python -m ulmfit_app selftrain")
     out = arguments.out or _beside(arguments.run, "selftrained")
     _start(arguments.run, out)
+    require_one_label(arguments.run, "selftrain learns the one label that it is surest of")
     from ulmfit_app.run_folder import working_in
 
     with working_in(out):
@@ -111,6 +112,7 @@ def prune(argv: list[str]) -> None:
     arguments = tyro.cli(PruneArguments, args=argv, prog="python -m ulmfit_app prune")
     out = arguments.out or _beside(arguments.run, f"pruned-{100 * arguments.share:g}")
     _start(arguments.run, out)
+    require_one_label(arguments.run, "prune learns from answers that share a text out")
     from ulmfit_app.pipeline.pupils import prune_run
     from ulmfit_app.run_folder import working_in
 
@@ -126,6 +128,26 @@ def _start(run: Path, out: Path) -> None:
     from ulmfit_app.pipeline.run import Run
 
     require_outside(out, folder_of(Run.open(run).record.settings.data), Path(out.name))
+
+
+def require_one_label(run: Path, why: str) -> None:
+    """Refuse a run whose texts may have several labels.
+
+    Args:
+        run: its folder.
+        why: what the verb does, as the beginning of a sentence.
+
+    Raises:
+        SettingError: they may.
+        RunFolderError: there is no run.
+    """
+    from ulmfit_app.pipeline.run import Run
+
+    if Run.open(run).record.data.multilabel:
+        raise SettingError(
+            f"{why}, and the texts of {run} may have several. For a smaller model, write it as "
+            f"ONNX in int8: python -m ulmfit_app export {shlex.quote(str(run))} --int8"
+        )
 
 
 def _beside(run: Path, ending: str) -> Path:

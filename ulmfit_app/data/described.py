@@ -11,6 +11,7 @@ import pandas as pd
 from ulmfit_app.config import ClassifierSettings, DataSettings, Settings, TokenSettings
 from ulmfit_app.data.characters import INVISIBLE, escape
 from ulmfit_app.data.corpus import Corpus
+from ulmfit_app.data.label_sets import each_label
 from ulmfit_app.data.near_copies import group_near_copies
 from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.languages import has_subwords
@@ -38,6 +39,9 @@ class Described:
         settings: what gives these texts and their splits.
         tokens: how the tokens were made.
         seed: what splits depend on.
+        labels: the classes, in order.
+        multilabel: whether a text may have several of them, or none; each label of the table is
+            then a JSON list.
         reach: tokens of a text that carry gradients.
     """
 
@@ -46,6 +50,8 @@ class Described:
     settings: DataSettings
     tokens: TokenSettings
     seed: int
+    labels: list[str]
+    multilabel: bool = False
     reach: int = ClassifierSettings().grad_tokens
 
     @property
@@ -67,10 +73,20 @@ class Described:
     def go_on(self) -> str:
         return f"python -m ulmfit_app.run {self.options}"
 
+    def labelled(self) -> pd.DataFrame:
+        """The rows of the table that have labels."""
+        return self.table[self.table["split"] != "unlabelled"]
+
+    def each_label(self) -> pd.Series:
+        """One row for each label of each labelled text, with the index of its text."""
+        labels = self.labelled()["label"]
+        return each_label(labels) if self.multilabel else labels
+
     def class_counts(self) -> pd.DataFrame:
         """How many texts: one row per class, the largest in train first, one column per split."""
-        labelled = self.table[self.table["split"] != "unlabelled"]
-        counts = pd.crosstab(labelled["label"], labelled["split"])[["train", "valid", "test"]]
+        each = self.each_label().rename("label").to_frame()
+        each["split"] = self.table["split"].loc[each.index].to_numpy()
+        counts = pd.crosstab(each["label"], each["split"])[["train", "valid", "test"]]
         return counts.sort_values("train", ascending=False, kind="stable")
 
     def mend(self, how: str) -> str:
@@ -185,5 +201,8 @@ def command_options(data: DataSettings, tokens: TokenSettings, seed: int) -> str
         for field in fields(settings):
             value = getattr(settings, field.name)
             if field.name != "source" and value != field.default:
-                given += [prefix + field.name.replace("_", "-"), str(value)]
+                several = value if isinstance(value, tuple) else (value,)
+                # What is on or off needs no word behind it.
+                words = [] if value is True else [str(one) for one in several]
+                given += [prefix + field.name.replace("_", "-"), *words]
     return shlex.join([*given, *(["--seed", str(seed)] if seed != Settings.seed else [])])

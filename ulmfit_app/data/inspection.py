@@ -17,7 +17,8 @@ from ulmfit_app.config import DataSettings, LanguageModelSettings, TokenSettings
 from ulmfit_app.data.characters import escape
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.described import Described, describe
-from ulmfit_app.data.label_checks import LABEL_CHECKS, find_label_errors
+from ulmfit_app.data.label_checks import CHECKS_OF_SEVERAL, LABEL_CHECKS, find_label_errors
+from ulmfit_app.data.label_set_checks import LEFT_OUT
 from ulmfit_app.data.language import find_language, is_open, make_subwords, require_chinese
 from ulmfit_app.data.splits import SPLITS
 from ulmfit_app.data.text_checks import TEXT_CHECKS
@@ -127,24 +128,36 @@ def inspect(
             "'ulmfit-app[labels]'"
         )
     corpus, notes = load_corpus(data, seed), []
+    if label_errors and corpus.multilabel:
+        raise SettingError(
+            "--label-errors is for texts with one label each: what cleanlab compares is one label "
+            "of a text with another. Leave it out."
+        )
     if is_open(data, tokens):
         tokens, notes = find_language(data, tokens, corpus.table["text"])
     require_chinese(tokens)
     store = _tokenize(corpus, tokens)
-    known = Described(describe(corpus, store), store, data, tokens, seed)
+    known = Described(
+        describe(corpus, store), store, data, tokens, seed, corpus.labels, corpus.multilabel
+    )
     lengths = {
         split: part["tokens"].to_numpy()
         for split, part in known.table.groupby("split", sort=False)
     }
+    several = known.multilabel
+    checks, left_out = (CHECKS_OF_SEVERAL, [LEFT_OUT]) if several else (LABEL_CHECKS, [])
+    classes = "labels, of which a text may have several" if several else "classes"
     return Inspection(
         f"Before training on {Path(data.source).name}",
-        f"{len(known.table):,} texts from {corpus.origin}; {len(corpus.labels)} classes; tested "
+        f"{len(known.table):,} texts from {corpus.origin}; {len(corpus.labels)} {classes}; tested "
         f"on: {corpus.test_name}.",
-        notes + corpus.notes,
-        [check(known) for check in (*LABEL_CHECKS, *TEXT_CHECKS)]
+        notes + corpus.notes + left_out,
+        [check(known) for check in (*checks, *TEXT_CHECKS)]
         + ([find_label_errors(known, seed)] if label_errors else []),
         {
-            "Classes": data_figures.balance_figure(known.class_counts()),
+            "Labels" if several else "Classes": data_figures.balance_figure(
+                known.class_counts(), known.labelled()["split"].value_counts()
+            ),
             "Lengths": data_figures.lengths_figure(
                 {split: lengths[split] for split in SPLITS if split in lengths}, known.reach
             ),

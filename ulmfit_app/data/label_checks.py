@@ -6,6 +6,7 @@ import pandas as pd
 from ulmfit_app.data.characters import escape
 from ulmfit_app.data.corpus import find_overlaps
 from ulmfit_app.data.described import NOTABLE, Described, count_share
+from ulmfit_app.data.label_set_checks import LABEL_SET_CHECKS
 from ulmfit_app.data.labels import (
     SEVERAL_LABELS,
     describe_combined,
@@ -34,13 +35,14 @@ def _sizes(data: Described) -> Finding:
     )
     n = sizes["size"]
     low, high = accuracy_interval(round(0.9 * n["test"]), int(n["test"]))
+    what = "All labels right for 90% of the texts" if data.multilabel else "An accuracy of 90%"
     found = (
         f"{n['train']:,} texts to train on, {n['valid']:,} to validate, {n['test']:,} to test, "
     )
     return Finding(
         "Sizes",
         found + f"{n['unlabelled']:,} unlabelled.",
-        f"An accuracy of 90% in test will stand with the 95% interval {low:.1%} to {high:.1%}, "
+        f"{what} in test will stand with the 95% interval {low:.1%} to {high:.1%}, "
         "within which nothing can be told apart.",
         f"Label more texts, or hold more out where the split is made: {data.go_on} --test-share "
         "0.4",
@@ -96,11 +98,12 @@ def _classes(data: Described) -> Finding:
 
 
 def _label_spelling(data: Described) -> Finding:
-    n = _label_counts(data)
+    each = data.each_label()
+    n = each.value_counts()
     alike, hidden = find_alike(n.index), find_hidden(n.index)
     odd = [*(label for labels in alike for label in labels[1:]), *hidden]
     concerned = dict.fromkeys([*(label for labels in alike for label in labels), *hidden])
-    suspected = data.table["label"].isin(odd)
+    suspected = each[each.isin(odd)]
     groups = "; ".join(escape(quoted(labels)) for labels in alike)
     return Finding(
         "Spelling of labels",
@@ -113,12 +116,12 @@ def _label_spelling(data: Described) -> Finding:
         pd.DataFrame(
             [[escape(label), f"{n[label]:,}"] for label in concerned], columns=["label", "texts"]
         ),
-        data.suspects(data.table.index[suspected], data.table["label"][suspected].map(escape)),
+        data.suspects(suspected.index, suspected.map(escape)),
     )
 
 
 def _combined_labels(data: Described) -> Finding:
-    n = _label_counts(data)
+    n = data.each_label().value_counts()
     combined = find_combined(n.index)
     rows = data.table["label"].isin(combined)
     return Finding(
@@ -135,21 +138,23 @@ def _combined_labels(data: Described) -> Finding:
     )
 
 
-def _label_counts(data: Described) -> pd.Series:
-    """How many labelled texts each label has, the commonest first."""
-    return data.table.loc[data.table["split"] != "unlabelled", "label"].value_counts()
-
-
 def _contradictions(data: Described) -> Finding:
-    table = data.table[data.table["split"] != "unlabelled"]
+    table = data.labelled()
     exact, near = (table.groupby(by)["label"].transform("nunique") > 1 for by in ("copy", "near"))
+    other, mend = "another label", "Settle which label is right"
+    meaning = (
+        "At most one of the labels is right: the other unteaches it in train, and costs an error "
+        "in test."
+    )
+    if data.multilabel:
+        other, mend = "other labels", "Settle which labels are right"
+        meaning = "A label that one copy lacks is taught as absent there: often it was forgotten."
     return Finding(
         "Contradictory labels",
-        f"{count_share(exact.sum(), len(table), 'labelled texts')} have another label elsewhere, "
-        f"and {(near & ~exact).sum():,} more have a near copy with another one.",
-        "At most one of the labels is right: the other unteaches it in train, and costs an error "
-        "in test.",
-        data.mend("Settle which label is right"),
+        f"{count_share(exact.sum(), len(table), 'labelled texts')} have {other} elsewhere, "
+        f"and {(near & ~exact).sum():,} more have a near copy with {other}.",
+        meaning,
+        data.mend(mend),
         near.mean() >= NOTABLE,
         suspects=data.grouped(
             table.index[near], exact.reindex(data.table.index, fill_value=False)
@@ -261,6 +266,15 @@ LABEL_CHECKS = (
     _classes,
     _label_spelling,
     _combined_labels,
+    _contradictions,
+    _duplicates,
+    _leaks,
+)
+# Where a text may have several labels, or none.
+CHECKS_OF_SEVERAL = (
+    _sizes,
+    *LABEL_SET_CHECKS,
+    _label_spelling,
     _contradictions,
     _duplicates,
     _leaks,

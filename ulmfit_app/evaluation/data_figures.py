@@ -18,13 +18,15 @@ from ulmfit_app.evaluation.drawing import (
 )
 
 
-def balance_figure(counts: pd.DataFrame) -> Figure:
+def balance_figure(counts: pd.DataFrame, totals: pd.Series | None = None) -> Figure:
     """The share of each class in each split: a bar for the first split, a mark for each other one.
 
     Args:
         counts: texts; one row per class, one column per split.
+        totals: texts of each split, where they may have several labels, or none; None: one each.
     """
-    shares = counts / counts.sum()
+    totals = counts.sum() if totals is None else totals[counts.columns]
+    shares = counts / totals
     names, families, note = drawable_labels(list(counts.index))
     step = math.ceil(len(names) / MAX_TICK_LABELS)
     places = np.arange(len(names))
@@ -41,7 +43,7 @@ def balance_figure(counts: pd.DataFrame) -> Figure:
     suffix = f" (classes: {'; '.join(notes)})" if notes else ""
     axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="share of the split" + suffix)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_title(f"Classes, n = {int(counts.to_numpy().sum()):,}")
+    axes.set_title(f"Classes, n = {int(totals.sum()):,}")
     axes.legend(
         handles=[bars, *axes.lines], frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
     )

@@ -87,14 +87,16 @@ def _gains(found: dict, several: bool) -> str:
     if "thresholds" in found:
         how = say(
             "They were chosen on the validation texts (n = {n:,}), so that the gain there is too "
-            "high; the tested texts (n = {n_test:,}) tell what they are worth.",
+            "high; the tested texts (n = {n_test:,}) tell what they are worth. Baselines answer "
+            "by thresholds of their own, chosen in the same way on the same texts.",
             n=n,
             n_test=n_test,
         )
     else:
         how = say(
             "The probabilities were calibrated on the validation texts (n = {n:,}); the tested "
-            "texts (n = {n_test:,}) tell what the costs are worth.",
+            "texts (n = {n_test:,}) tell what the costs are worth. Baselines answer by the same "
+            "costs, by probabilities that were calibrated on the same texts.",
             n=n,
             n_test=n_test,
         )

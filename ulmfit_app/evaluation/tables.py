@@ -69,6 +69,28 @@ def sets_to_truth(cells: Iterable[str], labels: Sequence[str]) -> np.ndarray:
     return truth
 
 
+def find_right(predictions: pd.DataFrame, multilabel: bool) -> np.ndarray:
+    """Whether each text's answer is what is true: of several labels, exactly its labels.
+
+    Args:
+        predictions: with columns label and predicted.
+        multilabel: whether these are sets of labels, which may be in another order.
+
+    Returns:
+        Boolean [n].
+
+    >>> cells = {"label": ['["a", "b"]', "[]"], "predicted": ['["b", "a"]', '["a"]']}
+    >>> find_right(pd.DataFrame(cells), multilabel=True).tolist()
+    [True, False]
+    """
+    if not multilabel:
+        return (predictions["label"] == predictions["predicted"]).to_numpy()
+    true, said = (
+        predictions[column].map(read_set).map(frozenset) for column in ("label", "predicted")
+    )
+    return (true == said).to_numpy(bool)
+
+
 def prediction_table(
     texts: Sequence[str],
     probabilities: np.ndarray,

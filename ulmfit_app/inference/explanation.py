@@ -164,7 +164,7 @@ class Explanation:
 
     def _heading(self) -> str:
         label, p = escape(self.label), _rounded(self.probability)
-        limit = "" if self.threshold is None else f", of {self.threshold:.3g} to reach"
+        limit = "" if self.threshold is None else f" (threshold {self.threshold:.3g})"
         found = f"{label} {p}{limit}: what moved it most, by {self.method}."
         if self.n_words > len(self.words):
             at_a_time = math.ceil(self.n_words / len(self.words))

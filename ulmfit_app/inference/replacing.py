@@ -47,8 +47,8 @@ class Place:
     stop: int
 
 
-class Replacer:
-    """Puts words in the place of others that a forward and a backward language model agree on.
+class Proposer:
+    """Proposes words that a forward and a backward language model agree on.
 
     Args:
         forward, backward: folders of their bundles, which have one vocabulary.
@@ -87,6 +87,77 @@ class Replacer:
             for word in self.vocab
         ]
         self._proposed = torch.tensor(proposed)
+
+    def propose(
+        self, texts: Sequence[Sequence[str]], asked: Sequence[Sequence[int]]
+    ) -> list[dict[int, tuple[list[str], np.ndarray]]]:
+        """What could stand in the place of words.
+
+        Args:
+            texts: their tokens, xxbos first, [n].
+            asked: numbers of tokens of each, [n].
+
+        Returns:
+            For each text: number of a token -> the CANDIDATES words that both models find most
+            probable there, and their probabilities, which sum to 1. The word itself, stop words
+            and what is no word are left out.
+        """
+        ids = [[self.ids_of.get(token, UNK_ID) for token in each] for each in texts]
+        order = sorted((i for i, places in enumerate(asked) if places), key=lambda i: len(ids[i]))
+        found: list[dict[int, tuple[list[str], np.ndarray]]] = [{} for _ in texts]
+        with progress(total=len(order), description="Replacing words", unit=" texts") as bar:
+            for batch in _batches(order, ids):
+                pairs = [(i, place) for i in batch for place in asked[i]]
+                states = [self._read(name, [ids[i] for i in batch]) for name in self.models]
+                row_of = {i: row for row, i in enumerate(batch)}
+                for start in range(0, len(pairs), WORDS_PER_STEP):
+                    some = pairs[start : start + WORDS_PER_STEP]
+                    rows = [(row_of[i], place, len(ids[i])) for i, place in some]
+                    best = self._agree(states, rows, [ids[i][place] for i, place in some])
+                    for (i, place), (p, which) in zip(some, best, strict=True):
+                        found[i][place] = [self.vocab[word] for word in which], p
+                bar.update(len(batch))
+        return found
+
+    @torch.no_grad()
+    def _read(self, direction: str, texts: list[list[int]]) -> Tensor:
+        """The model's states [n, tokens of the longest, emb_sz], of texts read in a direction."""
+        if direction == "backward":  # behind a text's end stands the next one's beginning
+            texts = [[self.ids_of[BOS], *ids[:0:-1]] for ids in texts]
+        longest = max(map(len, texts))
+        model: TrainedModel = self.models[direction]
+        padded = torch.tensor([[*ids, *[PAD_ID] * (longest - len(ids))] for ids in texts])
+        model.model.reset()
+        return model.model[0](padded.to(next(model.model.parameters()).device))
+
+    @torch.no_grad()
+    def _agree(
+        self, states: list[Tensor], rows: list[tuple[int, int, int]], own: list[int]
+    ) -> list[tuple[np.ndarray, list[int]]]:
+        """Of each word the probabilities and ids of those of the largest products.
+
+        rows: for each word the text's row, the token's number, and how many tokens there are. own:
+        the words' ids.
+        """
+        row, place, length = torch.tensor(rows).T
+        total = 0
+        # The state before a word: of the token before it, in the direction that is read.
+        for model, of_model, before in zip(
+            self.models.values(), states, (place - 1, length - 1 - place), strict=True
+        ):
+            logits = model.model[1].decoder(of_model[row, before])
+            total = total + logits.float().log_softmax(1)
+        total[:, ~self._proposed.to(total.device)] = -torch.inf
+        total[torch.arange(len(own)), torch.tensor(own)] = -torch.inf
+        best, words = total.double().topk(min(CANDIDATES, total.shape[1]), dim=1)
+        # A small vocabulary may have fewer, or none.
+        logs = [each[each > -torch.inf] for each in best.cpu()]
+        probabilities = [each.softmax(0).numpy() for each in logs]
+        return [(p, ids[: len(p)]) for p, ids in zip(probabilities, words.tolist(), strict=True)]
+
+
+class Replacer(Proposer):
+    """Puts words in the place of others that a forward and a backward language model agree on."""
 
     def replace(
         self, texts: Sequence[str], rows: Sequence[int], copies: int, share: float, seed: int
@@ -160,73 +231,6 @@ class Replacer:
                 new = new[: place.start] + in_case_of(word, old) + new[place.stop :]
             made.append(new)
         return [new for new in dict.fromkeys(made) if new != text]
-
-    def propose(
-        self, texts: Sequence[Sequence[str]], asked: Sequence[Sequence[int]]
-    ) -> list[dict[int, tuple[list[str], np.ndarray]]]:
-        """What could stand in the place of words.
-
-        Args:
-            texts: their tokens, xxbos first, [n].
-            asked: numbers of tokens of each, [n].
-
-        Returns:
-            For each text: number of a token -> the CANDIDATES words that both models find most
-            probable there, and their probabilities, which sum to 1. The word itself, stop words
-            and what is no word are left out.
-        """
-        ids = [[self.ids_of.get(token, UNK_ID) for token in each] for each in texts]
-        order = sorted((i for i, places in enumerate(asked) if places), key=lambda i: len(ids[i]))
-        found: list[dict[int, tuple[list[str], np.ndarray]]] = [{} for _ in texts]
-        with progress(total=len(order), description="Replacing words", unit=" texts") as bar:
-            for batch in _batches(order, ids):
-                pairs = [(i, place) for i in batch for place in asked[i]]
-                states = [self._read(name, [ids[i] for i in batch]) for name in self.models]
-                row_of = {i: row for row, i in enumerate(batch)}
-                for start in range(0, len(pairs), WORDS_PER_STEP):
-                    some = pairs[start : start + WORDS_PER_STEP]
-                    rows = [(row_of[i], place, len(ids[i])) for i, place in some]
-                    best = self._agree(states, rows, [ids[i][place] for i, place in some])
-                    for (i, place), (p, which) in zip(some, best, strict=True):
-                        found[i][place] = [self.vocab[word] for word in which], p
-                bar.update(len(batch))
-        return found
-
-    @torch.no_grad()
-    def _read(self, direction: str, texts: list[list[int]]) -> Tensor:
-        """The model's states [n, tokens of the longest, emb_sz], of texts read in a direction."""
-        if direction == "backward":  # behind a text's end stands the next one's beginning
-            texts = [[self.ids_of[BOS], *ids[:0:-1]] for ids in texts]
-        longest = max(map(len, texts))
-        model: TrainedModel = self.models[direction]
-        padded = torch.tensor([[*ids, *[PAD_ID] * (longest - len(ids))] for ids in texts])
-        model.model.reset()
-        return model.model[0](padded.to(next(model.model.parameters()).device))
-
-    @torch.no_grad()
-    def _agree(
-        self, states: list[Tensor], rows: list[tuple[int, int, int]], own: list[int]
-    ) -> list[tuple[np.ndarray, list[int]]]:
-        """Of each word the probabilities and ids of those of the largest products.
-
-        rows: for each word the text's row, the token's number, and how many tokens there are. own:
-        the words' ids.
-        """
-        row, place, length = torch.tensor(rows).T
-        total = 0
-        # The state before a word: of the token before it, in the direction that is read.
-        for model, of_model, before in zip(
-            self.models.values(), states, (place - 1, length - 1 - place), strict=True
-        ):
-            logits = model.model[1].decoder(of_model[row, before])
-            total = total + logits.float().log_softmax(1)
-        total[:, ~self._proposed.to(total.device)] = -torch.inf
-        total[torch.arange(len(own)), torch.tensor(own)] = -torch.inf
-        best, words = total.double().topk(min(CANDIDATES, total.shape[1]), dim=1)
-        # A small vocabulary may have fewer, or none.
-        logs = [each[each > -torch.inf] for each in best.cpu()]
-        probabilities = [each.softmax(0).numpy() for each in logs]
-        return [(p, ids[: len(p)]) for p, ids in zip(probabilities, words.tolist(), strict=True)]
 
 
 def _batches(order: list[int], ids: list[list[int]]) -> list[list[int]]:

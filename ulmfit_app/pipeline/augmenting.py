@@ -257,10 +257,11 @@ def _is_word(word: str) -> bool:
 
 def _whole_tokens(bundle: Bundle, words: list[str]) -> tuple[list[str], list[int]]:
     """Those of some words that are a token of a transformer's, behind a space, and its ids."""
-    encoded = subwords_of(bundle).ids([f" {word}" for word in words])
-    whole = [
-        (word, int(ids[1])) for word, ids in zip(words, encoded, strict=True) if len(ids) == 2
-    ]
+    tokenizer = subwords_of(bundle)
+    left_out = {*tokenizer.specials, tokenizer.unknown}
+    encoded = tokenizer.ids(f" {word}" for word in words)
+    pairs = zip(words, encoded, strict=True)
+    whole = [(w, int(ids[1])) for w, ids in pairs if len(ids) == 2 and ids[1] not in left_out]
     return [word for word, _ in whole], [i for _, i in whole]
 
 

@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 
 from ulmfit_app.data.near_copies import find_copies
-from ulmfit_app.evaluation.baselines import majority, tfidf_logistic_regression
 from ulmfit_app.evaluation.calibrated import Calibration
 from ulmfit_app.evaluation.figures import PERPLEXITY
 from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
 from ulmfit_app.evaluation.metrics import accuracy_interval
+from ulmfit_app.evaluation.multilabel_report import worst_sets, write_multilabel_report
 from ulmfit_app.evaluation.report import write_report
-from ulmfit_app.evaluation.tables import prediction_table
+from ulmfit_app.evaluation.tables import PREFIX, find_right, prediction_table, sets_to_truth
 from ulmfit_app.files import write_table
 from ulmfit_app.inference.explanation import explain
 from ulmfit_app.inference.predictor import (
@@ -29,6 +29,7 @@ from ulmfit_app.models.bundle import versions
 from ulmfit_app.models.prune import inner_units
 from ulmfit_app.models.shapes import Shape, TransformerShape
 from ulmfit_app.pipeline.augmenting import describe_augmented
+from ulmfit_app.pipeline.baselines import score_baselines
 from ulmfit_app.pipeline.run_files import (
     MARK,
     RunFiles,
@@ -42,6 +43,7 @@ from ulmfit_app.run_folder import TEACHER, VALIDATION
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import describe_windows
 from ulmfit_app.text.tokenizing import tokenize
+from ulmfit_app.training.balance import metric_to_select_by
 
 log = logging.getLogger(__name__)
 
@@ -91,33 +93,43 @@ def make_report(
     facts = _facts(run, histories, predictor.bundle.about)
     if record.settings.distillation.pruned:
         facts["classifier_layers"] = inner_units(predictor.bundle.shape)
-    facts["notes"].append(_describe_copies(predictions))
+    facts["notes"].append(_describe_copies(predictions, record.data.multilabel))
     facts["notes"] += describe_augmented(run)
     shape = predictor.bundle.shape
     if isinstance(shape, TransformerShape):
         facts["model"] = Message("ULMFiT's recipe on {kind}", kind=shape.model["model_type"])
         facts["notes"].append(describe_windows(store, shape.window))
-    write_report(
+    baselines = score_baselines(run, predictions["text"].tolist(), predictor.decision)
+    directions, answers = _alone(predictor, each)
+    known = read_validation(folders, n_valid, record.data.multilabel)
+    write = write_multilabel_report if record.data.multilabel else write_report
+    write(
         folder,
         predictions,
-        _score_baselines(run, predictions["text"].tolist()),
+        baselines.probabilities,
         histories,
         facts,
-        _alone(predictor, each),
-        Calibration(predictor.decision, before, *read_validation(folders, n_valid, record.data.multilabel)),
+        directions,
+        Calibration(predictor.decision, before, *known),
         _explain_errors(predictor, predictions, store.lengths()[test], language),
         language,
         record.settings.tokens.language,
+        baselines.answers | answers,
     )
     return {LANGUAGE: language}
 
 
-def _alone(predictor: Predictor, each: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-    """Each direction's calibrated probabilities, where there are two."""
+def _alone(
+    predictor: Predictor, each: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray] | None, dict[str, np.ndarray]]:
+    """Each direction's calibrated probabilities and answers, where there are two."""
     if not isinstance(predictor, BidirectionalPredictor):
-        return None
-    bundles = (predictor.bundle, predictor.backward.bundle)
-    return {one.direction: one.decision.calibrate(each[one.direction]) for one in bundles}
+        return None, {}
+    decisions = {
+        one.direction: one.decision for one in (predictor.bundle, predictor.backward.bundle)
+    }
+    found = {which: one.calibrate(each[which]) for which, one in decisions.items()}
+    return found, {which: one.answer(found[which]) for which, one in decisions.items()}
 
 
 def _find_copies(run: RunFiles) -> np.ndarray:
@@ -130,31 +142,6 @@ def _find_copies(run: RunFiles) -> np.ndarray:
         # that it lacks.
         store = TokenStore.open(tokenize(texts, run.record.settings.tokens.language))
     return find_copies(store, texts, split == "test", split == "train")
-
-
-def _score_baselines(run: RunFiles, test_texts: list[str]) -> dict[str, np.ndarray]:
-    """What the classifier has to beat.
-
-    The training labels' shares, and TF-IDF on the same labels and on all.
-    """
-    settings, corpus, rows = run.record.settings, run.corpus, run.rows
-    n_classes = len(corpus.labels)
-    used = rows[rows["split"] == "train"]
-    truth = corpus.truth(used["label"])
-    baselines = {Message("majority class"): majority(truth, len(test_texts), n_classes)}
-    log.info("Baseline: TF-IDF with logistic regression.")
-    same = Message("TF-IDF + logistic regression, the same {n:,} labels", n=len(used))
-    sets = {same: (used["text"], truth)}
-    everything = corpus.table[corpus.table["split"] == "train"]
-    if len(everything) > len(used):
-        codes = corpus.truth(everything["label"])
-        name = Message("TF-IDF + logistic regression, all {n:,} labels", n=len(everything))
-        sets[name] = (everything["text"], codes)
-    for name, (texts, codes) in sets.items():
-        baselines[name] = tfidf_logistic_regression(
-            texts.tolist(), codes, test_texts, n_classes, settings.seed, settings.tokens.language
-        )
-    return baselines
 
 
 def _read_histories(run: RunFiles) -> dict[str, pd.DataFrame]:
@@ -194,6 +181,9 @@ def _facts(
         schedule = settings.classifier.schedule
         plan = {"name": each.plan.name, "reason": each.plan_reason, "schedule": schedule}
         models[each.named("plan", "_")] = plan
+    by = metric_to_select_by(settings.classifier, record.data.multilabel)
+    if settings.classifier.balance != "none" or by != "accuracy":
+        models |= {"balance": settings.classifier.balance, "kept_epoch_by": by.replace("_", " ")}
     # Of a transformer, whose parameters may nearly all stay as they are.
     counted = ("trained_parameters", "parameters")
     models |= {name: about[name] for name in counted if name in about}
@@ -229,7 +219,7 @@ def _in_minutes(seconds: float) -> str:
     return Message("{minutes:.1f} min", minutes=seconds / 60)
 
 
-def _describe_copies(predictions: pd.DataFrame) -> str:
+def _describe_copies(predictions: pd.DataFrame, multilabel: bool) -> str:
     """How many tested texts have a copy in train, and the accuracy without them, as a sentence."""
     alone = predictions["copy_in_train"] == "no"
     n, n_copies = int(alone.sum()), int((~alone).sum())
@@ -244,7 +234,7 @@ def _describe_copies(predictions: pd.DataFrame) -> str:
     )
     if not n:
         return Message("{found}: there is no accuracy without them.", found=found)
-    right = int((predictions["label"] == predictions["predicted"])[alone].sum())
+    right = int(find_right(predictions, multilabel)[alone].sum())
     low, high = accuracy_interval(right, n)
     return Message(
         "{found}; without them the accuracy is {accuracy:.1%} ({low:.1%} to {high:.1%}, n = "
@@ -260,16 +250,33 @@ def _describe_copies(predictions: pd.DataFrame) -> str:
 def _explain_errors(
     predictor: Predictor, predictions: pd.DataFrame, lengths: np.ndarray, language: ReportLanguage
 ) -> dict[int, str]:
-    """The wrong predictions that the classifier was surest of, explained: row -> HTML.
+    """The worst of the wrong predictions, explained: row -> HTML.
+
+    Of one label a text, those that the classifier was surest of; of several, the first of
+    worst_sets, and of each text the label that it was most wrong about.
 
     lengths: of the texts, in tokens. Occlusion takes longer than in proportion to it.
     """
-    wrong = predictions["predicted"].to_numpy() != predictions["label"].to_numpy()
-    short = np.flatnonzero(wrong & (lengths <= EXPLAINED_TOKENS))
-    confidence = predictions["confidence"].to_numpy()[short]
-    worst = short[np.argsort(-confidence, kind="stable")][:N_EXPLAINED]
+    short = predictions[lengths <= EXPLAINED_TOKENS]
+    if predictor.decision.multilabel:
+        worst = _worst_labels(short, predictor.labels)
+    else:
+        wrong = short[~find_right(short, multilabel=False)]
+        rows = wrong["confidence"].sort_values(ascending=False, kind="stable").index
+        worst = dict.fromkeys(rows[:N_EXPLAINED])
     log.info("Explaining %d of the wrong predictions.", len(worst))
     with speaking(language):
         return {
-            int(row): explain(predictor, predictions["text"][row]).html(how=False) for row in worst
+            int(row): explain(predictor, predictions["text"][row], label=label).html(how=False)
+            for row, label in worst.items()
         }
+
+
+def _worst_labels(predictions: pd.DataFrame, labels: list[str]) -> dict[int, str]:
+    """Of the worst errors of several labels: row -> the label that was most wrong."""
+    probabilities = predictions[[PREFIX + label for label in labels]].to_numpy(float)
+    truth, said = (sets_to_truth(predictions[of], labels) for of in ("label", "predicted"))
+    found = worst_sets(predictions["text"], probabilities, truth, labels, said > 0)
+    wrong = np.where(truth == said, -np.inf, np.abs(truth - probabilities))
+    rows = found["row"][:N_EXPLAINED]
+    return {predictions.index[row]: labels[int(wrong[row].argmax())] for row in rows}

@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import isnan, nan
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +92,18 @@ def _answer(
     if not (isinstance(model, str) and isinstance(label, str) and len(hashed) == 16):
         raise ValueError
     number = int(hashed, 16)
-    if confidence is None:  # of several labels
-        read_set(label)
-        confidence = nan
+    is_set = confidence is None and label.startswith("[")  # several labels, or none
+    if is_set and not all(isinstance(one, str) for one in read_set(label)):
+        raise ValueError
     # A softmax in single precision may come to a little more than 1.
-    is_share = isnan(confidence) or 0 <= confidence <= 1.001
+    is_share = is_set or 0 <= confidence <= 1.001
     if not (number >= 0 and is_share and 0 <= seconds < 1e9 and moment[-1:] == "Z"):
         raise ValueError
     after = datetime.fromisoformat(moment[:-1]) - _EPOCH
     ms = (after.days * 86_400 + after.seconds) * 1000 + after.microseconds // 1000
     model_code = models.setdefault(model, len(models))
     label_code = labels.setdefault(label, len(labels))
-    return model_code, label_code, number, confidence, seconds, ms
+    return model_code, label_code, number, nan if is_set else confidence, seconds, ms
 
 
 def read_feedback(path: Path) -> Written:
