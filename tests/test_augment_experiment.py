@@ -156,6 +156,16 @@ def test_a_method_that_cannot_be_carried_out_is_told_before_any_training(
     assert planned == []
 
 
+def test_texts_with_several_labels_are_refused(planned, csv, tmp_path):
+    table = pd.read_csv(csv)
+    table["sentiment"] = ['["a", "b"]' if i % 3 else '["b"]' for i in range(len(table))]
+    table.to_csv(csv, index=False)
+    settings = small_settings(csv)
+    settings = replace(settings, data=replace(settings.data, multilabel=True))
+    with pytest.raises(SettingError, match="--at counts texts with one label, and those of"):
+        run_augment(tmp_path, settings, [20], 1, MIX)
+
+
 def test_runs_on_other_test_texts_are_refused(planned, csv, tmp_path):
     settings = fixed(csv, AugmentationSettings())
     run_augment(tmp_path, settings, [20], 1, MIX)

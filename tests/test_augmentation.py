@@ -128,6 +128,11 @@ def test_replacement_takes_synonyms_of_words_that_are_no_stop_words_and_their_ca
         assert changed <= {"Newmovie", "NEWGREAT", "newwife", "newhates"}
 
 
+def test_a_letter_alone_has_no_synonyms():
+    eda = only("replace", lambda word: ["new"], share=1.0)
+    assert eda("What 's x", drawn()) == "New 's x"
+
+
 def test_insertion_adds_as_many_synonyms_anywhere_and_keeps_the_rest_in_order():
     eda = only("insert", lambda word: ["new"] if word == "wife" else [], share=0.2)
     places = set()
@@ -164,6 +169,15 @@ def test_a_deleted_word_takes_one_of_the_spaces_beside_it_with_it(text, place, l
     cut = CutText(text)
     cut.delete(place)
     assert str(cut) == left
+
+
+@pytest.mark.parametrize(
+    ("place", "made"), [(0, "new A film."), (1, "A new film."), (2, "A film new.")]
+)
+def test_an_inserted_word_stands_between_spaces_and_before_the_signs_behind(place, made):
+    cut = CutText("A film.")
+    cut.insert(place, "new")
+    assert str(cut) == made
 
 
 def test_an_operation_that_changes_nothing_gives_way_to_another():

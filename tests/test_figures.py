@@ -256,6 +256,24 @@ def test_training_curves_name_each_phase_once_and_show_perplexity_when_there_is_
     assert len(figures.training_curves_figure(with_perplexity, "Language model").axes) == 3
 
 
+def test_training_curves_show_what_was_measured_on_validation():
+    one = history(["a", "b"]).assign(macro_f1=[0.2, 0.4], average_precision=[0.3, 0.5])
+    figure = figures.training_curves_figure(one.drop(columns="accuracy"), "Curves")
+    units = [axes.get_ylabel() for axes in figure.axes]
+    means = "macro F1 on validation", "mean average precision on validation"
+    assert units == ["loss (nats)", *means]
+    drawn = [axes.lines[0].get_ydata().tolist() for axes in figure.axes[1:]]
+    assert drawn == [[0.2, 0.4], [0.3, 0.5]]
+
+
+def test_macro_f1_is_compared_without_percent_and_undefined_as_nothing():
+    scores = {"one": {"n": 9, "macro_f1": 0.25, "macro_f1_ci95": [0.2, 0.3]}}
+    scores["none"] = {"n": 9, "macro_f1": None, "macro_f1_ci95": [0.0, 0.0]}
+    texts = texts_of(figures.comparison_figure(scores, "macro_f1"))
+    assert {"0.250", "0.000", "macro F1, 95% interval"} <= set(texts)
+    assert "Macro F1 on the same texts, n = 9" in texts
+
+
 def test_the_comparison_puts_the_first_model_on_top_with_its_interval():
     probabilities, truth = predictions()
     scores = {

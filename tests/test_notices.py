@@ -161,6 +161,7 @@ FACTS = (
     "Kudo 2018",
     "UTF-8",
     "95%",
+    "F1",  # notebook 11, a name
     # Notebook 08: versions.
     "pandas 2",
     "pandas 3",

@@ -163,7 +163,9 @@ def lstm_alone(graph, operator):
 
 
 def test_int8_is_what_onnxruntimes_own_quantizer_makes_of_the_lstm(predictor, tmp_path):
-    whole, low = (awd_lstm_graph([predictor.bundle], Decision(), int8).graph for int8 in (False, True))
+    whole, low = (
+        awd_lstm_graph([predictor.bundle], Decision(), int8).graph for int8 in (False, True)
+    )
     plain, ours = lstm_alone(whole, "LSTM"), lstm_alone(low, "DynamicQuantizeLSTM")
     quantize_dynamic(plain, tmp_path / "theirs.onnx", per_channel=True)
     draw = np.random.default_rng(0)

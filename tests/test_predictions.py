@@ -21,6 +21,7 @@ from ulmfit_app.data.predictions import read_predictions
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.evaluation import figures
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.figures import confidence_figure
 from ulmfit_app.evaluation.metrics import calibration_scores
 from ulmfit_app.evaluation.report import write_report
@@ -280,7 +281,7 @@ class Guesser:
     """A predictor of labels, which reads nothing."""
 
     def __init__(self, labels: list[str]) -> None:
-        self.labels = labels
+        self.labels, self.decision = labels, Decision()
 
     def predict(self, texts) -> pd.DataFrame:
         n = len(self.labels)
@@ -317,3 +318,54 @@ def test_what_predict_wrote_of_a_file_with_labels_is_accepted(tmp_path, labels):
 def test_texts_and_labels_in_one_column_are_refused(tmp_path):
     with pytest.raises(SettingError, match="--text and --label are both 'text'"):
         read_predictions(tmp_path / "a.csv", text="text", label="text")
+
+
+SETS = """text,label,predicted,p_joy,p_love
+one,"[""joy"", ""love""]","[""love"", ""joy""]",0.9,0.8
+two,"[""love""]",[],0.3,0.4
+three,[],"[""joy""]",0.7,0.1
+"""
+
+
+def test_labels_that_are_json_lists_give_the_report_of_several_labels(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(SETS)
+    metrics, page = report(tmp_path, pd.read_csv(path))
+    model = metrics["model"]
+    truth, said = np.array([[1, 1], [0, 1], [0, 0]]), np.array([[1, 1], [0, 0], [1, 0]])
+    assert metrics["multilabel"] and model["subset_accuracy"] == pytest.approx(1 / 3)
+    assert model["micro_f1"] == pytest.approx(f1_score(truth, said, average="micro"))
+    assert "a text has several of them, one or none; the column 'predicted' has" in page
+    assert "label shares" in metrics["baselines"] and "calibration" not in metrics
+    without, page = report(tmp_path, pd.read_csv(path).drop(columns="predicted"))
+    assert "labels whose probability reaches 0.5 are the answers" in page
+    assert without["model"]["subset_accuracy"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (SETS.replace('""love""]"\n', '""hate""]"\n').replace('""love""]",[]', '""hate""]",[]'),
+         "row 1 (counted from 0): the label 'hate'"),
+        (SETS.replace("0.7,0.1", "1.7,0.1"), "row 2 (counted from 0): expected a number from 0"),
+        (SETS.replace('three,[],"[""joy""]"', "three,[],joy"), "the column 'predicted' has cells"),
+        (SETS.replace('three,[],"[""joy""]"', 'three,[],"[""x""]"'), "the prediction 'x'"),
+    ],
+)  # fmt: skip
+def test_sets_that_are_no_predictions_are_told_in_one_message(tmp_path, content, words):
+    path = tmp_path / "mine.csv"
+    path.write_text(content)
+    with pytest.raises(DataError) as error:
+        read_predictions(path)
+    assert words in str(error.value)
+
+
+def test_the_curve_of_errors_ends_at_the_error_of_the_answers(tmp_path, monkeypatch):
+    drawn = []
+    original = figures.risk_coverage_figure
+    monkeypatch.setattr(
+        figures, "risk_coverage_figure", lambda *of: drawn.append(original(*of)) or drawn[0]
+    )
+    metrics, _ = report(tmp_path, at_threshold())
+    curve = next(line for line in drawn[0].axes[0].lines if "error" in str(line.get_label()))
+    assert curve.get_ydata()[-1] == pytest.approx(1 - metrics["model"]["accuracy"])

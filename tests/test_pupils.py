@@ -420,3 +420,13 @@ def test_rounds_lie_outside_of_the_run_and_in_a_folder(root, tmp_path, capsys):
     file.write_text("a")
     assert cli.main(["selftrain", str(root / "run"), "--out", str(file)]) == 5
     assert "is a file; a run needs a folder of its own" in capsys.readouterr().err
+
+
+def test_a_balanced_run_can_be_pruned_and_its_balance_is_not_used_twice(root, tmp_path, caplog):
+    run = begin(tmp_path / "run", settings_of(root / "reviews.csv", balance="weights"))
+    run.carry_out("classifier")
+    with caplog.at_level("INFO", "ulmfit_app"):
+        pruned = prune_run(tmp_path / "run", tmp_path / "pruned", 0.5)
+    how = pruned.record.settings.classifier
+    assert (how.balance, how.select_by) == ("none", "macro-f1")
+    assert f"The balance weights of {tmp_path / 'run'} is in its answers" in caplog.text

@@ -94,7 +94,7 @@ def test_a_word_is_replaced_where_it_stands_with_its_capitals(replacer):
     for words in first:
         changed = [i for i, word in enumerate(TEXTS[0].split()) if word != words[i]]
         assert len(changed) == 1 and changed[0] in (1, 4, 5)
-    assert {words[1] for words in first} > {"film"}, "the word is drawn"
+    assert len({words[1] for words in first}) > 2, "the word is drawn"
     for made in copies[1]:
         assert made.split()[2].isupper()
         assert made.split()[0] == "It" and made.split()[-3] == "1999"
@@ -107,8 +107,8 @@ def test_stop_words_numbers_and_unknown_words_stay(replacer):
 
 
 def test_a_share_of_the_words_changes_in_each_copy_and_no_two_copies_are_alike(replacer):
-    text = "film movie plot actor scene story camera music director dull"
-    (made,) = replacer.replace([text], [7], 40, 0.3, seed=0)
+    text = "film movie plot actor scene story camera music director dull it is in the a"
+    (made,) = replacer.replace([text], [7], 40, 0.2, seed=0)
     assert len(set(made)) == len(made) and text not in made
     for copy in made:
         assert sum(a != b for a, b in zip(copy.split(), text.split(), strict=True)) == 3

@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 
 from tests.serving_tools import fake_version, serving
-from tests.test_predictor import made_run, saved_classifier
+from tests.test_predictor import DIRECTIONS, made_run, saved_classifier
 from ulmfit_app import __main__ as cli
 from ulmfit_app.config import DataSettings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.inference.explanation import explain
-from ulmfit_app.inference.predictor import load_predictor
+from ulmfit_app.inference.predictor import BidirectionalPredictor, load_predictor
+from ulmfit_app.serving.card import name_model
 from ulmfit_app.serving.compared import format_comparison
 from ulmfit_app.serving.comparing import compare_served
 from ulmfit_app.serving.records import ANSWERS, FEEDBACK, JsonLines
@@ -23,7 +24,7 @@ from ulmfit_app.serving.versions import Routing, load_routing
 pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 LABELS = ["bad", "fair", "good"]
-SEVERAL = Decision(True, (1.5, 1.0, 2.0), (0.3, 0.5, 0.05))
+SEVERAL = Decision(True, (1.5, 1.0, 2.0), (0.9, 0.37, 0.05))
 TEXTS = ["A great film.", "", "dull " * 40, "The plot, the actors; all GREAT!!!", "很好"]
 
 
@@ -82,11 +83,12 @@ def test_a_prediction_has_the_labels_that_reach_their_thresholds_and_says_both(s
 
 def test_what_was_said_of_several_labels_is_logged_and_counted_by_label(served, files, predictor):
     before = len(lines_of(files[1]))
-    given = json.loads(predictor.predict([TEXTS[3]])["predicted"][0])
+    given = json.loads(predictor.predict([TEXTS[0]])["predicted"][0])
     counted = [count_of(served, label) for label in given]
-    served.post("/v1/predict", {"text": TEXTS[3]})
+    served.post("/v1/predict", {"text": TEXTS[0]})
     (line,) = lines_of(files[1])[before:]
     # In the order of the labels, so that one set is written in one way.
+    assert given == ["good", "fair"]
     assert json.loads(line["label"]) == [label for label in LABELS if label in given]
     assert line["confidence"] is None
     assert [count_of(served, label) for label in given] == [n + 1 for n in counted]
@@ -127,10 +129,10 @@ def test_an_explanation_is_of_one_label_and_says_its_threshold(served, predictor
 )
 def test_a_correction_is_a_list_of_labels(served, files, predictor, right, written):
     before = len(lines_of(files[0]))
-    answer = served.post("/v1/feedback", {"text": TEXTS[3], "labels": right})
+    answer = served.post("/v1/feedback", {"text": TEXTS[0], "labels": right})
     assert answer.status == 201
     (line,) = lines_of(files[0])[before:]
-    said = json.loads(predictor.predict([TEXTS[3]])["predicted"][0])
+    said = json.loads(predictor.predict([TEXTS[0]])["predicted"][0])
     assert line["label"] == written and line["confidence"] is None
     assert line["predicted"] == json.dumps([label for label in LABELS if label in said])
 
@@ -241,21 +243,30 @@ def test_where_the_likeliest_label_answers_nothing_new_is_sent(tmp_path):
     assert "threshold" not in explained
 
 
-def test_a_model_with_other_thresholds_has_another_id(tmp_path):
-    ids = set()
-    for number, t in enumerate((0.2, 0.4)):
-        run = run_of(tmp_path / str(number) / "run", Decision(thresholds=(t, 0.3, 0.7 - t)))
-        routing = load_routing(run, precision="fp32")
-        ids.add(routing.model.id)
-        routing.close()
-    assert len(ids) == 2
+def test_two_directions_that_decide_otherwise_have_another_id(tmp_path):
+    """Their decision is in neither bundle."""
+    folders = [
+        saved_classifier(tmp_path / name, direction=name, decision=SEVERAL) for name in DIRECTIONS
+    ]
+    costs = ((1.0, 1.0), (9.0, 1.0), (1.0, 3.0))
+    decisions = [
+        Decision(True),
+        Decision(True, (1.5, 1.0, 1.0)),
+        Decision(True, (1.0,), (0.2, 0.3, 0.4)),
+        Decision(True, (1.0,), (), costs),
+    ]
+    ids = {
+        name_model(tmp_path, BidirectionalPredictor(*folders, "fp32", decision))
+        for decision in decisions
+    }
+    assert len(ids) == len(decisions)
 
 
 # ------------------------------------------------------------------------------------ two versions
 def test_each_of_two_versions_answers_by_its_own_thresholds(tmp_path):
-    mirrored = Decision(True, (1.0,), (1.0, 1e-6, 1.0))  # of good, fair, bad
+    fair = Decision(True, (1.0,), (1e-6, 1.0, 1.0))
     first = run_of(tmp_path / "first", Decision(True, (1.0,), (1e-6, 1.0, 1.0)))
-    second = run_of(tmp_path / "second", mirrored, 1, labels=LABELS[::-1])
+    second = run_of(tmp_path / "second", fair, 1, labels=["fair", "good", "bad"])
     routing = load_routing(first, second, 0.5, "fp32")
     with serving(routing) as server:
         texts = [f"film {i}" for i in range(20)]

@@ -134,6 +134,7 @@ def carry_out(job: "Run", report_language: ReportLanguage | None = None) -> None
         report_language: of its report; None: as it was, else English.
     """
     from ulmfit_app.pipeline import forecast
+    from ulmfit_app.run_folder import AUGMENT
 
     print(*forecast.describe(job), sep="\n")
     if job.is_fresh():
@@ -141,6 +142,7 @@ def carry_out(job: "Run", report_language: ReportLanguage | None = None) -> None
         seconds = forecast.estimate_seconds(job)
         parts = ", ".join(f"{stage} {part / 60:.1f}" for stage, part in seconds.items())
         without = ", without the teachers' answers" if job.record.teachers else ""
+        without = ", without making texts" if AUGMENT in job.stages else without
         print(f"Estimate{without}: {sum(seconds.values()) / 60:.1f} minutes ({parts}).")
         print("Interrupt whenever you like: the same command continues.")
     report = job.carry_out(report_language=report_language)

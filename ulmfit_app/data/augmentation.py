@@ -68,7 +68,7 @@ def make_copies(
         rows: of them in their table, [n].
         copies: of each text, at most.
         seed: of the run.
-        change: a text -> another one; None where it finds nothing to change.
+        change: a text -> another one; None where nothing can be changed.
 
     Returns:
         Of each text its copies, [n].
@@ -76,7 +76,7 @@ def make_copies(
     found = []
     for text, row in zip(texts, rows, strict=True):
         of_text = [change(text, generator_for(seed, row, copy)) for copy in range(copies)]
-        found.append([new for new in dict.fromkeys(of_text) if new not in (None, text)])
+        found.append([new for new in dict.fromkeys(of_text) if new is not None])
     return found
 
 
@@ -142,7 +142,8 @@ class EDA:
             cut.delete(i)
 
     def _draw_synonym(self, word: str, generator: np.random.Generator) -> str:
-        if word.lower() in self.stop_words:
+        # The s of "what 's" is no sulphur, as WordNet has it.
+        if len(word) < 2 or word.lower() in self.stop_words:
             return ""
         found = self.synonyms(word)
         return found[generator.integers(len(found))] if len(found) else ""

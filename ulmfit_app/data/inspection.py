@@ -140,10 +140,6 @@ def inspect(
     known = Described(
         describe(corpus, store), store, data, tokens, seed, corpus.labels, corpus.multilabel
     )
-    lengths = {
-        split: part["tokens"].to_numpy()
-        for split, part in known.table.groupby("split", sort=False)
-    }
     several = known.multilabel
     checks, left_out = (CHECKS_OF_SEVERAL, [LEFT_OUT]) if several else (LABEL_CHECKS, [])
     classes = "labels, of which a text may have several" if several else "classes"
@@ -154,16 +150,25 @@ def inspect(
         notes + corpus.notes + left_out,
         [check(known) for check in (*checks, *TEXT_CHECKS)]
         + ([find_label_errors(known, seed)] if label_errors else []),
-        {
-            "Labels" if several else "Classes": data_figures.balance_figure(
-                known.class_counts(), known.labelled()["split"].value_counts()
-            ),
-            "Lengths": data_figures.lengths_figure(
-                {split: lengths[split] for split in SPLITS if split in lengths}, known.reach
-            ),
-        },
+        _draw(known),
         known.go_on,
     )
+
+
+def _draw(known: Described) -> dict[str, data_figures.Figure]:
+    """Figures by the name of their finding."""
+    texts = known.labelled()["split"].value_counts()
+    tokens = {
+        split: part["tokens"].to_numpy()
+        for split, part in known.table.groupby("split", sort=False)
+    }
+    lengths = {split: tokens[split] for split in SPLITS if split in tokens}
+    return {
+        "Labels" if known.multilabel else "Classes": data_figures.balance_figure(
+            known.class_counts(), texts
+        ),
+        "Lengths": data_figures.lengths_figure(lengths, known.reach),
+    }
 
 
 def _tokenize(corpus: Corpus, tokens: TokenSettings) -> TokenStore:

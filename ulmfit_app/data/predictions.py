@@ -3,6 +3,7 @@
 Texts, true labels and a probability for each class.
 """
 
+import json
 import shlex
 from pathlib import Path
 
@@ -15,10 +16,16 @@ from ulmfit_app.data.encodings import replace_lone_surrogates
 from ulmfit_app.data.labels import strip_labels
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, SettingError, quoted
-from ulmfit_app.evaluation.baselines import majority
+from ulmfit_app.evaluation.baselines import label_shares, majority
 from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage
+from ulmfit_app.evaluation.multilabel_report import write_multilabel_report
 from ulmfit_app.evaluation.report import write_report
-from ulmfit_app.evaluation.tables import PREFIX, probability_columns, true_classes
+from ulmfit_app.evaluation.tables import (
+    PREFIX,
+    probability_columns,
+    sets_to_truth,
+    true_classes,
+)
 
 DECISION = "predicted"  # the column of the answers, in a file that has one
 ROUNDING = 0.015  # how far from 1 a row may sum, as 0.33 three times does
@@ -58,7 +65,7 @@ def report_predictions(
             f"--out {shlex.quote(f'{out}-report')}"
         )
     predictions, notes = read_predictions(path, text, label, encoding, quotes)
-    truth, n_classes = true_classes(predictions), len(probability_columns(predictions))
+    labels = [column.removeprefix(PREFIX) for column in probability_columns(predictions)]
     facts = {
         "model": Message("the model"),
         "data_set": path.name,
@@ -66,9 +73,14 @@ def report_predictions(
         "notes": notes,
     }
     # What it was trained on is not known: the shares of the classes are the tested texts' own.
-    rival = Message("the commonest class of these texts")
-    baselines = {rival: majority(truth, len(truth), n_classes)}
-    write_report(out, predictions, baselines, {}, facts, report_language=report_language)
+    if holds_sets(predictions["label"]):
+        truth, write = sets_to_truth(predictions["label"], labels), write_multilabel_report
+        baselines = {Message("label shares"): label_shares(truth, len(truth))}
+    else:
+        truth, write = true_classes(predictions), write_report
+        rival = Message("the commonest class of these texts")
+        baselines = {rival: majority(truth, len(truth), len(labels))}
+    write(out, predictions, baselines, {}, facts, report_language=report_language)
     return out / "report.html"
 
 
@@ -90,8 +102,9 @@ def read_predictions(
 
     Returns:
         A table with the columns text, label, all others as they are, and p_LABEL for each class
-        (float64, each row summing to 1); and what was done to them, in sentences. A column
-        `predicted` holds the answers, such as those of a threshold.
+        (float64, each row summing to 1 but where texts have several labels); and what was done to
+        them, in sentences. A column `predicted` holds the answers, such as those of a threshold.
+        Where all labels are JSON lists, texts have several labels, and so are the answers.
 
     Raises:
         DataError: the file cannot be read, a column is not there, or holds no probabilities, or
@@ -116,25 +129,75 @@ def read_predictions(
     table = table.rename(columns=names).apply(replace_lone_surrogates)
     table["label"], stripped = strip_labels(table["label"])
     notes += stripped
-    _require_classes(table["label"], columns, path, "label", "Add the column, or drop these rows.")
-    probabilities, divided = _probabilities(table[columns], path)
+    several = holds_sets(table["label"])
+    cells = table["label"].map(json.loads).explode() if several else table["label"]
+    _require_classes(cells, columns, path, "label", "Add the column, or drop these rows.")
+    probabilities, divided = _probabilities(table[columns], path, several)
     notes += divided
+    if several:
+        notes.append(_describe_sets(DECISION in table))
     if DECISION in table:
         table[DECISION] = table[DECISION].str.strip()
-        advice = f"Correct them, or give the column {DECISION!r} another name if it is no answer."
-        _require_classes(table[DECISION], columns, path, "prediction", advice)
-        notes += _describe_decisions(table[DECISION], probabilities)
+        notes += _check_answers(table[DECISION], probabilities, path, several)
     return table.drop(columns=columns).join(probabilities), notes
+
+
+def _check_answers(
+    decided: pd.Series, probabilities: pd.DataFrame, path: Path, several: bool
+) -> list[str]:
+    """Sentences on the answers; raises DataError where one is no class, or no list of them."""
+    columns = list(probabilities)
+    advice = f"Correct them, or give the column {DECISION!r} another name if it is no answer."
+    if not several:
+        _require_classes(decided, columns, path, "prediction", advice)
+        return _describe_decisions(decided, probabilities)
+    if not holds_sets(decided):
+        raise DataError(
+            f"{path}: the labels are JSON lists, and the column {DECISION!r} has cells that are "
+            f"none. {advice}"
+        )
+    each = decided.map(json.loads).explode()
+    _require_classes(each, columns, path, "prediction", advice)
+    return []
+
+
+def holds_sets(cells: pd.Series) -> bool:
+    """Whether all cells are JSON lists of labels, as texts with several labels or none have.
+
+    >>> holds_sets(pd.Series(['["a", "b"]', "[]"])), holds_sets(pd.Series(["a", "[]"]))
+    (True, False)
+    """
+
+    def is_set(cell: str) -> bool:
+        try:
+            found = json.loads(cell)
+        except ValueError:
+            return False
+        return isinstance(found, list) and all(isinstance(one, str) for one in found)
+
+    return bool(cells.map(is_set).all())
+
+
+def _describe_sets(decided: bool) -> str:
+    answers = (
+        f"the column {DECISION!r} has their answers"
+        if decided
+        else "labels whose probability reaches 0.5 are the answers"
+    )
+    return f"Labels are JSON lists: a text has several of them, one or none; {answers}."
 
 
 def _require_classes(
     cells: pd.Series, columns: list[str], path: Path, what: str, advice: str
 ) -> None:
-    """Raises DataError naming the first cell that is no class. columns: of probabilities."""
-    unknown = ~(PREFIX + cells).isin(columns)
+    """Raises DataError naming the first cell that is no class. columns: of probabilities.
+
+    cells: of several labels, one for each text and label, NaN for a text without labels.
+    """
+    unknown = ~(PREFIX + cells).isin(columns) & cells.notna()
     if unknown.any():
-        row = int(unknown.argmax())
-        name = cells[row]
+        first = int(unknown.argmax())
+        row, name = cells.index[first], cells.iloc[first]
         raise DataError(
             f"{path}, row {row} (counted from 0): "
             f"{f'the {what} {name!r}' if name else f'no {what}'}, and no column {PREFIX + name!r} "
@@ -153,17 +216,20 @@ def _describe_decisions(decided: pd.Series, probabilities: pd.DataFrame) -> list
         f"In {below.sum():,} of {len(below):,} rows the column {DECISION!r} gives another class "
         "than the most probable one, as a threshold does. It is the answer: accuracy, F1, "
         "confusion matrix and errors are of this column; log loss, Brier score, calibration and "
-        "the curve of errors against answered texts are of the probabilities."
+        "average precision are of the probabilities."
     ]
 
 
-def _probabilities(cells: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
+def _probabilities(
+    cells: pd.DataFrame, path: Path, several: bool
+) -> tuple[pd.DataFrame, list[str]]:
     """Cells as probabilities that sum to 1 in each row, and what was done to them, in sentences.
 
     cells: a column for each class. Raises DataError naming the first row that holds none.
+    several: whether texts may have several labels, whose probabilities need not sum to 1.
     """
     values = cells.apply(pd.to_numeric, errors="coerce").astype(float)
-    numbers = np.isfinite(values) & (values >= 0)
+    numbers = np.isfinite(values) & (values >= 0) & (not several or values <= 1)
     if not numbers.all(axis=None):
         row, column = np.argwhere(~numbers.to_numpy())[0]
         raise DataError(
@@ -171,6 +237,8 @@ def _probabilities(cells: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[
             f"{cells.columns[column]!r}, found {cells.iloc[row, column]!r}. "
             f"{_counted(~numbers.all(axis=1))} Correct them, or drop these rows."
         )
+    if several:
+        return values, []
     sums = values.sum(axis=1)
     wrong = (sums - 1).abs() > ROUNDING
     if wrong.any():

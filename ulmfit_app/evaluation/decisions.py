@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
-from ulmfit_app.evaluation.thresholds import MIDDLE, choose_label_thresholds, choose_thresholds
+from ulmfit_app.evaluation.thresholds import (
+    MIDDLE,
+    choose_label_thresholds,
+    choose_thresholds,
+    soften,
+)
 
 
 @dataclass(frozen=True)
@@ -154,10 +159,11 @@ def fit_decision(
         decision = Decision(True, tuple(temperatures), (), costs)
     if has_thresholds:
         calibrated = decision.calibrate(probabilities)
+        shares = soften(truth, calibrated)
         if truth.ndim == 1:
-            thresholds = choose_thresholds(calibrated, truth)
+            thresholds = choose_thresholds(calibrated, shares)
         else:
-            thresholds, _ = choose_label_thresholds(calibrated, truth)
+            thresholds, _ = choose_label_thresholds(calibrated, shares)
         decision = replace(decision, thresholds=tuple(thresholds))
     return decision, reasons
 

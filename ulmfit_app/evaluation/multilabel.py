@@ -66,31 +66,37 @@ def score_sets(
     if limits is not None:
         for scores, limit in zip(per_label.values(), limits, strict=True):
             scores["threshold"] = float(limit)
-    hits, said, true = (int(of.sum()) for of in (truth & predicted, predicted, truth))
     exact = int((truth == predicted).all(axis=1).sum())
-
-    def mean(of: str) -> float | None:
-        found = [one[of] for one in per_label.values() if one[of] is not None]
-        return float(np.mean(found)) if found else None
-
     return {
         "n": n,
-        "micro_precision": hits / said if said else None,
-        "micro_recall": hits / true if true else None,
-        "micro_f1": 2 * hits / (said + true) if said + true else None,
-        "macro_precision": mean("precision"),
-        "macro_recall": mean("recall"),
-        "macro_f1": mean("f1"),
+        **_micro_scores(truth, predicted),
+        **{f"macro_{of}": _mean(per_label, of) for of in ("precision", "recall", "f1")},
         **resample_f1(truth, predicted),
         "subset_accuracy": exact / n,
         "subset_accuracy_ci95": list(accuracy_interval(exact, n)),
         "hamming_loss": float((truth != predicted).mean()),
-        "mean_average_precision": mean("average_precision"),
+        "mean_average_precision": _mean(per_label, "average_precision"),
         "coverage_error": coverage_error(probabilities, truth),
         "label_ranking_average_precision": label_ranking_average_precision(probabilities, truth),
-        **{of: mean(of) for of in CALIBRATION},
+        **{of: _mean(per_label, of) for of in CALIBRATION},
         "per_label": per_label,
     }
+
+
+def _micro_scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
+    """Precision, recall and F1 of all answers together."""
+    hits, said, true = (int(of.sum()) for of in (truth & predicted, predicted, truth))
+    return {
+        "micro_precision": hits / said if said else None,
+        "micro_recall": hits / true if true else None,
+        "micro_f1": 2 * hits / (said + true) if said + true else None,
+    }
+
+
+def _mean(per_label: dict[str, dict], of: str) -> float | None:
+    """Over the labels of which it is defined."""
+    found = [one[of] for one in per_label.values() if one[of] is not None]
+    return float(np.mean(found)) if found else None
 
 
 CALIBRATION = ("log_loss", "brier_score", "expected_calibration_error")

@@ -19,13 +19,12 @@ from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, spe
 from ulmfit_app.evaluation.multilabel import compare_sets, score_sets
 from ulmfit_app.evaluation.multilabel_page import multilabel_page
 from ulmfit_app.evaluation.page import named_scores
-from ulmfit_app.evaluation.report import N_WORST_ERRORS, PAGE, note_on_answers
+from ulmfit_app.evaluation.report import N_WORST_ERRORS, PAGE, with_notes
 from ulmfit_app.evaluation.report_files import (
     as_json,
     can_draw,
     for_json,
     language_of,
-    note_on_fonts,
     training_figures,
     without_lone_surrogates,
     write_figures,
@@ -73,12 +72,7 @@ def write_multilabel_report(
         ValueError: predictions and baselines do not fit each other.
         KeyError: a label or an answer has no column.
     """
-    labels = [column.removeprefix(PREFIX) for column in probability_columns(predictions)]
-    probabilities = predictions[[PREFIX + label for label in labels]].to_numpy(dtype=float)
-    truth = sets_to_truth(predictions["label"], labels)
-    predicted = Decision(True).answer(probabilities)
-    if "predicted" in predictions:
-        predicted = sets_to_truth(predictions["predicted"], labels) > 0
+    labels, probabilities, truth, predicted = _arrays_of(predictions)
     limits = calibration and calibration.decision.limits(len(labels))
     model = score_sets(probabilities, truth, labels, predicted, limits)
     metrics = {"multilabel": True, "model": model}
@@ -93,14 +87,25 @@ def write_multilabel_report(
     errors = worst_sets(predictions["text"], probabilities, truth, labels, predicted)
     write_table(folder / "worst_errors.csv", errors.map(without_lone_surrogates))
     write_text(folder / "classification_report.txt", sets_report(model))
-    notes = [*facts.get("notes", []), *note_on_answers(predicted, truth, labels)]
-    facts = facts | {"notes": [*notes, *note_on_fonts(labels, report_language)]}
+    facts = with_notes(facts, predicted, truth, labels, report_language)
     language = language_of(predictions["text"], language)
     with speaking(report_language):
         html = multilabel_page(metrics, errors, pngs, facts, explanations, language)
         write_text(folder / PAGE, html)
     write_text(folder / "metrics.json", as_json(metrics))
     return metrics
+
+
+def _arrays_of(
+    predictions: pd.DataFrame,
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """The names of the labels, and probabilities, truth and answers, [n, n_labels]."""
+    labels = [column.removeprefix(PREFIX) for column in probability_columns(predictions)]
+    probabilities = predictions[probability_columns(predictions)].to_numpy(dtype=float)
+    truth = sets_to_truth(predictions["label"], labels)
+    if "predicted" not in predictions:
+        return labels, probabilities, truth, Decision(True).answer(probabilities)
+    return labels, probabilities, truth, sets_to_truth(predictions["predicted"], labels) > 0
 
 
 def _compared(

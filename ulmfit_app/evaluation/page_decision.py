@@ -25,21 +25,21 @@ def decision_section(metrics: dict, several: bool = False) -> str:
 
 
 def _thresholds(thresholds: dict[str, float], several: bool) -> str:
-    how = (
-        say(
-            "A text is given each label whose probability reaches the label’s threshold, the one "
-            "of its best F1 on the validation texts. Where none of them has the label, it is 0.5."
+    """What thresholds do; of several labels, the table of labels has them."""
+    if several:
+        how = say(
+            "A text is given each label whose probability reaches the label’s threshold, which "
+            "stands in the table of labels: the one of its best F1 on the validation texts. Where "
+            "none of them has the label, it is 0.5."
         )
-        if several
-        else say(
-            "The answer is the class whose probability is the largest multiple of its threshold, "
-            "not the most probable one. The thresholds sum to 1 and have the best macro F1 on the "
-            "validation texts that was found: a low one makes a rare class be answered sooner."
-        )
+        return f'<p class="how">{how}</p>'
+    how = say(
+        "The answer is the class whose probability is the largest multiple of its threshold, not "
+        "the most probable one. The thresholds sum to 1 and have the best macro F1 on the "
+        "validation texts that was found: a low one makes a rare class be answered sooner."
     )
     rows = [[label, f"{threshold:.4f}"] for label, threshold in thresholds.items()]
-    heads = [say("label") if several else say("class"), say("threshold")]
-    return f'<p class="how">{how}</p>{table(heads, rows)}'
+    return f'<p class="how">{how}</p>{table([say("class"), say("threshold")], rows)}'
 
 
 def _costs(costs: dict[str, dict[str, float]], several: bool) -> str:

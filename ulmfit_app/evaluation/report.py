@@ -53,8 +53,7 @@ def write_report(
     """Write the whole report of one label a text into a folder.
 
     metrics.json, classification_report.txt, worst_errors.csv, figures/*.png and report.html. The
-    first is written last: a folder that has one has a whole report. Two runs that predict the same
-    have the same one, byte for byte.
+    first is written last, and is the same, byte for byte, of two runs that predict the same.
 
     Args:
         folder: made where it is missing.
@@ -67,21 +66,19 @@ def write_report(
         facts: what else to know about the run, nested and ready for JSON. Five have a place of
             their own: model (its name; ULMFiT without it), data_set and test_name (the heading),
             notes (sentences) and durations (of stages), which stay out of metrics.json.
-        directions: "forward" and "backward" -> [n, n_classes], where predictions are their mean.
+        directions: "forward", "backward" -> [n, n_classes], where predictions are their mean.
         calibration: how the predictions were calibrated and decided; without it there are no
             thresholds, which must not be chosen on the tested texts.
         explanations: row of a wrong prediction -> HTML of its text and what moved it.
         report_language: of the page and the figures; what programs read is in English.
         language: code of the texts' language; "" and Chinese codes: found by their characters.
-        answers: name of a baseline or a direction -> its answers, class indices [n], where they
-            are not its most probable classes.
+        answers: of a baseline or direction that does not answer its most probable classes, [n].
 
     Returns:
         What metrics.json holds.
 
     Raises:
-        ValueError: predictions and baselines do not fit each other, or a label or an answer has
-            no column.
+        ValueError: predictions and baselines do not fit each other, or a cell names no class.
     """
     labels, probabilities, truth, predicted = _arrays_of(predictions)
     metrics = compare(probabilities, baselines, truth, labels, directions, predicted, answers)
@@ -93,9 +90,8 @@ def write_report(
     errors = worst_errors(predictions["text"], probabilities, truth, labels, predicted)
     write_table(folder / "worst_errors.csv", errors.map(without_lone_surrogates))
     write_text(folder / "classification_report.txt", classification_report(metrics["model"]))
-    notes = [*facts.get("notes", []), *note_on_answers(predicted, truth, labels)]
-    # Which fonts this machine has is not part of the metrics.
-    facts = facts | {"notes": [*notes, *note_on_fonts(labels, report_language)]}
+    # Not for metrics.json: which fonts this machine has.
+    facts = with_notes(facts, predicted, truth, labels, report_language)
     language = language_of(predictions["text"], language)
     with speaking(report_language):
         write_text(folder / PAGE, page(metrics, errors, pngs, facts, explanations, language))
@@ -161,13 +157,27 @@ def _figures_of(
     }
 
 
-def note_on_answers(predicted: np.ndarray, truth: np.ndarray, labels: list[str]) -> list[str]:
-    """A sentence on labels that tested texts have and none is given, where there are any.
+def with_notes(
+    facts: dict,
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    labels: list[str],
+    language: ReportLanguage,
+) -> dict:
+    """The facts with notes on labels that no text is given, and on fonts, where there are any.
 
     Args:
+        facts: as in write_report.
         predicted, truth: [n] class indices; of several labels [n, n_labels].
         labels: their names.
+        language: of the page.
     """
+    notes = _note_on_answers(predicted, truth, labels) + note_on_fonts(labels, language)
+    return facts | {"notes": [*facts.get("notes", []), *notes]}
+
+
+def _note_on_answers(predicted: np.ndarray, truth: np.ndarray, labels: list[str]) -> list[str]:
+    """A sentence on labels that tested texts have and none is given, where there are any."""
     missing = without_answers(predicted, truth, labels)
     if not missing:
         return []

@@ -274,17 +274,18 @@ def _describe(table: pd.DataFrame, settings: Settings, corpus: Corpus) -> list[s
     by = settings.classifier.select_by.replace("-", " ").replace("f1", "F1")
     others = table[table["balance"] != NONE]
     kinds = {
-        "better": others["difference_low"] > 0,
-        "worse": others["difference_high"] < 0,
-        "not told apart": (others["difference_low"] <= 0) & (others["difference_high"] >= 0),
+        f"better than {NONE!r}": others["difference_low"] > 0,
+        f"worse than {NONE!r}": others["difference_high"] < 0,
+        f"not told apart from {NONE!r}": (others["difference_low"] <= 0)
+        & (others["difference_high"] >= 0),
     }
     said = [
-        f"{kind}: {'; '.join(others['balance'][which])}"
+        f"{kind}: {', '.join(map(repr, others['balance'][which]))}."
         for kind, which in kinds.items()
         if which.any()
     ]
     return [
-        f"Against {NONE!r} by macro F1, {'. '.join(said)}.",
+        f"By macro F1: {' '.join(said)}",
         f"Scored on the {corpus.test_name}, which chose nothing here: the epoch of the best {by}, "
         "the temperature and the thresholds come from the validation part, the same in all rows. "
         "Whoever chooses a row by this table has used the test split up.",

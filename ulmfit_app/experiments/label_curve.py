@@ -149,13 +149,22 @@ def describe_left_out(settings: Settings) -> list[str]:
 
 
 def read_sizes(at: list[int], settings: Settings, seed: int) -> Sizes:
-    """What a seed's data offer. Raises SettingError for numbers of labels that they do not."""
+    """What a seed's data offer.
+
+    Raises:
+        SettingError: numbers of labels that they do not, or texts with several labels.
+    """
     if not at or min(at) < 3:
         raise SettingError(
             f"--at {' '.join(map(str, at))}: expected numbers of labels, each 3 or more, "
             "such as --at 100 500"
         )
     corpus = load_corpus(settings.data, seed)
+    if corpus.multilabel:
+        raise SettingError(
+            f"--at counts texts with one label, and those of {settings.data.source} have several. "
+            "Compare runs instead: python -m ulmfit_app.run DATA --max-labels 500"
+        )
     counts = corpus.table["split"].value_counts()
     sizes = Sizes(len(corpus.labels), *(int(counts[name]) for name in ("train", "valid", "test")))
     for n_labels in at:

@@ -318,7 +318,7 @@ def _occlusion(
         predictor.store_of(texts), description="Taking words out"
     )
     if predictor.decision.multilabel:
-        others = 1 - probabilities[:, label]
+        others = np.maximum(1 - probabilities[:, label], np.finfo(float).epsneg)
     else:
         # Not 1 - p: near 1, all of it would be rounding.
         others = np.delete(probabilities, label, axis=1).sum(axis=1)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from data_scripts.files import progress
 from ulmfit_app.config import Precision
-from ulmfit_app.data.augmentation import count_changes, generator_for, in_case_of
+from ulmfit_app.data.augmentation import WORD, count_changes, generator_for, in_case_of
 from ulmfit_app.errors import BundleError
 from ulmfit_app.inference.language_model import TrainedModel, load
 from ulmfit_app.models.bundle import require_direction
@@ -176,12 +176,13 @@ class Replacer(Proposer):
         """
         spans = [self.tokenizer.spans(text) for text in texts]
         places = [self.find_places(*each) for each in zip(texts, spans, strict=True)]
+        n_words_of = [len(WORD.findall(text)) for text in texts]
         drawn = [
             [
-                self._draw_places(of_text, share, generator_for(seed, row, copy))
+                _draw(of_text, count_changes(share, n_words), generator_for(seed, row, copy))
                 for copy in range(copies if of_text else 0)
             ]
-            for of_text, row in zip(places, rows, strict=True)
+            for of_text, n_words, row in zip(places, n_words_of, rows, strict=True)
         ]
         asked = [sorted({place.token for copy in each for place in copy}) for each in drawn]
         proposals = self.propose([[span.token for span in each] for each in spans], asked)
@@ -206,12 +207,6 @@ class Replacer(Proposer):
             and self.ids_of.get(token, UNK_ID) != UNK_ID
         ]
 
-    def _draw_places(
-        self, places: list[Place], share: float, generator: np.random.Generator
-    ) -> list[Place]:
-        n = min(count_changes(share, len(places)), len(places))
-        return [places[i] for i in sorted(generator.permutation(len(places))[:n])]
-
     def _write(
         self,
         text: str,
@@ -231,6 +226,10 @@ class Replacer(Proposer):
                 new = new[: place.start] + in_case_of(word, old) + new[place.stop :]
             made.append(new)
         return [new for new in dict.fromkeys(made) if new != text]
+
+
+def _draw(places: list[Place], n: int, generator: np.random.Generator) -> list[Place]:
+    return [places[i] for i in sorted(generator.permutation(len(places))[:n])]
 
 
 def _batches(order: list[int], ids: list[list[int]]) -> list[list[int]]:

@@ -7,7 +7,7 @@ method `mix` has no texts, and no such stage: it belongs to the training.
 
 import logging
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.config import GENERAL, AugmentationSettings, Settings
-from ulmfit_app.data.augmentation import EDA, make_copies, nearest_words, stop_words
+from ulmfit_app.data.augmentation import EDA, WORD, make_copies, nearest_words, stop_words
 from ulmfit_app.data.back_translation import EXAMPLE, count_lines_joined, translate
 from ulmfit_app.data.characters import escape
 from ulmfit_app.data.near_copies import find_copies
@@ -34,6 +34,7 @@ from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.transformer import load_language_model
 from ulmfit_app.pipeline.run_files import MARK, RunFiles, open_tokens, read_mark
 from ulmfit_app.run_folder import AUGMENT, ROW
+from ulmfit_app.text.rules import FAKE, SPECIALS
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import subwords_in_memory
 from ulmfit_app.text.subwords import SubwordTokenizer
@@ -178,8 +179,8 @@ def augment(run: RunFiles, folder: Path) -> dict[str, Any]:
     ]
     if lacking := sum(len(each) < how.copies for each in made):
         notes.append(
-            f"{count_texts(lacking)} got fewer copies than {how.copies}: nothing changed in them, "
-            "or nothing else."
+            f"{count_texts(lacking)} got no copy, or fewer: nothing changed in them, or nothing "
+            "else."
         )
     if dropped := int((~kept).sum()):
         notes.append(
@@ -235,24 +236,23 @@ def _read_neighbours(
 ) -> dict[str, list[str]]:
     """The nearest words, in the language model's embedding, of those in some texts."""
     bundle = load_bundle(run.place("lm"), "language model")
-    asked = {word.lower() for text in texts for word in text.split()}
-    asked |= {word.strip(".,;:!?\"'()") for word in asked}
+    asked = _words_of(texts)
     if isinstance(bundle.shape, TransformerShape):
         read = run.rows.loc[run.rows["read"] | run.rows["learned"], "text"]
-        candidates = sorted({word.lower() for text in read for word in text.split()} | asked)
-        words, ids = _whole_tokens(bundle, [word for word in candidates if word.isalpha()])
+        words, ids = _whole_tokens(bundle, sorted(_words_of(read)))
         weight = load_language_model(bundle).encoder.get_input_embeddings().weight
     else:
-        ids = [i for i, word in enumerate(bundle.vocab) if word.isalpha()]
-        words = [bundle.vocab[i] for i in ids]
+        words, ids = bundle.vocab, range(len(bundle.vocab))
         weight = read_language_model(bundle)[0].encoder.weight
-    kept = [i for i, word in enumerate(words) if _is_word(word) and word not in without]
-    vectors = weight.detach().numpy()[np.array(ids, int)[kept]]
-    return nearest_words([words[i] for i in kept], vectors, sorted(asked))
+    left_out = {*SPECIALS, FAKE, *without}
+    known = {w: i for w, i in zip(words, ids, strict=True) if len(w) > 1 and w.isalpha()}
+    known = {word: i for word, i in known.items() if word not in left_out}
+    vectors = weight.detach().numpy()[list(known.values())]
+    return nearest_words(list(known), vectors, sorted(asked))
 
 
-def _is_word(word: str) -> bool:
-    return len(word) > 1 and not word.startswith("xx")
+def _words_of(texts: Iterable[str]) -> set[str]:
+    return {word.lower() for text in texts for word in WORD.findall(text)}
 
 
 def _whole_tokens(bundle: Bundle, words: list[str]) -> tuple[list[str], list[int]]:

@@ -29,7 +29,15 @@ def _pupil_of(run: Run, teacher: Path, **how: float) -> Settings:
     distillation = DistillationSettings((str(teacher.absolute()),), **how)
     # A teacher answers texts as they are, and those without a label too.
     augment = AugmentationSettings()
-    return replace(run.record.settings, lm=lm, distillation=distillation, augment=augment)
+    learned = run.record.settings.classifier
+    if learned.balance != "none":
+        said = "The balance %s of %s is in its answers: it is not used again."
+        log.info(said, learned.balance, run.folder)
+        # Which epoch is kept stays what it was, although "auto" would now say accuracy.
+        by = "macro-f1" if learned.select_by == "auto" else learned.select_by
+        learned = replace(learned, balance="none", select_by=by)
+    settings = replace(run.record.settings, lm=lm, classifier=learned)
+    return replace(settings, distillation=distillation, augment=augment)
 
 
 def _open_finished(folder: Path) -> Run:

@@ -68,13 +68,7 @@ def make_report(
     """
     record, rows, store = run.record, run.rows, run.open_tokens()
     folders = run.classifiers()
-    for which, classifier in zip(record.directions, folders, strict=True):
-        # Deleted by hand, as a message about a damaged one advises.
-        if not (classifier / VALIDATION).is_file():
-            calibrate(run, which, classifier)
-            # Its temperature was written again, too, on another machine perhaps a longer number.
-            if find_lost(classifier):
-                write_mark(classifier, read_mark(classifier / MARK))
+    _calibrate_again(run, folders)
     n_valid = record.counts["valid"]
     predictor = load_classifiers(folders, n_valid, record.settings.precision)
     test = np.flatnonzero(rows["split"] == "test")
@@ -117,6 +111,17 @@ def make_report(
         baselines.answers | answers,
     )
     return {LANGUAGE: language}
+
+
+def _calibrate_again(run: RunFiles, folders: list[Path]) -> None:
+    """Write what classifiers made of the validation part where it was deleted by hand, as a
+    message about a damaged one advises."""
+    for which, classifier in zip(run.record.directions, folders, strict=True):
+        if not (classifier / VALIDATION).is_file():
+            calibrate(run, which, classifier)
+            # Its temperature was written again, too, on another machine perhaps a longer number.
+            if find_lost(classifier):
+                write_mark(classifier, read_mark(classifier / MARK))
 
 
 def _alone(

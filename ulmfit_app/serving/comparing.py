@@ -76,10 +76,10 @@ def compare_served(
     notes = list(written.notes)
     models = _choose_models(log, written.table, models)
     answers = written.table[written.table["model"].isin(models)]
+    several = _are_sets(log, answers)
     # In the order of `models`; category codes are 0 and 1.
     answers = answers.assign(model=answers["model"].cat.set_categories(models))
     answers, by_hash = _keep_common_times(log, answers, models, notes)
-    several = _are_sets(log, answers)
     texts = _keep_each_text_once(answers, models, several, notes)
     groups = [texts[texts["model"] == model] for model in models]
     counts = [_count_labels(group, several) for group in groups]

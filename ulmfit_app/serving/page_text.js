@@ -49,7 +49,7 @@ export function text(about) {
       : { labels: ticked.map((box) => box.value) };
     await askJson("v1/feedback", task, { text: answered, ...right });
     find("feedback").hidden = true;
-    task.say("Thank you. It is stored.");
+    task.say(`Thank you. The text and your ${"label" in right ? "label" : "labels"} are stored.`);
   }
 
   const on = (id, type, act) =>
