@@ -12,6 +12,7 @@ from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.inference.predictor import BidirectionalPredictor, load_predictor
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.pipeline.run import begin
+from ulmfit_app.training import classifier
 
 WORDS = {"joy": "happy glad smile", "anger": "furious mad shout", "fear": "scared afraid hide"}
 
@@ -156,6 +157,26 @@ def test_every_balance_trains_and_keeps_the_epoch_of_the_best_macro_f1(rare, bal
     history = pd.read_csv(own.folder / "classifier" / "history.csv")
     about = load_bundle(own.folder / "classifier", "classifier").about
     assert about["validation_macro_f1"] == history["macro_f1"].max()
+
+
+@pytest.mark.parametrize(("balance", "n"), [("oversample", "max"), ("undersample", "min")])
+def test_an_epoch_has_the_same_number_of_texts_of_each_class(
+    rare, balance, n, tmp_path, monkeypatch
+):
+    run, path = rare
+    labels = run.labelled("train")[1]
+    seen = []
+
+    class Recorded(classifier.ClassifierBatches):
+        def __init__(self, store, texts, labels, *rest, **more):
+            seen.append(np.bincount(labels))
+            super().__init__(store, texts, labels, *rest, **more)
+
+    monkeypatch.setattr(classifier, "ClassifierBatches", Recorded)
+    own = begin(tmp_path / "run", settings_for(path, epochs=1, balance=balance))
+    own.carry_out("classifier")
+    assert seen[0].tolist() == [getattr(np.bincount(labels), n)()] * 3
+    assert seen[1].tolist() == np.bincount(run.labelled("valid")[1]).tolist()
 
 
 @pytest.mark.parametrize(

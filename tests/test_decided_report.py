@@ -169,10 +169,14 @@ def test_confidence_is_that_of_the_answers_and_calibration_that_of_the_most_prob
     everything = risk_coverage(probabilities, truth, said).iloc[-1]
     assert everything["error"] == pytest.approx(1 - metrics["model"]["accuracy"])
     one = metrics["calibration"]["thresholds"][-1]
-    confidence = probabilities[np.arange(len(truth)), said]
-    members = confidence >= one["threshold"]
-    assert one["test"]["n"] == members.sum()
-    assert one["test"]["wrong"] == (said != truth)[members].sum()
+    for split, p, of in (
+        ("test", probabilities, truth),
+        ("validation", calibration.validation, calibration.validation_truth),
+    ):
+        answers = calibration.decision.answer(p)
+        members = p[np.arange(len(of)), answers] >= one["threshold"]
+        assert one[split]["n"] == members.sum()
+        assert one[split]["wrong"] == (answers != of)[members].sum()
 
 
 def test_a_class_that_thresholds_leave_without_answers_is_named(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from ulmfit_app.config import DataSettings
 from ulmfit_app.data.corpus import load_corpus
-from ulmfit_app.data.label_sets import share_out
+from ulmfit_app.data.label_sets import rarest_labels, share_out
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.evaluation.tables import read_set
 
@@ -81,6 +81,20 @@ def test_one_column_a_label_gives_the_same_labels(tmp_path):
         assert {n: set(found) for n, found in sets_of(corpus).items()} == {
             n: set(one) for n, one in enumerate(SETS)
         }
+
+
+def test_columns_may_say_yes_in_several_ways_and_nothing_at_all(tmp_path):
+    cells = {"joy": ["1.0", "TRUE", "yes", "0.0", ""] * 12, "fear": ["0", "1", "no", "1", ""] * 12}
+    path = written(tmp_path, ["x"] * 60, **cells)
+    corpus = loaded(path, label_columns=("joy", "fear"))
+    found = sets_of(corpus)
+    assert [found[n] for n in range(4)] == [["joy"], ["joy", "fear"], ["joy"], ["fear"]]
+    assert len(found) == 48 and any("Dropped 12 of 60 rows" in note for note in corpus.notes)
+
+
+def test_a_text_counts_by_the_rarest_of_its_labels():
+    cells = pd.Series(['["a", "b"]', '["a"]', '["b"]', '["b", "c"]', "[]"])
+    assert rarest_labels(cells).tolist() == ["a", "a", "b", "c", ""]
 
 
 def test_truth_is_a_column_of_ones_for_each_label(tmp_path):
@@ -218,6 +232,12 @@ def test_texts_are_shared_out_as_the_shares_say():
     part = share_out(has, np.ones(300, int), [0.5, 0.3, 0.2], generator)
     sizes = np.bincount(part) / 300
     assert np.abs(sizes - [0.5, 0.3, 0.2]).max() < 0.03
+
+
+def test_where_parts_lack_a_label_alike_the_emptier_one_gets_the_text():
+    labels = np.eye(40, dtype=int)  # each text has a label of its own
+    part = share_out(labels, np.ones(40, int), [0.5, 0.5], np.random.default_rng(0))
+    assert np.bincount(part).tolist() == [20, 20]
 
 
 def test_subsets_and_few_labels_have_each_label(tmp_path):

@@ -230,6 +230,7 @@ def test_an_undefined_score_is_none_beside_its_reason_and_never_nan():
     )
     assert found["per_class"]["absent"]["average_precision"] is None
     assert found["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    assert macro_f1(np.array([0, 3]), np.array([0, 3])) == 1
     # Of the classes that have texts.
     assert found["balanced_accuracy"] == 0.5 and found["mean_average_precision"] == 1.0
     json.dumps(found, allow_nan=False)

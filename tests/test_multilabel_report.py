@@ -158,6 +158,14 @@ def test_errors_of_sets_are_found_by_the_labels_missed_and_those_given_in_vain(w
         true, given = set(json.loads(of["label"])), set(json.loads(of["predicted"]))
         shown = ({LABELS[int(i)] for i in attrs[key].split()} for key in DATA)
         assert list(shown) == [true - given, given - true]
+    for name, key in (("label", "data-label"), ("predicted", "data-predicted")):
+        options = re.search(f'<select name="{name}">(.*?)</select>', html)[1]
+        counts = {
+            label: sum(str(i) in attrs[key].split() for attrs in tags)
+            for i, label in enumerate(LABELS)
+        }
+        shown = dict(re.findall(r">(\w+) \((\d+)\)<", options))
+        assert shown == {label: str(n) for label, n in counts.items() if n}
     assert "; missed " in html and "; in vain " in html and "labelled none" in html
 
 

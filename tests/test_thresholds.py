@@ -26,9 +26,12 @@ def macro_f1(probabilities, truth, thresholds) -> float:
     return f1_score(truth, answers, labels=classes, average="macro", zero_division=0)
 
 
+@pytest.mark.parametrize("decimals", [2, 15])
 @pytest.mark.parametrize("seed", range(8))
-def test_of_two_classes_no_threshold_is_better(seed):
+def test_of_two_classes_no_threshold_is_better(seed, decimals):
     probabilities, truth = predictions(60, 2, seed)
+    rounded = probabilities[:, 1].round(decimals)  # so that some are equal
+    probabilities = np.c_[1 - rounded, rounded]
     chosen = choose_thresholds(probabilities, truth)
     assert sum(chosen) == pytest.approx(1)
     grid = np.unique(np.r_[0, probabilities[:, 1], 1])
@@ -87,6 +90,14 @@ def test_a_class_of_probability_0_and_texts_of_equal_probability_do_no_harm():
     assert found >= macro_f1(probabilities, truth, [1 / 3] * 3)
 
 
+def test_texts_of_equal_probability_are_not_taken_for_some_of_them():
+    rare = np.array([0.6, 0.6, 0.6, 0.6, 0.1, 0.1, 0.1])
+    probabilities, truth = np.c_[1 - rare, rare], np.array([1, 1, 1, 0, 0, 0, 0])
+    chosen = choose_thresholds(probabilities, truth)
+    assert macro_f1(probabilities, truth, chosen) == pytest.approx(6 / 7)
+    assert chosen == pytest.approx([0.5, 0.5])
+
+
 def several(n: int, n_labels: int, seed: int):
     """Probabilities of several labels that know something, rounded, so that some are equal."""
     generator = np.random.default_rng(seed)
@@ -122,8 +133,13 @@ def test_of_equally_good_thresholds_the_one_nearest_to_the_middle_is_taken():
     probabilities = np.array([[0.9], [0.45], [0.3], [0.05]])
     truth = np.array([[1], [0], [1], [0]])  # F1 is 2/3 from 0.9 on, 4/5 from 0.3 on
     assert choose_label_thresholds(probabilities, truth)[0] == [pytest.approx(0.175)]
+    # F1 is 2/3 from 0.9 on and where all are given it.
+    assert choose_label_thresholds(probabilities, np.array([[1], [0], [0], [1]]))[0] == [
+        pytest.approx(0.675)
+    ]
     truth = np.array([[1], [0], [0], [0]])
     assert choose_label_thresholds(probabilities, truth)[0] == [pytest.approx(0.675)]
-    close = np.array([[0.5], [np.nextafter(0.5, 0)]])
+    # Between neighbours among numbers there is none.
+    close = np.array([[np.nextafter(0.5, 1)], [0.5]])
     (threshold,), _ = choose_label_thresholds(close, np.array([[1], [0]]))
-    assert threshold == 0.5
+    assert threshold == close[0]

@@ -33,17 +33,16 @@ def what_do_the_weights_cost(calibration):
     assert weighted["mean probability"] > weighted["share"]
 
 
-def can_a_threshold_do_the_same_without_weights(lines, plain, printed):
-    truth = plain.test_truth
-    always = 2 * (truth == 0).sum() / (len(truth) + (truth == 0).sum()) / 2
-    assert abs(lines["test"].iloc[-1] - always) < 0.06
-    assert lines["test"].iloc[-1] < lines["test"].max()
+def can_a_threshold_do_the_same_without_weights(lines, printed):
+    assert (lines.iloc[-1] < lines.max()).all() and (lines.iloc[0] < lines.max()).all()
     assert all(f"{threshold:.2f}" in printed for threshold in lines.idxmax())
 
 
 def break_it_what_does_a_threshold_gain_on_the_texts_that_chose_it(gains):
-    assert (gains["validation, with"] >= gains["validation, without"]).all()
-    assert gains.columns[-2:].tolist() == ["test, without", "test, with"]
+    for _, rows in gains.groupby("way"):
+        of = rows.droplevel("way")["validation"]
+        assert of["best on validation"] >= of.max() - 1e-9
+    assert gains.columns[-1] == "test"
 
 
 def and_where_a_mistake_has_a_price(priced, decisions, printed):
@@ -72,5 +71,5 @@ def how_right_is_a_list_of_labels(scores, several):
 
 
 def is_one_half_the_right_threshold_for_each_label(chosen):
-    assert (chosen["validation, its own"] >= chosen["validation, one half"]).all()
-    assert chosen.columns[-2:].tolist() == ["test, one half", "test, its own"]
+    assert (chosen["threshold"] != 0.5).any()
+    assert chosen.columns[-2:].tolist() == ["F1 at one half", "F1 at its own"]

@@ -2,6 +2,7 @@
 of its exercises."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import EllipsisType
 
 import numpy as np
@@ -18,6 +19,7 @@ from ulmfit_app.evaluation.metrics import (
 from ulmfit_app.evaluation.multilabel import score_sets
 from ulmfit_app.evaluation.several_seeds import recalls
 from ulmfit_app.evaluation.tables import spell_set
+from ulmfit_app.evaluation.thresholds import choose_thresholds
 
 RARE = 1  # the rare class's place among the labels, neg and pos
 
@@ -97,22 +99,28 @@ def tabulate_gains(ways: Mapping[str, Answers]) -> pd.DataFrame:
     """What thresholds gain on the texts that chose them, and on others.
 
     Returns:
-        One row per way: threshold of the rare class, and macro F1 without and with thresholds on
-        validation and on test, from 0 to 1.
+        Rows for each way: at one half, at the best threshold on validation, and at the one that a
+        run takes; columns threshold of the rare class, and macro F1 on validation and on test,
+        from 0 to 1.
     """
     rows = []
     for name, found in ways.items():
-        row = {"way": name, "threshold": found.decide(has_thresholds=True).thresholds[RARE]}
-        for part, p, truth in (
-            ("validation", found.valid, found.valid_truth),
-            ("test", found.test, found.test_truth),
-        ):
-            for has, said in ((False, "without"), (True, "with")):
-                decision = found.decide(has_thresholds=has)
-                answers = decision.answer(decision.calibrate(p))
-                row[f"{part}, {said}"] = macro_f1(answers, truth)
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("way")
+        plain = found.decide()
+        best = choose_thresholds(plain.calibrate(found.valid), found.valid_truth)
+        decisions = {
+            "one half": replace(plain, thresholds=(0.5, 0.5)),
+            "best on validation": replace(plain, thresholds=tuple(best)),
+            "a run's": found.decide(has_thresholds=True),
+        }
+        for at, decision in decisions.items():
+            row = {"way": name, "at": at, "threshold": decision.thresholds[RARE]}
+            for part, p, truth in (
+                ("validation", found.valid, found.valid_truth),
+                ("test", found.test, found.test_truth),
+            ):
+                row[part] = macro_f1(decision.answer(decision.calibrate(p)), truth)
+            rows.append(row)
+    return pd.DataFrame(rows).set_index(["way", "at"])
 
 
 def tabulate_costs(
@@ -182,22 +190,18 @@ def tabulate_sets(
 
 
 def tabulate_thresholds(found: Answers) -> pd.DataFrame:
-    """What each label's own threshold gains on the texts that chose it, and on others.
+    """Each label's own threshold, as a run takes it, and what it gains.
 
     Returns:
-        One row per label: share (of the texts of test that have it), threshold, and its F1 at one
-        half and at its own threshold on validation and on test; from 0 to 1.
+        One row per label: share (of the texts of test that have it), threshold, and on test its F1
+        at one half and at its own threshold; from 0 to 1.
     """
     plain, own = found.decide(), found.decide(has_thresholds=True)
     table = {"share": found.test_truth.mean(axis=0), "threshold": own.thresholds}
-    for part, p, truth in (
-        ("validation", found.valid, found.valid_truth),
-        ("test", found.test, found.test_truth),
-    ):
-        for decision, at in ((plain, "one half"), (own, "its own")):
-            given = decision.answer(decision.calibrate(p)).astype(float)
-            hits, there = 2 * (given * truth).sum(axis=0), (given + truth).sum(axis=0)
-            table[f"{part}, {at}"] = hits / np.maximum(there, 1)
+    for decision, at in ((plain, "F1 at one half"), (own, "F1 at its own")):
+        given = decision.answer(decision.calibrate(found.test)).astype(float)
+        hits = 2 * (given * found.test_truth).sum(axis=0)
+        table[at] = hits / np.maximum((given + found.test_truth).sum(axis=0), 1)
     return pd.DataFrame(table, index=pd.Index(found.labels, name="label"))
 
 

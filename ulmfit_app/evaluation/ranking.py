@@ -65,7 +65,7 @@ def label_ranking_average_precision(probabilities: np.ndarray, truth: np.ndarray
     found = []
     for scores, has in zip(probabilities, truth > 0, strict=True):
         own = scores[has]
-        if not 0 < len(own) < len(has):
+        if not len(own):
             found.append(1.0)
             continue
         at_least = np.sort(own)[::-1], np.sort(scores)[::-1]
