@@ -93,7 +93,7 @@ def test_rare_labels_are_named(tmp_path):
         rows[i][1].append("sets")
     finding = named(inspected(tmp_path, rows), "Labels")
     assert finding.trouble and "Under 20 have 'sets'." in finding.found
-    assert "--multilabel --classifier.thresholds f1" in finding.advice
+    assert "--multilabel --classifier.balance weights" in finding.advice
 
 
 def test_texts_without_labels_are_trouble_where_they_are_most(tmp_path):

@@ -22,7 +22,7 @@ def do_class_weights_find_more_of_them(found, gained, printed):
     assert weighted["answers pos"] > trained["answers pos"]
     assert weighted["recall of neg"] < trained["recall of neg"]
     assert np.isclose(gained, weighted["recall of pos"] - trained["recall of pos"])
-    assert f"{gained:+.1%}" in printed
+    assert f"{100 * gained:+.1f} points" in printed
 
 
 def what_do_the_weights_cost(calibration):

@@ -33,8 +33,7 @@ def check_labels(data: Described) -> Finding:
         found += f" Under {FEW} have {escape(quoted(rare))}."
         advice.append(
             "Add texts of the rarest labels, or merge them: what is seen so rarely is hardly ever "
-            f"predicted. Or choose a threshold for each label: {data.go_on} "
-            "--classifier.thresholds f1"
+            f"predicted. Or weigh them: {data.go_on} --classifier.balance weights"
         )
     if shift[moved] > SHIFTED:
         found += (

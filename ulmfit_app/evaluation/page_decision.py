@@ -29,14 +29,17 @@ def _thresholds(thresholds: dict[str, float], several: bool) -> str:
     if several:
         how = say(
             "A text is given each label whose probability reaches the label’s threshold, which "
-            "stands in the table of labels: the one of its best F1 on the validation texts. Where "
-            "none of them has the label, it is 0.5."
+            "stands in the table of labels: the one of its best F1 on the validation texts. The "
+            "fewer of them have the label, the more its calibrated probabilities say instead which "
+            "F1 to expect."
         )
         return f'<p class="how">{how}</p>'
     how = say(
         "The answer is the class whose probability is the largest multiple of its threshold, not "
         "the most probable one. The thresholds sum to 1 and have the best macro F1 on the "
-        "validation texts that was found: a low one makes a rare class be answered sooner."
+        "validation texts that was found: a low one makes a rare class be answered sooner. The "
+        "fewer of them a class has, the more its calibrated probabilities say instead which F1 to "
+        "expect."
     )
     rows = [[label, f"{threshold:.4f}"] for label, threshold in thresholds.items()]
     return f'<p class="how">{how}</p>{table([say("class"), say("threshold")], rows)}'
