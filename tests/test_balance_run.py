@@ -142,6 +142,19 @@ def test_a_changed_table_of_costs_decides_anew(rare, tmp_path):
     assert found == [3, 50]
 
 
+def test_a_run_has_its_own_copy_of_the_costs(rare, tmp_path):
+    run, path = rare
+    costs = tmp_path / "costs.csv"
+    costs.write_text("label,anger,fear,joy\nanger,0,7,1\nfear,1,0,1\njoy,1,1,0\n")
+    begin(run.folder, settings_for(path, costs=costs)).carry_out("classifier")
+    costs.unlink()
+    for changes in ({}, dict(epochs=5)):
+        again = begin(run.folder, settings_for(path, costs=costs, **changes))
+        assert again.record.data.costs[0] == [0, 7, 1]
+    with pytest.raises(DataError, match="costs.csv"):
+        begin(tmp_path / "other", settings_for(path, costs=costs))
+
+
 def test_other_weights_of_classes_train_again(rare):
     run, path = rare
     again = begin(run.folder, settings_for(path, balance="weights"))

@@ -30,8 +30,8 @@ def _thresholds(thresholds: dict[str, float], several: bool) -> str:
         how = say(
             "A text is given each label whose probability reaches the label’s threshold, which "
             "stands in the table of labels: the one of its best F1 on the validation texts. The "
-            "fewer of them have the label, the more its calibrated probabilities say instead which "
-            "F1 to expect."
+            "fewer of them have the label, the more its calibrated probabilities say instead "
+            "which F1 to expect."
         )
         return f'<p class="how">{how}</p>'
     how = say(

@@ -113,6 +113,7 @@ def plan_run(
     minutes: float | None = None,
     preset: str = "",
     corpus: Corpus | None = None,
+    costs: list[list[float]] | None = None,
 ) -> Planned:
     """Decide what a run will do.
 
@@ -120,7 +121,7 @@ def plan_run(
         settings: of the run.
         minutes: fit the work into so many, measured on this machine.
         preset: the name of the preset that the settings were derived from.
-        corpus: its texts, where they were read before; None: they are read.
+        corpus, costs: its texts and what mistakes cost, where they were read before.
 
     Raises:
         DataError, SettingError, BundleError, data_scripts.fetch.FetchError: as `load_corpus`,
@@ -144,7 +145,8 @@ def plan_run(
         corpus = read
     corpus = corpus or load_corpus(settings.data, settings.seed)
     check_balance(settings.classifier, corpus.multilabel, bool(settings.distillation.teachers))
-    costs = read_costs(settings.classifier.costs, corpus.labels, corpus.multilabel)
+    if costs is None:
+        costs = read_costs(settings.classifier.costs, corpus.labels, corpus.multilabel)
     notes += describe_script(settings, corpus.table["text"], starts[0])
     teachers = check_teachers(settings, corpus)
     directions, selection = _select(corpus, settings, starts)

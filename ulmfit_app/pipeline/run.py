@@ -242,7 +242,8 @@ def _begin(
             return run
     _require_other_than_teachers(folder, settings)
     own = like or (current if current and _has_lost_source(current, settings) else None)
-    planned = plan_run(settings, minutes, preset, own and own.corpus)
+    costs = _own_costs(like or current, settings)
+    planned = plan_run(settings, minutes, preset, own and own.corpus, costs)
     if own:
         # Of the source as it was read: when it comes back changed, that has to be seen.
         data = replace(planned.record.data, source_sha256=own.record.data.source_sha256)
@@ -312,6 +313,14 @@ def _inputs_changed(run: Run) -> bool:
     if costs is not None and costs.is_file():
         changed = changed or read_costs(costs, data.labels, data.multilabel) != data.costs
     return changed or any(map(has_teacher_changed, run.record.teachers))
+
+
+def _own_costs(run: Run | None, settings: Settings) -> list[list[float]] | None:
+    """A run's own copy of a table of costs that is asked for, where its file is gone."""
+    path = settings.classifier.costs
+    if run is None or path is None or path.exists():
+        return None
+    return run.record.data.costs if run.record.settings.classifier.costs == path else None
 
 
 def _has_lost_source(run: Run, settings: Settings) -> bool:
