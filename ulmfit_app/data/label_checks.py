@@ -81,7 +81,10 @@ def _classes(data: Described) -> Finding:
         )
         advice.append("Check that test is of the same kind as train.")
     if lopsided:
-        advice.append("Go by macro F1 in the report, not by accuracy.")
+        advice.append(
+            "Go by macro F1 in the report, not by accuracy; of the rare classes more are found "
+            "with: --classifier.balance weights"
+        )
     return Finding(
         "Classes",
         found,
