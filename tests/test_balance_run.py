@@ -11,6 +11,7 @@ from ulmfit_app.config import TINY, ClassifierSettings, DataSettings
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.inference.predictor import BidirectionalPredictor, load_predictor
 from ulmfit_app.models.bundle import load_bundle
+from ulmfit_app.pipeline import stages
 from ulmfit_app.pipeline.run import begin
 from ulmfit_app.training import classifier
 
@@ -115,8 +116,9 @@ def weights_of(folder):
     return {path.name for path in (folder / "classifier").glob("weights-*")}
 
 
-def test_other_thresholds_or_costs_train_nothing_again(rare, tmp_path):
+def test_other_thresholds_or_costs_train_nothing_again(rare, tmp_path, monkeypatch):
     run, path = rare
+    monkeypatch.setattr(stages, "train_classifier", None)
     before, costs = weights_of(run.folder), tmp_path / "costs.csv"
     costs.write_text("label,anger,fear,joy\nanger,0,20,20\nfear,1,0,1\njoy,1,1,0\n")
     for how in (dict(thresholds="f1"), dict(costs=costs)):
@@ -129,6 +131,23 @@ def test_other_thresholds_or_costs_train_nothing_again(rare, tmp_path):
         assert weights_of(folder.parent) == before
         history = pd.read_csv(folder / "history.csv")
         assert history.equals(pd.read_csv(run.folder / "classifier" / "history.csv"))
+
+
+def test_a_classifier_that_is_asked_for_again_is_trained_again(rare, monkeypatch):
+    run, path = rare
+    trained = []
+
+    def train_classifier(*how):
+        trained.append(how)
+        return train(*how)
+
+    train = stages.train_classifier
+    monkeypatch.setattr(stages, "train_classifier", train_classifier)
+    again = begin(run.folder, settings_for(path))
+    again.carry_out("classifier")
+    assert not trained
+    again.repeat("classifier")
+    assert len(trained) == 1
 
 
 def test_a_changed_table_of_costs_decides_anew(rare, tmp_path):

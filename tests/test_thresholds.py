@@ -5,7 +5,12 @@ import pytest
 from sklearn.metrics import f1_score, precision_recall_curve
 
 from ulmfit_app.evaluation.decisions import MIDDLE, Decision
-from ulmfit_app.evaluation.thresholds import choose_label_thresholds, choose_thresholds
+from ulmfit_app.evaluation.thresholds import (
+    PRIOR,
+    choose_label_thresholds,
+    choose_thresholds,
+    soften,
+)
 
 
 def predictions(n: int, n_classes: int, seed: int, rare: float = 0.3):
@@ -96,6 +101,35 @@ def test_texts_of_equal_probability_are_not_taken_for_some_of_them():
     chosen = choose_thresholds(probabilities, truth)
     assert macro_f1(probabilities, truth, chosen) == pytest.approx(6 / 7)
     assert chosen == pytest.approx([0.5, 0.5])
+
+
+def test_the_fewer_texts_a_label_has_the_more_its_probabilities_count():
+    truth = np.zeros((1000, 3))
+    for label, n in enumerate([1, int(PRIOR), 900]):
+        truth[:n, label] = 1
+    found = soften(truth, np.full((1000, 3), 0.25))
+    seen = [1 / (1 + PRIOR), 0.5, 900 / (900 + PRIOR)]
+    assert found[0] == pytest.approx([w + (1 - w) * 0.25 for w in seen])
+    assert found[-1] == pytest.approx([(1 - w) * 0.25 for w in seen])
+    of_one = soften(np.array([0, 1, 1]), np.eye(3)[[0, 1, 1]])
+    assert of_one == pytest.approx(np.eye(3)[[0, 1, 1]])
+
+
+def test_what_probabilities_promise_makes_thresholds_of_few_texts_better():
+    """On drawn texts of calibrated probabilities, of which few validate."""
+    generator, gains = np.random.default_rng(0), []
+    for _ in range(20):
+        p = generator.beta(0.4, 6, (4_000, 6))
+        truth = (generator.random(p.shape) < p).astype(float)
+        few, known = p[:150], truth[:150]
+        alone, _ = choose_label_thresholds(few, known)
+        both, _ = choose_label_thresholds(few, soften(known, few))
+        f1 = [
+            f1_score(truth[150:], p[150:] >= limits, average="macro", zero_division=0)
+            for limits in (np.array(alone), np.array(both))
+        ]
+        gains.append(f1[1] - f1[0])
+    assert np.mean(gains) > 0.01
 
 
 def several(n: int, n_labels: int, seed: int):
