@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ulmfit_app.config import TINY, ClassifierSettings, DataSettings
+from ulmfit_app.config import TINY, AugmentationSettings, ClassifierSettings, DataSettings
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.inference.predictor import BidirectionalPredictor, load_predictor
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.pipeline import stages
 from ulmfit_app.pipeline.run import begin
+from ulmfit_app.pipeline.selection import growth_of
 from ulmfit_app.training import classifier
 
 WORDS = {"joy": "happy glad smile", "anger": "furious mad shout", "fear": "scared afraid hide"}
@@ -244,3 +245,15 @@ def test_a_run_as_it_was_before_has_the_same_settings_in_its_record(tmp_path):
     assert not later & set(found["classifier"]) and "augment" not in found
     assert not {"multilabel", "separator", "label_columns"} & set(found["data"])
     assert ClassifierSettings().balance == "none"
+
+
+@pytest.mark.parametrize(
+    ("balance", "growth"), [("none", 1), ("weights", 1), ("oversample", 1.8), ("undersample", 0.2)]
+)
+def test_an_epochs_length_is_known_before_it_is_trained(balance, growth):
+    table = pd.DataFrame({"label": ["a"] * 90 + ["b"] * 10 + ["b"] * 50})
+    table["split"] = ["train"] * 100 + ["test"] * 50
+    settings = replace(TINY, classifier=ClassifierSettings(balance=balance))
+    assert growth_of(table, settings) == growth
+    twice = replace(settings, augment=AugmentationSettings("eda", copies=2))
+    assert growth_of(table, twice) == pytest.approx(3 * growth)
