@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from ulmfit_app.pipeline import stages
 from ulmfit_app.pipeline.run import begin
 from ulmfit_app.pipeline.selection import growth_of
 from ulmfit_app.training import classifier
+from ulmfit_app.training.balance import chooses_thresholds
 
 WORDS = {"joy": "happy glad smile", "anger": "furious mad shout", "fear": "scared afraid hide"}
 
@@ -257,3 +259,17 @@ def test_an_epochs_length_is_known_before_it_is_trained(balance, growth):
     assert growth_of(table, settings) == growth
     twice = replace(settings, augment=AugmentationSettings("eda", copies=2))
     assert growth_of(table, twice) == pytest.approx(3 * growth)
+
+
+@pytest.mark.parametrize(
+    ("how", "multilabel", "chosen"),
+    [
+        (dict(), False, False),
+        (dict(), True, True),
+        (dict(costs=Path("costs.csv")), True, False),
+        (dict(thresholds="none"), True, False),
+        (dict(thresholds="f1"), False, True),
+    ],
+)
+def test_thresholds_are_chosen_where_nothing_else_decides(how, multilabel, chosen):
+    assert chooses_thresholds(ClassifierSettings(**how), multilabel) is chosen
