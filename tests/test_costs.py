@@ -38,6 +38,7 @@ def test_several_labels_have_a_cost_of_missing_and_one_of_giving_in_vain(tmp_pat
         (GOOD + "eggs,1,1,1\n", "has an unknown row: 'eggs'"),
         (GOOD + "ham,0,1,1\n", "repeats the row: 'ham'"),
         (GOOD.replace("5", "much"), "cost of 'spam' where 'ham' is true, found 'much'"),
+        (GOOD.replace("5", "1e308"), "expected a number from 0 to 1e+12"),
         (GOOD.replace("5", "-1"), "cost of 'spam' where 'ham' is true, found '-1'"),
         (GOOD.replace("ham,0", "ham,2"), "is no mistake, and costs 2"),
         (GOOD.replace("1,2,0", "0,0,0"), "no mistake costs anything where 'spam' is true"),
@@ -72,3 +73,8 @@ def test_of_several_labels_one_is_given_where_missing_it_would_cost_more():
         [True, False],
         [False, True],
     ]
+
+
+def test_the_example_of_a_table_is_a_csv(tmp_path):
+    with pytest.raises(DataError, match='label,"a, b",c in the first line'):
+        read_costs(written(tmp_path, "label,c\nc,0\n"), ["a, b", "c"], multilabel=False)

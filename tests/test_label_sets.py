@@ -248,3 +248,45 @@ def test_subsets_and_few_labels_have_each_label(tmp_path):
         assert len(train) == 40
         # A text of each label that is the rarest of some text is among them.
         assert (corpus.truth(train["label"]).sum(axis=0) >= 1).all()
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["[]"] * 40, "Expected two labels or more in .*No text has one"),
+        (['["a"]', "[]"] * 20, "The one label is 'a'.*a column of yes and no"),
+        (['["a", "b"]', '["a"]', '["b", "c'] * 10, r"row 2 .*expected a list of labels.*b.*, .*c"),
+    ],
+)
+def test_cells_that_hold_too_few_labels_or_a_broken_list_are_refused(tmp_path, cells, said):
+    with pytest.raises(DataError, match=said):
+        loaded(written(tmp_path, cells))
+
+
+def test_a_label_that_all_texts_have_is_said(tmp_path):
+    corpus = loaded(written(tmp_path, [",".join(["every", *one]) for one in SETS]))
+    assert any(note.startswith("All texts have 'every'") for note in corpus.notes)
+
+
+def test_labels_that_look_like_several_are_hinted_at_where_their_sets_are_rare(tmp_path):
+    cells = [";".join(one) for one in many_sets(60) if one]
+    with pytest.raises(
+        DataError, match="Too few different texts.*look like several in one.*--mul"
+    ):
+        load_corpus(DataSettings(str(written(tmp_path, cells))), seed=1)
+
+
+def test_columns_of_labels_are_hinted_at_and_found(tmp_path):
+    columns = {label: [str(label in one).upper() for one in SETS] for label in LABELS}
+    path = written(tmp_path, SETS, **columns)
+    table = pd.read_csv(path, dtype=str).drop(columns="label")
+    table.rename(columns={"text": "body"}).to_csv(path, index=False)
+    assert loaded(path).labels == LABELS  # the one column that is left holds the texts
+    table.replace({"TRUE": "1", "FALSE": "0"}).rename(columns={"text": "body"}).to_csv(path)
+    with pytest.raises(DataError, match="are labels of their own, add: --multilabel"):
+        load_corpus(DataSettings(str(path)), seed=1)
+
+
+def test_empty_cells_are_not_counted_as_odd_ones(tmp_path):
+    corpus = loaded(written(tmp_path, [*(",".join(one) for one in SETS), "", ""]))
+    assert not any("empty or repeated" in note for note in corpus.notes)

@@ -44,6 +44,7 @@ def find_text_and_label_columns(
     if len(candidates) == 2 and (text is None) != (label is None):
         other = next(name for name in candidates if name not in (text, label))
         return text or other, label or other
+    named = {"--text": text, "--label": label}
     by_content = _told_apart(table[candidates], path) if text is None and label is None else None
     text = text or _only_one_named(TEXT_NAMES, [name for name in candidates if name != label])
     label = label or _only_one_named(LABEL_NAMES, [name for name in candidates if name != text])
@@ -51,9 +52,13 @@ def find_text_and_label_columns(
         return text, label
     if by_content and text in (None, by_content[0]) and label in (None, by_content[1]):
         return by_content
+    asked = [f"{flag} COLUMN" for flag, name in named.items() if name is None]
+    of_two = [name for name in candidates if set(table[name].str.strip()) == {"0", "1"}]
+    hint = " Where the columns of 1 and 0 are labels of their own, add: --multilabel"
     raise DataError(
         f"{path} has the columns {quoted(table.columns)}; which one holds the texts and which the "
-        "labels is not clear. Add --text COLUMN --label COLUMN to the command."
+        f"labels is not clear. Add {' '.join(asked)} to the command."
+        f"{hint if len(of_two) > 1 else ''}"
     )
 
 

@@ -241,10 +241,30 @@ def _clean(table: pd.DataFrame, draft: Draft, settings: DataSettings) -> pd.Data
     labels = kept.loc[kept["split"] != "unlabelled", "label"]
     each = each_label(labels) if draft.multilabel else labels
     notes += notes_on_labels(each, not draft.multilabel)
+    if draft.multilabel:
+        _require_labels(each, draft)
     # A copy of a text joins the group of its first appearance, so that copies never part.
     text_ids = pd.Series(pd.factorize(kept["text"])[0], kept.index)
     groups = kept["group"].where(kept["group"] != "", text_ids.astype(str))
     return kept.assign(group=groups.groupby(text_ids).transform("first"))
+
+
+def _require_labels(each: pd.Series, draft: Draft) -> None:
+    """Refuse a single label, or none, and say which labels all texts have. each: label and
+    text."""
+    n_texts, counts = int((draft.table["split"] != "unlabelled").sum()), each.value_counts()
+    if len(counts) < 2:
+        said = (
+            f"The one label is {quoted(list(counts.index))}" if len(counts) else "No text has one"
+        )
+        raise DataError(
+            f"Expected two labels or more in {draft.origin}. {said}. Whether a text has a single "
+            "label is a column of yes and no: name it with --label, without --multilabel."
+        )
+    if always := counts.index[counts >= n_texts].tolist():
+        draft.notes.append(
+            f"All texts have {quoted(always[:5])}: nothing can be learned of who has not."
+        )
 
 
 def _name_test(table: pd.DataFrame, path: Path) -> str:
@@ -276,8 +296,8 @@ def _check_labels(table: pd.DataFrame, draft: Draft) -> list[str]:
         spelled = f" Spelled in several ways: {quoted(alike[0])}." if alike else ""
         found = f"Labels seen only in split {where}, never in train: {quoted(unlearned)}.{spelled}"
         raise DataError(
-            f"{escape(found)} A classifier cannot learn them. Add training rows for them, or drop "
-            "their rows."
+            f"{escape(found)} A classifier cannot learn them. Add training rows for them, or "
+            f"{'take them out of the cells' if draft.multilabel else 'drop their rows'}."
         )
     return sorted(seen["train"], key=label_order)
 

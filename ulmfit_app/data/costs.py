@@ -1,7 +1,7 @@
 """What mistakes cost: a table of the user's."""
 
-import math
-import shlex
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, quoted
 
 TRUTH = "label"  # the column that names a row's true label
+MOST = 1e12  # a cost; sums of larger ones lose what small ones say
 OF_SEVERAL = ("missed", "in_vain")
 
 
@@ -29,7 +30,7 @@ def read_costs(path: Path | None, labels: Sequence[str], multilabel: bool) -> li
 
     Raises:
         DataError: the table cannot be read, or a label is missing, unknown or there twice, or a
-            cost is no number of at least 0, or mistakes of a kind would all be free.
+            cost is no number from 0 to MOST, or mistakes of a kind would all be free.
     """
     if path is None:
         return []
@@ -48,10 +49,10 @@ def read_costs(path: Path | None, labels: Sequence[str], multilabel: bool) -> li
     costs = cells.apply(pd.to_numeric, errors="coerce")
     for label, column in ((row, name) for row in labels for name in columns):
         cost = costs.at[label, column]
-        if not (cost >= 0 and math.isfinite(cost)):
+        if not 0 <= cost <= MOST:
             raise DataError(
-                f"{path}: expected a number of at least 0 as the cost of {column!r} where "
-                f"{label!r} is true, found {cells.at[label, column]!r}."
+                f"{path}: expected a number from 0 to {MOST:g}, with a decimal point, as the cost "
+                f"of {column!r} where {label!r} is true, found {cells.at[label, column]!r}."
             )
         if label == column and cost:
             raise DataError(
@@ -83,8 +84,13 @@ def _require_same(
 
 def _example(path: Path, labels: Sequence[str], columns: Sequence[str]) -> str:
     first = labels[0]
-    costs = ",".join("0" if name == first else "1" for name in columns[:3])
-    return (
-        f" Such as {TRUTH},{','.join(columns[:3])} in the first line of "
-        f"{shlex.quote(str(path))}, and {first},{costs} in the second."
-    )
+    costs = ["0" if name == first else "1" for name in columns[:3]]
+    names, row = _as_line([TRUTH, *columns[:3]]), _as_line([first, *costs])
+    return f" Such as {names} in the first line of {path}, and {row} in the second."
+
+
+def _as_line(cells: list[str]) -> str:
+    """Cells as a CSV has them."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()

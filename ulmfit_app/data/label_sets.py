@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -52,9 +53,13 @@ def find_label_columns(found: pd.DataFrame, path: Path, settings: DataSettings) 
         name
         for name in found.columns
         if name not in (settings.text, settings.split)
-        and {cell.strip() for cell in found[name]} == {"0", "1"}
+        and {_plain(cell) for cell in found[name]} in ({"0", "1"}, {"false", "true"})
     ]
     return of_two if len(of_two) > 1 else []
+
+
+def _plain(cell: str) -> str:
+    return cell.strip().casefold().removesuffix(".0")
 
 
 def sets_of_columns(
@@ -65,7 +70,7 @@ def sets_of_columns(
     Raises:
         DataError: a cell says neither.
     """
-    values = found[list(columns)].map(lambda cell: cell.strip().casefold().removesuffix(".0"))
+    values = found[list(columns)].map(_plain)
     known = values.isin([*HAS, *HAS_NOT])
     if not known.all(axis=None):
         row, column = np.argwhere(~known.to_numpy())[0]
@@ -102,6 +107,10 @@ def sets_of_cells(
     stripped = cells.map(str.strip)
     is_list = stripped.str.startswith("[") & stripped.str.endswith("]")
     others = stripped[~is_list]
+    broken = ~is_list & stripped.str.startswith("[")
+    if is_list.any() and broken.any():
+        row = int(broken.to_numpy().argmax())
+        _refuse_list(f"{path}, row {row} (counted from 0)", stripped.iloc[row])
     if separator is not None and not stripped.str.contains(separator, regex=False).any():
         raise DataError(
             f"--separator {separator!r} never occurs in the labels of {path}, which are such as "
@@ -112,9 +121,9 @@ def sets_of_cells(
         separator = _find_separator(others, path, bool(is_list.any()))
     parts = stripped.map(lambda cell: _parts_of(cell, separator, path))
     kept = parts.map(lambda found: list(dict.fromkeys(part for part in found if part)))
-    said = "lists" if separator is None else f"separated by {separator!r}"
-    notes.append(f"Took the labels of {path.name} for several a text, {said}.")
-    n_odd = int((parts.map(len) != kept.map(len)).sum())
+    how = "as lists" if separator is None else f"separated by {separator!r}"
+    notes.append(f"Took the labels of {path.name}: several a text, {how}.")
+    n_odd = int((parts.map(len) != kept.map(len))[stripped != ""].sum())
     if n_odd:
         notes.append(f"Left out labels that are empty or repeated in the cells of {n_odd:,} rows.")
     return kept.map(spell_set).mask(stripped.eq(""), "")
@@ -148,10 +157,14 @@ def _parts_of(cell: str, separator: str | None, path: Path) -> list[str]:
                 continue
             if all(isinstance(part, str | int | float) for part in found):
                 return [str(part).strip() for part in found]
-        raise DataError(
-            f'{path}: expected a list of labels, such as ["a", "b"], found {cell[:80]!r}.'
-        )
+        _refuse_list(str(path), cell)
     return [part.strip() for part in cell.split(separator)] if separator else [cell]
+
+
+def _refuse_list(where: str, cell: str) -> NoReturn:
+    raise DataError(
+        f'{where}: expected a list of labels, such as ["a", "b"], found {cell[:80]!r}. Correct it.'
+    )
 
 
 def apply_without_label(

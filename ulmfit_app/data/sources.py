@@ -119,7 +119,8 @@ def _labels_in_columns(
     """A file with a column for each of several labels."""
     labels = sets_of_columns(found, columns, path, notes)
     others = found.drop(columns=[*columns, *([split] if split else [])])
-    text = find_text_column(others, path, settings.text)
+    only = others.columns[0] if settings.text is None and others.shape[1] == 1 else settings.text
+    text = find_text_column(others, path, only)
     splits = "train" if split is None else read_splits(found[split], split, path)
     table = pd.DataFrame({"text": found[text], "label": labels}).assign(split=splits)
     meanings = {"text": text, "split": split, "label": None, "row": None}

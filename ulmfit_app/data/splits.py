@@ -13,7 +13,7 @@ from ulmfit_app.data.label_sets import (
     hold_out_sets,
     rarest_labels,
 )
-from ulmfit_app.data.labels import find_alike
+from ulmfit_app.data.labels import SEVERAL_LABELS, find_alike, find_combined
 from ulmfit_app.data.sources import Draft
 from ulmfit_app.errors import DataError, SettingError, count_texts, quoted
 
@@ -153,9 +153,18 @@ def _check_enough(
         raise DataError(
             f"Too few different texts in {len(few):,} of {len(n_groups):,} classes: "
             f"{listed}{more}. Expected at least {len(missing) + 1}, one for each of train, "
-            f"{', '.join(reversed(missing))}.{spelled} Drop or merge these classes, or check "
-            "which column holds the labels."
+            f"{', '.join(reversed(missing))}.{spelled} {_advise_on_few(n_groups, multilabel)}"
         )
+
+
+def _advise_on_few(n_groups: pd.Series, multilabel: bool) -> str:
+    if multilabel:
+        return "Take these labels out of the cells, or merge them with others."
+    advice = "Drop or merge these classes, or check which column holds the labels."
+    if combined := find_combined(n_groups.index):
+        advice += f" Labels such as {quoted(combined[:3])} look like several in one. "
+        advice += SEVERAL_LABELS
+    return advice
 
 
 def _hold_out(

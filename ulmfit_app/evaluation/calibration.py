@@ -75,8 +75,8 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> tuple[float
         )
     if logits[each, truth].mean() <= logits.mean():
         return 1.0, Message(
-            "their classes are no more probable than others, so that log loss falls as the "
-            "temperature rises"
+            "the probabilities are no better than a guess there, and log loss would be lowest if "
+            "all classes were equally probable"
         )
 
     def log_loss(log_temperature: float) -> float:

@@ -185,10 +185,14 @@ def describe_decision(
         lines = [f"temperature {decision.temperature:.3g}, {how}."]
     else:
         low, high = min(decision.temperatures), max(decision.temperatures)
+        n_fitted = sum(not reason for reason in reasons)
+        others = "" if n_fitted == len(labels) else "; the others stay at 1"
         lines = [
             f"temperatures {low:.3g} to {high:.3g}, fitted on {n:,} validation texts for "
-            f"{sum(not reason for reason in reasons):,} of {len(labels):,} labels; the others "
-            "stay at 1."
+            f"{n_fitted:,} of {len(labels):,} labels{others}."
+            if n_fitted
+            else f"no temperature was fitted on the {n:,} validation texts: of all {len(labels):,} "
+            "labels it stays 1."
         ]
     if decision.costs:
         lines.append("it answers what costs least in expectation, by the table of costs.")

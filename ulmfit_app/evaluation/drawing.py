@@ -281,13 +281,17 @@ def drawable_labels(labels: list[str], lines: int = 1) -> tuple[list[str], list[
         names[index] = say("class {number}", number=index + 1)
     if not hidden:
         return names, families, []
-    log.info(
-        "No installed font can show some class names (%d); the figure has their numbers instead. "
-        "%s",
-        len(hidden),
-        how_to_install(set("".join(labels[index] for index in hidden))),
-    )
+    _tell_hidden(frozenset(labels[index] for index in hidden))
     return names, families, [say("numbered where no font has the name")]
+
+
+@lru_cache(maxsize=1)  # once, however many figures of a report have these names
+def _tell_hidden(names: frozenset[str]) -> None:
+    log.info(
+        "No installed font can show some class names (%d); figures have their numbers instead. %s",
+        len(names),
+        how_to_install(set("".join(names))),
+    )
 
 
 def drawable_text(text: str) -> tuple[str, list[str]]:

@@ -48,7 +48,7 @@ def labels_figure(scores: dict) -> Figure:
     left.set_yticks(heights, shown, fontsize=9, family=families)
     n_left_out = len(per_label) - len(rows)
     notes = [say("the {n} commonest", n=len(rows))] if n_left_out else []
-    suffix = f" ({'; '.join(notes + note)})" if notes + note else ""
+    suffix = f"\n({'; '.join(notes + note)})" if notes + note else ""
     right.set_yticks(heights, [""] * len(rows))
     left.set(ylabel=say("label, texts that have it") + suffix)
     left.set_title(say("F1 by label"), pad=34)

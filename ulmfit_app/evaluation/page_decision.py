@@ -117,8 +117,9 @@ def _gains(found: dict, several: bool) -> str:
 
 def _difference(test: dict, key: str, form: str) -> str:
     if f"{key}_difference" not in test:
-        difference = test[key] - test[f"plain_{key}"]
-        return f"{difference:+{form}}"
+        # Of shares, whose differences are no shares of anything.
+        difference = 100 * (test[key] - test[f"plain_{key}"])
+        return say("{difference:+.1f} points", difference=difference)
     low, high = (f"{bound:+{form}}" for bound in test[f"{key}_difference_ci95"])
     shown = f"{test[f'{key}_difference']:+{form}}"
     return say("{difference} ({low} to {high})", difference=shown, low=low, high=high)

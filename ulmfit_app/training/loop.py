@@ -299,10 +299,16 @@ def _carry_out(
             job.resumed = None
     job.checkpoints.load_best(learn)
     best = job.best()
-    log.info(
-        "%s: the epoch kept is %d of the phase %r.", settings.title, best["epoch"], best["phase"]
-    )
+    by = settings.select_by
+    why = "" if by in ("accuracy", "valid_loss") else f", of the best {_spelled(by)}"
+    kept = best["epoch"], best["phase"]
+    log.info("%s: the epoch kept is %d of the phase %r%s.", settings.title, *kept, why)
     return pd.DataFrame(job.history)
+
+
+def _spelled(metric: str) -> str:
+    """A metric's name in a history as a sentence has it."""
+    return metric.replace("_", " ").replace("f1", "F1")
 
 
 def _fit(learn: Learner, phase: Phase, job: _Training) -> None:
