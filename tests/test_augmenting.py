@@ -307,6 +307,27 @@ def test_texts_are_translated_by_the_users_command_and_what_came_back_is_shown(
     assert caplog.text.count(" became '") == 3
 
 
+def test_a_program_that_is_missing_is_told_before_anything_is_made(world, tmp_path):
+    how = AugmentationSettings("translate", command="no-such-program-here")
+    with pytest.raises(SettingError, match="a program of it is missing"):
+        carried_out(world[0], tmp_path / "run", how)
+    run = Run.open(tmp_path / "run")
+    assert not any(run.is_finished(name) for name in run.stages)
+    run.carry_out("tokens")  # which needs no translation
+    assert run.is_finished("tokens")
+
+
+def test_the_command_is_not_tried_again_when_its_texts_are_there(world, tmp_path):
+    count = tmp_path / "count"
+    command = f"echo once >> {shlex.quote(str(count))}; tr a-z A-Z"
+    run = carried_out(
+        world[0], tmp_path / "run", AugmentationSettings("translate", command=command)
+    )
+    assert count.read_text().split() == ["once", "once"]  # two lines, and all texts
+    run.carry_out(AUGMENT)
+    assert len(count.read_text().split()) == 2
+
+
 def test_states_are_mixed_where_the_method_is_mix_and_nowhere_else(world, tmp_path, monkeypatch):
     fits, real = [], stages.train
 

@@ -143,7 +143,7 @@ def test_overconfidence_is_a_temperature_above_one_and_calibrating_takes_its_err
     ("truth", "words"),
     [
         ([0, 1, 0, 1], "each of them is given its class"),
-        ([1, 0, 1, 0], "no more probable than others"),
+        ([1, 0, 1, 0], "no better than a guess"),
     ],
 )
 def test_where_log_loss_has_no_lowest_point_the_temperature_stays_one_and_the_reason_is_said(

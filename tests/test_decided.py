@@ -84,7 +84,8 @@ def test_what_decides_is_a_sentence_for_any_decision():
     many = describe(Decision(True, (1.0,), tuple(i / 20 + 0.1 for i in range(12))), names)
     assert "label 9 0.55 and 2 more" in many and "label 10" not in many
     costs = Decision(True, (1.0,), (), ((1, 1), (9, 1), (1, 3)))
-    assert describe(costs, LABELS).endswith("reach by costs bad 0.5, fair 0.1, good 0.75")
+    said = "reach the thresholds that the costs give: bad 0.5, fair 0.1, good 0.75"
+    assert describe(costs, LABELS).endswith(said)
 
 
 def test_a_decision_chooses_as_it_answers():
@@ -195,3 +196,18 @@ def test_by_costs_the_answer_that_is_given_is_explained(tmp_path):
     predictor = Predictor(saved_classifier(tmp_path, decision=ALWAYS_FAIR))
     found = explain(predictor, TEXT)
     assert found.label == "fair" and found.threshold is None and "threshold" not in repr(found)
+    said = "Chosen by costs: it need not be the likeliest label."
+    assert repr(found).count(said) == found.html().count(said) == 1
+    # A label that is named was not chosen.
+    assert "costs" not in repr(explain(predictor, TEXT, label="fair"))
+    predictor.decision = Decision(thresholds=(0.49, 0.02, 0.49))
+    assert said.replace("costs", "thresholds") in repr(explain(predictor, TEXT))
+    predictor.decision = Decision()
+    assert "Chosen" not in repr(explain(predictor, TEXT))
+
+
+def test_a_threshold_that_costs_give_is_said_to_be_theirs(tmp_path):
+    decision = Decision(True, (1.0,), (), ((1, 1), (9, 1), (1, 3)))
+    predictor = Predictor(saved_classifier(tmp_path, decision=decision))
+    found = explain(predictor, TEXT, label="fair")
+    assert found.decided_by == "costs" and "(threshold 0.1, by costs): what moved" in repr(found)

@@ -1,5 +1,7 @@
 """Which epoch a training ends with, where training and validation say the opposite."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -15,9 +17,20 @@ from ulmfit_app.training.optimizer import FusedAdam
 from ulmfit_app.training.recipes import Phase
 
 
-@pytest.mark.parametrize("select_by", ["accuracy", "valid_loss"])
-def test_the_best_epoch_is_that_of_validation_where_training_says_the_last(tmp_path, select_by):
+def macro_f1(logits, truth):
+    """Of two classes of which all or none are right, the accuracy."""
+    return accuracy(logits, truth)
+
+
+@pytest.mark.parametrize(
+    ("select_by", "why"),
+    [("accuracy", ""), ("valid_loss", ""), ("macro_f1", ", of the best macro F1")],
+)
+def test_the_best_epoch_is_that_of_validation_where_training_says_the_last(
+    tmp_path, select_by, why, caplog
+):
     """The validation labels are the wrong ones: the better the model learns, the worse it does."""
+    caplog.set_level(logging.INFO, "ulmfit_app")
     words = np.tile([10, 11], 8)
     store = TokenStore(words.astype(np.int32), np.arange(17), [f"w{i}" for i in range(12)])
     train_texts, valid_texts = np.arange(8), np.arange(8, 16)
@@ -30,11 +43,14 @@ def test_the_best_epoch_is_that_of_validation_where_training_says_the_last(tmp_p
         model.weight.zero_()
         model.weight[10, 1] = model.weight[11, 0] = 0.3
     learn = prepare(
-        Learner(dls, model, CrossEntropyLossFlat(), FusedAdam, metrics=[accuracy]), "fp32"
+        Learner(dls, model, CrossEntropyLossFlat(), FusedAdam, metrics=[accuracy, macro_f1]),
+        "fp32",
     )
     how = TrainingSettings("toy", "k", "constant", 0.0, select_by=select_by)
     history = train(learn, [Phase("all groups", 5, 0, lr=0.05)], tmp_path, how)
     assert history["train_loss"].is_monotonic_decreasing
     assert history["accuracy"].iloc[[0, -1]].tolist() == [1, 0]
-    loss, right = learn.validate()
+    loss, right, _ = learn.validate()
     assert (loss, right) == (pytest.approx(history["valid_loss"].iloc[0]), 1)
+    kept = f"toy: the epoch kept is 1 of the phase 'all groups'{why}."
+    assert kept in [record.getMessage() for record in caplog.records]

@@ -270,9 +270,7 @@ def test_a_label_that_all_texts_have_is_said(tmp_path):
 
 def test_labels_that_look_like_several_are_hinted_at_where_their_sets_are_rare(tmp_path):
     cells = [";".join(one) for one in many_sets(60) if one]
-    with pytest.raises(
-        DataError, match="Too few .* look like several in one.*--multi"
-    ):
+    with pytest.raises(DataError, match="Too few .* look like several in one.*--multi"):
         load_corpus(DataSettings(str(written(tmp_path, cells))), seed=1)
 
 

@@ -342,9 +342,48 @@ def test_labels_that_are_json_lists_give_the_report_of_several_labels(tmp_path):
     assert without["model"]["subset_accuracy"] == pytest.approx(1 / 3)
 
 
+IN_LISTS = ['["joy", "love"]', '["love"]', "[]"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        ({"label": ["joy; love", "love", "[]"]}, "several a text, separated by ';'"),
+        ({"label": ["joy|love", " love ", "[]"]}, "several a text, separated by '|'"),
+        ({"label": ["['joy', 'love']", "['love']", "[]"]}, "several a text, as lists"),
+        ({"joy": ["1", "0", "0"], "love": ["1", "1", "0"]}, "Took 2 columns of mine.csv for a"),
+    ],
+)
+def test_labels_may_be_as_a_file_of_several_has_them_where_the_answers_are_lists(
+    tmp_path, labels, note
+):
+    path = tmp_path / "mine.csv"
+    path.write_text(SETS)
+    pd.read_csv(path).drop(columns="label").assign(**labels).to_csv(path, index=False)
+    found, notes = read_predictions(path)
+    assert found["label"].tolist() == IN_LISTS
+    assert set(found) == {"text", "label", "predicted", "p_joy", "p_love"}
+    assert any(note in one for one in notes) and "Labels are sets: a text has" in notes[-1]
+    assert cli.main(["report", str(path), "--out", str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.parametrize(("name", "between"), [("late, lost", ";"), ("late; lost", ",")])
+def test_of_separators_the_one_between_names_of_columns_is_taken(tmp_path, name, between):
+    path = tmp_path / "mine.csv"
+    rows = {"label": [f"{name}{between} dear", "dear", name], "predicted": "[]"}
+    shares = {f"p_{name}": 0.5, "p_dear": 0.5}
+    pd.DataFrame({"text": list("abc"), **rows, **shares}).to_csv(path, index=False)
+    found = read_predictions(path)[0]["label"].map(json.loads).tolist()
+    assert found == [[name, "dear"], ["dear"], [name]]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
+        (SETS.replace("three,[]", "three,"), "row 2 (counted from 0): no label. So it is in 1 of"),
+        (SETS.replace("three,[]", "three,joy;hate"), "row 2 (counted from 0): the label 'hate'"),
+        (SETS.replace("three,[]", "three,hate"), "row 2 (counted from 0): the label 'hate'"),
+        (SETS.replace("text,label", "text,mine"), "has no column 'label'"),
         (SETS.replace('""love""]"\n', '""hate""]"\n').replace('""love""]",[]', '""hate""]",[]'),
          "row 1 (counted from 0): the label 'hate'"),
         (SETS.replace("0.7,0.1", "1.7,0.1"), "row 2 (counted from 0): expected a number from 0"),

@@ -220,6 +220,8 @@ def test_an_answer_follows_the_decision_and_says_what_decided(tmp_path, decision
     kept = JsonLines(tmp_path / "log", 1_000_000, ANSWERS)
     with serving(load_routing(run, precision="fp32"), answers=kept) as server:
         found = server.post("/v1/predict", {"texts": TEXTS}).json["predictions"]
+        explained = server.post("/v1/explain", {"text": TEXTS[0]}).json
+        named = server.post("/v1/explain", {"text": TEXTS[0], "label": "bad"}).json
         card = server.get("/v1/model").json["model"]
         schemas = server.get("/openapi.json").json["components"]["schemas"]
     assert [one["label"] for one in found] == expected["predicted"].tolist()
@@ -227,9 +229,24 @@ def test_an_answer_follows_the_decision_and_says_what_decided(tmp_path, decision
         assert one["decided_by"] == by
         assert one["confidence"] == one["probabilities"][one["label"]]
     assert by in card and "multilabel" not in card
+    assert (explained["decided_by"], explained["label"]) == (by, found[0]["label"])
+    assert "decided_by" not in named
     assert "decided_by" not in schemas["Prediction"]["required"]
     lines = lines_of(tmp_path / "log")
     assert [line["label"] for line in lines] == expected["predicted"].tolist()
+
+
+def test_thresholds_of_several_labels_that_costs_give_are_said_to_be_theirs(tmp_path, served):
+    run = run_of(tmp_path / "run", Decision(True, (1.0,), (), ((1, 1), (9, 1), (1, 3))))
+    with serving(load_routing(run, precision="fp32")) as server:
+        (found,) = server.post("/v1/predict", {"text": TEXTS[0]}).json["predictions"]
+        explained = server.post("/v1/explain", {"text": TEXTS[0], "label": "fair"}).json
+        card = server.get("/v1/model").json["model"]
+    assert found["decided_by"] == explained["decided_by"] == card["decided_by"] == "costs"
+    assert found["thresholds"] == card["thresholds"] == {"bad": 0.5, "fair": 0.1, "good": 0.75}
+    assert "decided_by" not in served.get("/v1/model").json["model"]
+    (by_thresholds,) = served.post("/v1/predict", {"text": TEXTS[0]}).json["predictions"]
+    assert "decided_by" not in by_thresholds
 
 
 def test_where_the_likeliest_label_answers_nothing_new_is_sent(tmp_path):

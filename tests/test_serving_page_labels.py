@@ -112,6 +112,14 @@ def test_what_decided_is_said_where_the_answer_need_not_be_the_likeliest(page):
     assert page.locator("#bars .limit").count() == 0
 
 
+def test_thresholds_that_costs_give_are_said_to_be_theirs(page):
+    said = {"labels": ["a"], "probabilities": {"a": 0.3, "b": 0.1}, "model": "m"}
+    said |= {"thresholds": {"a": 0.2, "b": 0.5}, "decided_by": "costs"}
+    answer(page, "v1/predict", predictions=[said], notes=[])
+    predict(page)
+    assert page.is_visible("text=The thresholds are those that the costs give.")
+
+
 def test_the_card_of_several_labels_has_their_scores(page):
     about = page.evaluate("fetch('v1/model').then(answer => answer.json())")
     scores = {"n": 60, "test": "test", "micro_f1": 0.5, "macro_f1": None, "hamming_loss": 0.125}

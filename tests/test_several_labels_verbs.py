@@ -71,7 +71,6 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(
     ("verb", "words"),
     [
-        (["selftrain"], "selftrain learns the one label that it is surest of"),
         (["prune"], "prune learns from answers that share a text out"),
         (["experiment", "compress"], "experiment compress counts right labels"),
     ],
@@ -83,3 +82,21 @@ def test_verbs_that_need_one_label_a_text_refuse_a_run_of_several(
     assert code == 2 and f"Error: {words}, and the texts of {run} may have several." in message
     assert f"python -m ulmfit_app export {run} --int8" in message
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_selftrain_advises_what_helps_where_texts_have_several_labels(run, tmp_path, capsys):
+    code, message = fails(capsys, "selftrain", run, "--out", tmp_path / "out")
+    assert code == 2 and "selftrain learns the one label that it is surest of" in message
+    assert "Label more of its texts" in message and "--augment.method mix" in message
+    assert "export" not in message
+
+
+def test_distill_advises_to_train_on_the_labels_where_the_teacher_gives_several(
+    run, of_several, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    argv = ["distill", of_several, "--teacher", run, "--preset", "tiny", "--out", out]
+    code, message = fails(capsys, *argv)
+    assert code == 2 and f"the texts of {run} may have several. Train a run on the" in message
+    assert f"python -m ulmfit_app.run {shlex.quote(str(of_several))} --multilabel" in message
+    assert not out.exists()

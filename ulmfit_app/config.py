@@ -262,8 +262,8 @@ class AugmentationSettings:
     share: float = 0.1  # of a text's words that change
     # of eda: from WordNet, or the nearest words in the language model's embedding
     synonyms: Literal["wordnet", "embedding"] = "wordnet"
-    # that translates: reads texts, one a line, and writes as many, such as "apertium eng-spa |
-    # apertium spa-eng"
+    # that translates: reads texts, one a line, and writes as many, such as
+    # "apertium -u eng-spa | apertium -u spa-eng"
     command: str | None = None
 
 

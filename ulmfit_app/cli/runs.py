@@ -150,15 +150,20 @@ def carry_out(job: "Run", report_language: ReportLanguage | None = None) -> None
 
 
 def _print_scores(report: Path, test_name: str) -> None:
+    from ulmfit_app.evaluation.headline import measures
     from ulmfit_app.evaluation.page import named_scores
 
     metrics = json.loads(report.with_name("metrics.json").read_text(encoding="utf-8"))
-    n, by = metrics["model"]["n"], "macro_f1" if metrics.get("multilabel") else "accuracy"
-    what = "Macro F1" if by == "macro_f1" else "Accuracy"
-    print(f"\n{what} on {test_name}, {n:,} texts, with its 95 % interval:")
-    for name, scores in named_scores(metrics).items():
-        value, (low, high) = scores[by], scores[f"{by}_ci95"]
-        print(f"  {100 * value:5.1f} %  ({100 * low:.1f} to {100 * high:.1f})  {name}")
+    n, names = metrics["model"]["n"], {"macro_f1": "Macro F1", "mean_cost": "Mean cost per text"}
+    for by in measures(metrics):
+        what = names.get(by, "Accuracy")
+        print(f"\n{what} on {test_name}, {n:,} texts, with its 95 % interval:")
+        for name, scores in named_scores(metrics).items():
+            value, (low, high) = scores[by], scores[f"{by}_ci95"]
+            if by == "mean_cost":
+                print(f"  {value:7,.4g}  ({low:,.4g} to {high:,.4g})  {name}")
+            else:
+                print(f"  {100 * value:5.1f} %  ({100 * low:.1f} to {100 * high:.1f})  {name}")
     print(f"Report: {report}")
 
 

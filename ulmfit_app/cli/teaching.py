@@ -70,6 +70,13 @@ def distill(argv: list[str]) -> None:
             "Expected a teacher, the folder of a trained run: python -m ulmfit_app distill "
             f"{shlex.quote(settings.data.source)} --teacher RUN"
         )
+    again = f"python -m ulmfit_app.run {shlex.quote(settings.data.source)} --multilabel"
+    for teacher in settings.distillation.teachers:
+        require_one_label(
+            Path(teacher),
+            "distill learns from shares of labels, of which each text has one",
+            f"Train a run on the labels themselves: {again}",
+        )
     default = Path("runs") / f"{name_of(settings.data.source)}-{preset}-student"
     start_run(arguments.out or default, settings, default, None, preset)
 
@@ -79,7 +86,12 @@ def selftrain(argv: list[str]) -> None:
     arguments = tyro.cli(SelfTrainArguments, args=argv, prog="python -m ulmfit_app selftrain")
     out = arguments.out or _beside(arguments.run, "selftrained")
     _start(arguments.run, out)
-    require_one_label(arguments.run, "selftrain learns the one label that it is surest of")
+    require_one_label(
+        arguments.run,
+        "selftrain learns the one label that it is surest of",
+        "Label more of its texts, or have the labelled ones mixed: the command that made it with "
+        "--augment.method mix",
+    )
     from ulmfit_app.run_folder import working_in
 
     with working_in(out):
@@ -130,24 +142,28 @@ def _start(run: Path, out: Path) -> None:
     require_outside(out, folder_of(Run.open(run).record.settings.data), Path(out.name))
 
 
-def require_one_label(run: Path, why: str) -> None:
+def require_one_label(run: Path, why: str, instead: str = "") -> None:
     """Refuse a run whose texts may have several labels.
 
     Args:
         run: its folder.
         why: what the verb does, as the beginning of a sentence.
+        instead: what to do, in a sentence; "": write it as ONNX, for a smaller model.
 
     Raises:
         SettingError: they may.
-        RunFolderError: there is no run.
+        RunFolderError: its record is damaged.
     """
-    from ulmfit_app.pipeline.run import Run
+    from ulmfit_app.run_folder import read_record
 
-    if Run.open(run).record.data.multilabel:
-        raise SettingError(
-            f"{why}, and the texts of {run} may have several. For a smaller model, write it as "
-            f"ONNX in int8: python -m ulmfit_app export {shlex.quote(str(run))} --int8"
+    # A teacher may be gone when its pupil is finished.
+    data = (read_record(run) or {}).get("data")
+    if isinstance(data, dict) and data.get("multilabel"):
+        smaller = (
+            "For a smaller model, write it as ONNX in int8: python -m ulmfit_app export "
+            f"{shlex.quote(str(run))} --int8"
         )
+        raise SettingError(f"{why}, and the texts of {run} may have several. {instead or smaller}")
 
 
 def _beside(run: Path, ending: str) -> Path:

@@ -21,6 +21,15 @@ def count_lines_joined(texts: Sequence[str]) -> int:
     return sum(bool(_ends_line.search(text)) for text in texts)
 
 
+def try_out(command: str) -> None:
+    """Put two short lines through a command, before anything long is begun.
+
+    Raises:
+        SettingError: as `translate` does.
+    """
+    translate(["A good film.", "It rains."], command)
+
+
 def translate(texts: Sequence[str], command: str) -> list[str]:
     """Put texts through a command.
 

@@ -13,6 +13,7 @@ import pandas as pd
 from ulmfit_app.config import Quotes
 from ulmfit_app.data.columns import rename_by_meaning, require_column
 from ulmfit_app.data.encodings import replace_lone_surrogates
+from ulmfit_app.data.label_sets import SEPARATORS, order_labels, sets_of_cells, sets_of_columns
 from ulmfit_app.data.labels import strip_labels
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, SettingError, quoted
@@ -24,6 +25,7 @@ from ulmfit_app.evaluation.tables import (
     PREFIX,
     probability_columns,
     sets_to_truth,
+    spell_set,
     true_classes,
 )
 
@@ -104,7 +106,9 @@ def read_predictions(
         A table with the columns text, label, all others as they are, and p_LABEL for each class
         (float64, each row summing to 1 but where texts have several labels); and what was done to
         them, in sentences. A column `predicted` holds the answers, such as those of a threshold.
-        Where all labels are JSON lists, texts have several labels, and so are the answers.
+        Where all labels are JSON lists, texts have several labels, and so are the answers. Where
+        the answers alone are, the labels may be in other words: with a separator, or in columns
+        of 1 and 0.
 
     Raises:
         DataError: the file cannot be read, a column is not there, or holds no probabilities, or
@@ -116,9 +120,12 @@ def read_predictions(
         raise SettingError(f"--text and --label are both {text!r}. Name two different columns.")
     notes: list[str] = []
     table = read_table(path, encoding, quotes, notes)
-    for flag, column in (("--text", text), ("--label", label)):
-        require_column(table, path, flag, column)
+    require_column(table, path, "--text", text)
     columns = [column for column in probability_columns(table) if column not in (text, label)]
+    are_sets = DECISION in table and holds_sets(table[DECISION])
+    if are_sets and label not in table:
+        table = _join_label_columns(table, columns, path, label, notes)
+    require_column(table, path, "--label", label)
     if len(columns) < 2:
         raise DataError(
             f"{path} has the columns {quoted(list(table))}. Expected a column of probabilities "
@@ -127,11 +134,8 @@ def read_predictions(
         )
     names = rename_by_meaning(list(table), {"text": text, "label": label})
     table = table.rename(columns=names).apply(replace_lone_surrogates)
-    table["label"], stripped = strip_labels(table["label"])
-    notes += stripped
+    table["label"] = _read_labels(table["label"], columns, path, are_sets, notes)
     several = holds_sets(table["label"])
-    cells = table["label"].map(json.loads).explode() if several else table["label"]
-    _require_classes(cells, columns, path, "label", "Add the column, or drop these rows.")
     probabilities, divided = _probabilities(table[columns], path, several)
     notes += divided
     if several:
@@ -140,6 +144,61 @@ def read_predictions(
         table[DECISION] = table[DECISION].str.strip()
         notes += _check_answers(table[DECISION], probabilities, path, several)
     return table.drop(columns=columns).join(probabilities), notes
+
+
+def _read_labels(
+    cells: pd.Series, columns: list[str], path: Path, are_sets: bool, notes: list[str]
+) -> pd.Series:
+    """True labels, each of which is a class; raises DataError where one is none.
+
+    columns: of probabilities. are_sets: whether the answers are, as the labels then have to be.
+    """
+    labels, stripped = strip_labels(cells)
+    notes += stripped
+    if are_sets and not holds_sets(labels):
+        labels = _as_sets(labels, columns, path, notes)
+    each = labels.map(json.loads).explode() if holds_sets(labels) else labels
+    _require_classes(each, columns, path, "label", "Add the column, or drop these rows.")
+    return labels
+
+
+def _join_label_columns(
+    table: pd.DataFrame, columns: list[str], path: Path, label: str, notes: list[str]
+) -> pd.DataFrame:
+    """The table with the column of labels in the place of columns of 1 and 0, named as they are;
+    as it is where there are none.
+
+    columns: of probabilities. Raises DataError where a cell says neither.
+    """
+    names = [column.removeprefix(PREFIX) for column in columns]
+    if not names or not set(names) <= set(table):
+        return table
+    return table.drop(columns=names).assign(**{label: sets_of_columns(table, names, path, notes)})
+
+
+def _as_sets(cells: pd.Series, columns: list[str], path: Path, notes: list[str]) -> pd.Series:
+    """Labels as JSON lists, where several are separated by what leaves only classes.
+
+    columns: of probabilities. Raises DataError where a text has none, or a list is broken.
+    """
+    if cells.eq("").any():
+        raise DataError(
+            f"{path}, row {cells.index[cells.eq('').argmax()]} (counted from 0): no label. "
+            f"{_counted(cells.eq(''))} Write [] where a text has none of the labels, or drop "
+            "these rows."
+        )
+    is_list = cells.str.startswith("[") & cells.str.endswith("]")
+    has = {one: cells.str.contains(one, regex=False) for one in SEPARATORS}
+    # A label of one's own may have a comma in it.
+    divided = ~is_list & ~(PREFIX + cells).isin(columns) & pd.DataFrame(has).any(axis=1)
+    lists = cells.where(is_list | divided, cells.map(lambda cell: spell_set([cell])))
+    for separator in [one for one in SEPARATORS if has[one][divided].any()] or [None]:
+        said: list[str] = []
+        found = sets_of_cells(lists, path, separator, said)
+        if {PREFIX + name for name in order_labels(found)} <= set(columns):
+            break
+    notes += said
+    return found
 
 
 def _check_answers(
@@ -184,7 +243,7 @@ def _describe_sets(decided: bool) -> str:
         if decided
         else "labels whose probability reaches 0.5 are the answers"
     )
-    return f"Labels are JSON lists: a text has several of them, one or none; {answers}."
+    return f"Labels are sets: a text has several of them, one or none; {answers}."
 
 
 def _require_classes(

@@ -224,13 +224,24 @@ def compare_costs(costs: np.ndarray, other: np.ndarray) -> dict:
     Returns:
         mean_cost_difference (first minus other) and mean_cost_difference_ci95.
     """
-    values, counts = np.unique(costs - other, return_counts=True)
-    n = len(costs)
-    drawn = np.random.default_rng(0).multinomial(n, counts / n, RESAMPLES) @ values / n
+    differences = costs - other
     return {
-        "mean_cost_difference": float((costs - other).mean()),
-        "mean_cost_difference_ci95": np.quantile(drawn, [0.025, 0.975]).tolist(),
+        "mean_cost_difference": float(differences.mean()),
+        "mean_cost_difference_ci95": _resampled_mean(differences),
     }
+
+
+def mean_cost(costs: np.ndarray) -> dict:
+    """The mean cost per text and the bootstrap's 95 % interval over texts. costs: [n]."""
+    return {"mean_cost": float(costs.mean()), "mean_cost_ci95": _resampled_mean(costs)}
+
+
+def _resampled_mean(values: np.ndarray) -> list[float]:
+    """The bounds of the middle 95 % of the means of RESAMPLES resamples. values: [n]."""
+    distinct, counts = np.unique(values, return_counts=True)
+    n = len(values)
+    drawn = np.random.default_rng(0).multinomial(n, counts / n, RESAMPLES) @ distinct / n
+    return np.quantile(drawn, [0.025, 0.975]).tolist()
 
 
 def without_answers(predicted: np.ndarray, truth: np.ndarray, labels: list[str]) -> list[str]:

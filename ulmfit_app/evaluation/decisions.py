@@ -191,8 +191,8 @@ def describe_decision(
             f"temperatures {low:.3g} to {high:.3g}, fitted on {n:,} validation texts for "
             f"{n_fitted:,} of {len(labels):,} labels{others}."
             if n_fitted
-            else f"no temperature was fitted on the {n:,} validation texts: of all {len(labels):,} "
-            "labels it stays 1."
+            else f"no temperature was fitted on the {n:,} validation texts: all {len(labels):,} "
+            "stay 1."
         ]
     if decision.costs:
         lines.append("it answers what costs least in expectation, by the table of costs.")

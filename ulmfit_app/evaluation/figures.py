@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ulmfit_app.evaluation.calibration import risk_coverage
 from ulmfit_app.evaluation.drawing import BLUE, GREY, ORANGE, colours, make_axes, mark_phases
+from ulmfit_app.evaluation.headline import spelled
 from ulmfit_app.evaluation.matrix_figure import matrix_figure
 from ulmfit_app.evaluation.messages import known, say, translated
 from ulmfit_app.evaluation.metrics import (
@@ -222,13 +223,27 @@ def training_curves_figure(history: pd.DataFrame, title: str) -> Figure:
 
 
 def comparison_figure(scores: dict[str, dict], of: str = "accuracy") -> Figure:
-    """Accuracy with its 95 % interval, one line per model, the first on top.
+    """One of headline.measures with its 95 % interval, one line per model, the first on top.
 
     Args:
         scores: name -> what metrics.score returns, or multilabel.score_sets.
-        of: what of it, accuracy or macro_f1, which has an interval.
+        of: what of it: accuracy, macro_f1 or mean_cost, which have an interval.
     """
-    f1 = of == "macro_f1"
+    n = next(iter(scores.values()))["n"]
+    title, unit = {
+        "accuracy": (
+            say("Accuracy on the same texts, n = {n:,}", n=n),
+            say("accuracy, 95% interval"),
+        ),
+        "macro_f1": (
+            say("Macro F1 on the same texts, n = {n:,}", n=n),
+            say("macro F1, 95% interval"),
+        ),
+        "mean_cost": (
+            say("Mean cost on the same texts, n = {n:,}", n=n),
+            say("mean cost per text, 95% interval"),
+        ),
+    }[of]
     figure, axes = make_axes(7, 1.1 + 0.42 * len(scores))
     for height, numbers in enumerate(scores.values()):
         (low, high), value = numbers[f"{of}_ci95"], numbers[of] or 0.0
@@ -238,21 +253,18 @@ def comparison_figure(scores: dict[str, dict], of: str = "accuracy") -> Figure:
         )
         axes.plot(value, height, "o", color=colour, markersize=6)
         axes.annotate(
-            f"{value:.3f}" if f1 else f"{value:.1%}",
+            spelled({of: value}, of),
             (value, height),
             (0, 8),
             textcoords="offset points",
             ha="center",
         )
     axes.set_yticks(range(len(scores)), list(map(translated, scores)))
-    unit = say("macro F1, 95% interval") if f1 else say("accuracy, 95% interval")
     axes.set(ylim=(len(scores) - 0.5, -0.75), xlabel=unit)
-    if not f1:
+    if of == "accuracy":
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.margins(x=0.08)
     axes.grid(axis="x", color="0.9")
     axes.tick_params(axis="y", length=0)
-    n = next(iter(scores.values()))["n"]
-    title = say("Macro F1 on the same texts, n = {n:,}", n=n) if f1 else ""
-    axes.set_title(title or say("Accuracy on the same texts, n = {n:,}", n=n))
+    axes.set_title(title)
     return figure

@@ -31,7 +31,9 @@ def labels_figure(scores: dict) -> Figure:
     """
     per_label = scores["per_label"]
     order = sorted(per_label, key=lambda label: -per_label[label]["support"])[:MAX_TICK_LABELS]
-    names, families, note = drawable_labels(order)
+    # Of all labels, so that a number instead of a name is that of the table.
+    names, families, note = drawable_labels(list(per_label))
+    shown = dict(zip(per_label, names, strict=True))
     rows = [per_label[label] for label in order]
     figure, (left, right) = make_axes(9.5, max(1.5 + 0.24 * len(rows), 2.6), columns=2)
     heights = range(len(rows))
@@ -44,16 +46,18 @@ def labels_figure(scores: dict) -> Figure:
     shares = [row["support"] / scores["n"] for row in rows]
     chance = say("by chance: the label’s share of the texts")
     right.plot(shares, heights, "|", color=ORANGE, label=chance, markersize=9, linestyle="none")
-    shown = [f"{name}  {row['support']:,}" for name, row in zip(names, rows, strict=True)]
-    left.set_yticks(heights, shown, fontsize=9, family=families)
+    ticks = [f"{shown[label]}  {per_label[label]['support']:,}" for label in order]
+    left.set_yticks(heights, ticks, fontsize=9, family=families)
     n_left_out = len(per_label) - len(rows)
-    notes = [say("the {n} commonest", n=len(rows))] if n_left_out else []
-    suffix = f"\n({'; '.join(notes + note)})" if notes + note else ""
+    commonest = f" ({say('the {n} commonest', n=len(rows))})" if n_left_out else ""
     right.set_yticks(heights, [""] * len(rows))
-    left.set(ylabel=say("label, texts that have it") + suffix)
+    left.set(ylabel=say("label, texts that have it") + commonest)
     left.set_title(say("F1 by label"), pad=34)
     right.set_title(say("Average precision by label"), pad=34)
-    for axes, unit in ((left, say("F1, precision, recall")), (right, say("average precision"))):
+    # Notes on names stand below: few labels make a short axis beside them.
+    below = "".join(f"\n({one})" for one in note)
+    units = say("F1, precision, recall") + below, say("average precision")
+    for axes, unit in zip((left, right), units, strict=True):
         _finish(axes, unit)
         axes.set_ylim(len(rows) - 0.5, -0.5)
     figure.suptitle(say("Each label, n = {n:,} texts", n=scores["n"]), size=11)

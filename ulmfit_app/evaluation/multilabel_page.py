@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from ulmfit_app.evaluation import headline
 from ulmfit_app.evaluation.markup import (
     class_name,
     document,
@@ -22,6 +23,7 @@ from ulmfit_app.evaluation.page import (
     model_name,
     name_test,
     named_scores,
+    named_table,
     sentence,
 )
 from ulmfit_app.evaluation.page_classes import share
@@ -78,11 +80,7 @@ def multilabel_page(
 
 def _captions() -> dict[str, str]:
     """What stands below each figure."""
-    return {
-        "macro_f1": say(
-            "Each dot is a macro F1, each line its 95% interval (a bootstrap’s over the tested "
-            "texts). All were scored on the same texts."
-        ),
+    return headline.captions() | {
         "labels": say(
             "The commonest label is on top; behind its name stands how many texts have it. Where "
             "precision lies right of recall, a label is given too seldom; where left of it, too "
@@ -163,17 +161,17 @@ def _verdict(metrics: dict, baseline: str) -> str:
 
 
 def _results(metrics: dict) -> str:
-    rows = []
-    for name, numbers in named_scores(metrics).items():
-        low, high = numbers["macro_f1_ci95"]
-        rows.append(
+    scores = named_scores(metrics)
+    heads, rows = headline.columns(scores, headline.measures(metrics))
+    heads += [say("micro F1"), say("mean average precision"), say("all labels right")]
+    more_heads = [say("Hamming loss"), say("coverage error"), say("ranking precision")]
+    more_heads += [say("log loss"), say("calibration error")]
+    more = []
+    for row, numbers in zip(rows, scores.values(), strict=True):
+        row += [share(numbers["micro_f1"]), share(numbers["mean_average_precision"])]
+        row.append(f"{numbers['subset_accuracy']:.1%}")
+        more.append(
             [
-                name,
-                share(numbers["macro_f1"]),
-                say("{low:.3f} to {high:.3f}", low=low, high=high),
-                share(numbers["micro_f1"]),
-                share(numbers["mean_average_precision"]),
-                f"{numbers['subset_accuracy']:.1%}",
                 f"{numbers['hamming_loss']:.2%}",
                 f"{numbers['coverage_error']:.2f}",
                 f"{numbers['label_ranking_average_precision']:.3f}",
@@ -181,10 +179,6 @@ def _results(metrics: dict) -> str:
                 f"{numbers['expected_calibration_error']:.1%}",
             ]
         )
-    heads = ["", say("macro F1"), say("95% interval"), say("micro F1")]
-    heads += [say("mean average precision"), say("all labels right"), say("Hamming loss")]
-    heads += [say("coverage error"), say("ranking precision"), say("log loss")]
-    heads += [say("calibration error")]
     how = say(
         "Macro F1 is the mean of the labels’ F1; rare labels count as much as common ones. Micro "
         "F1 is that of all answers together. Labels of which a number is undefined are left out "
@@ -194,7 +188,8 @@ def _results(metrics: dict) -> str:
         "ranked as high as one of its labels are its own. Log loss (nats) and calibration error "
         "(15 bins) are means over the labels."
     )
-    return table(heads, rows) + f'<p class="how">{how}</p>'
+    tables = named_table(heads, rows, scores) + named_table(more_heads, more, scores)
+    return tables + f'<p class="how">{how}</p>'
 
 
 def _labels(metrics: dict) -> str:

@@ -3,8 +3,11 @@
 Most sections have files of their own, page_classes to page_slices.
 """
 
+from collections.abc import Iterable
+
 import pandas as pd
 
+from ulmfit_app.evaluation import headline
 from ulmfit_app.evaluation.markup import (
     document,
     interval,
@@ -54,10 +57,10 @@ def page(
     captions = _captions("calibration" in metrics)
     pictures = {key: picture(key, png, captions.get(key, "")) for key, png in pngs.items()}
     training = [one for key, one in pictures.items() if key.startswith("training")]
+    compared = "".join(pictures[of] for of in headline.measures(metrics))
     sections = [
         _summary(metrics, facts.get("notes", [])),
-        f"<h2>{say('Results')}</h2>"
-        f'<div class="results">{_results(metrics)}</div>{pictures["accuracy"]}',
+        f'<h2>{say("Results")}</h2><div class="results">{_results(metrics)}</div>{compared}',
         f"<h2>{say('Classes')}</h2>{pictures['confusion_matrix']}{classes_section(model)}",
         decision_section(metrics),
         f"<h2>{say('Parts of the texts')}</h2>{_slices(metrics)}",
@@ -94,11 +97,7 @@ def name_test(facts: dict) -> str:
 
 def _captions(calibrated: bool) -> dict[str, str]:
     """What stands below each figure."""
-    captions = {
-        "accuracy": say(
-            "Each dot is an accuracy, each line its 95% interval: where the accuracy on unlimited "
-            "texts of the same kind is likely to lie. All were scored on the same texts."
-        ),
+    captions = headline.captions() | {
         "confusion_matrix": say(
             "One row holds the texts of one true class, spread over the columns by predicted "
             "class. The diagonal is right; a dark cell elsewhere is a frequent mistake. Colours "
@@ -238,7 +237,15 @@ def _summary(metrics: dict, notes: list[str]) -> str:
             accuracy_backward=backward["accuracy"],
             interval_backward=interval(backward),
         )
-    sentences = [found, *(verdict(metrics, baseline) for baseline in metrics["baselines"])]
+    *first, _ = headline.measures(metrics)
+    name = sentence(model_name(metrics))
+    sentences = [*(headline.introduce(name, model, of) for of in first), found]
+    for baseline, scores in metrics["baselines"].items():
+        paired = scores["model_against_it"]
+        sentences += [headline.against(name, baseline, paired, of) for of in first]
+        # Whoever gives costs is after them, and not after few mistakes.
+        if "mean_cost" not in first:
+            sentences.append(verdict(metrics, baseline))
     return "".join(f"<p>{text(sentence)}</p>" for sentence in sentences) + listed(
         notes, say("Notes")
     )
@@ -256,11 +263,12 @@ def _slices(metrics: dict) -> str:
 
 
 def _results(metrics: dict) -> str:
+    scores, first = named_scores(metrics), headline.measures(metrics)
+    first_heads, first_rows = headline.columns(scores, first)
+    heads = [say("macro F1"), say("balanced accuracy"), say("mean average precision")]
+    heads += [say("log loss"), say("calibration error"), "n"]
     rows = [
         [
-            name,
-            f"{numbers['accuracy']:.1%}",
-            interval(numbers),
             f"{numbers['macro_f1']:.3f}",
             f"{numbers['balanced_accuracy']:.1%}",
             f"{numbers['mean_average_precision']:.3f}",
@@ -268,11 +276,12 @@ def _results(metrics: dict) -> str:
             f"{numbers['expected_calibration_error']:.1%}",
             f"{numbers['n']:,}",
         ]
-        for name, numbers in named_scores(metrics).items()
+        for numbers in scores.values()
     ]
-    heads = ["", say("accuracy"), say("95% interval"), say("macro F1")]
-    heads += [say("balanced accuracy"), say("mean average precision")]
-    heads += [say("log loss"), say("calibration error"), "n"]
+    tables = [(first_heads, first_rows), (heads, rows)]
+    if len(first) == 1:
+        both = [one + other for one, other in zip(first_rows, rows, strict=True)]
+        tables = [(first_heads + heads, both)]
     classes = metrics["model"]["per_class"]
     absent = sum(not scores["support"] for scores in classes.values())
     over = say(
@@ -290,7 +299,15 @@ def _results(metrics: dict) -> str:
         "another seed would train another model.",
         over=over if absent else "",
     )
-    return table(heads, rows) + f'<p class="how">{how}</p>'
+    if len(first) > 1:
+        how += say(" The first interval is a bootstrap’s over the tested texts.")
+    return "".join(named_table(*one, scores) for one in tables) + f'<p class="how">{how}</p>'
+
+
+def named_table(heads: list[str], rows: list[list[str]], names: Iterable[str]) -> str:
+    """A table whose rows have names. heads, rows: of the other columns."""
+    named = [[name, *row] for name, row in zip(names, rows, strict=True)]
+    return table(["", *heads], named)
 
 
 def sentence(begun: str) -> str:

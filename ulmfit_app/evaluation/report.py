@@ -10,10 +10,15 @@ from ulmfit_app.evaluation import figures
 from ulmfit_app.evaluation.calibrated import (
     Calibration,
     before_and_after,
+    compare_costs,
+    costs_of,
     judge_decision,
+    mean_cost,
     without_answers,
 )
 from ulmfit_app.evaluation.calibration import MAX_NAMES, undefined
+from ulmfit_app.evaluation.decisions import Decision
+from ulmfit_app.evaluation.headline import measures
 from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
 from ulmfit_app.evaluation.metrics import compare_macro_f1, paired_comparison, score
 from ulmfit_app.evaluation.page import named_scores, page
@@ -29,6 +34,7 @@ from ulmfit_app.evaluation.report_files import (
     write_text,
 )
 from ulmfit_app.evaluation.scripts import pad, width_of
+from ulmfit_app.evaluation.several_seeds import macro_f1_interval
 from ulmfit_app.evaluation.slices import slices
 from ulmfit_app.evaluation.tables import PREFIX, probability_columns, true_classes
 from ulmfit_app.files import write_table
@@ -57,10 +63,9 @@ def write_report(
 
     Args:
         folder: made where it is missing.
-        predictions: one row per tested text: text, label (the true class), and a column `p_LABEL`
-            of probabilities per class, in the order of the classes. Where there is a column
-            `predicted`, it holds the answers, else the most probable class is the answer. The
-            accuracy is also given for each value of the other columns, such as a text's source.
+        predictions: one row per tested text: text, label (the true class), a column `p_LABEL` of
+            probabilities per class, in order, and perhaps predicted, the answer, else the most
+            probable class. The accuracy is also given by other columns, such as a text's source.
         baselines: name -> probabilities [n, n_classes] for the same rows.
         histories: stage -> what figures.training_curves_figure takes; an empty one is left out.
         facts: what else to know about the run, nested and ready for JSON. Five have a place of
@@ -81,7 +86,8 @@ def write_report(
         ValueError: predictions and baselines do not fit each other, or a cell names no class.
     """
     labels, probabilities, truth, predicted = _arrays_of(predictions)
-    metrics = compare(probabilities, baselines, truth, labels, directions, predicted, answers)
+    given = directions, predicted, answers, calibration and calibration.decision
+    metrics = compare(probabilities, baselines, truth, labels, *given)
     metrics |= _details(predictions, probabilities, truth, predicted, calibration)
     metrics["facts"] = for_json(facts)
     with speaking(report_language if can_draw(report_language) else ENGLISH):
@@ -147,7 +153,7 @@ def _figures_of(
     before = calibration and calibration.before
     thresholds = metrics["calibration"]["thresholds"] if calibration else []
     return {
-        "accuracy": figures.comparison_figure(named_scores(metrics)),
+        **{of: figures.comparison_figure(named_scores(metrics), of) for of in measures(metrics)},
         "confusion_matrix": figures.confusion_figure(
             np.array(model["confusion_matrix"]), list(model["per_class"])
         ),
@@ -201,6 +207,7 @@ def compare(
     directions: dict[str, np.ndarray] | None = None,
     predicted: np.ndarray | None = None,
     answers: dict[str, np.ndarray] | None = None,
+    decision: Decision | None = None,
 ) -> dict:
     """Scores of the model and of each baseline, and how the model compares with each.
 
@@ -212,32 +219,42 @@ def compare(
         directions: direction -> probabilities [n, n_classes], where the model is the mean of two.
         predicted: the model's answers, as metrics.score takes them.
         answers: as in write_report.
+        decision: whose costs, where it has some, all answers are judged by.
 
     Returns:
-        {"model": metrics.score, "baselines": {name: metrics.score + {"model_against_it":
+        {"model": scores, "baselines": {name: scores + {"model_against_it":
         metrics.paired_comparison and metrics.compare_macro_f1}}}, and "directions" like
-        "baselines" where some are given.
+        "baselines" where some are given. Scores are metrics.score and macro_f1_ci95; with costs
+        there are calibrated.mean_cost and calibrated.compare_costs, too.
 
     Raises:
         ValueError: the arrays do not fit each other, or hold no probabilities.
     """
     if predicted is None:
         predicted = probabilities.argmax(axis=1)
-    right = predicted == truth
+    has_costs = decision is not None and bool(decision.costs)
 
     def against(other: np.ndarray) -> dict:
         by_class = compare_macro_f1(truth, predicted, other, len(labels))
-        return paired_comparison(right, other == truth) | by_class
+        found = paired_comparison(predicted == truth, other == truth) | by_class
+        if has_costs:
+            found |= compare_costs(*(costs_of(of, truth, decision) for of in (predicted, other)))
+        return found
+
+    def scored(of: np.ndarray, said: np.ndarray) -> dict:
+        found = score(of, truth, labels, said)
+        _, low, high = macro_f1_interval(truth, said[:, None], len(labels))
+        found["macro_f1_ci95"] = [float(low), float(high)]
+        return found | (mean_cost(costs_of(said, truth, decision)) if has_costs else {})
 
     def compared(others: dict[str, np.ndarray]) -> dict:
         found = {}
         for name, other in others.items():
             said = (answers or {}).get(name, other.argmax(axis=1))
-            found[name] = score(other, truth, labels, said) | {"model_against_it": against(said)}
+            found[name] = scored(other, said) | {"model_against_it": against(said)}
         return found
 
-    model = score(probabilities, truth, labels, predicted)
-    found = {"model": model, "baselines": compared(baselines)}
+    found = {"model": scored(probabilities, predicted), "baselines": compared(baselines)}
     return found | {"directions": compared(directions)} if directions else found
 
 

@@ -27,14 +27,24 @@ def describe(decision: Decision, labels: Sequence[str]) -> str:
     said = f"temperature {low:.3g}" if low == high else f"temperatures {low:.3g} to {high:.3g}"
     if decision.multilabel:
         limits = decision.limits(len(labels)).tolist()
-        by = " by costs" if decision.costs else ""
         each = _named(labels, limits) if len(set(limits)) > 1 else f"{limits[0]:.3g}"
-        return f"{said}, a text has the labels whose probabilities reach{by} {each}"
+        of = "the thresholds that the costs give: " if decision.costs else ""
+        return f"{said}, a text has the labels whose probabilities reach {of}{each}"
     if decision.costs:
         return f"{said}, answers what costs least in expectation"
     if decision.thresholds:
         return f"{said}, answers by thresholds: {_named(labels, decision.thresholds)}"
     return said
+
+
+def decided_by(decision: Decision) -> str:
+    """What beyond the likeliest label decides: costs, thresholds, or "" where nothing does.
+
+    Several labels a text always have thresholds: of these, whether costs made them.
+    """
+    if decision.costs:
+        return "costs"
+    return "thresholds" if decision.thresholds and not decision.multilabel else ""
 
 
 def _named(labels: Sequence[str], thresholds: Sequence[float]) -> str:

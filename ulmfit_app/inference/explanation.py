@@ -35,7 +35,7 @@ from ulmfit_app.errors import SettingError, quoted
 from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.messages import say
 from ulmfit_app.evaluation.tables import read_set
-from ulmfit_app.inference.decided import choose
+from ulmfit_app.inference.decided import choose, decided_by
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.languages import UNSPACED
 from ulmfit_app.text.store import TokenStore
@@ -80,6 +80,8 @@ class Explanation:
             one, in the order of the text. Its columns: start, stop (the characters
             text[start:stop]), word, score (by how much the word raises the log-odds of the label,
             in nats), without (the label's probability without it; NaN by gradient).
+        decided_by: "costs" or "thresholds", where they chose the label; of several labels a text,
+            "costs" where they made the threshold; else "".
     """
 
     text: str
@@ -89,6 +91,7 @@ class Explanation:
     n_words: int
     words: pd.DataFrame
     threshold: float | None = None
+    decided_by: str = ""
 
     def strongest(self, top: int = TOP) -> pd.DataFrame:
         """The rows of `words` with the scores farthest from 0, farthest first."""
@@ -164,8 +167,11 @@ class Explanation:
 
     def _heading(self) -> str:
         label, p = escape(self.label), _rounded(self.probability)
-        limit = "" if self.threshold is None else f" (threshold {self.threshold:.3g})"
+        by = f", by {self.decided_by}" if self.decided_by else ""
+        limit = "" if self.threshold is None else f" (threshold {self.threshold:.3g}{by})"
         found = f"{label} {p}{limit}: what moved it most, by {self.method}."
+        if self.decided_by and self.threshold is None:
+            found += f" Chosen by {self.decided_by}: it need not be the likeliest label."
         if self.n_words > len(self.words):
             at_a_time = math.ceil(self.n_words / len(self.words))
             found += f" Of {self.n_words:,} words, {at_a_time} at a time were taken out."
@@ -282,7 +288,8 @@ def explain(
     )
     named, decision = predictor.labels[index], predictor.decision
     reach = float(decision.limits(len(predictor.labels))[index]) if decision.multilabel else None
-    return Explanation(text, named, probability, method, len(words), table, reach)
+    by = decided_by(decision) if label is None or decision.multilabel else ""
+    return Explanation(text, named, probability, method, len(words), table, reach, by)
 
 
 def predicted_labels(predictor: Predictor, text: str) -> list[str]:

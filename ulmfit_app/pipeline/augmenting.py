@@ -16,7 +16,7 @@ import pandas as pd
 
 from ulmfit_app.config import GENERAL, AugmentationSettings, Settings
 from ulmfit_app.data.augmentation import EDA, WORD, make_copies, nearest_words, stop_words
-from ulmfit_app.data.back_translation import EXAMPLE, count_lines_joined, translate
+from ulmfit_app.data.back_translation import EXAMPLE, count_lines_joined, translate, try_out
 from ulmfit_app.data.characters import escape
 from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.data.reading import read_table
@@ -146,6 +146,19 @@ def describe_augmentation(settings: Settings, n_train: int) -> list[str]:
         f"{share:.0%} of all that it learns from; the language model, validation and test have "
         "none of them."
     ]
+
+
+def check_translation(run: RunFiles) -> None:
+    """Try the command that a run translates with, where it is still to do so.
+
+    Language models are trained before it, and a program that is missing is told before them.
+
+    Raises:
+        SettingError: as `translate` does.
+    """
+    how = run.record.settings.augment
+    if how.method == "translate" and not run.is_finished(AUGMENT):
+        try_out(how.command)
 
 
 # ------------------------------------------------------------------------------------ its texts

@@ -18,6 +18,11 @@ from ulmfit_app.pipeline.run_files import RunFiles
 
 log = logging.getLogger(__name__)
 
+MAJORITY = Message("majority class")
+# What it is called where its answer is another class than that.
+SHARES_BY_COSTS = Message("class shares, decided by costs")
+SHARES_BY_THRESHOLDS = Message("class shares, decided by thresholds")
+
 
 @dataclass(frozen=True)
 class Baselines:
@@ -50,12 +55,15 @@ def score_baselines(run: RunFiles, test_texts: list[str], decision: Decision) ->
     log.info("Baseline: TF-IDF with logistic regression.")
     for name, of_all in _ask(run, used, texts).items():
         known, tested = of_all[: len(valid)], of_all[len(valid) :]
-        found.probabilities[name] = tested
         if decision.thresholds or decision.costs:
             fitted, _ = fit_decision(
                 known, corpus.truth(valid["label"]), bool(decision.thresholds), decision.costs
             )
-            found.answers[name] = fitted.answer(fitted.calibrate(tested))
+            said = fitted.answer(fitted.calibrate(tested))
+            if name == MAJORITY and (said != tested.argmax(axis=1)).any():
+                name = SHARES_BY_COSTS if decision.costs else SHARES_BY_THRESHOLDS
+            found.answers[name] = said
+        found.probabilities[name] = tested
     return found
 
 
@@ -75,7 +83,7 @@ def _ask(run: RunFiles, used: pd.DataFrame, texts: list[str]) -> dict[str, np.nd
             known = rows["text"].tolist(), codes, texts
             found[name] = tfidf_one_vs_rest(*known, settings.seed, language)
         return found
-    found = {Message("majority class"): majority(truth, len(texts), n_labels)}
+    found = {MAJORITY: majority(truth, len(texts), n_labels)}
     for which, (rows, codes) in sets.items():
         name = Message("TF-IDF + logistic regression, {which}", which=which)
         known = rows["text"].tolist(), codes, texts, n_labels, settings.seed, language

@@ -27,7 +27,7 @@ from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.errors import RunFolderError, SettingError, quoted
 from ulmfit_app.evaluation.messages import ENGLISH, ReportLanguage
 from ulmfit_app.models.pretrained import has_changed
-from ulmfit_app.pipeline.augmenting import augment, makes_texts
+from ulmfit_app.pipeline.augmenting import augment, check_translation, makes_texts
 from ulmfit_app.pipeline.plan import plan_run, request, source_sha256
 from ulmfit_app.pipeline.record import RunRecord
 from ulmfit_app.pipeline.report import LANGUAGE, make_report
@@ -107,6 +107,8 @@ class Run(RunFiles):
             return self._carry_out(last)
 
     def _carry_out(self, last: str) -> Path:
+        if AUGMENT in self.stages and self.stages[AUGMENT].comes_before(last, or_is=True):
+            check_translation(self)
         for stage in self.stages.values():
             if stage.comes_before(last, or_is=True):
                 self._make(stage)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.tables import PREFIX, spell_set
+from ulmfit_app.inference.decided import decided_by
 from ulmfit_app.serving.versions import Asked, Version
 
 
@@ -26,6 +26,8 @@ def _prediction(
 ) -> dict[str, Any]:
     decision = version.predictor.decision
     probabilities = dict(zip(labels, row, strict=True))
+    by = decided_by(decision)
+    decided = {"decided_by": by} if by else {}
     if decision.multilabel:
         limits = thresholds_of(version)
         return {
@@ -33,21 +35,16 @@ def _prediction(
             "probabilities": probabilities,
             "thresholds": {label: limits[label] for label in labels},
             "model": version.id,
+            **decided,
         }
     (number,) = chosen
-    answer = {
+    return {
         "label": labels[number],
         "confidence": row[number],
         "probabilities": probabilities,
         "model": version.id,
+        **decided,
     }
-    by = decided_by(decision)
-    return answer | ({"decided_by": by} if by else {})
-
-
-def decided_by(decision: Decision) -> str:
-    """What beyond the likeliest label decides: costs, thresholds, or "" where nothing does."""
-    return "costs" if decision.costs else "thresholds" if decision.thresholds else ""
 
 
 def thresholds_of(version: Version) -> dict[str, float]:

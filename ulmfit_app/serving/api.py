@@ -116,6 +116,7 @@ class Service:
                 "method": found.method,
                 "n_words": found.n_words,
                 "words": found.words[columns].to_dict("records"),
+                **({"decided_by": found.decided_by} if found.decided_by else {}),
             }
         )
 

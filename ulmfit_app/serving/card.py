@@ -94,6 +94,7 @@ def _decided(predictor: Predictor) -> dict[str, Any]:
             "multilabel": True,
             "temperature": dict(zip(labels, temperatures, strict=True)),
             "thresholds": dict(zip(labels, limits, strict=True)),
+            **({"decided_by": "costs"} if decision.costs else {}),
         }
     found: dict[str, Any] = {"temperature": decision.temperature}
     if decision.thresholds:

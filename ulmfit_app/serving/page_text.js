@@ -78,7 +78,9 @@ function showAnswer(prediction, notes, about) {
   find("explanation").hidden = true;
   find("verdict").replaceChildren(...(given.length ? verdict(given, probabilities) : [NONE]));
   find("decided-by").hidden = !by;
-  find("decided-by").textContent = `Chosen by ${by}: it need not be the likeliest label.`;
+  find("decided-by").textContent = several
+    ? "The thresholds are those that the costs give."
+    : `Chosen by ${by}: it need not be the likeliest label.`;
   find("answered-by").hidden = !about?.canary;
   find("answered-by").replaceChildren("Answered by ", word(model));
   find("answer-notes").replaceChildren(...items(notes));

@@ -148,6 +148,10 @@ class LabelsPrediction(Body):
     probabilities: dict[str, float] = Field(description="calibrated, each by itself")
     thresholds: dict[str, float] = Field(description="what each probability has to reach")
     model: str = Field(description="id of the model that answered")
+    decided_by: Annotated[
+        Literal["costs"],
+        Field(description="what made the thresholds", json_schema_extra=_drop_default),
+    ] = None
 
 
 class PredictAnswer(Body):
@@ -183,6 +187,14 @@ class ExplainAnswer(Body):
     method: str
     n_words: int
     words: list[ExplainedWord]
+    # Left out where the label is the likeliest one, or was named.
+    decided_by: Annotated[
+        Literal["thresholds", "costs"],
+        Field(
+            description="what chose the label; of several labels, what made the threshold",
+            json_schema_extra=_drop_default,
+        ),
+    ] = None
 
 
 class LabelsExplainAnswer(ExplainAnswer):
