@@ -22,9 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from data_scripts.fetch import Source
 from ulmfit_app.config import TINY, DataSettings, ModelSettings, Settings, TokenSettings
 from ulmfit_app.data import known_sets
-from ulmfit_app.inference import predictor
+from ulmfit_app.evaluation import decisions
 from ulmfit_app.inference.predictor import Predictor
-from ulmfit_app.pipeline import report, stages
+from ulmfit_app.pipeline import baselines, report, stages
 from ulmfit_app.pipeline.run import begin
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.rules import PAD_ID
@@ -225,11 +225,10 @@ def watch(seen: Watched, patch: pytest.MonkeyPatch) -> None:
     watched(Learner, "one_batch", batch)
     watched(ClassifierBatches, "__iter__", texts)
     watched(TokenStore, "counts", lambda _, rows: seen.counted[seen.stage].append(list(rows)))
-    watched(stages, "fit_temperature", temperature)
-    watched(predictor, "fit_temperature", temperature)
+    watched(decisions, "fit_temperature", temperature)
     watched(TfidfVectorizer, "fit_transform", lambda _, texts, *__: seen.baselines.append([texts]))
     watched(LogisticRegression, "fit", lambda _, x, y, *__: seen.baselines[-1].append(list(y)))
-    watched(report, "majority", lambda truth, *_: seen.baselines.append([None, list(truth)]))
+    watched(baselines, "majority", lambda truth, *_: seen.baselines.append([None, list(truth)]))
     patch.setattr(report, "N_EXPLAINED", 0)
 
 

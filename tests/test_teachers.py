@@ -14,6 +14,7 @@ from tests.conftest import reviews, small_settings
 from ulmfit_app import __main__ as cli
 from ulmfit_app.config import DistillationSettings
 from ulmfit_app.errors import RunFolderError
+from ulmfit_app.evaluation import decisions
 from ulmfit_app.evaluation.calibration import tempered
 from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.inference.predictor import load_predictor
@@ -61,7 +62,7 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
         torch.set_num_threads(1)
-        patch.setattr(stages, "fit_temperature", lambda *_: (0.1, ""))
+        patch.setattr(decisions, "fit_temperature", lambda *_: (0.1, ""))
         csv = write_csv(root / "reviews.csv")
         begin(root / "teacher", settings_of(csv)).carry_out("classifier")
     return csv, root / "teacher"
@@ -192,7 +193,8 @@ def test_a_pupil_learns_from_the_answers_and_says_whose(world, tmp_path):
     assert which.tolist() == np.flatnonzero(run.rows["learned"]).tolist()
     answers = answers_of(run)[["p_neg", "p_pos"]].to_numpy()
     assert np.allclose(targets[:, :2], tempered(answers, 2.0), atol=1e-6)
-    split, truth = (run.rows.loc[which, name].to_numpy() for name in ("split", "truth"))
+    rows = run.rows.loc[which]
+    split, truth = rows["split"].to_numpy(), run.corpus.truth(rows["label"])
     assert not targets[split == "unlabelled", 2:].any()
     labels = targets[split == "train", 2:]
     assert (labels.argmax(1) == truth[split == "train"]).all() and (labels.sum(1) == 1).all()

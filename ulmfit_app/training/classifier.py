@@ -68,18 +68,18 @@ def make_learner(
             other direction.
     """
     require_direction(language_model.direction, store.direction, "The language model")
-    multilabel = valid[1].ndim == 2
-    loss = make_loss(settings.balance, train[1], n_classes)
-    if not multilabel:
-        sampled = resample(train[1], settings.balance, seed) if train[1].ndim == 1 else slice(None)
-        train = train[0][sampled], train[1][sampled]
-    data = store, train, valid, n_classes
     shape = trained[0] if trained else language_model.shape
     if sha256_of_strings(store.words) != language_model.vocab_hash:
         raise BundleError(
             "The texts were numericalised with another vocabulary than the language model's: its "
             "encoder would read every word as another. Run the stages again in one run folder."
         )
+    multilabel, truth = np.ndim(valid[1]) == 2, np.asarray(train[1])
+    loss = make_loss(settings.balance, truth, n_classes)
+    if truth.ndim == 1:  # neither several labels nor a teacher's answers
+        sampled = resample(truth, settings.balance, seed)
+        train = np.asarray(train[0])[sampled], truth[sampled]
+    data = store, train, valid, n_classes
     make = (
         transformer.make_classifier_learner
         if language_model.architecture == "transformer"
