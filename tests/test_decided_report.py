@@ -21,9 +21,9 @@ from ulmfit_app.evaluation.calibrated import (
 from ulmfit_app.evaluation.calibration import risk_coverage
 from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.messages import speaking
-from ulmfit_app.evaluation.metrics import compare_macro_f1
 from ulmfit_app.evaluation.page_decision import decision_section
 from ulmfit_app.evaluation.report import write_report
+from ulmfit_app.evaluation.several_seeds import compare_macro_f1
 from ulmfit_app.evaluation.tables import prediction_table
 from ulmfit_app.evaluation.thresholds import choose_label_thresholds, choose_thresholds
 

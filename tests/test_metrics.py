@@ -17,13 +17,13 @@ from ulmfit_app import evaluation
 from ulmfit_app.evaluation.metrics import (
     accuracy_interval,
     calibration_bins,
-    compare_macro_f1,
     expected_calibration_error,
     macro_f1,
     maximum_calibration_error,
     paired_comparison,
     score,
 )
+from ulmfit_app.evaluation.several_seeds import compare_macro_f1
 
 
 def softmax_predictions(

@@ -5,8 +5,12 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from ulmfit_app.evaluation import several_seeds
-from ulmfit_app.evaluation.metrics import compare_macro_f1
-from ulmfit_app.evaluation.several_seeds import macro_f1_difference, macro_f1_interval, recalls
+from ulmfit_app.evaluation.several_seeds import (
+    compare_macro_f1,
+    macro_f1_difference,
+    macro_f1_interval,
+    recalls,
+)
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from ulmfit_app.evaluation.messages import Message
 from ulmfit_app.evaluation.metrics import (
     RESAMPLES,
     calibration_scores,
-    compare_macro_f1,
     macro_f1,
 )
 from ulmfit_app.evaluation.multilabel import calibration_of_labels, compare_sets
+from ulmfit_app.evaluation.several_seeds import compare_macro_f1
 
 WANTED_ERRORS = (0.01, 0.02, 0.05, 0.1)  # shares of the answers
 

@@ -305,40 +305,6 @@ def macro_f1(predicted: np.ndarray, truth: np.ndarray) -> float:
     return float((2 * hits[there] / (said + true)[there]).mean())
 
 
-def compare_macro_f1(
-    truth: np.ndarray, predicted: np.ndarray, other: np.ndarray, n_classes: int
-) -> dict:
-    """Two classifiers on the same texts by macro F1, which counts rare classes as common ones.
-
-    The interval is the percentile bootstrap's over texts (Efron and Tibshirani 1993, chapter 13),
-    of RESAMPLES resamples that are always the same.
-
-    Args:
-        truth, predicted, other: [n] class indices, the last two each classifier's.
-        n_classes: classes.
-
-    Returns:
-        macro_f1_difference (first minus other) and macro_f1_difference_ci95.
-    """
-    # Texts with the same three classes are alike; few of all combinations occur.
-    kinds, counts = np.unique(np.stack([truth, predicted, other], 1), axis=0, return_counts=True)
-    drawn = np.random.default_rng(0).multinomial(len(truth), counts / len(truth), RESAMPLES)
-    classes = np.arange(n_classes)
-    of_truth, of_first, of_other = (kinds[:, [i]] == classes for i in range(3))
-
-    def resampled(times: np.ndarray, said: np.ndarray) -> np.ndarray:
-        hits, found = times @ (of_truth & said), times @ said + times @ of_truth
-        f1 = np.divide(2 * hits, found, where=found > 0, out=np.full(hits.shape, np.nan))
-        return np.nanmean(f1, axis=1)
-
-    differences = resampled(drawn, of_first) - resampled(drawn, of_other)
-    (whole,) = resampled(counts[None], of_first) - resampled(counts[None], of_other)
-    return {
-        "macro_f1_difference": float(whole),
-        "macro_f1_difference_ci95": np.quantile(differences, [0.025, 0.975]).tolist(),
-    }
-
-
 def _class_scores(matrix: np.ndarray, index: int, ranked: float | None) -> dict:
     """The scores of one class, from the confusion matrix. ranked: its average precision."""
     hits, predicted, support = (

@@ -20,7 +20,7 @@ from ulmfit_app.evaluation.calibration import MAX_NAMES, undefined
 from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.headline import measures
 from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
-from ulmfit_app.evaluation.metrics import compare_macro_f1, paired_comparison, score
+from ulmfit_app.evaluation.metrics import paired_comparison, score
 from ulmfit_app.evaluation.page import named_scores, page
 from ulmfit_app.evaluation.report_files import (
     as_json,
@@ -34,7 +34,7 @@ from ulmfit_app.evaluation.report_files import (
     write_text,
 )
 from ulmfit_app.evaluation.scripts import pad, width_of
-from ulmfit_app.evaluation.several_seeds import macro_f1_interval
+from ulmfit_app.evaluation.several_seeds import compare_macro_f1, macro_f1_interval
 from ulmfit_app.evaluation.slices import slices
 from ulmfit_app.evaluation.tables import PREFIX, probability_columns, true_classes
 from ulmfit_app.files import write_table
@@ -223,7 +223,7 @@ def compare(
 
     Returns:
         {"model": scores, "baselines": {name: scores + {"model_against_it":
-        metrics.paired_comparison and metrics.compare_macro_f1}}}, and "directions" like
+        metrics.paired_comparison and compare_macro_f1}}}, and "directions" like
         "baselines" where some are given. Scores are metrics.score and macro_f1_ci95; with costs
         there are calibrated.mean_cost and calibrated.compare_costs, too.
 

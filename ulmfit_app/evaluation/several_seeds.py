@@ -35,8 +35,6 @@ def macro_f1_difference(
 ) -> tuple[float, float, float]:
     """How much more macro F1 a way has than another on the same texts, and the 95 % interval.
 
-    As `metrics.compare_macro_f1` has it of one seed.
-
     Args:
         truth, predicted: as above.
         other: of the other way, [n, n_seeds].
@@ -50,6 +48,28 @@ def macro_f1_difference(
     differences = drawn[:, :half].mean(axis=1) - drawn[:, half:].mean(axis=1)
     low, high = np.quantile(differences, [0.025, 0.975])
     return whole[:half].mean() - whole[half:].mean(), low, high
+
+
+def compare_macro_f1(
+    truth: np.ndarray, predicted: np.ndarray, other: np.ndarray, n_classes: int
+) -> dict:
+    """Two classifiers on the same texts by macro F1, which counts rare classes as common ones.
+
+    It is `macro_f1_difference` of a single seed.
+
+    Args:
+        truth, predicted, other: [n] class indices, the last two each classifier's.
+        n_classes: classes.
+
+    Returns:
+        macro_f1_difference (first minus other) and macro_f1_difference_ci95.
+    """
+    ways = predicted[:, None], other[:, None]
+    difference, low, high = macro_f1_difference(truth, *ways, n_classes)
+    return {
+        "macro_f1_difference": float(difference),
+        "macro_f1_difference_ci95": [float(low), float(high)],
+    }
 
 
 def recalls(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:

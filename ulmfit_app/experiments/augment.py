@@ -16,7 +16,7 @@ import pandas as pd
 from data_scripts.files import replacing
 from ulmfit_app.config import AugmentationSettings, Settings
 from ulmfit_app.data.few_labels import divide_labels
-from ulmfit_app.errors import RunFolderError, SettingError
+from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.metrics import SIGNIFICANT
 from ulmfit_app.evaluation.study_figures import label_curve_figure
 from ulmfit_app.evaluation.tables import markdown_table
@@ -29,7 +29,7 @@ from ulmfit_app.experiments.comparing import (
     name_language,
     save_result,
 )
-from ulmfit_app.experiments.label_curve import Points, read_sizes, read_test
+from ulmfit_app.experiments.label_curve import Points, read_sizes, read_tests
 from ulmfit_app.experiments.trials import Trial, carry_out, read_facts
 from ulmfit_app.pipeline.augmenting import check_augmentation, growth_by
 
@@ -125,15 +125,9 @@ def _plan_point(
 
 def _compare(points: Points, folder: Path, n_test: dict[int, int]) -> pd.DataFrame:
     """The table of the finished trials. n_test: texts of the test split, by seed."""
-    tested = {point: read_test(trials, folder, n_test) for point, trials in points.items()}
-    texts = next(iter(tested.values()))[["text", "label"]]
+    tested = read_tests(points, folder, n_test)
     found = []
     for (method, n_labels), trials in points.items():
-        if not tested[method, n_labels][["text", "label"]].equals(texts):
-            raise RunFolderError(
-                f"The runs in {folder} have different test texts: the data have changed since the "
-                "first of them. Give the same command with another --out"
-            )
         right = tested[method, n_labels]["right"].to_numpy()
         growth = growth_by(trials[0].settings.augment)
         line = {"labels": n_labels, "method": method, "growth": growth}

@@ -234,16 +234,10 @@ def train_to_the_end(settings: Settings, n_train: int) -> Settings:
 
 def _compare(points: Points, folder: Path, n_test: dict[int, int]) -> pd.DataFrame:
     """The table of the finished trials. n_test: texts of the test split, by seed."""
-    tested = {point: read_test(trials, folder, n_test) for point, trials in points.items()}
-    texts = next(iter(tested.values()))[["text", "label"]]
+    tested = read_tests(points, folder, n_test)
     (first, _), *_ = points
     found = []
     for (way, n_labels), trials in points.items():
-        if not tested[way, n_labels][["text", "label"]].equals(texts):
-            raise RunFolderError(
-                f"The runs in {folder} have different test texts: the data have changed since the "
-                "first of them. Give the same command with another --out"
-            )
         hit = tested[way, n_labels]["right"].to_numpy()
         line = {"way": way, "labels": n_labels, **measure_share("error", 1 - hit)}
         if way != first:
@@ -254,6 +248,34 @@ def _compare(points: Points, folder: Path, n_test: dict[int, int]) -> pd.DataFra
         found.append(line)
     names = ["way", "labels", "n", "error", "low", "high", *AGAINST, "minutes", "peak_memory_gb"]
     return pd.DataFrame(found, columns=names)
+
+
+def read_tests(
+    points: Points, folder: Path, n_test: dict[int, int]
+) -> dict[tuple[str, int], pd.DataFrame]:
+    """Read which test texts the finished trials of each point label rightly.
+
+    Args:
+        points: the trials of each, a seed's each.
+        folder: of the experiment.
+        n_test: texts of the test split, by seed.
+
+    Returns:
+        By point, one row per text, in an order that is the same for all: text, label, and right,
+        the share of seeds that labels it rightly.
+
+    Raises:
+        DataError: predictions are missing or not whole.
+        RunFolderError: they are of different texts.
+    """
+    tested = {point: read_test(trials, folder, n_test) for point, trials in points.items()}
+    first, *others = (table[["text", "label"]] for table in tested.values())
+    if not all(table.equals(first) for table in others):
+        raise RunFolderError(
+            f"The runs in {folder} have different test texts: the data have changed since the "
+            "first of them. Give the same command with another --out"
+        )
+    return tested
 
 
 def read_test(trials: list[Trial], folder: Path, n_test: dict[int, int]) -> pd.DataFrame:
