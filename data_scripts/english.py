@@ -3,7 +3,9 @@
 banking77: Casanueva et al. 2020, "Efficient Intent Detection with Dual Sentence Encoders", CC BY
 4.0. goemotions: Demszky et al. 2020, "GoEmotions: A Dataset of Fine-Grained Emotions", CC BY 4.0.
 hatespeech: Davidson et al. 2017, "Automated Hate Speech Detection and the Problem of Offensive
-Language", MIT. Its texts offend, and those of goemotions may.
+Language", MIT. hatecheck: its tweets, and the cases of Röttger et al. 2021, "HateCheck: Functional
+Tests for Hate Speech Detection Models", CC BY 4.0. The texts of both offend, and those of
+goemotions may.
 
 python -m data_scripts.english NAME [--data PATH]
 """
@@ -19,6 +21,8 @@ from data_scripts.fetch import Source, run_script
 from data_scripts.published import PublishedSet, fetch_published
 
 _GITHUB = "https://raw.githubusercontent.com"
+_TWEETS = f"{_GITHUB}/t-davidson/hate-speech-and-offensive-language/master/data"
+_TWEETS_HASH = "fcb8bc7c68120ae4af04a5b9acd58585513ede11e1548ebf36a5c2040b6f6281"
 
 # What a branch has may change; its sha256 tells, and another file is refused.
 SETS = {
@@ -46,14 +50,27 @@ SETS = {
     ),
     "hatespeech": PublishedSet(
         "en",
-        f"{_GITHUB}/t-davidson/hate-speech-and-offensive-language/master/data",
-        {"labeled_data.csv": "fcb8bc7c68120ae4af04a5b9acd58585513ede11e1548ebf36a5c2040b6f6281"},
+        _TWEETS,
+        {"labeled_data.csv": _TWEETS_HASH},
+    ),
+    "hatecheck": PublishedSet(
+        "en",
+        _TWEETS,
+        {
+            "labeled_data.csv": _TWEETS_HASH,
+            "hatecheck.csv": "ecf0dc1e93fccc90b6f880e632b19e635c0f0a68b3157915a9e20b6938f121cf",
+        },
+        also_named={"hatecheck.csv": "test_suite_cases.csv"},
+        elsewhere={
+            "hatecheck.csv": f"{_GITHUB}/paul-rottger/hatecheck-data/"
+            "d84302298ceeb34f4b0dde2d8a1f4932c2caa612/test_suite_cases.csv"
+        },
     ),
 }
 
 
 def fetch(
-    name: Positional[Literal["banking77", "goemotions", "hatespeech"]],
+    name: Positional[Literal["banking77", "goemotions", "hatespeech", "hatecheck"]],
     data: Annotated[
         Path | None,
         arg(metavar="PATH", help="The folder that holds the set's files, or its only file."),

@@ -19,18 +19,29 @@ class PublishedSet:
         files: of each the sha256, in hexadecimal, or the number of its lines where no more is
             known of it.
         also_named: another name that a user's copy of a file may have.
+        elsewhere: the URL of a file that lies in another place, or there under another name.
     """
 
     language: str
     url: str
     files: dict[str, str | int]
     also_named: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> str:
         """The files, for people."""
         *most, last = self.files
         return f"{', '.join(most)} and {last}" if most else last
+
+    @property
+    def places(self) -> str:
+        """Where the publishers have them, for people."""
+        return " and ".join([self.url, *self.elsewhere.values()])
+
+    def url_of(self, file: str) -> str:
+        """Where the publisher has one of its files."""
+        return self.elsewhere.get(file, f"{self.url}/{file}")
 
     def find(self, file: str, folder: Path) -> Path | None:
         """One of its files in a folder, under either name; None where it has neither."""
@@ -59,7 +70,7 @@ def fetch_published(script: str, name: str, known: PublishedSet, data: Path | No
     folder = cache_folder() / name
     try:
         for file, published in known.files.items():
-            url = f"{known.url}/{file}"
+            url = known.url_of(file)
             if isinstance(published, str):
                 download(url, folder / file, sha256=published)
             else:
@@ -67,7 +78,7 @@ def fetch_published(script: str, name: str, known: PublishedSet, data: Path | No
                 _verify_lines(folder / file, url, published)
     except FetchError as error:
         raise FetchError(
-            f"{error} Get {known.names} from {known.url} by other means, then run: "
+            f"{error} Get {known.names} from {known.places} by other means, then run: "
             f"python -m data_scripts.{script} {name} --data FOLDER"
         ) from error
     return Source(_place(folder, known), f"the publisher's {known.names}")

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 import torch
 
-from ulmfit_app.config import TINY, DataSettings, ModelSettings
+from ulmfit_app.config import DataSettings, ModelSettings
+from ulmfit_app.presets import TINY
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.conftest import reviews
 from tests.test_training import interrupted
 from tests.tiny_transformers import KINDS, make_checkpoint, make_reviews
-from ulmfit_app.config import TINY, ClassifierSettings, DataSettings, ModelSettings
+from ulmfit_app.config import ClassifierSettings, DataSettings, ModelSettings
 from ulmfit_app.errors import BundleError, SettingError
 from ulmfit_app.inference.explanation import explain
 from ulmfit_app.inference.predictor import Predictor, load_predictor
@@ -31,6 +31,7 @@ from ulmfit_app.models.transformer import (
 )
 from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.run import Run, begin
+from ulmfit_app.presets import TINY
 from ulmfit_app.text.store import OF_SUBWORDS, TokenStore
 from ulmfit_app.text.subwords import SubwordTokenizer
 from ulmfit_app.training import classifier, loop, transformer

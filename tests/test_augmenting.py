@@ -13,12 +13,13 @@ import torch
 
 from tests.conftest import NEUTRAL, reviews, small_settings
 from ulmfit_app import __main__ as cli
-from ulmfit_app.config import TINY, AugmentationSettings, DistillationSettings
+from ulmfit_app.config import AugmentationSettings, DistillationSettings
 from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.pipeline import augmenting, pupils, stages
 from ulmfit_app.pipeline.augmenting import AUGMENTED, check_augmentation, with_augmented
 from ulmfit_app.pipeline.plan import plan_run
 from ulmfit_app.pipeline.run import Run, begin
+from ulmfit_app.presets import TINY
 from ulmfit_app.run_folder import AUGMENT
 from ulmfit_app.text.rules import UNK
 from ulmfit_app.text.store import TokenStore

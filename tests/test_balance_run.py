@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ulmfit_app.config import TINY, AugmentationSettings, ClassifierSettings, DataSettings
+from ulmfit_app.config import AugmentationSettings, ClassifierSettings, DataSettings
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.inference.predictor import BidirectionalPredictor, load_predictor
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.pipeline import stages
 from ulmfit_app.pipeline.run import begin
 from ulmfit_app.pipeline.selection import growth_of
+from ulmfit_app.presets import TINY
 from ulmfit_app.training import classifier
 from ulmfit_app.training.balance import chooses_thresholds
 

@@ -6,10 +6,11 @@ import torch
 
 from data_scripts import wt103
 from data_scripts.fetch import FetchError
-from ulmfit_app.config import LAPTOP, PAPER, DataSettings, ModelSettings
+from ulmfit_app.config import DataSettings, ModelSettings
 from ulmfit_app.pipeline import budget
 from ulmfit_app.pipeline.plan import plan_run
 from ulmfit_app.pipeline.selection import count_tokens_roughly, select
+from ulmfit_app.presets import LAPTOP, PAPER
 from ulmfit_app.training.recipes import PUBLISHED, WEAK_START
 
 

@@ -20,7 +20,6 @@ from ulmfit_app.cli.settings import check_used
 from ulmfit_app.config import (
     CHINESE,
     GENERAL,
-    TINY,
     DataSettings,
     DistillationSettings,
     ModelSettings,
@@ -46,6 +45,7 @@ from ulmfit_app.pipeline import budget
 from ulmfit_app.pipeline.forecast import describe
 from ulmfit_app.pipeline.pupils import prune_run
 from ulmfit_app.pipeline.run import begin
+from ulmfit_app.presets import TINY
 from ulmfit_app.run_folder import TEACHER
 from ulmfit_app.sampling_settings import SamplingSettings
 from ulmfit_app.serving.versions import load_routing

@@ -15,11 +15,12 @@ from data_scripts import chinese, english, fetch
 from data_scripts.fetch import FetchError, Source
 from data_scripts.published import PublishedSet
 from tests.test_data_scripts import NOBODY, Server
-from ulmfit_app.config import PRESETS, DataSettings, TokenSettings
+from ulmfit_app.config import DataSettings, TokenSettings
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.known_sets import DATA_SETS, language_of
 from ulmfit_app.errors import DataError, SettingError
 from ulmfit_app.pipeline.language import find_language, is_open
+from ulmfit_app.presets import PRESETS
 
 # As the publisher writes them: no column names, a line feed behind each line.
 TRAIN = "".join(f"{'冷笑話' if i % 3 else '家庭笑話'}\t第{i}個笑話，很短。\n" for i in range(30))

@@ -8,7 +8,7 @@ from fastai.text.models.awdlstm import AWD_LSTM
 from fastai.text.models.core import get_text_classifier, masked_concat_pool
 
 from tests.conftest import made_store
-from ulmfit_app.config import TINY, ClassifierSettings, ModelSettings
+from ulmfit_app.config import ClassifierSettings, ModelSettings
 from ulmfit_app.errors import BundleError, SettingError
 from ulmfit_app.models.awd_lstm import (
     build_classifier,
@@ -17,6 +17,7 @@ from ulmfit_app.models.awd_lstm import (
     load_language_model,
 )
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
+from ulmfit_app.presets import TINY
 from ulmfit_app.text.rules import PAD_ID
 from ulmfit_app.training import classifier
 from ulmfit_app.training.choosing import choose_plan

@@ -13,8 +13,8 @@ from tests.conftest import reviews
 from ulmfit_app import __main__ as cli
 from ulmfit_app.cli import runs
 from ulmfit_app.cli.settings import check_used
-from ulmfit_app.config import PRESETS, PRETRAINING_PRESETS
 from ulmfit_app.errors import SettingError
+from ulmfit_app.presets import PRESETS, PRETRAINING_PRESETS
 
 
 def fails(capsys, *argv):
@@ -206,7 +206,7 @@ def test_the_kinds_of_experiments_are_listed_when_asked_for(capsys):
         word
         for kind in (
             *("ablation", "labels", "augment", "starts", "methods", "balance", "folds", "cross"),
-            "compress",
+            *("compress", "robustness", "counterfactuals"),
         )
         for word in ("python", "-m", "ulmfit_app", "experiment", kind, "--help")
     ]  # fmt: skip

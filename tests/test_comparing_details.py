@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, norm
 
-from ulmfit_app.config import GENERAL, TINY
+from ulmfit_app.config import GENERAL
 from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.experiments.comparing import (
     AGAINST,
@@ -22,6 +22,7 @@ from ulmfit_app.experiments.comparing import (
     start_from_general_text,
     state_finding,
 )
+from ulmfit_app.presets import TINY
 
 
 def test_a_share_is_in_percent_of_the_texts_and_inside_its_interval():

@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from ulmfit_app.config import (
-    LAPTOP,
     LARGEST_DROPOUT,
-    PRESETS,
     SECTIONS,
     AugmentationSettings,
     DataSettings,
@@ -17,6 +15,7 @@ from ulmfit_app.config import (
     Settings,
 )
 from ulmfit_app.errors import SettingError
+from ulmfit_app.presets import LAPTOP, PRESETS
 from ulmfit_app.settings_json import from_json, to_json
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from data_scripts import course as data_script
 from tests.conftest import says
-from ulmfit_app.config import PAPER, TINY, DataSettings
+from ulmfit_app.config import DataSettings
 from ulmfit_app.course import (
     MESSY,
     OVERRIDE,
@@ -31,6 +31,7 @@ from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.pipeline.run import begin
+from ulmfit_app.presets import PAPER, TINY
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.training.recipes import Plan, extend_to

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from tests.conftest import made_store, reviews, small_settings
-from ulmfit_app.config import LAPTOP, TINY
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import BundleError, DataError, RunFolderError, SettingError
@@ -38,6 +37,7 @@ from ulmfit_app.models.awd_lstm import build_language_model
 from ulmfit_app.models.bundle import Bundle, save_bundle
 from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.run import Run
+from ulmfit_app.presets import LAPTOP, TINY
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.training.choosing import batch_size_for, choose_plan

@@ -31,6 +31,11 @@ LINES = "".join(
 TWEETS = ",count,hate_speech,offensive_language,neither,class,tweet\n" + "".join(
     f'{i},3,0,0,3,{(0, 1, 1, 2)[i % 4]},"Tweet {i}, on two\nlines &amp; more"\n' for i in range(48)
 )
+CASES = ",functionality,case_id,test_case,label_gold,target_ident,direction,templ_id\n" + "".join(
+    f"{i},{('emote_h', 'object_nh')[i % 2]},{i},Case number {i}. ,{('', 'non-')[i % 2]}hateful,"
+    f"{('women', '')[i % 2]},{('general', '-')[i % 2]},{i}\n"
+    for i in range(12)
+)
 FILES = {
     "banking77": {"train.csv": BANKING, "test.csv": BANKING.replace("is ", "was ")},
     "goemotions": {
@@ -40,6 +45,7 @@ FILES = {
         "emotions.txt": EMOTIONS,
     },
     "hatespeech": {"labeled_data.csv": TWEETS},
+    "hatecheck": {"labeled_data.csv": TWEETS, "hatecheck.csv": CASES},
 }
 REAL = dict(english.SETS)
 
@@ -50,7 +56,9 @@ def point_at(url: str, monkeypatch) -> None:
         files = {
             file: hashlib.sha256(text.encode()).hexdigest() for file, text in FILES[name].items()
         }
-        monkeypatch.setitem(english.SETS, name, replace(known, url=f"{url}/{name}", files=files))
+        elsewhere = {file: f"{url}/{name}/elsewhere/{file}" for file in known.elsewhere}
+        there = replace(known, url=f"{url}/{name}", files=files, elsewhere=elsewhere)
+        monkeypatch.setitem(english.SETS, name, there)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +73,7 @@ def unreachable(tmp_path, monkeypatch):
 def server(monkeypatch):
     server = Server()
     server.files = {
-        f"{name}/{file}": text.encode()
+        f"{name}/{'elsewhere/' if file in REAL[name].elsewhere else ''}{file}": text.encode()
         for name, files in FILES.items()
         for file, text in files.items()
     }
@@ -125,9 +133,19 @@ def test_a_folder_that_lacks_a_file_is_refused_with_what_it_holds(folders):
         english.fetch("banking77", folders / "banking77")
 
 
+def test_a_file_that_lies_elsewhere_is_fetched_from_there_and_its_place_named(server, monkeypatch):
+    english.fetch("hatecheck")
+    assert server.asked[-1] == ("GET", "hatecheck/elsewhere/hatecheck.csv")
+    point_at(NOBODY, monkeypatch)
+    (fetch.cache_folder() / "hatecheck" / "hatecheck.csv").unlink()
+    with pytest.raises(FetchError, match="from .*/hatecheck and .*/elsewhere/hatecheck.csv by "):
+        english.fetch("hatecheck")
+
+
 def test_the_published_sets_are_known_by_hash_and_can_be_named_on_the_command_line():
     for known in REAL.values():
-        assert known.url.startswith("https://raw.githubusercontent.com/")
+        for url in (known.url, *known.elsewhere.values()):
+            assert url.startswith("https://raw.githubusercontent.com/")
         assert all(re.fullmatch("[0-9a-f]{64}", was) for was in known.files.values())
     names = typing.get_args(typing.get_type_hints(english.fetch)["name"])
     assert set(names) == set(REAL) < set(DATA_SETS)
@@ -213,6 +231,42 @@ def test_another_table_than_that_of_hatespeech_is_refused(folders):
     message = "Expected the columns 'class', 'tweet', with 0 or 1 or 2 in class, found '', 'count'"
     with pytest.raises(DataError, match=message):
         load("hatespeech", path)
+
+
+def test_hatecheck_learns_from_tweets_and_is_tested_on_cases_with_their_groups(folders):
+    corpus = load("hatecheck", folders / "hatecheck")
+    assert corpus.labels == ["hateful", "non-hateful"]
+    assert corpus.test_name == "HateCheck"
+    tested = corpus.table[corpus.table["split"] == "test"]
+    assert list(corpus.table)[3:] == ["target", "functionality", "direction"]
+    assert tested.iloc[:2, 1:].values.tolist() == [
+        ["hateful", "test", "women", "emote_h", "general"],
+        ["non-hateful", "test", "none", "object_nh", "none"],
+    ]
+    learned = corpus.table[corpus.table["split"] != "test"]
+    assert learned["label"].value_counts().to_dict() == {"hateful": 12, "non-hateful": 36}
+    assert (learned[["target", "functionality", "direction"]] == "").all(axis=None)
+    assert corpus.notes[0].startswith("Train are the 48 tweets of hatespeech: 12 of hate speech")
+
+
+def test_hatecheck_has_its_cases_under_their_publishers_name_too(folders):
+    there = folders / "hatecheck"
+    (there / "hatecheck.csv").rename(there / "test_suite_cases.csv")
+    assert len(read_known(DataSettings("hatecheck", data=there)).table) == 60
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "message"),
+    [
+        ("hatecheck.csv", "target_ident", "Expected the columns 'test_case', 'label_gold', 'targ"),
+        ("labeled_data.csv", "tweet", "not labeled_data.csv of hatecheck. Expected the columns"),
+    ],
+)
+def test_other_columns_than_those_of_hatecheck_are_refused(folders, file, column, message):
+    path = folders / "hatecheck" / file
+    path.write_text(path.read_text().replace(column, "other", 1))
+    with pytest.raises(DataError, match=message):
+        load("hatecheck", path.parent)
 
 
 def test_a_table_is_no_place_of_a_set_of_several_files(folders):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import small_settings
-from ulmfit_app.config import LAPTOP, PAPER, TINY, DataSettings
+from ulmfit_app.config import DataSettings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.predictions import report_predictions
 from ulmfit_app.data.reading import read_own_table
@@ -22,6 +22,7 @@ from ulmfit_app.experiments.paper_tables import FULL_ROW, TABLES
 from ulmfit_app.files import write_table
 from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.budget import Rates
+from ulmfit_app.presets import LAPTOP, PAPER, TINY
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 

@@ -14,7 +14,7 @@ from tests.test_decided_report import COSTS, LABELS, decided, report
 from tests.test_multilabel_report import written as several  # noqa: F401
 from tests.test_report import Page
 from ulmfit_app.cli.runs import _print_scores as print_scores
-from ulmfit_app.config import TINY, DataSettings
+from ulmfit_app.config import DataSettings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.label_sets import apply_without_label, sets_of_cells, sets_of_columns
 from ulmfit_app.evaluation import multilabel_figures
@@ -23,6 +23,7 @@ from ulmfit_app.evaluation.decisions import Decision, describe_decision
 from ulmfit_app.evaluation.headline import measures
 from ulmfit_app.evaluation.messages import known, speaking
 from ulmfit_app.pipeline.baselines import score_baselines
+from ulmfit_app.presets import TINY
 
 
 @pytest.fixture(scope="module", params=["costs", "thresholds"])

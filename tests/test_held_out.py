@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ulmfit_app.config import TINY, DataSettings
+from ulmfit_app.config import DataSettings
 from ulmfit_app.data import corpus
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.sources import Draft
 from ulmfit_app.pipeline.selection import select
+from ulmfit_app.presets import TINY
 from ulmfit_app.training.recipes import make_plan
 
 LABELS = ["neg", "pos"]

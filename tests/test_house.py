@@ -17,6 +17,7 @@ ROOMS = [
         "languages",
         "files",
         "config",
+        "presets",
         "settings_json",
         "sampling_settings",
         "hardware",
@@ -108,7 +109,7 @@ def test_inference_never_imports_training_or_what_stands_on_it(name):
 
 
 TORCHLESS = {
-    *("languages", "errors", "files", "config", "settings_json", "sampling_settings"),
+    *("languages", "errors", "files", "config", "presets", "settings_json", "sampling_settings"),
     *("evaluation", "text", "data"),
 }
 # Batches are tensors: they import torch where they make them.

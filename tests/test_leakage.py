@@ -20,12 +20,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from data_scripts.fetch import Source
-from ulmfit_app.config import TINY, DataSettings, ModelSettings, Settings, TokenSettings
+from ulmfit_app.config import DataSettings, ModelSettings, Settings, TokenSettings
 from ulmfit_app.data import known_sets
 from ulmfit_app.evaluation import decisions
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.pipeline import baselines, report, stages
 from ulmfit_app.pipeline.run import begin
+from ulmfit_app.presets import TINY
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.rules import PAD_ID
 from ulmfit_app.text.store import TokenStore

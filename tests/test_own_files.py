@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import reviews
 from ulmfit_app import __main__ as cli
-from ulmfit_app.config import TINY, DataSettings, ModelSettings
+from ulmfit_app.config import DataSettings, ModelSettings
 from ulmfit_app.data.reading import read_own_table, read_table
 from ulmfit_app.errors import BundleError, RunFolderError
 from ulmfit_app.files import write_table
@@ -24,6 +24,7 @@ from ulmfit_app.models.pretrained import find_start, has_changed
 from ulmfit_app.pipeline import stages
 from ulmfit_app.pipeline.run import Run, begin
 from ulmfit_app.pipeline.run_files import read_history
+from ulmfit_app.presets import TINY
 from ulmfit_app.run_folder import STAGES, working_in
 
 ODD = ["\r", "\n", "\r\n", '"', "\x00", ",;\t", "\U0001f600", "שלום", "\u2028", "NA", "\x85", ""]

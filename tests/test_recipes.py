@@ -7,7 +7,7 @@ from fastai.learner import Learner
 from fastai.text.learner import TextLearner
 from fastai.torch_core import even_mults
 
-from ulmfit_app.config import PAPER, TINY
+from ulmfit_app.presets import PAPER, TINY
 from ulmfit_app.training.choosing import (
     BRIEF,
     MOST_EPOCHS,

@@ -24,7 +24,7 @@ import torch
 from data_scripts import wt103
 from tests.conftest import reviews
 from ulmfit_app import __main__ as cli
-from ulmfit_app.config import TINY, DataSettings, ModelSettings
+from ulmfit_app.config import DataSettings, ModelSettings
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation import calibration
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
@@ -42,6 +42,7 @@ from ulmfit_app.pipeline import budget, plan
 from ulmfit_app.pipeline.plan import plan_run
 from ulmfit_app.pipeline.report import N_EXPLAINED
 from ulmfit_app.pipeline.run import begin
+from ulmfit_app.presets import TINY
 from ulmfit_app.run_folder import STAGES, VALIDATION
 from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.training.recipes import count_epochs

@@ -15,7 +15,6 @@ import pytest
 from data_scripts.files import sha256_of
 from tests.conftest import reviews, small_settings
 from ulmfit_app import __main__ as cli
-from ulmfit_app.config import PRESETS, TINY
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, RunFolderError
 from ulmfit_app.inference.predictor import load_predictor
@@ -24,6 +23,7 @@ from ulmfit_app.pipeline import plan, record, run_files, stages
 from ulmfit_app.pipeline import run as pipeline
 from ulmfit_app.pipeline.plan import plan_run
 from ulmfit_app.pipeline.run import Run, begin, finish_take_over, take_over
+from ulmfit_app.presets import PRESETS, TINY
 from ulmfit_app.run_folder import AGAIN, NEXT, READY, STAGES, find_part
 
 TEXTS = ["a great film", "a dull plot and an awful end", "music"]

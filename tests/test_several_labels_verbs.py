@@ -9,8 +9,8 @@ import pytest
 from ulmfit_app import __main__ as cli
 from ulmfit_app.cli.runs import RunArguments
 from ulmfit_app.cli.settings import read_settings
-from ulmfit_app.config import PRESETS
 from ulmfit_app.pipeline.run import begin
+from ulmfit_app.presets import PRESETS
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import small_settings
 from tests.tiny_transformers import make_checkpoint
 from ulmfit_app.cli.settings import check_used
-from ulmfit_app.config import LAPTOP
 from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.study_figures import methods_figure
@@ -30,6 +29,7 @@ from ulmfit_app.experiments.starts import run_starts
 from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.budget import Rates
 from ulmfit_app.pipeline.run import Run
+from ulmfit_app.presets import LAPTOP
 from ulmfit_app.training import choosing
 from ulmfit_app.training.choosing import choose_plan
 from ulmfit_app.training.recipes import count_epochs

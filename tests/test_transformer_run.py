@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from tests.conftest import reviews
 from tests.tiny_transformers import make_checkpoint, make_reviews
 from ulmfit_app import __main__ as cli
-from ulmfit_app.config import TINY, DataSettings
+from ulmfit_app.config import DataSettings
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.inference.explanation import explain
 from ulmfit_app.inference.predictor import load_predictor
@@ -23,6 +23,7 @@ from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.pipeline.plan import plan_run
 from ulmfit_app.pipeline.run import Run, begin
+from ulmfit_app.presets import TINY
 from ulmfit_app.run_folder import STAGES
 from ulmfit_app.training import loop, recipes
 from ulmfit_app.training.recipes import Phase, Plan, count_epochs

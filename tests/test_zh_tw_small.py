@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ulmfit_app.config import CHINESE, TINY
+from ulmfit_app.config import CHINESE
 from ulmfit_app.inference.generation import generate
 from ulmfit_app.inference.language_model import load
 from ulmfit_app.inference.perplexity import measure_perplexity
@@ -14,6 +14,7 @@ from ulmfit_app.models.architectures import store_in_memory
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.models.hub import MODELS
 from ulmfit_app.models.pretrained import find_starts
+from ulmfit_app.presets import TINY
 from ulmfit_app.sampling_settings import SamplingSettings
 from ulmfit_app.text.batches import LanguageModelBatches
 

@@ -1,12 +1,12 @@
-"""Every setting of a run: one frozen dataclass a stage, and the presets as values of them.
+"""Every setting of a run: one frozen dataclass a stage.
 
-A preset is derived with `dataclasses.replace`; an unknown field is an error, not a silence. Where
-a number comes from is said beside it: "paper" is Howard and Ruder 2018 (ULMFiT), "AWD" is Merity
-et al. 2017, "fastai" the library's default.
+An unknown field is an error, not a silence; the presets are in presets.py. Where a number comes
+from is said beside it: "paper" is Howard and Ruder 2018 (ULMFiT), "AWD" is Merity et al. 2017,
+"fastai" the library's default.
 """
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,7 +42,7 @@ Pooling = Literal["mean", "first", "last", "concat"]
 Conversion = Literal["s2twp", "s2tw", "s2hk", "s2t", "tw2sp", "t2s"]
 TO_SIMPLIFIED = ("tw2sp", "t2s")
 AdapterName = Literal["lora", "prompt", "ia3"]
-Balance = Literal["none", "weights", "focal", "oversample", "undersample"]
+Balance = Literal["none", "weights", "focal", "oversample", "undersample", "groups"]
 # A name or nothing. On the command line every word is a name, None too, which a class or a column
 # may be called.
 Name = Annotated[
@@ -55,11 +55,11 @@ Name = Annotated[
         str_from_instance=lambda value: [str(value)],
     ),
 ]
-SECTIONS = ("data", "tokens", "model", "lm", "classifier", "distillation", "augment")
+SECTIONS = ("data", "tokens", "model", "lm", "classifier", "distillation", "augment", "update")
 MAY_BE_ZERO = (
     *("lm.drop_mult", "lm.weight_decay", "lm.epochs", "classifier.weight_decay"),
     *(f"distillation.{name}" for name in ("hard_weight", "states_weight", "confidence")),
-    "distillation.pruned",
+    *("distillation.pruned", "update.replay", "update.pull", "update.task_vector"),
 )
 LARGEST_DROPOUT = 0.25  # of the language model's, fastai
 
@@ -88,12 +88,19 @@ class DataSettings:
     # texts that have none of several labels; auto: an empty list, or 0 in all columns, is an
     # answer and kept, and an empty cell is missing and dropped
     without_label: Literal["auto", "keep", "drop"] = "auto"
+    # columns of whom a text is from or about, with spaces between: the report compares the groups
+    # in each
+    groups: tuple[str, ...] = ()
+    # column of dates or times: the latest texts are tested on, and the latest of the others
+    # validated on, instead of texts drawn at random
+    time: Name = None
     encoding: str = "utf-8"  # of the file
     # of a CSV or TSV; literal: a quote is a character like any other, as in many TSV files
     quotes: Quotes = "csv"
     # of the training rows; everything is selected on them, never on the test split
     valid_share: float = 0.1
-    # of the training rows; one of them is validated on, instead of valid_share
+    # of the training rows; one of them is validated on, instead of valid_share. With --time they
+    # are periods, and what comes before one is learned
     folds: int | None = None
     fold: int = 1  # which one, from 1 on
     test_share: float = 0.2  # of all rows, where the data has no test split
@@ -212,7 +219,8 @@ class ClassifierSettings:
     adapter: AdapterName | None = None
     # where classes are rare: weigh their texts more in the loss, or texts of low confidence
     # (focal; Lin et al. 2017), or learn from texts of rare classes several times, or from fewer of
-    # the others
+    # the others. groups: weigh texts so that labels are as frequent in each of --groups (Kamiran
+    # and Calders 2012)
     balance: Balance = "none"
     # which epoch is kept, by the validation part: of the best accuracy, macro F1, or, of several
     # labels, the mean over labels of average precision; auto: macro F1 with a balance, else
@@ -221,6 +229,10 @@ class ClassifierSettings:
     # what a label's probability must exceed, chosen on the validation part for the best F1; auto:
     # f1 of several labels, else none, which answers the most probable label
     thresholds: Literal["auto", "none", "f1"] = "auto"
+    # a label whose recall is made equal in the groups of the first of --groups, by a threshold for
+    # each, chosen on the validation part (Hardt et al. 2016): who a text is from or about then
+    # decides its answer, which law or rules may forbid. None: one rule for all
+    equal_recall: Name = None
     # a CSV of what each mistake costs: answers are those of the lowest expected cost. None: all
     # mistakes cost the same
     costs: Annotated[Path | None, arg(prefix_name=False)] = None
@@ -268,6 +280,25 @@ class AugmentationSettings:
 
 
 @dataclass(frozen=True)
+class UpdateSettings:
+    """Going on from a finished run with new texts, without forgetting the old ones."""
+
+    # folder of the run that is gone on from. Set by the verb update
+    parent: Annotated[str, Suppress] = ""
+    # old training texts that are learned again, for each new one
+    replay: float = 1.0
+    # of the weights towards those of the parent, times the rate, at each step (Li et al. 2018), in
+    # the place of weight decay; 0: none
+    pull: float = 0.0
+    # of what the language model has learned since, that is added to the classifier's encoder, from
+    # 0 to 1 (Ilharco et al. 2023)
+    task_vector: float = 1.0
+    epochs: int = 2  # of the classifier
+    lr: float = 1e-3  # peak of its last layer group
+    new_labels: bool = False  # let the new texts bring labels that the parent does not know
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything a run depends on, versions and hashes apart."""
 
@@ -278,6 +309,7 @@ class Settings:
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     distillation: DistillationSettings = field(default_factory=DistillationSettings)
     augment: AugmentationSettings = field(default_factory=AugmentationSettings)
+    update: UpdateSettings = field(default_factory=UpdateSettings)
     seed: int = 42
     # a forward and a backward model, and the mean of their probabilities; paper
     bidirectional: bool = False
@@ -310,9 +342,10 @@ class Settings:
                 f"not {self.lm.drop_mult:g}: the largest of AWD-LSTM's dropouts is "
                 f"{LARGEST_DROPOUT:g}, and nothing would be left."
             )
-        for name in ("hard_weight", "confidence"):
-            if (value := getattr(self.distillation, name)) > 1:
-                option = f"--distillation.{name.replace('_', '-')}"
+        shares = ("distillation", "hard_weight"), ("distillation", "confidence")
+        for section, name in (*shares, ("update", "task_vector")):
+            if (value := getattr(getattr(self, section), name)) > 1:
+                option = f"--{section}.{name.replace('_', '-')}"
                 raise SettingError(f"{option} must be from 0 to 1, not {value:g}.")
         if self.classifier.batch_size < 2:
             raise SettingError(
@@ -333,64 +366,3 @@ class Settings:
             general = CHINESE if is_chinese(self.tokens.language) else GENERAL
             names = [REVIEWS if self.data.source == "imdb" else general, general]
         return names[: 1 + self.bidirectional]
-
-
-PAPER = Settings()
-
-# Fits 20 minutes on two cores with bf16 units; what that costs in accuracy is in the README.
-LAPTOP = replace(
-    PAPER,
-    data=DataSettings(max_valid=1_000),
-    tokens=TokenSettings(max_vocab=40_000),
-    model=ModelSettings(emb_sz=256, n_hid=768, n_layers=3),
-    # Of a few thousand short texts, ten epochs learn by heart what three learn to expect.
-    lm=LanguageModelSettings(
-        pretrained="auto",
-        epochs=3,
-        lr=4e-3,
-        drop_mult=0.1,
-        softmax="sampled",
-        max_tokens=1_500_000,
-    ),
-    classifier=ClassifierSettings(max_tokens=7_000_000),
-)
-
-# Seconds: to see every stage run, not to learn much.
-TINY = replace(
-    LAPTOP,
-    data=DataSettings(max_train=200, max_valid=100, max_test=200, max_unlabelled=100),
-    tokens=TokenSettings(max_vocab=5_000),
-    model=ModelSettings(emb_sz=48, n_hid=96, n_layers=2),
-    lm=LanguageModelSettings(pretrained="none", epochs=1, drop_mult=0.1, batch_size=16),
-    classifier=ClassifierSettings(batch_size=32, epochs=5, max_tokens=1_500_000),
-)
-
-PRESETS = {"tiny": TINY, "laptop": LAPTOP, "paper": PAPER}
-
-
-# Stage one. A model that a laptop learns in a night, and that a package can carry; it underfits
-# for most of the time, so that dropout would only slow it down.
-SMALL = Settings(
-    tokens=TokenSettings(max_vocab=40_000),
-    model=ModelSettings(emb_sz=256, n_hid=768, n_layers=3),
-    lm=LanguageModelSettings(
-        pretrained="none",
-        epochs=5,
-        random_lr=6e-3,
-        drop_mult=0.0,
-        weight_decay=0.01,
-        batch_size=128,
-        softmax="sampled",
-        grad_clip=1.0,
-        max_tokens=300_000_000,
-    ),
-)
-
-PAPER_PRETRAINING = replace(
-    SMALL,
-    tokens=TokenSettings(),
-    model=ModelSettings(),
-    lm=replace(SMALL.lm, epochs=10, random_lr=3e-3, drop_mult=0.1, max_tokens=None),
-)
-
-PRETRAINING_PRESETS = {"small": SMALL, "paper": PAPER_PRETRAINING}

@@ -10,9 +10,9 @@ from ulmfit_app.config import Settings
 # Settings that came later are left out while they are at their defaults: what a run depends on is
 # then written as it was before.
 LATER = {
-    "data": ("multilabel", "separator", "label_columns", "without_label"),
+    "data": ("multilabel", "separator", "label_columns", "without_label", "groups", "time"),
     "tokens": ("opencc",),
-    "classifier": ("balance", "select_by", "thresholds", "costs"),
+    "classifier": ("balance", "select_by", "thresholds", "costs", "equal_recall"),
 }
 
 
@@ -41,6 +41,8 @@ def to_json(settings: Settings) -> dict[str, Any]:
         del values["distillation"]
     if settings.augment.method == "none":
         del values["augment"]
+    if not settings.update.parent:
+        del values["update"]
     others = [each.name for each in fields(settings) if each.name not in config.SECTIONS]
     return values | {name: getattr(settings, name) for name in others}
 
@@ -53,8 +55,9 @@ _CLASSES = {
     "classifier": config.ClassifierSettings,
     "distillation": config.DistillationSettings,
     "augment": config.AugmentationSettings,
+    "update": config.UpdateSettings,
 }
-_PATHS, _TUPLES = ("data", "costs"), ("label_columns", "teachers")
+_PATHS = ("data", "costs")
 
 
 def from_json(values: dict[str, Any]) -> Settings:
@@ -64,7 +67,7 @@ def from_json(values: dict[str, Any]) -> Settings:
         KeyError, TypeError: a section or field is missing, or there is one too many.
         SettingError: a number that cannot be of its kind.
     """
-    optional = {"distillation": {}, "augment": {}}
+    optional = {"distillation": {}, "augment": {}, "update": {}}
     sections = {
         name: _CLASSES[name](**_typed((optional | values)[name])) for name in config.SECTIONS
     }
@@ -77,6 +80,6 @@ def _typed(section: dict[str, Any]) -> dict[str, Any]:
     for name in section:
         if name in _PATHS and section[name] is not None:
             found[name] = Path(section[name])
-        elif name in _TUPLES:
+        elif isinstance(section[name], list):
             found[name] = tuple(section[name])
     return found

@@ -11,16 +11,10 @@ from tyro.conf import Positional
 from ulmfit_app.cli.outputs import name_of, require_outside
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import check_used, preset_in
-from ulmfit_app.config import (
-    PRETRAINING_PRESETS,
-    LanguageModelSettings,
-    ModelSettings,
-    Name,
-    Precision,
-    TokenSettings,
-)
+from ulmfit_app.config import LanguageModelSettings, ModelSettings, Name, Precision, TokenSettings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.languages import has_subwords
+from ulmfit_app.presets import PRETRAINING_PRESETS
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from tyro.conf import arg
 
 from ulmfit_app.config import (
     CHINESE,
-    PRESETS,
     ClassifierSettings,
     DataSettings,
     LanguageModelSettings,
@@ -29,6 +28,7 @@ from ulmfit_app.experiments.fixed import (
 )
 from ulmfit_app.languages import has_subwords
 from ulmfit_app.models.hub import MINILM, is_transformer
+from ulmfit_app.presets import PRESETS
 
 PresetName = Literal["tiny", "laptop", "paper"]
 # Of fine-tuning alone: pretraining has one schedule and one rate for all layers.
@@ -239,6 +239,11 @@ def _unused(settings: Settings, verb: str) -> dict[str, str]:
     if verb not in (*OF_ANSWERS, "pretrain"):
         why = f"decides on answers, and {verb} compares the likeliest labels. Leave it out."
         found |= dict.fromkeys(("classifier.thresholds", "classifier.costs"), why)
+    if verb not in ("run", "distill", "pretrain"):
+        why = f"is for a run's report, and {verb} compares the likeliest labels. Leave it out."
+        found["classifier.equal_recall"] = why
+        if verb != "folds" and settings.classifier.balance != "groups":
+            found["data.groups"] = f"is for a run's report, and {verb} has none. Leave it out."
     if verb != "augment":
         found |= _unused_augmentation(settings.augment.method)
     data = settings.data

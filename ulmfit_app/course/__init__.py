@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ulmfit_app.config import LAPTOP, PAPER, DataSettings, ModelSettings, Settings
+from ulmfit_app.config import DataSettings, ModelSettings, Settings
 from ulmfit_app.errors import SettingError
+from ulmfit_app.presets import LAPTOP, PAPER
 
 DATA = Path(__file__).parent / "data"  # its README.md says where they are from
 REVIEWS, MESSY = DATA / "reviews.csv", DATA / "messy.csv"

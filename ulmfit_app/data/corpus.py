@@ -6,7 +6,7 @@ can otherwise score by a film's name instead of by what is said about it.
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +18,7 @@ from ulmfit_app.config import DataSettings
 from ulmfit_app.data.characters import escape
 from ulmfit_app.data.encodings import LONE_SURROGATE, replace_lone_surrogates
 from ulmfit_app.data.few_labels import hide_labels
+from ulmfit_app.data.group_checks import check_columns, check_groups, check_meanings
 from ulmfit_app.data.guessing import describe_misread
 from ulmfit_app.data.known_sets import ONE_TABLE
 from ulmfit_app.data.label_sets import apply_without_label, each_label
@@ -54,6 +55,8 @@ class Corpus:
         text_column: the column of the source file that held the texts; None where there is none,
             as in folders and in data sets known by name.
         multilabel: whether a text may have several labels, or none.
+        groups: columns of whom a text is from or about.
+        time: the column of dates or times; None where none is named.
     """
 
     table: pd.DataFrame
@@ -63,6 +66,8 @@ class Corpus:
     notes: list[str]
     text_column: str | None = None
     multilabel: bool = False
+    groups: tuple[str, ...] = ()
+    time: str | None = None
 
     def texts(self, split: str) -> list[str]:
         """The texts of one split, in the order of the source."""
@@ -79,12 +84,14 @@ class Corpus:
         return pd.Index(self.labels).get_indexer(labels)
 
 
-def load_corpus(settings: DataSettings, seed: int) -> Corpus:
+def load_corpus(settings: DataSettings, seed: int, known: Collection[str] = ()) -> Corpus:
     """The texts that `settings` name, read, cleaned, split and checked.
 
     Args:
         settings: where the texts lie, and how they are split.
         seed: what splits that the source does not give, and subsets, depend on alone.
+        known: labels that were learned from other texts already, so that one label alone is
+            enough here.
 
     Raises:
         DataError: the data cannot be used.
@@ -92,8 +99,10 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
         data_scripts.fetch.FetchError: a data set known by name cannot be had.
     """
     _check_names(settings)
+    check_meanings(settings)
     _check_numbers(settings)
     draft = read_source(settings)
+    check_columns(draft, settings)
     if settings.multilabel and not draft.multilabel:
         raise SettingError(
             f"--multilabel: the texts of {settings.source} have one label each. Leave it out."
@@ -107,11 +116,12 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     check_given_splits(draft, table)
     test_name = draft.test_name or _name_test(table, Path(draft.origin))
     table = make_splits(table, draft, settings, seed)
-    labels = _check_labels(table, draft)
+    labels = _check_labels(table, draft, known)
     _note_overlaps(table, notes)
     if settings.max_labels is not None:
         table = hide_labels(table, settings.max_labels, seed, notes, draft.multilabel)
     table = take_subsets(table, settings, seed, notes, draft.multilabel)
+    check_groups(draft, settings, table.index)
     table = table.drop(columns="group").join(draft.table.drop(columns=["text", "label", "split"]))
     return Corpus(
         table=pd.DataFrame({name: table[name].tolist() for name in table}),
@@ -121,6 +131,8 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
         notes=notes,
         text_column=draft.text_column,
         multilabel=draft.multilabel,
+        groups=settings.groups,
+        time=settings.time,
     )
 
 
@@ -273,7 +285,7 @@ def _name_test(table: pd.DataFrame, path: Path) -> str:
     return f"{'test split' if given else 'held-out part'} of {path.name}"
 
 
-def _check_labels(table: pd.DataFrame, draft: Draft) -> list[str]:
+def _check_labels(table: pd.DataFrame, draft: Draft, known: Collection[str]) -> list[str]:
     """The labels of train in order. Raises DataError for one class alone, or one not in train."""
     labels = table[["split", "label"]]
     if draft.multilabel:
@@ -284,12 +296,12 @@ def _check_labels(table: pd.DataFrame, draft: Draft) -> list[str]:
         for split in ("train", "valid", "test")
     }
     everywhere = set().union(*seen.values())
-    if len(everywhere) == 1:
+    if len(everywhere) == 1 and not known:
         raise DataError(
             f"All texts have the one label {quoted(list(everywhere))}; a classifier needs two or "
             f"more. {_why_one_label(table, draft)}"
         )
-    unlearned = sorted(everywhere - seen["train"], key=label_order)
+    unlearned = sorted(everywhere - seen["train"] - {*known}, key=label_order)
     if unlearned:
         where = " and ".join(split for split in ("valid", "test") if seen[split] & set(unlearned))
         alike = [group for group in find_alike(sorted(everywhere)) if set(group) & set(unlearned)]

@@ -29,6 +29,9 @@ DATA_SETS = ("imdb", "trec6", *_PUBLISHED)  # that are known by name
 # each from its highest number down.
 REVIEWS_PER_BLOCK = 256
 
+# Of HateCheck's cases: whom one is about, what it tests, and whether it speaks to or of them.
+HATECHECK_GROUPS = ("target", "functionality", "direction")
+
 
 @dataclass(frozen=True)
 class OneTable:
@@ -86,7 +89,7 @@ def read_known(settings: DataSettings) -> Draft:
     source = (chinese if name in chinese.SETS else english).fetch(name, data)
     if name in ONE_TABLE:
         return _one_table(name, source)
-    readers = {"banking77": _banking77, "goemotions": _goemotions}
+    readers = {"banking77": _banking77, "goemotions": _goemotions, "hatecheck": _hatecheck}
     return readers.get(name, _two_files)(name, source)
 
 
@@ -260,6 +263,34 @@ def _goemotions(name: str, source: Source) -> Draft:
     table = pd.DataFrame(rows, columns=["text", "label", "split"], dtype=object)
     test_name, carved = f"{name} test split", "stratified by label"
     return Draft(table, source.origin, test_name, carved, [], multilabel=True)
+
+
+def _hatecheck(name: str, source: Source) -> Draft:
+    """Tweets, hateful or not, to learn from, and HateCheck's cases with their groups as test."""
+    known = english.SETS[name]
+    tweets = read_table(known.find("labeled_data.csv", source.path))
+    cases = read_table(known.find("hatecheck.csv", source.path))
+    of_cases = ["test_case", "label_gold", "target_ident", "functionality", "direction"]
+    for file, found, columns in (
+        ("labeled_data.csv", tweets, ["tweet", "class"]),
+        ("hatecheck.csv", cases, of_cases),
+    ):
+        if not set(columns) <= set(found.columns):
+            raise DataError(
+                f"{known.find(file, source.path)} is not {file} of {name}. Expected the columns "
+                f"{quoted(columns)}, found {quoted(found.columns)}."
+            )
+    is_hate = tweets["class"] == "0"
+    train = pd.DataFrame({"text": tweets["tweet"], "split": "train"})
+    train["label"] = is_hate.map({True: "hateful", False: "non-hateful"})
+    test = cases[of_cases].set_axis(["text", "label", *HATECHECK_GROUPS], axis=1)
+    test = test.replace(dict.fromkeys(HATECHECK_GROUPS, {"": "none", "-": "none"}))
+    table = pd.concat([train, test.assign(split="test")], ignore_index=True).fillna("")
+    note = (
+        f"Train are the {len(tweets):,} tweets of hatespeech: {is_hate.sum():,} of hate speech as "
+        "hateful, offensive ones and all others as non-hateful. Test are the cases of HateCheck."
+    )
+    return Draft(table, source.origin, "HateCheck", "stratified by label", [note])
 
 
 def _one_table(name: str, source: Source) -> Draft:

@@ -91,7 +91,11 @@ def _file(path: Path, settings: DataSettings) -> Draft:
     split = find_split_column(found, path, settings.split, taken, notes)
     if settings.multilabel and (columns := find_label_columns(found, path, settings)):
         return _labels_in_columns(found, path, settings, split, columns, notes)
-    text, label = find_text_and_label_columns(found, path, settings.text, settings.label, split)
+    candidates = found.drop(
+        columns=[*settings.groups, *filter(None, [settings.time])], errors="ignore"
+    )
+    how = settings.text, settings.label, split
+    text, label = find_text_and_label_columns(candidates, path, *how)
     if (settings.text, settings.label) != (text, label):
         notes.append(
             f"Took column '{text}' of {path.name} for the texts and '{label}' for the labels."

@@ -15,6 +15,7 @@ from ulmfit_app.data.label_sets import (
 )
 from ulmfit_app.data.labels import SEVERAL_LABELS, find_alike, find_combined
 from ulmfit_app.data.sources import Draft
+from ulmfit_app.data.time_splits import split_by_time
 from ulmfit_app.errors import DataError, SettingError, count_texts, quoted
 
 SPLITS = ("train", "valid", "test", "unlabelled")
@@ -94,6 +95,8 @@ def make_splits(
         raise SettingError(
             "--folds makes the split valid, but the data has one. Leave --folds or that split out."
         )
+    if settings.time:
+        return _drop_held_out(split_by_time(table, draft, settings), draft)
     given = table.loc[table["split"].isin(("valid", "test")), "text"]
     free = ~table["text"].isin(given)
     # A single class has its own refusal later, which says more than that there are too few texts.
@@ -117,6 +120,11 @@ def make_splits(
             f"{held_out.sum() / in_train.sum():.1%} of the {in_train.sum():,} in train, held out "
             f"{draft.carved}, with seed {seed}; copies of a text stay together."
         )
+    return _drop_held_out(table, draft)
+
+
+def _drop_held_out(table: pd.DataFrame, draft: Draft) -> pd.DataFrame:
+    """The table without unlabelled rows whose text is held out."""
     leaked = find_held_out(table, table["split"] == "unlabelled")
     if leaked.any():
         draft.notes.append(

@@ -5,6 +5,7 @@ All of them were chosen on validation texts, so that what they gain is measured 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,8 @@ class Calibration:
         before: probabilities of the tested texts at temperature 1, [n, n_classes].
         validation: of the texts that temperatures and thresholds were fitted on, at temperature 1,
             [n_valid, n_classes].
+        groups, validation_groups: of the tested texts and of these, as `Decision.answer` takes
+            them.
         validation_truth: the index of the true class of each of these, [n_valid]; of several
             labels, 1 for each that it has, [n_valid, n_classes].
     """
@@ -46,6 +49,8 @@ class Calibration:
     before: np.ndarray
     validation: np.ndarray
     validation_truth: np.ndarray
+    groups: Sequence[str] | None = None
+    validation_groups: Sequence[str] | None = None
 
 
 def before_and_after(
@@ -75,7 +80,9 @@ def before_and_after(
     decision, known = calibration.decision, calibration.validation_truth
     _, reason = fit_temperature(calibration.validation, known)
     validation = decision.calibrate(calibration.validation)
-    on_validation = validation, known, decision.answer(validation)
+    said = decision.answer(validation, calibration.validation_groups)
+    on_validation = validation, known, said
+    answers = decision.answer(probabilities, calibration.groups)
     curve = risk_coverage(*on_validation)
     thresholds = []
     for error in WANTED_ERRORS:
@@ -89,7 +96,7 @@ def before_and_after(
                 least=least,
             )
         else:
-            on_test = probabilities, truth, threshold, decision.answer(probabilities)
+            on_test = probabilities, truth, threshold, answers
             one["validation"] = answered(*on_validation[:2], threshold, on_validation[2])
             one["test"] = answered(*on_test)
         thresholds.append(one)
@@ -147,34 +154,61 @@ def judge_decision(
 
     Returns:
         None where there are neither. Else thresholds {label: threshold}, or costs {true label:
-        {answer: cost}}, of several labels {label: {missed, in_vain}}; validation and test: n,
+        {answer: cost}}, of several labels {label: {missed, in_vain}}, or by_group, as
+        `_recall_by_group` has it; validation and test: n,
         macro_f1 and accuracy of the answers, plain_macro_f1 and plain_accuracy of those without
         thresholds or costs, and with costs mean_cost and plain_mean_cost, per text; and the
         differences as compare_macro_f1 and compare_costs have them. The accuracy of several labels
         is subset accuracy.
     """
     decision = calibration.decision
-    if not decision.thresholds and not decision.costs:
-        return None
     found = {}
+    if decision.by_group is not None:
+        found["by_group"] = _recall_by_group(calibration, probabilities, truth, labels)
+    elif not decision.thresholds and not decision.costs:
+        return None
     if decision.costs:
         names = ("missed", "in_vain") if decision.multilabel else labels
         rows = (dict(zip(names, row, strict=True)) for row in decision.costs)
         found["costs"] = dict(zip(labels, rows, strict=True))
-    else:
+    elif decision.thresholds:
         found["thresholds"] = dict(zip(labels, decision.thresholds, strict=True))
     validation = decision.calibrate(calibration.validation)
-    for split, p, of in (
-        ("validation", validation, calibration.validation_truth),
-        ("test", probabilities, truth),
+    for split, p, of, groups in (
+        ("validation", validation, calibration.validation_truth, calibration.validation_groups),
+        ("test", probabilities, truth, calibration.groups),
     ):
-        found[split] = _gains(decision, p, of)
+        found[split] = _gains(decision, p, of, groups)
     return found
 
 
-def _gains(decision: Decision, probabilities: np.ndarray, truth: np.ndarray) -> dict:
+def _recall_by_group(
+    calibration: Calibration, probabilities: np.ndarray, truth: np.ndarray, labels: list[str]
+) -> dict:
+    """column, label, and groups: group, threshold, n (tested texts of the label), recall with and
+    plain_recall without the thresholds; None where there is no such text."""
+    decision, groups = calibration.decision, np.asarray(calibration.groups, object)
+    by = decision.by_group
+    answers, plain = (decision.answer(probabilities, of) for of in (calibration.groups, None))
+    rows = []
+    for group, threshold in by.thresholds:
+        has = (truth == by.label) & (groups == group)
+        recalls = [float((said[has] == by.label).mean()) if has.any() else None
+                   for said in (answers, plain)]  # fmt: skip
+        names = ("recall", "plain_recall")
+        row = {"group": group, "threshold": threshold, "n": int(has.sum())}
+        rows.append(row | dict(zip(names, recalls, strict=True)))
+    return {"column": by.column, "label": labels[by.label], "groups": rows}
+
+
+def _gains(
+    decision: Decision,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    groups: Sequence[str] | None,
+) -> dict:
     """Scores of the answers, of the plain ones, and the differences."""
-    answers = decision.answer(probabilities)
+    answers = decision.answer(probabilities, groups)
     plain = Decision(decision.multilabel).answer(probabilities)
     if decision.multilabel:
         compared = compare_sets(truth, answers, plain)

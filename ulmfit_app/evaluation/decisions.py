@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
+from ulmfit_app.evaluation.group_thresholds import FEWEST, ByGroup, fit_equal_recall
 from ulmfit_app.evaluation.thresholds import (
     MIDDLE,
     choose_label_thresholds,
@@ -34,12 +35,14 @@ class Decision:
         costs: of one label a text: [n_labels][n_labels], what the answer of a column costs where
             the label of the row is true. Of several, one pair for each label: what it costs where
             it is missed, and where it is given in vain. None: all mistakes cost the same.
+        by_group: of one label a text: a label's thresholds by group; None: one rule for all.
     """
 
     multilabel: bool = False
     temperatures: tuple[float, ...] = (1.0,)
     thresholds: tuple[float, ...] = ()
     costs: tuple[tuple[float, ...], ...] = ()
+    by_group: ByGroup | None = None
 
     @property
     def temperature(self) -> float:
@@ -66,6 +69,10 @@ class Decision:
             raise ValueError(f"costs {self.costs} for {n_labels} labels")
         if not all(0 <= cost < math.inf for row in self.costs for cost in row):
             raise ValueError(f"costs {self.costs}")
+        if self.by_group is not None:
+            if self.multilabel:
+                raise ValueError("thresholds by group of several labels a text")
+            self.by_group.check(n_labels)
 
     def calibrate(self, probabilities: np.ndarray) -> np.ndarray:
         """Probabilities at these temperatures, [n, n_labels], from those at temperature 1."""
@@ -78,8 +85,12 @@ class Decision:
                 found[:, label] = tempered(_as_two(found[:, label]), temperature)[:, 1]
         return found
 
-    def answer(self, probabilities: np.ndarray) -> np.ndarray:
+    def answer(self, probabilities: np.ndarray, groups: Sequence[str] | None = None) -> np.ndarray:
         """Answers to calibrated probabilities.
+
+        Args:
+            probabilities: [n, n_labels].
+            groups: of the texts, in the column of `by_group`, [n]; None: not known.
 
         Returns:
             The index of a label, int [n]; of several labels, whether a text has each, bool
@@ -90,6 +101,8 @@ class Decision:
         >>> Decision(costs=((0, 9), (1, 0))).answer(np.array([[0.2, 0.8]])).tolist()
         [0]
         """
+        if self.by_group is not None and groups is not None:
+            return self.by_group.answer(probabilities, self.answer(probabilities), groups)
         if self.multilabel:
             limits = self.limits(probabilities.shape[1])
             return probabilities >= limits
@@ -168,6 +181,28 @@ def fit_decision(
     return decision, reasons
 
 
+def equalise_recall(
+    decision: Decision,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    groups: Sequence[str],
+    column: str,
+    label: int,
+) -> Decision:
+    """The decision with thresholds by group, for the same recall of a label in all groups.
+
+    Args:
+        decision: without them.
+        probabilities: of the validation part, at temperature 1, [n, n_labels].
+        truth: [n] class indices.
+        groups, column, label: as `fit_equal_recall` has them.
+    """
+    calibrated = decision.calibrate(probabilities)
+    plain = decision.answer(calibrated)
+    by_group = fit_equal_recall(calibrated, truth, plain, groups, column, label)
+    return replace(decision, by_group=by_group)
+
+
 def describe_decision(
     decision: Decision, reasons: Sequence[str], labels: Sequence[str], probabilities: np.ndarray
 ) -> list[str]:
@@ -201,6 +236,16 @@ def describe_decision(
         more = f" and {len(each) - 10:,} more" if len(each) > 10 else ""
         lines.append(
             f"thresholds of the best F1 on the validation texts: {', '.join(each[:10])}{more}."
+        )
+    if decision.by_group is not None:
+        each = [f"{group} {t:.2g}" for group, t in decision.by_group.thresholds]
+        more = f" and {len(each) - 10:,} more" if len(each) > 10 else ""
+        of = f"{labels[decision.by_group.label]} by {decision.by_group.column}"
+        lines.append(
+            f"thresholds of {of}, for the same recall: {', '.join(each[:10])}{more}. Who a text "
+            "is from or about now decides its answer."
+            if each
+            else f"no threshold of {of}: no group has {FEWEST} validation texts of the label."
         )
     answers = decision.answer(decision.calibrate(probabilities))
     given = answers.any(axis=0) if several else np.isin(np.arange(len(labels)), answers)

@@ -18,9 +18,13 @@ def decision_section(metrics: dict, several: bool = False) -> str:
     if not found:
         return ""
     heading = say("Costs") if "costs" in found else say("Thresholds")
+    if "by_group" in found:
+        heading = say("Thresholds by group")
     shown = _costs(found["costs"], several) if "costs" in found else ""
     if "thresholds" in found:
         shown = _thresholds(found["thresholds"], several)
+    if "by_group" in found:
+        shown = _by_group(found["by_group"])
     return f"<h2>{heading}</h2>{shown}<h3>{say('What they gain')}</h3>{_gains(found, several)}"
 
 
@@ -43,6 +47,29 @@ def _thresholds(thresholds: dict[str, float], several: bool) -> str:
     )
     rows = [[label, f"{threshold:.4f}"] for label, threshold in thresholds.items()]
     return f'<p class="how">{how}</p>{table([say("class"), say("threshold")], rows)}'
+
+
+def _by_group(found: dict) -> str:
+    how = say(
+        "A text is answered “{label}” where its probability reaches the threshold of the text’s "
+        "group in “{column}”. The thresholds were chosen on the validation texts for the same "
+        "recall of “{label}” in all groups (Hardt et al. 2016), so that who a text is from or "
+        "about decides its answer. Groups with too few validation texts of “{label}”, and texts "
+        "whose group is not known, are answered as without.",
+        label=found["label"],
+        column=found["column"],
+    )
+    heads = [found["column"], say("threshold"), "n", say("tested: recall without"), say("with")]
+    rows = [
+        [
+            of["group"] or say("(none)"),
+            f"{of['threshold']:.4f}",
+            f"{of['n']:,}",
+            *(f"{of[key]:.1%}" if of["n"] else "–" for key in ("plain_recall", "recall")),
+        ]
+        for of in found["groups"]
+    ]
+    return f'<p class="how">{text(how)}</p>{table(heads, rows)}'
 
 
 def _costs(costs: dict[str, dict[str, float]], several: bool) -> str:
@@ -87,7 +114,14 @@ def _gains(found: dict, several: bool) -> str:
     heads = ["", say("validation: without"), say("with"), say("tested: without"), say("with")]
     heads.append(say("tested: difference (95% interval)"))
     n, n_test = found["validation"]["n"], found["test"]["n"]
-    if "thresholds" in found:
+    if "by_group" in found:
+        how = say(
+            "They were chosen on the validation texts (n = {n:,}); the tested texts "
+            "(n = {n_test:,}) tell what they cost or gain. Baselines answer without.",
+            n=n,
+            n_test=n_test,
+        )
+    elif "thresholds" in found:
         how = say(
             "They were chosen on the validation texts (n = {n:,}), so that the gain there is too "
             "high; the tested texts (n = {n_test:,}) tell what they are worth. Baselines answer "

@@ -96,6 +96,7 @@ def prediction_table(
     probabilities: np.ndarray,
     labels: Sequence[str],
     decision: Decision = Decision(),  # noqa: B008 - frozen
+    groups: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Texts, answers and probabilities as a table.
 
@@ -104,13 +105,14 @@ def prediction_table(
         probabilities: calibrated, [n, n_labels].
         labels: their names, in the order of the columns of `probabilities`.
         decision: how probabilities become answers.
+        groups: as `Decision.answer` takes them.
 
     Returns:
         One row per text: text, predicted, confidence, and one column `p_LABEL` per label. The
         confidence is the probability of the answer. Of several labels, predicted is a JSON list,
         likeliest first, and there is no confidence but those of the labels.
     """
-    answers, names = decision.answer(probabilities), np.array(labels, object)
+    answers, names = decision.answer(probabilities, groups), np.array(labels, object)
     columns: dict[str, Sequence] = {"text": list(texts)}
     if decision.multilabel:
         order = np.argsort(-probabilities, axis=1, kind="stable")

@@ -30,6 +30,9 @@ def describe(decision: Decision, labels: Sequence[str]) -> str:
         each = _named(labels, limits) if len(set(limits)) > 1 else f"{limits[0]:.3g}"
         of = "the thresholds that the costs give: " if decision.costs else ""
         return f"{said}, a text has the labels whose probabilities reach {of}{each}"
+    if decision.by_group is not None:
+        named, column = labels[decision.by_group.label], decision.by_group.column
+        return f"{said}, answers {named} by a threshold of each group, where {column} is known"
     if decision.costs:
         return f"{said}, answers what costs least in expectation"
     if decision.thresholds:

@@ -29,12 +29,14 @@ class TextFile:
 
     Args:
         column: of its texts.
+        columns: all of its own.
         ours: columns that are written behind its own.
         frames: its rows, in order.
         notes: what was decided and left out in reading; some only when the last row is read.
     """
 
     column: str
+    columns: list[str]
     ours: list[str]
     frames: Iterator[pd.DataFrame]
     notes: list[str] = field(default_factory=list)
@@ -78,7 +80,7 @@ def open_texts(
     text = choose_text_column(columns, path, text, own)
     notes: list[str] = []
     column, frames = read_texts(path, text, encoding, chunk_rows or ROWS_AT_A_TIME, quotes, notes)
-    return TextFile(column, ours, frames, notes)
+    return TextFile(column, columns, ours, frames, notes)
 
 
 def predict_file(
@@ -111,10 +113,16 @@ def predict_file(
     decision = predictor.decision
     file = open_texts(path, predictor.labels, text, encoding, own, quotes, decision=decision)
     log.info("Texts: column %s of %s.", quoted([file.column]), path)
+    by = decision.by_group
+    has_groups = by is not None and by.column in file.columns
+    if by is not None:
+        where = f"column {quoted([by.column])} of {path}" if has_groups else "not in the file"
+        log.info("Groups, whose thresholds of %s differ: %s.", predictor.labels[by.label], where)
     rows = empty = 0
     with writing_table(out) as append:
         for frame in file.frames:
-            predicted = predictor.predict(frame[file.column].tolist())
+            groups = frame[by.column].str.strip().tolist() if has_groups else None
+            predicted = predictor.predict(frame[file.column].tolist(), groups)
             append(file.join(frame, predicted))
             rows += len(frame)
             empty += count_empty(frame[file.column])

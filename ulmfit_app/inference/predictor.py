@@ -192,11 +192,11 @@ class Predictor:
         log_p = logits if self.decision.multilabel else logits.log_softmax(0)
         return {self.bundle.direction: (log_p, embedded, whole - start)}
 
-    def predict(self, texts: Sequence[str]) -> pd.DataFrame:
+    def predict(self, texts: Sequence[str], groups: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per text, in order, as `prediction_table` has it."""
         texts = replace_lone_surrogates(pd.Series(list(texts), dtype=object)).tolist()
         found = self.probabilities(self.store(texts))
-        return prediction_table(texts, found, self.labels, self.decision)
+        return prediction_table(texts, found, self.labels, self.decision, groups)
 
 
 def _require_awd_lstm(bundle: Bundle, folder: Path) -> None:

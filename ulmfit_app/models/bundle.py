@@ -32,6 +32,7 @@ from data_scripts.files import replacing, sha256_of
 from ulmfit_app.config import Conversion, Direction
 from ulmfit_app.errors import BundleError
 from ulmfit_app.evaluation.decisions import Decision
+from ulmfit_app.evaluation.group_thresholds import ByGroup
 from ulmfit_app.files import sha256_of_strings
 from ulmfit_app.models.shapes import CONFIGS, Shape, architecture_of
 
@@ -39,6 +40,7 @@ FORMAT = 2  # 1 had `shape`, the config of an AWD-LSTM, in the place of architec
 # Of classifiers that answer otherwise than by the most probable label: who reads 2 alone is to
 # refuse them, and not to answer so.
 FORMAT_OF_DECISIONS = 3
+FORMAT_OF_GROUPS = 4  # thresholds by group, which an older version would not know of
 SCALE = ".scale"  # behind a matrix's name: what each of its int8 rows is to be multiplied by
 AGAIN = "Train the model again, or copy it again."
 
@@ -158,7 +160,7 @@ def save_decision(folder: Path, decision: Decision) -> None:
     _describe(folder, rest | _decision_to_json(decision))
 
 
-OF_DECISIONS = ("multilabel", "temperature", "thresholds", "costs")
+OF_DECISIONS = ("multilabel", "temperature", "thresholds", "costs", "by_group")
 
 
 def _decision_to_json(decision: Decision) -> dict[str, Any]:
@@ -175,6 +177,8 @@ def _decision_to_json(decision: Decision) -> dict[str, Any]:
         values["thresholds"] = list(decision.thresholds)
     if decision.costs:
         values["costs"] = [list(row) for row in decision.costs]
+    if decision.by_group is not None:
+        values |= {"format": FORMAT_OF_GROUPS, "by_group": asdict(decision.by_group)}
     return values
 
 
@@ -185,9 +189,16 @@ def _read_decision(found: dict, n_labels: int) -> Decision:
     temperatures = tuple(map(float, temperature if multilabel else [temperature]))
     thresholds = tuple(map(float, found.get("thresholds", ())))
     costs = tuple(tuple(map(float, row)) for row in found.get("costs", ()))
-    decision = Decision(multilabel, temperatures, thresholds, costs)
+    decision = Decision(multilabel, temperatures, thresholds, costs, _read_by_group(found))
     decision.check(n_labels)
     return decision
+
+
+def _read_by_group(found: dict) -> ByGroup | None:
+    if (by := found.get("by_group")) is None:
+        return None
+    thresholds = tuple((str(group), float(value)) for group, value in by["thresholds"])
+    return ByGroup(str(by["column"]), int(by["label"]), thresholds)
 
 
 def _write(folder: Path, name: str, data: bytes) -> dict[str, str]:
@@ -251,10 +262,10 @@ def load_bundle(folder: Path, kind: str) -> Bundle:
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["format"] not in (1, FORMAT, FORMAT_OF_DECISIONS):
+        if found["format"] not in (1, FORMAT, FORMAT_OF_DECISIONS, FORMAT_OF_GROUPS):
             raise BundleError(
-                f"{path} has format {found['format']}, this version reads formats {FORMAT} and "
-                f"{FORMAT_OF_DECISIONS}. Train the model again, or use the version of ulmfit_app "
+                f"{path} has format {found['format']}, this version reads formats {FORMAT} to "
+                f"{FORMAT_OF_GROUPS}. Train the model again, or use the version of ulmfit_app "
                 "that saved it."
             )
         if found["kind"] != kind:

@@ -88,7 +88,7 @@ def _ask(run: RunFiles, used: pd.DataFrame, texts: list[str]) -> dict[str, np.nd
         name = Message("TF-IDF + logistic regression, {which}", which=which)
         known = rows["text"].tolist(), codes, texts, n_labels, settings.seed, language
         found[name] = tfidf_logistic_regression(*known)
-        if settings.classifier.balance != "none":
+        if settings.classifier.balance not in ("none", "groups"):  # of classes
             name = Message("TF-IDF + logistic regression with class weights, {which}", which=which)
             found[name] = tfidf_logistic_regression(*known, class_weight="balanced")
     return found

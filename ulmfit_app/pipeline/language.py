@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ulmfit_app.config import PRESETS, Settings
+from ulmfit_app.config import Settings
 from ulmfit_app.data import language
 from ulmfit_app.data.language import SAMPLE, require_chinese
 from ulmfit_app.errors import SettingError
 from ulmfit_app.languages import has_subwords, is_chinese
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.start import Start
+from ulmfit_app.presets import PRESETS
 from ulmfit_app.text.chinese import simplified_share
 
 NOTABLE = 0.1  # of the characters that tell

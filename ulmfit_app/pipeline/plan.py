@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from ulmfit_app.config import PAPER, PRESETS, Settings
+from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.costs import read_costs
 from ulmfit_app.data.sources import DATA_SETS
@@ -35,12 +35,14 @@ from ulmfit_app.pipeline.language import (
     require_same_tokens,
     require_used,
 )
+from ulmfit_app.pipeline.parents import describe_parent, open_parent
 from ulmfit_app.pipeline.record import (
     DECIDED,
     NO,
     YES,
     DataRecord,
     DirectionPlan,
+    Parent,
     RunRecord,
     Teacher,
 )
@@ -52,18 +54,26 @@ from ulmfit_app.pipeline.selection import (
     texts_to_learn,
 )
 from ulmfit_app.pipeline.teachers import check_teachers, describe_teaching
+from ulmfit_app.pipeline.updated import (
+    describe_words,
+    load_extended,
+    plan_update,
+    select_update,
+)
+from ulmfit_app.presets import PAPER, PRESETS
 from ulmfit_app.run_folder import AUGMENT, ROW, SELECTION, TABLE, TEACHER
 from ulmfit_app.settings_json import section_to_json, to_json
-from ulmfit_app.training.balance import check_balance, chooses_thresholds
+from ulmfit_app.training.balance import check_balance, check_groups, chooses_thresholds
 from ulmfit_app.training.choosing import choose_plan, passes_per_epoch
 from ulmfit_app.training.recipes import Plan
 
-OF_DECISION = ("thresholds", "costs")  # that no weights depend on
+OF_DECISION = ("thresholds", "costs", "equal_recall")  # that no weights depend on
 # What planning reads of a stage's settings; the stage itself reads what comes of it.
 PLANNED = {
     "lm": ("pretrained", "epochs", "max_tokens", "test_texts"),
     "classifier": ("plan", "epochs", "max_tokens", *OF_DECISION),
     "distillation": ("teachers",),
+    "update": ("parent", "replay", "epochs", "lr", "new_labels"),
     "augment": (),
 }
 
@@ -126,11 +136,13 @@ def plan_run(
     Raises:
         DataError, SettingError, BundleError, data_scripts.fetch.FetchError: as `load_corpus`,
             `find_starts`, `choose_plan`, `check_teachers` and `fit_settings` do.
+        RunFolderError: as `open_parent` does.
     """
     began = time.monotonic()
+    parent = open_parent(settings) if settings.update.parent else None
     requested = request(settings, minutes)
     read, notes = corpus, []
-    if is_open(settings):
+    if is_open(settings) and parent is None:
         read = read or load_corpus(settings.data, settings.seed)
         settings, notes = find_language(settings, read.table["text"])
     starts = find_starts(settings.starts, settings.model)
@@ -143,15 +155,20 @@ def plan_run(
         corpus, settings = _fit_minutes(minutes, began, settings, preset, starts[0], corpus)
     else:
         corpus = read
+    if parent is not None:
+        corpus, costs = corpus or load_extended(settings), parent.record.data.costs
+        notes += describe_words(corpus, starts[0])
     corpus = corpus or load_corpus(settings.data, settings.seed)
     check_balance(settings.classifier, corpus.multilabel, bool(settings.distillation.teachers))
+    check_groups(settings, corpus.labels, corpus.multilabel)
     if costs is None:
         costs = read_costs(settings.classifier.costs, corpus.labels, corpus.multilabel)
     notes += describe_script(settings, corpus.table["text"], starts[0])
     teachers = check_teachers(settings, corpus)
     directions, selection = _select(corpus, settings, starts)
     about = _record_data(corpus, settings, costs)
-    keys = _stage_keys(settings, corpus, selection, directions, teachers, costs)
+    of_parent = parent and describe_parent(parent)
+    keys = _stage_keys(settings, corpus, selection, directions, teachers, costs, of_parent)
     notes += _describe_selection(settings, selection)
     counts = {name: int(n) for name, n in _count(selection).items()}
     record = RunRecord(
@@ -166,6 +183,7 @@ def plan_run(
         directions,
         keys,
         teachers,
+        of_parent,
     )
     return Planned(record, corpus, selection)
 
@@ -180,6 +198,8 @@ def _record_data(corpus: Corpus, settings: Settings, costs: list[list[float]]) -
         text_column=corpus.text_column,
         multilabel=corpus.multilabel,
         costs=costs,
+        groups=list(corpus.groups),
+        time=corpus.time,
     )
 
 
@@ -203,6 +223,8 @@ def _select(
     passes = most and most / (count_tokens_to_learn(table, settings) * growth)
     n_texts = round(len(texts_to_learn(table, settings)) * growth)
     directions = _choose_plans(settings, starts, passes, n_texts, corpus.multilabel)
+    if settings.update.parent:
+        return directions, select_update(corpus, settings)
     architecture = architecture_of(starts[0].shape)
     new_words = starts[0].is_pretrained and not starts[0].tokenizer
     how = new_words, architecture, corpus.multilabel
@@ -231,6 +253,8 @@ def _plan_for(
     multilabel: bool,
 ) -> tuple[Plan, str]:
     how, shape = settings.classifier, start.shape
+    if settings.update.parent:
+        return plan_update(settings, architecture_of(shape))
     of_start = shape.count_groups(how), start.is_strong
     of_labels = bool(settings.distillation.teachers), multilabel
     return choose_plan(how, *of_start, passes, n_texts, architecture_of(shape), *of_labels)
@@ -280,6 +304,7 @@ def _stage_keys(
     directions: list[DirectionPlan],
     teachers: list[Teacher],
     costs: list[list[float]],
+    parent: Parent | None,
 ) -> dict[str, str]:
     """What each stage's result depends on, hashed: its inputs and the settings that it reads.
 
@@ -296,8 +321,9 @@ def _stage_keys(
     words = sha256_of_strings(known) if known else None
     # What is left of a pruned teacher has no words but its own.
     only = [True] if settings.distillation.pruned else []
+    updated = [parent.fingerprint, _read_by("update", settings)] if parent else []
     how = {name: value for name, value in asdict(settings.tokens).items() if value is not None}
-    keys = {"tokens": key_of(content, how, words, *only)}
+    keys = {"tokens": key_of(content, how, words, *only, *(["grown"] if parent else []))}
     taught: tuple[Any, ...] = ()
     if teachers:
         learned = selection.learned[rows].astype(str).tolist()
@@ -309,20 +335,21 @@ def _stage_keys(
         start = each.start
         keys[each.named("lm")] = key_of(
             keys["tokens"], _read_by("lm", settings), selection.lm_epochs, start.fingerprint,
-            start.direction, settings.seed,
+            start.direction, settings.seed, *updated,
         )  # fmt: skip
     augmented = _augmented(settings, keys)
     if makes_texts(settings.augment):
         (keys[AUGMENT],) = augmented
-    classifiers = []
+    classifiers, weighed = [], _weighed(settings, corpus, rows)
     for each in directions:
         how = _read_by("classifier", settings), each.plan.to_json()
         decided = _decided(settings, corpus.multilabel, costs)
-        weights = key_of(keys[each.named("lm")], *how, *taught, *augmented)
+        weights = key_of(keys[each.named("lm")], *how, *taught, *augmented, *weighed)
         classifiers.append(weights + decided)
         keys[each.named("classifier")] = classifiers[-1]
     learned = sha256_of_strings(table["text"][table["split"] == "train"])
-    keys["report"] = key_of(learned, *classifiers)
+    compared = [[*corpus.groups], corpus.time] if corpus.groups or corpus.time else []
+    keys["report"] = key_of(learned, *classifiers, *compared)
     return keys
 
 
@@ -340,9 +367,18 @@ def _augmented(settings: Settings, keys: dict[str, str]) -> list[Any]:
 def _decided(settings: Settings, multilabel: bool, costs: list[list[float]]) -> str:
     """What a classifier's identity has behind that of its weights."""
     has_thresholds = chooses_thresholds(settings.classifier, multilabel)
-    if not costs and not has_thresholds:
+    label = settings.classifier.equal_recall
+    if not costs and not has_thresholds and label is None:
         return ""
-    return f"{DECIDED}{key_of(has_thresholds, costs)}"
+    by_group = [] if label is None else [label, settings.data.groups[0]]
+    return f"{DECIDED}{key_of(has_thresholds, costs, *by_group)}"
+
+
+def _weighed(settings: Settings, corpus: Corpus, rows: pd.Index) -> list[str]:
+    """What a classifier's identity has of groups that its texts are weighed by."""
+    if settings.classifier.balance != "groups":
+        return []
+    return [sha256_of_strings(corpus.table.loc[rows, name]) for name in corpus.groups]
 
 
 def _read_by(section: str, settings: Settings) -> dict[str, Any]:

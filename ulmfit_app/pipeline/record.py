@@ -79,6 +79,8 @@ class DataRecord:
         text_column: of the source file, that held the texts; None where there is none.
         multilabel: whether a text may have several labels.
         costs: of mistakes, as `Decision` has them, for the labels in order.
+        groups: columns of whom a text is from or about.
+        time: the column of dates or times; None where none is named.
     """
 
     origin: str
@@ -90,6 +92,8 @@ class DataRecord:
     text_column: str | None = None
     multilabel: bool = False
     costs: list[list[float]] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,27 @@ class Teacher:
 
     run: str
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The finished run that an updated one goes on from.
+
+    Args:
+        run: its folder.
+        fingerprint: of its language models and classifiers, which lie in the updated run's folder
+            too, in parent/.
+        n_valid: texts that it validated on.
+        seconds: that its training took.
+        recipe: settings of the first run, as JSON writes them: by them, the same could be trained
+            from the start.
+    """
+
+    run: str
+    fingerprint: str
+    n_valid: int
+    seconds: float
+    recipe: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -120,6 +145,7 @@ class RunRecord:
         directions: the forward one's, then perhaps the backward one's.
         keys: the identity of each stage's result.
         teachers: in the order of the settings.
+        parent: of an updated run.
     """
 
     settings: Settings
@@ -133,6 +159,7 @@ class RunRecord:
     directions: list[DirectionPlan]
     keys: dict[str, str]
     teachers: list[Teacher] = field(default_factory=list)
+    parent: Parent | None = None
 
     def write(self, folder: Path) -> None:
         """Write run.json into a folder, with the versions and the precision of this moment."""
@@ -143,6 +170,7 @@ class RunRecord:
             "data": asdict(self.data),
             "directions": [each.to_json() for each in self.directions],
             **({"teachers": [asdict(each) for each in self.teachers]} if self.teachers else {}),
+            **({"parent": asdict(self.parent)} if self.parent else {}),
             # Facts, which change no result's identity.
             "versions": versions(),
             "precision": resolve_precision(self.settings.precision),
@@ -168,6 +196,7 @@ class RunRecord:
                 data=DataRecord(**values["data"]),
                 directions=[DirectionPlan.from_json(each) for each in values["directions"]],
                 teachers=[Teacher(**each) for each in values.get("teachers", [])],
+                parent=Parent(**values["parent"]) if "parent" in values else None,
             )
         except (AttributeError, KeyError, TypeError, UserError, ValueError) as error:
             raise damaged(run, error) from None

@@ -11,6 +11,7 @@ import torch
 
 from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.evaluation.calibrated import Calibration
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.figures import PERPLEXITY
 from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
 from ulmfit_app.evaluation.metrics import accuracy_interval
@@ -74,14 +75,19 @@ def make_report(
     test = np.flatnonzero(rows["split"] == "test")
     each = predictor.each(store, test, "Scoring the test split")
     before = np.mean(list(each.values()), axis=0)
+    groups, of_valid = (_groups_of(run, predictor.decision, split) for split in ("test", "valid"))
     predictions = prediction_table(
         rows["text"][test].tolist(),
         predictor.decision.calibrate(before),
         predictor.labels,
         predictor.decision,
+        groups,
     )
     predictions.insert(1, "label", rows["label"][test].to_numpy())
     predictions["copy_in_train"] = _find_copies(run)
+    compared = [*record.data.groups, *filter(None, [record.data.time])]
+    for name in compared:
+        predictions[name] = run.column(name)[test].to_numpy()
     write_table(folder / "predictions.csv", predictions)
     histories = _read_histories(run)
     facts = _facts(run, histories, predictor.bundle.about)
@@ -104,13 +110,21 @@ def make_report(
         histories,
         facts,
         directions,
-        Calibration(predictor.decision, before, *known),
+        Calibration(predictor.decision, before, *known, groups, of_valid),
         _explain_errors(predictor, predictions, store.lengths()[test], language),
         language,
         record.settings.tokens.language,
         baselines.answers | answers,
     )
     return {LANGUAGE: language}
+
+
+def _groups_of(run: RunFiles, decision: Decision, split: str) -> list[str] | None:
+    """The groups of a split's texts that answers depend on; None where they depend on none."""
+    if decision.by_group is None:
+        return None
+    values = run.column(decision.by_group.column)
+    return values[run.rows["split"] == split].str.strip().tolist()
 
 
 def _calibrate_again(run: RunFiles, folders: list[Path]) -> None:

@@ -151,7 +151,8 @@ class RunFiles:
         data = record.data
         table = self._read(TABLE, data.n_rows, data.table_sha256).drop(columns=ROW)
         about = data.labels, data.origin, data.test_name, record.data_notes
-        return Corpus(table, *about, data.text_column, data.multilabel)
+        others = data.multilabel, tuple(data.groups), data.time
+        return Corpus(table, *about, data.text_column, *others)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -173,6 +174,11 @@ class RunFiles:
                 "label": table["label"],
             }
         )
+
+    def column(self, name: str) -> pd.Series:
+        """A column of the source for `rows`."""
+        found = self.corpus.table[name].iloc[self.rows[ROW]]
+        return found.reset_index(drop=True)
 
     def _read(self, name: str, n_rows: int, sha256: str | None = None) -> pd.DataFrame:
         path = self._find_data(name)

@@ -17,7 +17,12 @@ import pandas as pd
 from data_scripts.files import replacing, write_json
 from ulmfit_app.config import Settings
 from ulmfit_app.errors import RunFolderError
-from ulmfit_app.evaluation.decisions import Decision, describe_decision, fit_decision
+from ulmfit_app.evaluation.decisions import (
+    Decision,
+    describe_decision,
+    equalise_recall,
+    fit_decision,
+)
 from ulmfit_app.evaluation.tables import PREFIX
 from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
@@ -52,7 +57,7 @@ from ulmfit_app.text.tokenizing import numericalize, tokenize
 from ulmfit_app.text.unigram import BEGIN, choose_texts, learn_subwords
 from ulmfit_app.text.vocabulary import make_vocab, word_to_id
 from ulmfit_app.training import classifier, language_model
-from ulmfit_app.training.balance import chooses_thresholds
+from ulmfit_app.training.balance import chooses_thresholds, weigh_by_groups
 from ulmfit_app.training.checkpoints import finish
 from ulmfit_app.training.distillation import forget_teacher, learn_from_teacher
 from ulmfit_app.training.loop import seed_everything, train
@@ -241,7 +246,7 @@ def train_classifier(
     store = run.open_tokens(which)
     seed_everything(settings.seed)
     trained = prune_teacher(run, which, store)
-    train_texts = taught(run) if run.record.teachers else run.labelled("train")
+    train_texts = taught(run) if run.record.teachers else _weighed(run, *run.labelled("train"))
     store, train_texts = with_augmented(run, store, train_texts)
     learn = classifier.make_learner(
         store,
@@ -292,6 +297,16 @@ def train_classifier(
     return history
 
 
+def _weighed(run: RunFiles, rows: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Texts and their labels, weighed by groups where that is asked for."""
+    data = run.record.data
+    if run.record.settings.classifier.balance != "groups":
+        return rows, truth
+    columns = [run.column(name)[rows].str.strip() for name in data.groups]
+    _, groups = np.unique(list(zip(*columns, strict=True)), axis=0, return_inverse=True)
+    return rows, weigh_by_groups(truth, groups, len(data.labels))
+
+
 def _base_name(run: RunFiles, which: DirectionPlan) -> str:
     """What an adapter stands on: the run's language model, or, as that came, what it was."""
     if run.record.lm_epochs:
@@ -315,6 +330,11 @@ def calibrate(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
     data, truth = run.record.data, run.corpus.truth(rows["label"])
     has_thresholds = chooses_thresholds(run.record.settings.classifier, data.multilabel)
     decision, reasons = fit_decision(probabilities, truth, has_thresholds, data.costs)
+    if (label := run.record.settings.classifier.equal_recall) is not None:
+        column = data.groups[0]
+        groups = run.column(column)[rows.index].str.strip().tolist()
+        how = groups, column, data.labels.index(label)
+        decision = equalise_recall(decision, probabilities, truth, *how)
     for line in describe_decision(decision, reasons, predictor.labels, probabilities):
         log.info("%s: %s", title.capitalize(), line)
     save_decision(folder, decision)

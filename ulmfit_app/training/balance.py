@@ -1,5 +1,6 @@
 """Losses and samples for classes that are rare, and for several labels a text."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -8,8 +9,8 @@ from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulmfit_app.config import Balance, ClassifierSettings
-from ulmfit_app.errors import SettingError
+from ulmfit_app.config import Balance, ClassifierSettings, Settings
+from ulmfit_app.errors import SettingError, quoted
 from ulmfit_app.hardware import choose_device
 
 GAMMA = 2.0  # of the focal loss; Lin et al. 2017, section 5.1
@@ -63,6 +64,53 @@ def check_balance(settings: ClassifierSettings, multilabel: bool, is_taught: boo
     if settings.costs is not None and settings.thresholds == "f1":
         raise SettingError(
             "--classifier.thresholds f1 and --costs are two ways to decide. Leave one of them out."
+        )
+
+
+def check_groups(settings: Settings, labels: Sequence[str], multilabel: bool) -> None:
+    """Refuse settings about groups that have none, or do not go with others.
+
+    Args:
+        settings: of the run.
+        labels: of its texts.
+        multilabel: whether a text may have several.
+
+    Raises:
+        SettingError: they do not.
+    """
+    how, label = settings.classifier, settings.classifier.equal_recall
+    asked = {
+        "--classifier.balance groups": how.balance == "groups",
+        "--classifier.equal-recall": label is not None,
+    }
+    for option in (option for option, is_asked in asked.items() if is_asked):
+        if not settings.data.groups:
+            raise SettingError(f"{option} is about groups. Name their column: --groups COLUMN")
+        if multilabel:
+            raise SettingError(
+                f"{option} is for one label a text, and these texts have several. Leave it out."
+            )
+    if how.balance == "groups" and settings.augment.method in ("eda", "lm", "translate"):
+        raise SettingError(
+            "--classifier.balance groups weighs texts by their groups, which texts that "
+            f"--augment.method {settings.augment.method} makes have not. Leave one of them out."
+        )
+    if label is None:
+        return
+    if label not in labels:
+        raise SettingError(
+            f"--classifier.equal-recall {label}: no text has this label. Expected one of "
+            f"{quoted(labels)}."
+        )
+    if how.thresholds == "f1" or how.costs is not None:
+        other = "--costs" if how.costs is not None else "--classifier.thresholds f1"
+        raise SettingError(
+            f"--classifier.equal-recall and {other} are two ways to decide. Leave one of them out."
+        )
+    if settings.bidirectional:
+        raise SettingError(
+            "--classifier.equal-recall is for a run of one direction. Leave it or --bidirectional "
+            "out."
         )
 
 
@@ -135,6 +183,44 @@ def loss_of_labels(
     return ((1 - (-each).exp()) ** gamma * each if gamma else each).mean()
 
 
+def weigh_by_groups(truth: np.ndarray, groups: np.ndarray, n_classes: int) -> np.ndarray:
+    """Targets with which labels count as often in each group, however often they are there.
+
+    Kamiran and Calders 2012, "Data Preprocessing Techniques for Classification without
+    Discrimination", section 4.2 (reweighing): a text counts n of its group times n of its label,
+    divided by n of all times n of both.
+
+    Args:
+        truth: class indices, [n].
+        groups: the group of each text, any value, [n].
+        n_classes: classes.
+
+    Returns:
+        float32 [n, n_classes]: the weight of a text in the column of its class, else 0; the mean
+        weight is 1.
+
+    >>> weigh_by_groups(np.array([0, 0, 0, 1]), np.array(list("aabb")), 2).round(2).tolist()
+    [[0.75, 0.0], [0.75, 0.0], [1.5, 0.0], [0.0, 0.5]]
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    cell = np.zeros((group.max() + 1, n_classes))
+    np.add.at(cell, (group, truth), 1)
+    expected = np.outer(cell.sum(axis=1), cell.sum(axis=0)) / len(truth)
+    targets = np.zeros((len(truth), n_classes), np.float32)
+    targets[np.arange(len(truth)), truth] = (expected / np.maximum(cell, 1))[group, truth]
+    return targets
+
+
+def loss_of_weighted(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy with the targets of `weigh_by_groups`, or with classes, as validation has.
+
+    Args:
+        logits: [batch, n_classes].
+        targets: [batch, n_classes], or [batch].
+    """
+    return F.cross_entropy(logits.float(), targets)
+
+
 def make_loss(balance: Balance, truth: np.ndarray, n_labels: int):
     """The loss of a classifier.
 
@@ -147,6 +233,8 @@ def make_loss(balance: Balance, truth: np.ndarray, n_labels: int):
     Returns:
         A function of logits [batch, n_labels] and targets.
     """
+    if balance == "groups":
+        return loss_of_weighted
     if truth.ndim == 2:
         weights = None
         if balance == "weights":

@@ -62,7 +62,13 @@ def choose_plan(
             "--classifier.plan contrastive learns from pairs of texts with the same label, and a "
             "teacher gives each text shares of all labels. Leave it out."
         )
-    how = passes, n_texts, architecture, not is_taught and not multilabel
+    has_weights = settings.balance == "groups"
+    if has_weights and settings.plan == "contrastive":
+        raise SettingError(
+            "--classifier.plan contrastive learns from pairs of texts, and --classifier.balance "
+            "groups weighs single ones. Leave one of them out."
+        )
+    how = passes, n_texts, architecture, not is_taught and not multilabel and not has_weights
     plan, reason = _choose(settings, n_groups, is_strong_start, *how)
     # A head alone, on states that stay as they are, learns at an AWD-LSTM's rate.
     if architecture == "transformer" and any(phase.freeze_to != -1 for phase in plan.phases):
