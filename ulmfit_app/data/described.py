@@ -3,7 +3,7 @@
 import shlex
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,7 @@ class Described:
         labels: the classes, in order.
         multilabel: whether a text may have several of them, or none; each label of the table is
             then a JSON list.
+        groups: the columns of groups, of the same rows.
         reach: tokens of a text that carry gradients.
     """
 
@@ -52,6 +53,7 @@ class Described:
     seed: int
     labels: list[str]
     multilabel: bool = False
+    groups: pd.DataFrame = field(default_factory=pd.DataFrame)
     reach: int = ClassifierSettings().grad_tokens
 
     @property
@@ -198,11 +200,11 @@ def command_options(data: DataSettings, tokens: TokenSettings, seed: int) -> str
     """The command line that gives these settings."""
     given = [data.source]
     for prefix, settings in (("--", data), ("--tokens.", tokens)):
-        for field in fields(settings):
-            value = getattr(settings, field.name)
-            if field.name != "source" and value != field.default:
+        for each in fields(settings):
+            value = getattr(settings, each.name)
+            if each.name != "source" and value != each.default:
                 several = value if isinstance(value, tuple) else (value,)
                 # What is on or off needs no word behind it.
                 words = [] if value is True else [str(one) for one in several]
-                given += [prefix + field.name.replace("_", "-"), *words]
+                given += [prefix + each.name.replace("_", "-"), *words]
     return shlex.join([*given, *(["--seed", str(seed)] if seed != Settings.seed else [])])

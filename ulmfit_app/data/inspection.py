@@ -17,6 +17,7 @@ from ulmfit_app.config import DataSettings, LanguageModelSettings, TokenSettings
 from ulmfit_app.data.characters import escape
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.described import Described, describe
+from ulmfit_app.data.group_finding import check_groups_of
 from ulmfit_app.data.label_checks import CHECKS_OF_SEVERAL, LABEL_CHECKS, find_label_errors
 from ulmfit_app.data.label_set_checks import LEFT_OUT
 from ulmfit_app.data.language import find_language, is_open, make_subwords, require_chinese
@@ -137,9 +138,8 @@ def inspect(
         tokens, notes = find_language(data, tokens, corpus.table["text"])
     require_chinese(tokens)
     store = _tokenize(corpus, tokens)
-    known = Described(
-        describe(corpus, store), store, data, tokens, seed, corpus.labels, corpus.multilabel
-    )
+    about = corpus.labels, corpus.multilabel, corpus.table[list(corpus.groups)]
+    known = Described(describe(corpus, store), store, data, tokens, seed, *about)
     several = known.multilabel
     checks, left_out = (CHECKS_OF_SEVERAL, [LEFT_OUT]) if several else (LABEL_CHECKS, [])
     classes = "labels, of which a text may have several" if several else "classes"
@@ -149,6 +149,7 @@ def inspect(
         f"on: {corpus.test_name}.",
         notes + corpus.notes + left_out,
         [check(known) for check in (*checks, *TEXT_CHECKS)]
+        + check_groups_of(known)
         + ([find_label_errors(known, seed)] if label_errors else []),
         _draw(known),
         known.go_on,
