@@ -3,8 +3,10 @@ tests."""
 
 import os
 import random
+import shutil
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 # Before torch is there to read it: files are tested side by side, a core each, and so are the
 # commands that tests start.
@@ -30,19 +32,43 @@ NEUTRAL = (
 NEUTRAL = NEUTRAL.split()
 
 
+# What takes longest, longest first: begun last, one process would work on alone.
+LONGEST = [
+    f"test_{name}"
+    for name in (
+        *("notebooks", "run", "run_starts", "run_folder", "run_kills", "pretraining"),
+        *("contrastive", "curves", "experiments", "balance_experiment"),
+    )
+]
+
+
+def pytest_configure(config):
+    """Files are begun in the order of LONGEST, and not those of many tests first."""
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist's
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items):
-    """Tests marked cuda are skipped where there is no such GPU."""
+    """The longest files come first. Tests marked cuda are skipped where there is no such GPU."""
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
     """No test reads or fills the cache of whoever runs it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    # Many small steps on few cores: threads only wait for each other.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Many small steps on few cores: threads only wait for each other."""
     torch.set_num_threads(1)
 
 
@@ -66,6 +92,52 @@ def csv(tmp_path):
     path = tmp_path / "reviews.csv"
     reviews(160).to_csv(path, index=False)
     return path
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Reports have a grey dot for each figure: drawing takes half the time of a tiny run."""
+    from PIL import Image
+
+    from ulmfit_app.evaluation import drawing
+
+    def dot(_figure, path):
+        Image.new("L", (1, 1), 128).save(path, "PNG")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "save_png", dot)
+        yield
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A CSV of made reviews and a finished run on it, made once and put back for each test.
+
+    Attributes:
+        csv: the file, always at the same place, since a run knows its source by its path.
+        run: the folder.
+        copy: what is put back.
+    """
+
+    csv: Path
+    run: Path
+    copy: Path
+
+    def put_back(self):
+        """As if both had just been made."""
+        shutil.rmtree(self.csv.parent)
+        shutil.copytree(self.copy, self.csv.parent)
+
+
+def keep_run(folder: Path, make) -> Kept:
+    """Make a CSV of 160 reviews and a run on it, by a function of their paths."""
+    now = folder / "now"
+    now.mkdir()
+    kept = Kept(now / "reviews.csv", now / "run", folder / "copy")
+    reviews(160).to_csv(kept.csv, index=False)
+    make(kept.csv, kept.run)
+    shutil.copytree(now, kept.copy)
+    return kept
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ from ulmfit_app.training.loop import seed_everything, train
 from ulmfit_app.training.recipes import Phase, Plan
 from ulmfit_app.training.transformer import classifier_shape, count_parameters
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ADAPTERS = ["lora", "ia3", "prompt"]
 
 

@@ -17,6 +17,8 @@ from ulmfit_app.experiments import augment
 from ulmfit_app.experiments.augment import format_augment, run_augment, state_findings
 from ulmfit_app.files import write_table
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MIX, TRANSLATE = ["mix"], AugmentationSettings(copies=3, command="cat")
 
 

@@ -26,6 +26,8 @@ from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizer import Tokenizer
 from ulmfit_app.training.mixing import MixStates
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 EDA = AugmentationSettings("eda", copies=2)
 
 

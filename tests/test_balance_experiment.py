@@ -33,7 +33,7 @@ from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.run import Run, begin
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
+pytestmark = pytest.mark.usefixtures("in_this_process", "undrawn")
 
 
 @pytest.fixture

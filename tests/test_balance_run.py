@@ -19,6 +19,8 @@ from ulmfit_app.presets import TINY
 from ulmfit_app.training import classifier
 from ulmfit_app.training.balance import chooses_thresholds
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 WORDS = {"joy": "happy glad smile", "anger": "furious mad shout", "fear": "scared afraid hide"}
 
 

@@ -206,7 +206,7 @@ def test_the_kinds_of_experiments_are_listed_when_asked_for(capsys):
         word
         for kind in (
             *("ablation", "labels", "augment", "starts", "methods", "balance", "folds", "cross"),
-            *("compress", "robustness", "counterfactuals"),
+            *("compress", "robustness", "counterfactuals", "drift"),
         )
         for word in ("python", "-m", "ulmfit_app", "experiment", kind, "--help")
     ]  # fmt: skip

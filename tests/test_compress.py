@@ -45,6 +45,8 @@ from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.models.lstm import EvenLSTM
 from ulmfit_app.pipeline.run import Run, begin
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 # The machine's own precision has no row of its own where it is fp32.
 OWN = list(dict.fromkeys((f"run, {resolve_precision('auto')}", EXACT)))
 

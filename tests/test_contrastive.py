@@ -15,6 +15,7 @@ from ulmfit_app.config import ClassifierSettings, ModelSettings
 from ulmfit_app.errors import Diverged
 from ulmfit_app.models.awd_lstm import build_language_model
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, unique_tensors
+from ulmfit_app.models.transformer import WindowEncoder
 from ulmfit_app.training import choosing, classifier, loop
 from ulmfit_app.training.contrastive import loss_of_pairs
 from ulmfit_app.training.loop import seed_everything, train
@@ -227,7 +228,9 @@ def test_killed_in_the_phase_of_pairs_or_later_it_ends_with_the_same_weights(
     whole, history = job(tmp_path / "whole")
     n = len(whole.dls.train)
     assert history["phase"].tolist() == ["pairs"] * 2 + ["head"] * 2 + ["all groups"]
-    for at in (2, n, n + 1, 2 * n + 2, 4 * n + 1)[:: 1 if precision == "fp32" else 3]:
+    # The loop is the same for all models and precisions; slow ones are killed less often.
+    every = 3 if precision == "bf16" else 2 if isinstance(whole.model[0], WindowEncoder) else 1
+    for at in (2, n, n + 1, 2 * n + 2, 4 * n + 1)[::every]:
         resumed, again = interrupted(job, tmp_path / str(at), monkeypatch, at)
         for name, value in unique_tensors(whole.model).items():
             assert torch.equal(value, unique_tensors(resumed.model)[name]), (at, name)

@@ -17,7 +17,7 @@ from ulmfit_app.pipeline.run import Run
 from ulmfit_app.training import choosing
 
 pytest.importorskip("transformers", reason="needs the extra transformers")
-pytestmark = pytest.mark.usefixtures("in_this_process")
+pytestmark = pytest.mark.usefixtures("in_this_process", "undrawn")
 
 
 @pytest.fixture

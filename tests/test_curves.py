@@ -43,7 +43,7 @@ from ulmfit_app.text.rules import SPECIALS
 from ulmfit_app.training.choosing import batch_size_for, choose_plan
 from ulmfit_app.training.recipes import count_epochs
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
+pytestmark = pytest.mark.usefixtures("in_this_process", "undrawn")
 
 
 def pretrained_settings(settings, folder):

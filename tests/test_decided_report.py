@@ -27,6 +27,8 @@ from ulmfit_app.evaluation.several_seeds import compare_macro_f1
 from ulmfit_app.evaluation.tables import prediction_table
 from ulmfit_app.evaluation.thresholds import choose_label_thresholds, choose_thresholds
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LABELS = ["often", "rare", "rarest"]
 COSTS = ((0.0, 1.0, 2.0), (5.0, 0.0, 1.0), (20.0, 3.0, 0.0))
 

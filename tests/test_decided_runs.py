@@ -15,6 +15,8 @@ from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.pipeline.baselines import score_baselines
 from ulmfit_app.pipeline.run import begin
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FOR_EACH = "TF-IDF + logistic regression for each label, the same {} labels"
 
 

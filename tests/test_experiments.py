@@ -24,7 +24,7 @@ from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.budget import Rates
 from ulmfit_app.presets import LAPTOP, PAPER, TINY
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
+pytestmark = pytest.mark.usefixtures("in_this_process", "undrawn")
 
 
 def rows_right(*errors: int, n: int = 200) -> list[np.ndarray]:

@@ -10,13 +10,16 @@ from ulmfit_app.evaluation import (
     data_figures,
     drawing,
     figures,
+    groups_figure,
     multilabel_figures,
     study_figures,
 )
 from ulmfit_app.evaluation.calibration import tempered
+from ulmfit_app.evaluation.groups import compare_groups
 from ulmfit_app.evaluation.matrix_figure import matrix_figure
 from ulmfit_app.evaluation.metrics import score
 from ulmfit_app.evaluation.multilabel import score_sets
+from ulmfit_app.evaluation.over_time import accuracy_over_time
 
 
 def curve() -> pd.DataFrame:
@@ -40,7 +43,15 @@ def every_figure() -> dict[str, Figure]:
     before = tempered(probabilities, 0.5)
     has, said = probabilities > 0.4, probabilities > 0.5
     sets = score_sets(probabilities, has, ["a", "b"], said)
+    senders = np.array(["web", "mail"])[np.arange(len(truth)) % 2]
+    days = pd.Series(pd.date_range("2026-01-01", periods=len(truth)), name="date")
+    answers = probabilities.argmax(axis=1)
+    groups = compare_groups(
+        pd.Series(senders, name="sender"), truth, answers, probabilities, ["a", "b"]
+    )
     return {
+        "groups_figure": groups_figure.groups_figure(groups),
+        "time_figure": groups_figure.time_figure(accuracy_over_time(days, answers == truth)),
         "labels_figure": multilabel_figures.labels_figure(sets),
         "together_figure": multilabel_figures.together_figure(has, ["a", "b"]),
         "given_figure": multilabel_figures.given_figure(has, said, ["a", "b"]),
@@ -87,7 +98,7 @@ def drawn() -> dict[str, Figure]:
 def test_every_figure_says_in_a_few_sentences_what_it_shows(drawn):
     functions = {
         name
-        for module in (figures, data_figures, study_figures, multilabel_figures)
+        for module in (figures, data_figures, study_figures, multilabel_figures, groups_figure)
         for name in vars(module)
         if name.endswith("_figure")
     }
@@ -119,6 +130,8 @@ def test_every_figure_says_in_a_few_sentences_what_it_shows(drawn):
         ("given_figure", "Colours: share of the texts with the row’s label."),
         ("pooled_reliability_figure", "share = probability from 0% to 100%; after, 95% interval"),
         ("coverage_figure", "train from 50% to 100%."),
+        ("groups_figure", "Groups of “sender”. Accuracy. group, texts by share, 95% interval. "),
+        ("time_figure", "accuracy by middle of the period. straight line from "),
     ],
 )
 def test_a_figures_words_have_its_names_and_numbers(drawn, name, words):

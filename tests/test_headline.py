@@ -25,6 +25,8 @@ from ulmfit_app.evaluation.messages import known, speaking
 from ulmfit_app.pipeline.baselines import score_baselines
 from ulmfit_app.presets import TINY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module", params=["costs", "thresholds"])
 def written(request, tmp_path_factory):

@@ -18,26 +18,22 @@ def run_python(script: str):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def modules_after(imported: str) -> set[str]:
-    return set(run_python(f"import json, sys, {imported}; print(json.dumps(list(sys.modules)))"))
-
-
 # --------------------------------------------------------------------------- what an import brings
 UNWANTED = ["fastai", "fastcore", "matplotlib", "seaborn", "spacy", "sklearn"]
 
 
 def test_importing_inference_brings_neither_fastai_nor_pyplot_nor_training():
-    found = modules_after("ulmfit_app.inference")
+    program = "import json, sys, ulmfit_app.inference; print(json.dumps(list(sys.modules)))"
+    found = set(run_python(program))
     assert "ulmfit_app.inference.predictor" in found
     roots = {name.partition(".")[0] for name in found}
     assert {name for name in UNWANTED if name in roots} == set()
     assert {name for name in found if name.startswith("ulmfit_app.training")} == set()
 
 
-def test_importing_training_does_bring_them():
+def test_importing_all_of_it_does_bring_them(imported):
     """Else the test above would look for the wrong names."""
-    found = modules_after("ulmfit_app.training.loop")
-    assert {"fastai.learner", "fastcore", "matplotlib.pyplot", "sklearn"} <= found
+    assert {"fastai.learner", "fastcore", "matplotlib.pyplot", "sklearn"} <= {*imported["brought"]}
 
 
 # -------------------------------------------------------------------------- what an import changes
@@ -109,7 +105,7 @@ for name in list(sys.modules):
 before = state_that_packages_change()
 again = import_all()
 differences |= changed(before, state_that_packages_change())
-print(json.dumps({"names": names, "again": again, "changed": differences}))
+found = {"names": names, "again": again, "changed": differences, "brought": list(sys.modules)}
 """
 SET_UP = """
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
@@ -117,12 +113,25 @@ from ulmfit_app.training.loop import seed_everything
 
 before = state() | state_that_packages_change()
 set_up_torch(), set_up_figures(), seed_everything(1)
-print(json.dumps(changed(before, state() | state_that_packages_change())))
+found["set up"] = list(changed(before, state() | state_that_packages_change()))
+"""
+OTHERS = """
+for line in ["warnings.simplefilter('ignore')", "sys.argv.append('x')"]:
+    before = state() | state_that_packages_change()
+    exec(line)
+    found[line] = list(changed(before, state() | state_that_packages_change()))
+print(json.dumps(found))
 """
 
 
-def test_importing_the_package_changes_nothing_in_the_process():
-    found = run_python(STATE + IMPORT_ALL)
+@pytest.fixture(scope="module")
+def imported():
+    """What one process found: importing takes long."""
+    return run_python(STATE + IMPORT_ALL + SET_UP + OTHERS)
+
+
+def test_importing_the_package_changes_nothing_in_the_process(imported):
+    found = imported
     assert found["changed"] == {}
     assert found["names"] == found["again"]
     for name in ("ulmfit_app.run", "ulmfit_app.hardware", "ulmfit_app.cli.runs"):
@@ -130,15 +139,13 @@ def test_importing_the_package_changes_nothing_in_the_process():
     assert {"ulmfit_app.training.loop", "data_scripts.fetch"} <= set(found["names"])
 
 
-def test_what_the_command_line_sets_up_would_be_seen():
+def test_what_the_command_line_sets_up_would_be_seen(imported):
     """Else the test above would look at the wrong things."""
-    seen = set(run_python(STATE + SET_UP))
+    seen = set(imported["set up"])
     assert {"denormals", "backend", "cudnn", "random numbers", "filters"} <= seen
     assert "malloc" in seen or sys.platform != "linux", "mallopt is glibc's"
 
 
-@pytest.mark.parametrize("line", ["warnings.simplefilter('ignore')", "sys.argv.append('x')"])
-def test_other_changes_would_be_seen_too(line):
-    script = f"before = state() | state_that_packages_change()\n{line}\n"
-    after = "print(json.dumps(changed(before, state() | state_that_packages_change())))"
-    assert len(run_python(STATE + script + after)) == 1
+def test_other_changes_would_be_seen_too(imported):
+    assert imported["warnings.simplefilter('ignore')"] == ["filters"]
+    assert imported["sys.argv.append('x')"] == ["argv"]

@@ -31,6 +31,8 @@ from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.rules import PAD_ID
 from ulmfit_app.text.store import TokenStore
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LABELS = ["neg", "pos"]
 COLOURS = "red blue green black white brown".split()
 ANIMALS = "fox owl hare mole toad newt".split()

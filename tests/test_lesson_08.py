@@ -17,6 +17,8 @@ from ulmfit_app.pipeline.run import Run, begin
 
 from .test_course import says
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 # -------------------------------------------------------------------------------------- the lesson
 @pytest.fixture(scope="module")

@@ -162,6 +162,11 @@ FACTS = (
     "UTF-8",
     "95%",
     "F1",  # notebook 11, a name
+    # Notebook 12: papers.
+    "Kamiran and Calders 2012",
+    "Hardt et al. 2016",
+    "Garg et al. 2019",
+    "Guillory et al. 2021",
     # Notebook 08: versions.
     "pandas 2",
     "pandas 3",

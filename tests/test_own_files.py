@@ -27,6 +27,8 @@ from ulmfit_app.pipeline.run_files import read_history
 from ulmfit_app.presets import TINY
 from ulmfit_app.run_folder import STAGES, working_in
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ODD = ["\r", "\n", "\r\n", '"', "\x00", ",;\t", "\U0001f600", "שלום", "\u2028", "NA", "\x85", ""]
 LABELS = ["01", "true", 'a "label", of; two\tlines\r\n\u2028\U0001f600 \x00 שלום']
 COLUMN = 'the "texts", of; two\tlines\r\n\u2028\U0001f600 \x00 שלום'

@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -29,23 +30,43 @@ LM = LanguageModelSettings(
     bptt=10,
     drop_mult=0.0,
     softmax="sampled",
-    max_tokens=20_000,
+    max_tokens=4_000,
 )
 SETTINGS = Settings(
     tokens=TokenSettings(max_vocab=100, min_freq=1), model=SHAPE, lm=LM, precision="fp32"
 )
 
 
-@pytest.fixture
-def corpus(tmp_path):
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
     """300 made documents of about 5,000 tokens, one a line."""
     rng = random.Random(0)
     lines = [
         f"{' '.join(rng.choices(PRAISE + BLAME + NEUTRAL, k=12))} {i % 7} ." for i in range(300)
     ]
-    path = tmp_path / "corpus.txt"
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
     path.write_text("\n".join(dict.fromkeys(lines)))
     return path
+
+
+@pytest.fixture(scope="module")
+def kept(corpus, tmp_path_factory):
+    """A model trained on the corpus, and what pretrain said of it. Tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("kept") / "m"
+    return folder, pretrain(corpus, folder, SETTINGS)
+
+
+@pytest.fixture
+def trained(kept, tmp_path):
+    """A copy of that model."""
+    return shutil.copytree(kept[0], tmp_path / "trained")
+
+
+@pytest.fixture(scope="module")
+def backward(corpus, tmp_path_factory):
+    """The folder of a model that reads backward, and what pretrain said of it."""
+    folder = tmp_path_factory.mktemp("backward") / "m"
+    return folder, pretrain(corpus, folder, SETTINGS, "backward")
 
 
 def lasting(tokens: int) -> Settings:
@@ -63,7 +84,7 @@ def test_a_pretrained_model_beats_a_random_one_and_says_what_it_was_made_from(co
     facts = pretrain(
         corpus,
         tmp_path / "m",
-        replace(SETTINGS, lm=replace(LM, random_lr=2e-2, max_tokens=60_000)),
+        replace(SETTINGS, lm=replace(LM, random_lr=2e-2, max_tokens=10_000)),
     )
     bundle = load_bundle(tmp_path / "m", "language model")
     # Uniform over the words of the corpus.
@@ -77,20 +98,19 @@ def test_a_pretrained_model_beats_a_random_one_and_says_what_it_was_made_from(co
     assert find_start(str(tmp_path / "m"), SHAPE).is_strong
 
 
-def test_the_int8_copy_of_a_model_writes_and_reads_as_the_whole_one(corpus, tmp_path):
-    pretrain(corpus, tmp_path / "m", SETTINGS)
-    small = write_int8(tmp_path / "m")
-    assert (small / "MODEL_CARD.md").read_text() == (tmp_path / "m" / "MODEL_CARD.md").read_text()
-    whole, loaded = weights_in(tmp_path / "m"), weights_in(small)
+def test_the_int8_copy_of_a_model_writes_and_reads_as_the_whole_one(trained):
+    small = write_int8(trained)
+    assert (small / "MODEL_CARD.md").read_text() == (trained / "MODEL_CARD.md").read_text()
+    whole, loaded = weights_in(trained), weights_in(small)
     for name, value in whole.items():
         torch.testing.assert_close(
             loaded[name], value, rtol=0, atol=float(value.abs().max()) / 254 * 1.001
         )
 
 
-def test_the_model_card_says_corpus_tokens_perplexity_and_direction(corpus, tmp_path):
-    facts = pretrain(corpus, tmp_path / "m", SETTINGS, "backward")
-    card = (tmp_path / "m" / "MODEL_CARD.md").read_text()
+def test_the_model_card_says_corpus_tokens_perplexity_and_direction(backward):
+    folder, facts = backward
+    card = (folder / "MODEL_CARD.md").read_text()
     for fact in (
         "corpus.txt",
         f"{facts['tokens_trained_on']:,} tokens",
@@ -111,15 +131,19 @@ def test_held_out_documents_are_whole_and_never_trained_on(corpus):
     assert read.unknown_share == pytest.approx(unknown)
 
 
-def test_pretraining_killed_anywhere_ends_with_the_same_weights(corpus, tmp_path, monkeypatch):
+def test_pretraining_killed_anywhere_ends_with_the_same_weights(
+    corpus, kept, tmp_path, monkeypatch
+):
     class Killed(BaseException):
         pass
 
-    pretrain(corpus, tmp_path / "whole", SETTINGS)
-    whole, real = weights_in(tmp_path / "whole"), loop._Progress.after_batch
+    whole, real = weights_in(kept[0]), loop._Progress.after_batch
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    tokens = pd.read_csv(kept[0] / "history.csv").groupby("phase", sort=False)["tokens"].max()
+    first, second, last = tokens // (LM.batch_size * LM.bptt)
+    assert 3 < first < second - 1 < last - 1
     # Within a phase, and around the ends of the first and the second.
-    for at in (3, 50, 51, 400, 401):
+    for at in (3, first, first + 1, second, second + 1):
         steps = 0
 
         def counted(self):
@@ -139,41 +163,38 @@ def test_pretraining_killed_anywhere_ends_with_the_same_weights(corpus, tmp_path
 
 
 def test_a_finished_model_trained_longer_goes_on_from_where_its_rate_began_to_fall(
-    corpus, tmp_path
+    corpus, trained
 ):
-    folder = tmp_path / "m"
-    pretrain(corpus, folder, lasting(20_000))
-    short = pd.read_csv(folder / "history.csv")
-    pretrain(corpus, folder, lasting(40_000))
-    longer = pd.read_csv(folder / "history.csv")
+    short = pd.read_csv(trained / "history.csv")
+    pretrain(corpus, trained, lasting(8_000))
+    longer = pd.read_csv(trained / "history.csv")
     kept = short["phase"] != "falling rate"
     columns = ["phase", "train_loss", "valid_loss"]
     pd.testing.assert_frame_equal(longer[: kept.sum()][columns], short[kept][columns])
-    assert longer["tokens"].iloc[-1] == pytest.approx(40_000, rel=0.05)
-    assert not torch.equal(*(weights_in(folder)["0.encoder.weight"] + i for i in (0, 1)))
+    assert longer["tokens"].iloc[-1] == pytest.approx(8_000, rel=0.05)
 
 
 def test_a_finished_model_is_neither_trained_again_nor_replaced_by_one_that_has_read_less(
-    corpus, tmp_path
+    corpus, kept
 ):
-    facts = pretrain(corpus, tmp_path / "m", lasting(40_000))
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "m").iterdir()}
-    assert pretrain(corpus, tmp_path / "m", lasting(40_000)) == facts
+    folder, facts = kept
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert pretrain(corpus, folder, SETTINGS) == facts
     with pytest.raises(
         RunFolderError,
         match=r"was trained on \d+,\d+ tokens, more than .* left as it is. Give more --lm.max",
     ):
-        pretrain(corpus, tmp_path / "m", lasting(20_000))
+        pretrain(corpus, folder, lasting(2_000))
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_other_settings_in_the_same_folder_are_an_error_that_names_them(corpus, tmp_path):
-    pretrain(corpus, tmp_path / "m", SETTINGS)
+def test_other_settings_in_the_same_folder_are_an_error_that_names_them(corpus, kept):
+    folder, _ = kept
     other = replace(SETTINGS, seed=7, lm=replace(LM, batch_size=5))
     with pytest.raises(RunFolderError, match=r"lm.batch_size was 4, is 5; seed was 42, is 7"):
-        pretrain(corpus, tmp_path / "m", other)
+        pretrain(corpus, folder, other)
     with pytest.raises(RunFolderError, match="direction was 'forward', is 'backward'"):
-        pretrain(corpus, tmp_path / "m", SETTINGS, "backward")
+        pretrain(corpus, folder, SETTINGS, "backward")
 
 
 def test_a_corpus_too_small_says_how_many_tokens_are_needed(tmp_path):
@@ -184,11 +205,10 @@ def test_a_corpus_too_small_says_how_many_tokens_are_needed(tmp_path):
     assert not (tmp_path / "m").exists()
 
 
-def test_plain_fastai_loads_what_was_written_in_its_format(corpus, tmp_path):
-    pretrain(corpus, tmp_path / "m", SETTINGS)
-    files = write_fastai(tmp_path / "m", "mine")
+def test_plain_fastai_loads_what_was_written_in_its_format(trained, tmp_path):
+    files = write_fastai(trained, "mine")
     assert [file.name for file in files] == ["mine.pth", "mine.pkl"]
-    bundle = load_bundle(tmp_path / "m", "language model")
+    bundle = load_bundle(trained, "language model")
     ids = torch.randint(9, bundle.vocab.index(FAKE), (3, 7))
     dls = DataLoaders([(ids, ids)], [(ids, ids)])
     dls.vocab = bundle.vocab
@@ -198,7 +218,7 @@ def test_plain_fastai_loads_what_was_written_in_its_format(corpus, tmp_path):
         AWD_LSTM,
         config=config,
         path=tmp_path,
-        model_dir="m",
+        model_dir="trained",
         pretrained_fnames=["mine", "mine"],
     )
     ours = build_language_model(len(bundle.vocab), SHAPE, 0.0)
@@ -221,24 +241,23 @@ def test_plain_fastai_loads_what_was_written_in_its_format(corpus, tmp_path):
     start = find_start(str(tmp_path / "back"), SHAPE)
     assert start.vocab == bundle.vocab
     torch.testing.assert_close(
-        start.weights["0.encoder.weight"], weights_in(tmp_path / "m")["0.encoder.weight"]
+        start.weights["0.encoder.weight"], weights_in(trained)["0.encoder.weight"]
     )
 
 
-def test_a_backward_model_learns_texts_from_their_ends(corpus, tmp_path):
-    pretrain(corpus, tmp_path / "m", SETTINGS, "backward")
-    assert load_bundle(tmp_path / "m", "language model").direction == "backward"
-    forward, backward = (
+def test_a_backward_model_learns_texts_from_their_ends(corpus, backward):
+    assert load_bundle(backward[0], "language model").direction == "backward"
+    stores = [
         read_corpus(corpus, "hash", SETTINGS, d, RANDOM).store for d in ("forward", "backward")
-    )
-    assert (backward[0] == forward[0][::-1]).all()
+    ]
+    assert (stores[1][0] == stores[0][0][::-1]).all()
 
 
 def test_minutes_are_measured_once_and_kept(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretraining, "measure_language_model", lambda *_: 1 / 500)
+    monkeypatch.setattr(pretraining, "measure_language_model", lambda *_: 1 / 100)
     pretrain(corpus, tmp_path / "m", SETTINGS, minutes=0.5)
     budget = json.loads((tmp_path / "m" / "config.json").read_text())["budget"]
-    assert 5_000 < budget < 500 * 30
+    assert 1_000 < budget < 100 * 30
     monkeypatch.setattr(pretraining, "measure_language_model", lambda *_: 1 / 5)
     pretrain(corpus, tmp_path / "m", SETTINGS, minutes=0.5)
     assert json.loads((tmp_path / "m" / "config.json").read_text())["budget"] == budget
@@ -250,21 +269,28 @@ CHINESE = replace(
 )
 
 
-@pytest.fixture
-def chinese_corpus(tmp_path):
+@pytest.fixture(scope="module")
+def chinese_corpus(tmp_path_factory):
     rng = random.Random(0)
     words = "出租车 司机 软件 U盘 房间 服务 早餐 台北 很 好 不 我 去 的 了 ， 。".split()
     lines = ["，".join(rng.choices(words, k=30)) for _ in range(300)]
-    path = tmp_path / "chinese.txt"
+    path = tmp_path_factory.mktemp("chinese") / "chinese.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 
+@pytest.fixture(scope="module")
+def chinese(chinese_corpus, tmp_path_factory):
+    """The folder of a model in subwords, and what pretrain said of it."""
+    folder = tmp_path_factory.mktemp("subwords") / "m"
+    return folder, pretrain(chinese_corpus, folder, CHINESE)
+
+
 def test_chinese_is_pretrained_in_subwords_converted_and_scored_per_character(
-    chinese_corpus, tmp_path
+    chinese_corpus, chinese
 ):
-    about = pretrain(chinese_corpus, tmp_path / "model", CHINESE)
-    bundle = load_bundle(tmp_path / "model", "language model")
+    folder, about = chinese
+    bundle = load_bundle(folder, "language model")
     assert "計程車" in bundle.vocab and "出租车" not in bundle.vocab
     assert (bundle.language, bundle.opencc) == ("zh-tw", "s2twp")
     assert json.loads(bundle.tokenizer)["model"]["vocab"][5][0] == "xxrep"
@@ -276,7 +302,7 @@ def test_chinese_is_pretrained_in_subwords_converted_and_scored_per_character(
     assert held_out["characters"] == characters
     expected = about["perplexity"] ** (tokens / characters)
     assert held_out["perplexity_per_character"] == pytest.approx(expected, abs=0.006)
-    card = (tmp_path / "model" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "subwords, language zh-tw" in card and "per character" in card and "s2twp" in card
 
 
@@ -289,11 +315,10 @@ def test_a_vocabulary_of_subwords_is_learned_from_what_is_not_held_out(tmp_path)
     assert not any(chr(0x5000 + i) in known for i in read.valid)
 
 
-def test_a_model_that_goes_on_from_one_of_subwords_keeps_them(chinese_corpus, tmp_path):
-    pretrain(chinese_corpus, tmp_path / "first", CHINESE)
-    first = str(tmp_path / "first")
-    further = replace(CHINESE, lm=replace(LM, pretrained=first, max_tokens=10_000))
+def test_a_model_that_goes_on_from_one_of_subwords_keeps_them(chinese_corpus, chinese, tmp_path):
+    further = replace(CHINESE, lm=replace(LM, pretrained=str(chinese[0]), max_tokens=2_000))
     pretrain(chinese_corpus, tmp_path / "second", further)
-    bundles = [load_bundle(tmp_path / name, "language model") for name in ("first", "second")]
+    folders = (chinese[0], tmp_path / "second")
+    bundles = [load_bundle(folder, "language model") for folder in folders]
     assert bundles[0].tokenizer == bundles[1].tokenizer
     assert bundles[0].vocab == bundles[1].vocab

@@ -25,6 +25,8 @@ from ulmfit_app.pipeline.pupils import prune_run, self_train
 from ulmfit_app.pipeline.run import Run, begin
 from ulmfit_app.run_folder import TEACHER
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SPLITS = ["train"] * 40 + ["valid"] * 20 + ["test"] * 20 + ["unlabelled"] * 30
 
 

@@ -3,69 +3,51 @@
 import errno
 import json
 import os
-import pickle
 import random
-import signal
 import subprocess
 import sys
-import tarfile
-import threading
-import time
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from data_scripts import wt103
-from tests.conftest import reviews
+from tests.conftest import keep_run, reviews
+from tests.killing import change_until_killed
+from tests.small_runs import SMALL, metrics, run, stages_done, two_layers
 from ulmfit_app import __main__ as cli
-from ulmfit_app.config import DataSettings, ModelSettings
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation import calibration
 from ulmfit_app.evaluation.calibration import fit_temperature, tempered
-from ulmfit_app.files import write_table
 from ulmfit_app.inference.predictor import (
-    BidirectionalPredictor,
     Predictor,
-    load_predictor,
     read_validation,
 )
-from ulmfit_app.models.awd_lstm import build_language_model, load_language_model
 from ulmfit_app.models.bundle import load_bundle
-from ulmfit_app.models.pretrained import find_start
 from ulmfit_app.pipeline import budget, plan
-from ulmfit_app.pipeline.plan import plan_run
 from ulmfit_app.pipeline.report import N_EXPLAINED
 from ulmfit_app.pipeline.run import begin
-from ulmfit_app.presets import TINY
-from ulmfit_app.run_folder import STAGES, VALIDATION
-from ulmfit_app.text.rules import SPECIALS
-from ulmfit_app.training.recipes import count_epochs
+from ulmfit_app.run_folder import VALIDATION
 
-SHAPE = ["--model.emb-sz", "12", "--model.n-hid", "16"]
-SMALL = [
-    *SHAPE, "--preset", "tiny", "--text", "review", "--label", "sentiment",
-    "--lm.bptt", "20", "--lm.batch-size", "4", "--classifier.batch-size", "8",
-]  # fmt: skip
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
-def run(csv, out, *more):
-    # A pretrained start brings its own shape.
-    small = [word for word in SMALL if word not in SHAPE] if "--pretrained" in more else SMALL
-    return cli.main(["run", str(csv), "--out", str(out), *small, *more])
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, undrawn):
+    """A finished run."""
+
+    def make(csv, out):
+        assert run(csv, out) == 0
+
+    return keep_run(tmp_path_factory.mktemp("kept"), make)
 
 
-def metrics(out):
-    return (out / "report" / "metrics.json").read_bytes()
-
-
-def stages_done(out):
-    return {name: (out / name / "stage.json").stat().st_mtime_ns for name in STAGES}
+@pytest.fixture
+def done(kept):
+    """Its CSV and its folder, as they were when it ended."""
+    kept.put_back()
+    return kept.csv, kept.run
 
 
 def test_a_run_ends_with_a_report_and_says_its_accuracy_with_interval_and_n(csv, tmp_path, capsys):
@@ -119,18 +101,18 @@ def test_the_report_counts_tested_texts_that_are_in_train_and_explains_the_sures
     assert [part["n"] for part in found["slices"][-1]["parts"]] == [30, 1, 1]
 
 
-def test_the_same_seed_gives_the_same_metrics_file_and_another_seed_another(csv, tmp_path):
-    for name, more in {"a": [], "b": [], "c": ["--seed", "7"]}.items():
+def test_the_same_seed_gives_the_same_metrics_file_and_another_seed_another(done, tmp_path):
+    csv, out = done
+    for name, more in {"b": [], "c": ["--seed", "7"]}.items():
         assert run(csv, tmp_path / name, *more) == 0
-    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
-    assert metrics(tmp_path / "a") != metrics(tmp_path / "c")
+    assert metrics(out) == metrics(tmp_path / "b")
+    assert metrics(out) != metrics(tmp_path / "c")
 
 
 def test_finished_stages_are_not_repeated_and_changed_settings_repeat_what_depends_on_them(
-    csv, tmp_path
+    done,
 ):
-    out = tmp_path / "run"
-    run(csv, out)
+    csv, out = done
     first = stages_done(out)
     run(csv, out)
     assert stages_done(out) == first
@@ -153,44 +135,24 @@ def test_finished_stages_are_not_repeated_and_changed_settings_repeat_what_depen
     assert all(stages_done(out)[name] != third[name] for name in third)
 
 
-def test_a_run_killed_at_random_moments_ends_with_the_same_metrics(csv, tmp_path, monkeypatch):
-    run(csv, tmp_path / "whole")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    command = [
-        sys.executable,
-        "-m",
-        "ulmfit_app",
-        "run",
-        str(csv),
-        "--out",
-        str(tmp_path / "killed"),
-        *SMALL,
-    ]
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
+def test_a_run_killed_at_random_moments_ends_with_the_same_metrics(done, tmp_path):
+    csv, whole = done
+    killed, rehearsal = tmp_path / "killed", tmp_path / "rehearsal"
+    n_changes = change_until_killed(lambda: run(csv, rehearsal), -1)
+    assert metrics(rehearsal) == metrics(whole)
     rng = random.Random(0)
     for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        # Kill after the process has got past its imports and has begun to leave files.
-        seen = set((tmp_path / "killed").rglob("*"))
-        while (
-            time.monotonic() < deadline
-            and process.poll() is None
-            and set((tmp_path / "killed").rglob("*")) == seen
-        ):
-            time.sleep(0.01)
-        time.sleep(rng.random())
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        moment, delay = rng.randrange(n_changes // 2), rng.uniform(1e-6, 5e-3)
+        change_until_killed(lambda: run(csv, killed), moment, delay)
+    command = [sys.executable, "-m", "ulmfit_app", "run", str(csv), "--out", str(killed), *SMALL]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
-    assert not [
-        path for path in (tmp_path / "killed").rglob("*.safetensors") if "checkpoint" in path.name
-    ]
+    assert metrics(killed) == metrics(whole)
+    assert not [path for path in killed.rglob("*.safetensors") if "checkpoint" in path.name]
 
 
-def test_one_stage_can_be_carried_out_again(csv, tmp_path):
-    out = tmp_path / "run"
-    run(csv, out)
+def test_one_stage_can_be_carried_out_again(done):
+    _, out = done
     before, first = metrics(out), stages_done(out)
     assert cli.main(["report", str(out)]) == 0
     assert {name for name, when in stages_done(out).items() if when != first[name]} == {"report"}
@@ -198,14 +160,30 @@ def test_one_stage_can_be_carried_out_again(csv, tmp_path):
     assert cli.main(["finetune", str(out)]) == 0
 
 
-def test_a_stage_without_the_one_before_it_says_so(csv, tmp_path, capsys):
-    out = tmp_path / "run"
-    run(csv, out)
+def test_a_stage_without_the_one_before_it_says_so(done, capsys):
+    _, out = done
     (out / "lm" / "stage.json").unlink()
     assert cli.main(["classify", str(out)]) == 5
     assert "stage 'lm'" in capsys.readouterr().err
 
 
+@pytest.fixture
+def five_times_slower(monkeypatch):
+    """A machine that trains so much slower than this one is planned for: it takes seconds."""
+    real = plan.measure_rates
+
+    def slower(*arguments):
+        found = real(*arguments)
+        return replace(
+            found,
+            lm_training=5 * found.lm_training,
+            classifier_training=5 * found.classifier_training,
+        )
+
+    monkeypatch.setattr(plan, "measure_rates", slower)
+
+
+@pytest.mark.usefixtures("five_times_slower")
 def test_minutes_fit_the_work_and_the_same_command_keeps_the_plan(tmp_path, capsys):
     csv, out = tmp_path / "many.csv", tmp_path / "run"
     reviews(3000).to_csv(csv, index=False)
@@ -218,6 +196,7 @@ def test_minutes_fit_the_work_and_the_same_command_keeps_the_plan(tmp_path, caps
     assert stages_done(out) == done
 
 
+@pytest.mark.usefixtures("five_times_slower")
 def test_minutes_keep_the_number_of_labels_that_was_asked_for(tmp_path):
     csv, out = tmp_path / "many.csv", tmp_path / "run"
     reviews(3000).to_csv(csv, index=False)
@@ -231,9 +210,8 @@ def test_minutes_that_reach_for_nothing_are_refused(csv, tmp_path, capsys):
     assert "minutes are not enough" in capsys.readouterr().err
 
 
-def test_a_full_disk_keeps_the_model_that_was_there(csv, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "run"
-    run(csv, out)
+def test_a_full_disk_keeps_the_model_that_was_there(done, capsys, monkeypatch):
+    csv, out = done
     before = (
         cli.main(["predict", str(out), "a great film"]),
         capsys.readouterr().out.splitlines()[-1],
@@ -262,10 +240,8 @@ def test_a_diverging_run_stops_with_its_own_exit_code_and_leaves_no_model(csv, t
     assert run(csv, out) == 0
 
 
-def test_predictions_come_for_texts_and_for_files(csv, tmp_path, capsys):
-    out = tmp_path / "run"
-    run(csv, out)
-    capsys.readouterr()
+def test_predictions_come_for_texts_and_for_files(done, tmp_path, capsys):
+    csv, out = done
     assert cli.main(["predict", str(out), "a great film", "", "ABAB" * 16_000 + "a"]) == 0
     said = capsys.readouterr()
     lines = said.out.splitlines()
@@ -332,10 +308,9 @@ def test_the_temperature_is_fitted_on_validation_alone_and_used_by_predict_and_b
 
 
 def test_probabilities_of_the_validation_split_that_were_deleted_come_back_with_the_report(
-    csv, tmp_path
+    done,
 ):
-    out = tmp_path / "run"
-    run(csv, out)
+    csv, out = done
     now, done = metrics(out), stages_done(out)
     (out / "classifier" / VALIDATION).unlink()
     assert run(csv, out) == 0 and stages_done(out) == done
@@ -365,203 +340,36 @@ def test_damaged_probabilities_of_the_validation_split_are_told_with_the_command
             read_validation([path.parent], 1)
 
 
-def test_starts_in_wt103s_format_come_over_http_and_are_trained_as_strong_ones(
-    csv, tmp_path, monkeypatch, capsys
-):
-    vocab = [*SPECIALS, *"the film a plot great dull of and".split()]
-    (tmp_path / "itos_wt103.pkl").write_bytes(pickle.dumps(vocab))
-    for mark in ("fwd", "bwd"):
-        model = build_language_model(len(vocab), ModelSettings(12, 16, 3))
-        torch.save(model.state_dict(), tmp_path / f"lstm_{mark}.pth")
-        with tarfile.open(tmp_path / f"wt103-{mark}.tgz", "w:gz") as archive:
-            for name in (f"lstm_{mark}.pth", "itos_wt103.pkl"):
-                archive.add(tmp_path / name, f"wt103-{mark}/{name}")
-    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(wt103, "URL", f"http://127.0.0.1:{server.server_port}")
-        assert run(csv, tmp_path / "run", "--pretrained", "wt103", "--bidirectional") == 0
-        server.shutdown()
-    said = capsys.readouterr().out
-    assert "AWD-LSTM 12/16/3" in said and "wt103-fwd.tgz" in said and "wt103-bwd.tgz" in said
-    for ending, beginning in (("", "Classifier: "), ("-backward", "Classifier, backward: ")):
-        assert f"{beginning}All groups learn from the first step on" in said
-        assert list(pd.read_csv(tmp_path / "run" / f"lm{ending}" / "history.csv")["phase"]) == [
-            "embeddings",
-            "all groups",
-        ]
-        assert set(
-            pd.read_csv(tmp_path / "run" / f"classifier{ending}" / "history.csv")["phase"]
-        ) == {"all groups"}
-
-
-def test_another_runs_language_model_is_a_start(csv, tmp_path, capsys):
-    run(csv, tmp_path / "first")
-    assert run(csv, tmp_path / "second", "--pretrained", str(tmp_path / "first" / "lm")) == 0
-    said = capsys.readouterr().out
-    assert (
-        f"from the bundle {tmp_path / 'first' / 'lm'}, which started from random weights" in said
-    )
-    assert "The plan for a weak start" in said.rpartition("which started")[2], (
-        "one small epoch is no strong start"
-    )
-
-
-def test_without_epochs_the_language_model_is_the_start_as_it_is(csv, tmp_path, capsys):
-    run(csv, tmp_path / "first")
-    start = ["--pretrained", str(tmp_path / "first" / "lm"), "--lm.epochs", "0"]
-    assert run(csv, tmp_path / "second", *start) == 0
-    first, second = (
-        load_bundle(tmp_path / name / "lm", "language model") for name in ("first", "second")
-    )
-    known = np.isin(second.vocab, first.vocab)
-    layers = [load_language_model(bundle)[0].rnns[0].state_dict() for bundle in (first, second)]
-    assert known.all() and layers[0].keys() == layers[1].keys()
-    assert all(torch.equal(tensor, layers[1][name]) for name, tensor in layers[0].items())
-    facts = json.loads(metrics(tmp_path / "second"))["facts"]["language_model"]
-    assert facts["epochs"] == 0 and facts["validation_perplexity"] == pytest.approx(
-        first.about["perplexity"], rel=1e-3
-    )
-
-
-def small_settings(csv, **changes):
-    data = DataSettings(source=str(csv), text="review", label="sentiment")
-    return replace(
-        TINY, data=data, model=ModelSettings(emb_sz=12, n_hid=16, n_layers=2), **changes
-    )
-
-
-def test_the_second_direction_changes_the_key_of_the_report_alone(csv):
-    one, two = (
-        plan_run(small_settings(csv, bidirectional=both)).record.keys for both in (False, True)
-    )
-    assert set(two) - set(one) == {"lm-backward", "classifier-backward"}
-    assert {name for name in one if one[name] != two[name]} == {"report"}
-    assert len(set(two.values())) == 6
-
-
 def test_a_run_from_before_a_setting_was_there_keeps_its_plan_in_minutes(
     csv, tmp_path, monkeypatch
 ):
     rates = budget.Rates(1e-6, 1e-6, 1e-6, 1e-6, 1e-6)
     monkeypatch.setattr(plan, "measure_rates", lambda *_: rates)
-    begin(tmp_path, small_settings(csv), minutes=5)
+    begin(tmp_path, two_layers(csv), minutes=5)
     record = json.loads((tmp_path / "run.json").read_text())
     for settings in (record["settings"], record["requested"]["settings"]):
         del settings["bidirectional"]
     (tmp_path / "run.json").write_text(json.dumps(record))
     monkeypatch.setattr(plan, "measure_rates", lambda *_: pytest.fail("measured again"))
-    again = begin(tmp_path, small_settings(csv), minutes=5).record.settings
+    again = begin(tmp_path, two_layers(csv), minutes=5).record.settings
     assert again.lm.max_tokens == record["settings"]["lm"]["max_tokens"]
 
 
-def test_both_directions_are_measured_at_twice_the_time_of_one(csv, monkeypatch):
-    monkeypatch.setattr(budget, "_time", lambda step, repeats=2: 1.0)
-    texts, start = reviews(40)["review"], find_start("none", small_settings(csv).model)
-    one, two = (
-        budget.measure_rates(texts, start, small_settings(csv, bidirectional=both))
-        for both in (False, True)
-    )
-    for name in ("lm_training", "classifier_training", "encoding"):
-        assert getattr(two, name) == 2 * getattr(one, name)
-
-
-def test_a_second_direction_is_added_to_a_finished_run_and_averaged(
-    csv, tmp_path, capsys, any_temperature
-):
-    out = tmp_path / "run"
-    run(csv, out)
-    first = stages_done(out)
-    assert run(csv, out, "--bidirectional") == 0
-    said = capsys.readouterr().out
-    assert (
-        "Language model, backward, all groups, epoch 1" in said
-        and "ULMFiT, backward alone" in said
-    )
-    second = stages_done(out)
-    assert {name for name in first if first[name] != second[name]} == {"report"}
-    found = json.loads(metrics(out))
-    assert list(found["directions"]) == ["forward", "backward"]
-    assert "language_model_backward" in found["facts"]
-
-    columns = ["p_neg", "p_pos"]
-    predictions = pd.read_csv(out / "report" / "predictions.csv")
-    folders = [out / "classifier", out / "classifier-backward"]
-    predictors = [Predictor(folder) for folder in folders]
-    assert [predictor.bundle.direction for predictor in predictors] == ["forward", "backward"]
-    alone = [
-        predictor.predict(predictions["text"])[columns].to_numpy() for predictor in predictors
-    ]
-    assert not np.allclose(*alone, atol=1e-6)
-    both = BidirectionalPredictor(*folders)
-    mean = np.mean(list(both.each(both.store(predictions["text"])).values()), axis=0)
-    validated = [pd.read_csv(folder / VALIDATION) for folder in folders]
-    truth = (validated[0]["label"] == "pos").to_numpy(int)
-    temperature, _ = fit_temperature(
-        np.mean([table[columns].to_numpy() for table in validated], 0), truth
-    )
-    assert found["calibration"]["temperature"] == pytest.approx(temperature)
-    assert temperature not in [predictor.decision.temperature for predictor in predictors]
-    assert np.allclose(predictions[columns], tempered(mean, temperature), atol=1e-6)
-    assert found["model"]["accuracy"] == (predictions["label"] == predictions["predicted"]).mean()
-    for direction, probabilities in zip(found["directions"].values(), alone, strict=True):
-        named = np.array(["neg", "pos"])[probabilities.argmax(1)]
-        assert direction["accuracy"] == (predictions["label"] == named).mean()
-
-    assert (
-        cli.main(
-            [
-                "predict",
-                str(out),
-                "--file",
-                str(csv),
-                "--text",
-                "review",
-                "--out",
-                str(tmp_path / "p.csv"),
-            ]
-        )
-        == 0
-    )
-    again = load_predictor(out).predict(pd.read_csv(csv)["review"])
-    assert np.allclose(pd.read_csv(tmp_path / "p.csv")[columns], again[columns], atol=1e-6)
-
-    marks = [out / "lm" / "stage.json", out / "lm-backward" / "stage.json"]
-    before = [mark.stat().st_mtime_ns for mark in marks]
-    assert cli.main(["finetune", str(out)]) == 0
-    assert all(mark.stat().st_mtime_ns > when for mark, when in zip(marks, before, strict=True))
-    capsys.readouterr()
-    other = validated[1].assign(row=validated[1]["row"].to_numpy()[::-1])
-    write_table(folders[1] / VALIDATION, other)
-    assert cli.main(["predict", str(out), "a text"]) == 5
-    assert "they are of other texts" in capsys.readouterr().err
-    (folders[1] / VALIDATION).unlink()
-    assert cli.main(["report", str(out)]) == 0 and json.loads(metrics(out)) == found
-    (out / "lm-backward" / "stage.json").unlink()
-    capsys.readouterr()
-    assert cli.main(["classify", str(out)]) == 5
-    assert "stage 'lm-backward'" in capsys.readouterr().err
-    (out / "classifier-backward" / "bundle.json").unlink()
-    assert cli.main(["predict", str(out), "a text"]) == 5
-    assert "No trained classifier-backward" in capsys.readouterr().err
-
-
-def test_another_data_set_is_not_trained_over_a_run(csv, tmp_path, capsys):
-    run(csv, tmp_path / "run")
-    before = stages_done(tmp_path / "run")
+def test_another_data_set_is_not_trained_over_a_run(done, tmp_path, capsys):
+    _, out = done
+    before = stages_done(out)
     other = tmp_path / "other.csv"
     reviews(160, seed=1).to_csv(other, index=False)
-    assert run(other, tmp_path / "run") == 5
+    assert run(other, out) == 5
     assert "holds a run on" in capsys.readouterr().err
-    assert stages_done(tmp_path / "run") == before
+    assert stages_done(out) == before
 
 
 @pytest.mark.parametrize(
     "change", [{"settings": {}}, {"settings": {"lm": {"bogus": 1}}}, {"requested": None}, "cut"]
 )
-def test_a_config_that_was_changed_by_hand_is_refused(csv, tmp_path, capsys, change):
-    out = tmp_path / "run"
-    run(csv, out)
+def test_a_config_that_was_changed_by_hand_is_refused(done, capsys, change):
+    _, out = done
     config = json.loads((out / "run.json").read_text())
     if change == "cut":
         (out / "run.json").write_text(json.dumps(config)[:300])
@@ -583,26 +391,14 @@ def test_a_run_is_taken_up_again_from_another_working_directory(csv, tmp_path, m
     assert cli.main(["report", str(tmp_path / "run")]) == 0
 
 
-def test_a_start_that_was_named_by_a_relative_path_is_found_from_elsewhere(
-    csv, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    assert run(csv, "first") == 0
-    assert run(csv, "second", "--pretrained", "first/lm") == 0
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert cli.main(["finetune", str(tmp_path / "second")]) == 0
-
-
 def test_a_file_where_the_run_folder_should_be_is_told_before_any_work(csv, tmp_path, capsys):
     (tmp_path / "taken").write_text("")
     assert run(csv, tmp_path / "taken") == 5
     assert "is a file" in capsys.readouterr().err
 
 
-def test_predictions_never_replace_the_file_they_are_of(csv, tmp_path, capsys):
-    out = tmp_path / "run"
-    run(csv, out)
+def test_predictions_never_replace_the_file_they_are_of(done, tmp_path):
+    csv, out = done
     before = csv.read_bytes()
     for target in (csv, tmp_path):
         assert (
@@ -629,18 +425,3 @@ def test_two_hundred_classes_and_labels_as_numbers(tmp_path):
     found = json.loads(metrics(tmp_path / "run"))
     assert list(found["model"]["per_class"])[:3] == ["0", "1", "2"]
     assert len(found["model"]["per_class"]) == 200
-
-
-def test_where_time_bounds_the_labels_a_strong_start_reads_each_once(csv):
-    settings = small_settings(csv)
-    lm = replace(settings.lm, pretrained="en-small")
-    plans = []
-    for tokens in (2_000, 40_000, None):
-        classifier = replace(settings.classifier, epochs=None, max_tokens=tokens)
-        planned = plan_run(replace(settings, lm=lm, classifier=classifier))
-        (direction,) = planned.record.directions
-        plans.append((direction.plan.name, count_epochs(direction.plan)))
-        assert direction.plan.name in direction.plan_reason
-    assert plans[0] == ("brief", 1)
-    assert plans[1][0] == "full-discr" and plans[1][1] >= 8
-    assert plans[2] == ("published", 13), "few labels"

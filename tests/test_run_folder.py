@@ -3,17 +3,14 @@
 import hashlib
 import json
 import os
-import random
 import shutil
-import signal
-import time
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from data_scripts.files import sha256_of
-from tests.conftest import reviews, small_settings
+from tests.conftest import keep_run, reviews, small_settings
 from ulmfit_app import __main__ as cli
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, RunFolderError
@@ -27,14 +24,31 @@ from ulmfit_app.presets import PRESETS, TINY
 from ulmfit_app.run_folder import AGAIN, NEXT, READY, STAGES, find_part
 
 TEXTS = ["a great film", "a dull plot and an awful end", "music"]
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, undrawn):
+    """A finished run on the made reviews."""
+
+    def make(csv, folder):
+        begin(folder, small_settings(csv)).carry_out()
+
+    return keep_run(tmp_path_factory.mktemp("kept"), make)
 
 
 @pytest.fixture
-def done(csv, tmp_path):
-    """A finished run on the made reviews, its settings and its folder."""
-    settings, folder = small_settings(csv), tmp_path / "run"
-    begin(folder, settings).carry_out()
-    return settings, folder
+def done(kept):
+    """Its settings and its folder, as they were when it ended."""
+    kept.put_back()
+    return small_settings(kept.csv), kept.run
+
+
+@pytest.fixture
+def csv(kept):
+    """Its source, as it was then."""
+    kept.put_back()
+    return kept.csv
 
 
 def marks(folder):
@@ -357,44 +371,6 @@ def test_a_bidirectional_run_is_never_seen_half_forward_old_and_half_backward_ne
     assert predicted(folder) == old, "its report would be lost"
     begin(folder, replace(settings, bidirectional=True)).carry_out()
     assert predicted(folder) != old and len(Run.open(folder).record.directions) == 2
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
-def test_a_kill_at_any_of_twelve_moments_of_a_repetition_leaves_an_old_or_a_new_result(
-    csv, tmp_path
-):
-    settings, folder = small_settings(csv), tmp_path / "run"
-    ways = [
-        replace(settings, lm=replace(settings.lm, random_lr=rate), bidirectional=both)
-        for rate, both in ((4e-3, False), (1e-2, True))
-    ]
-    expected = []
-    for i, way in enumerate(ways):
-        whole = tmp_path / f"whole-{i}"
-        began = time.monotonic()
-        begin(whole, way).carry_out()
-        seconds = time.monotonic() - began
-        expected.append(predicted(whole))
-    begin(folder, ways[0]).carry_out()
-    rng, now, seen = random.Random(0), 0, set()
-    for _ in range(12):
-        wanted = 1 - now
-        child = os.fork()
-        if child == 0:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            begin(folder, ways[wanted]).carry_out()
-            os._exit(0)
-        time.sleep(rng.random() * seconds * 1.2)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        found = predicted(folder)
-        assert found in expected, "neither the old result nor the new one"
-        seen.add(found == expected[wanted])
-        now = expected.index(found)
-    assert seen == {True, False}, "kills came before and after the end"
-    for i, way in enumerate(ways):
-        begin(folder, way).carry_out()
-        assert predicted(folder) == expected[i]
 
 
 def test_a_repeated_stage_takes_the_old_ones_place_only_when_it_is_complete(done, monkeypatch):

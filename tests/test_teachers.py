@@ -25,6 +25,8 @@ from ulmfit_app.pipeline.run import Run, begin
 from ulmfit_app.pipeline.teachers import hash_text, learned_by, least_confidence, taught
 from ulmfit_app.run_folder import TEACHER
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SPLITS = ["train"] * 60 + ["valid"] * 24 + ["test"] * 24 + ["unlabelled"] * 40
 COLUMNS = ["--text", "review", "--label", "sentiment", "--split", "split"]
 

@@ -385,10 +385,10 @@ def test_texts_together_are_tokenized_as_one_by_one(tokenizer):
 
 
 def test_spacy_starts_anew_before_it_holds_too_many_words(monkeypatch):
-    texts = random_words(WORDS, 40, seed=9)
+    texts = random_words(WORDS, 16, seed=9)
     known = Tokenizer().known_words()
     monkeypatch.setattr(tokenizer_module, "KNOWN_TO_SPACY", known + 20)
-    for i in range(0, 40, 4):
+    for i in range(0, 16, 4):
         words, ids, lengths = tokenize_chunk("en", texts[i : i + 4])
         assert [words[i] for i in ids] == [
             token for text in texts[i : i + 4] for token in whole(text)

@@ -35,7 +35,7 @@ from ulmfit_app.training.choosing import choose_plan
 from ulmfit_app.training.recipes import count_epochs
 
 pytest.importorskip("transformers", reason="needs the extra transformers")
-pytestmark = pytest.mark.usefixtures("in_this_process")
+pytestmark = pytest.mark.usefixtures("in_this_process", "undrawn")
 
 ON_TINY = "ULMFiT's recipe on tiny"
 

@@ -28,6 +28,8 @@ from ulmfit_app.run_folder import STAGES
 from ulmfit_app.training import loop, recipes
 from ulmfit_app.training.recipes import Phase, Plan, count_epochs
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 KINDS = ["bert", "gpt2"]
 SMALL = [
     *("--text", "review", "--label", "sentiment", "--preset", "tiny", "--precision", "fp32"),

@@ -9,11 +9,13 @@ python -m ulmfit_app report FILE.csv       a report of anybody's predictions: te
 python -m ulmfit_app distill DATA          a run that learns from another run: --teacher RUN
 python -m ulmfit_app selftrain RUN         a run that learns from its own answers, in rounds
 python -m ulmfit_app prune RUN             a run with fewer units, which is faster
+python -m ulmfit_app update RUN NEW.csv    a run that goes on from a run with new texts
 python -m ulmfit_app predict RUN "a text"  labels with probabilities
 python -m ulmfit_app explain RUN "a text"  which words moved a prediction
 python -m ulmfit_app export RUN            its classifier as ONNX, with a runner without torch
 python -m ulmfit_app serve RUN             a page, a JSON API and metrics, on http://127.0.0.1:8000
 python -m ulmfit_app compare-served LOG    where two models that were served differ
+python -m ulmfit_app monitor RUN NEW       are new texts still like those that it was tested on?
 python -m ulmfit_app experiment ablation   the paper's tables 4 to 7 on your data, with intervals
 python -m ulmfit_app experiment folds      cross-validation, and the mean of all folds' models
 python -m ulmfit_app experiment labels     test errors with few labels and many, beside what else
@@ -22,6 +24,9 @@ python -m ulmfit_app experiment starts     validation errors from random weights
                                            pretrained ones
 python -m ulmfit_app experiment compress   a run's teacher, the run, int8, ONNX and pruned ones:
                                            accuracy, size and speed
+python -m ulmfit_app experiment robustness accuracy by how much of a text is changed: typos,
+                                           capitals, emoji, markup, look-alike letters
+python -m ulmfit_app experiment counterfactuals   answers where other people stand in a text
 python -m ulmfit_app pretrain CORPUS       a language model from general text
 python -m ulmfit_app generate MODEL "The"  texts that a language model writes
 python -m ulmfit_app perplexity MODEL FILE how well a language model predicts a text or a corpus
@@ -48,11 +53,13 @@ VERBS: dict[str, str] = {
     "distill": "ulmfit_app.cli.teaching:distill",
     "selftrain": "ulmfit_app.cli.teaching:selftrain",
     "prune": "ulmfit_app.cli.teaching:prune",
+    "update": "ulmfit_app.cli.updating:update",
     "predict": "ulmfit_app.cli.predictions:predict",
     "explain": "ulmfit_app.cli.predictions:explain",
     "export": "ulmfit_app.cli.export:export",
     "serve": "ulmfit_app.cli.serving:serve",
     "compare-served": "ulmfit_app.cli.served:compare_served",
+    "monitor": "ulmfit_app.cli.monitoring:monitor",
     "generate": "ulmfit_app.cli.generation:generate",
     "perplexity": "ulmfit_app.cli.models:perplexity",
 }

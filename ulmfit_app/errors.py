@@ -47,6 +47,12 @@ class Diverged(UserError):
     exit_code = 6
 
 
+class DriftFound(UserError):
+    """New texts are not like those that a run was tested on, and a script asked to be told."""
+
+    exit_code = 10
+
+
 def quoted(names: Sequence[str]) -> str:
     r"""Names as they stand in a sentence, the first ten of many; what cannot be seen as codes.
 

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 from tyro import MISSING
 from tyro.conf import arg
 
+from ulmfit_app.cli.analysis import counterfactuals, robustness
 from ulmfit_app.cli.compression import COMPRESS, compress
+from ulmfit_app.cli.monitoring import DRIFT, drift
 from ulmfit_app.cli.outputs import folder_of, name_of, require_outside
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.settings import RunSettings, read_settings
@@ -229,6 +231,13 @@ KINDS: dict[str, tuple[type[RunSettings], Callable[[Path, Settings, Any], str]]]
     "folds": (FoldsArguments, _folds),
     "cross": (CrossArguments, _cross),
 }
+# Those that question a finished run, and take no settings of one.
+OF_RUNS: dict[str, Callable[[list[str]], None]] = {
+    COMPRESS: compress,
+    "robustness": robustness,
+    "counterfactuals": counterfactuals,
+    DRIFT: drift,
+}
 
 
 def _describe_data(settings: Settings, kind: str) -> None:
@@ -256,13 +265,13 @@ def _data_of(settings: Settings) -> list[str]:
 
 
 def experiment(argv: list[str]) -> None:
-    """Many runs, compared: one of KINDS; or COMPRESS, of a run that is there."""
-    kind, kinds = argv[0] if argv else None, [*KINDS, COMPRESS]
+    """Many runs, compared: one of KINDS; or one of OF_RUNS, of a run that is there."""
+    kind, kinds = argv[0] if argv else None, [*KINDS, *OF_RUNS]
     if kind in ("-h", "--help"):
         print(*(f"python -m ulmfit_app experiment {name} --help" for name in kinds), sep="\n")
         return
-    if kind == COMPRESS:
-        compress(argv[1:])
+    if kind in OF_RUNS:
+        OF_RUNS[kind](argv[1:])
         return
     if kind not in KINDS:
         raise SettingError(

@@ -79,6 +79,8 @@ class ReportArguments:
     out: Path | None = None  # of predictions: the report's folder; None: reports/FILE
     text: str = "text"  # of predictions: the column of the texts
     label: str = "label"  # of predictions: the column of the true labels
+    groups: tuple[str, ...] = ()  # of predictions: columns of groups, which are compared
+    time: str | None = None  # of predictions: the column that says when each text is from
     encoding: str = "utf-8"  # of predictions
     # of predictions as a CSV or TSV; literal: a quote is a character like any other
     quotes: Quotes = "csv"
@@ -240,5 +242,7 @@ def report(argv: list[str]) -> None:
         arguments.encoding,
         arguments.quotes,
         arguments.report_language or ENGLISH,
+        arguments.groups,
+        arguments.time,
     )
     print(f"Report: {page}")

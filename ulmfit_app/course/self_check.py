@@ -10,7 +10,7 @@ from typing import Any
 from ulmfit_app.course import DATA, Language
 from ulmfit_app.errors import SettingError
 
-LESSONS = range(1, 12)
+LESSONS = range(1, 13)
 CHINESE = {10}  # of them
 _VERDICTS = {"en": ("Not so:", "Right:"), "zh-tw": ("不對：", "正確：")}
 

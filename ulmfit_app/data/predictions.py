@@ -5,14 +5,17 @@ Texts, true labels and a probability for each class.
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.config import Quotes
+from ulmfit_app.config import DataSettings, Quotes
 from ulmfit_app.data.columns import rename_by_meaning, require_column
+from ulmfit_app.data.draft import Draft
 from ulmfit_app.data.encodings import replace_lone_surrogates
+from ulmfit_app.data.group_checks import check_groups
 from ulmfit_app.data.label_sets import SEPARATORS, order_labels, sets_of_cells, sets_of_columns
 from ulmfit_app.data.labels import strip_labels
 from ulmfit_app.data.reading import read_table
@@ -28,8 +31,10 @@ from ulmfit_app.evaluation.tables import (
     spell_set,
     true_classes,
 )
+from ulmfit_app.evaluation.times import read_times
 
 DECISION = "predicted"  # the column of the answers, in a file that has one
+OWN = ("text", "label", DECISION, "confidence")  # of a table of predictions
 ROUNDING = 0.015  # how far from 1 a row may sum, as 0.33 three times does
 
 
@@ -41,6 +46,8 @@ def report_predictions(
     encoding: str = "utf-8",
     quotes: Quotes = "csv",
     report_language: ReportLanguage = ENGLISH,
+    groups: Sequence[str] = (),
+    time: str | None = None,
 ) -> Path:
     """Write the report of a file of predictions.
 
@@ -52,12 +59,15 @@ def report_predictions(
         encoding: as Python names it.
         quotes: as `reading.read_chunks` takes it.
         report_language: of the page and the figures.
+        groups: columns whose values are groups, which are compared.
+        time: the column that says when each text is from; None: there is none.
 
     Returns:
         The path of the page.
 
     Raises:
-        DataError: as `read_predictions` raises it.
+        DataError: as `read_predictions` raises it; or a column of groups or times is not there, or
+            cannot be compared by.
         SettingError: likewise; or `out` is a file, holds the predictions, or is a run's report.
     """
     taken = out / "stage.json"
@@ -67,6 +77,7 @@ def report_predictions(
             f"--out {shlex.quote(f'{out}-report')}"
         )
     predictions, notes = read_predictions(path, text, label, encoding, quotes)
+    _check_parts(predictions, path, groups, time)
     labels = [column.removeprefix(PREFIX) for column in probability_columns(predictions)]
     facts = {
         "model": Message("the model"),
@@ -82,8 +93,36 @@ def report_predictions(
         truth, write = true_classes(predictions), write_report
         rival = Message("the commonest class of these texts")
         baselines = {rival: majority(truth, len(truth), len(labels))}
-    write(out, predictions, baselines, {}, facts, report_language=report_language)
+    compared = {"groups": groups, "time": time}
+    write(out, predictions, baselines, {}, facts, report_language=report_language, **compared)
     return out / "report.html"
+
+
+def _check_parts(
+    predictions: pd.DataFrame, path: Path, groups: Sequence[str], time: str | None
+) -> None:
+    """Refuse columns of groups or times that are not there, or that nothing can be compared by."""
+    named = [*(("--groups", name) for name in groups), *([("--time", time)] if time else [])]
+    for flag, name in named:
+        require_column(predictions, path, flag, name)
+        if name in OWN or name.startswith(PREFIX):
+            raise SettingError(
+                f"{flag} {name}: this column holds texts, labels, answers or probabilities, or "
+                "has the name of one that does. Name another one, or rename it in the file."
+            )
+    names = [name for _, name in named]
+    if len(set(names)) < len(names):
+        raise SettingError(
+            f"--groups and --time name a column twice: {quoted(names)}. Name each once."
+        )
+    draft = Draft(predictions, str(path), None, "", [])
+    check_groups(draft, DataSettings(groups=tuple(groups)), predictions.index)
+    if time is not None and read_times(predictions[time], time).nunique() < 2:
+        raise DataError(
+            f"Column {time!r}, which --time names, has the one value "
+            f"{quoted(predictions[time].unique()[:3].tolist())}: there is nothing to compare over "
+            "time. Name another column, or leave it out."
+        )
 
 
 def read_predictions(

@@ -29,8 +29,11 @@ from ulmfit_app.evaluation.page import (
 from ulmfit_app.evaluation.page_classes import share
 from ulmfit_app.evaluation.page_decision import decision_section
 from ulmfit_app.evaluation.page_errors import controls, explained, show_error, show_errors
+from ulmfit_app.evaluation.page_groups import caption_groups, groups_section
 from ulmfit_app.evaluation.page_run import run_section, training_section
 from ulmfit_app.evaluation.page_slices import slices_section
+from ulmfit_app.evaluation.page_time import caption_time, time_section
+from ulmfit_app.evaluation.page_update import update_section
 
 
 def multilabel_page(
@@ -57,6 +60,7 @@ def multilabel_page(
         per_text=sum(one["support"] for one in model["per_label"].values()) / model["n"],
     )
     captions = _captions()
+    captions |= caption_groups(metrics) | caption_time()
     pictures = {key: picture(key, png, captions.get(key, "")) for key, png in pngs.items()}
     training = [one for key, one in pictures.items() if key.startswith("training")]
     of_texts = "" if language == TAGS[spoken()] else language
@@ -64,10 +68,13 @@ def multilabel_page(
         _summary(metrics, facts.get("notes", [])),
         f"<h2>{say('Results')}</h2>"
         f'<div class="results">{_results(metrics)}</div>{pictures["macro_f1"]}',
+        update_section(metrics, facts),
         f"<h2>{say('Labels')}</h2>{pictures['labels']}{_labels(metrics)}"
         f"{pictures['labels_together']}{pictures['labels_given']}",
         decision_section(metrics, several=True),
         f"<h2>{say('Parts of the texts')}</h2>{_slices(metrics)}",
+        groups_section(metrics, pictures),
+        time_section(metrics, pictures),
         f"<h2>{say('Probabilities')}</h2>{_calibration(metrics)}{pictures['reliability']}",
         training_section(training),
         run_section(facts),

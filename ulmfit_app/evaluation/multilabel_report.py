@@ -1,6 +1,7 @@
 """The report of a run of several labels a text, in the same files as that of one."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ulmfit_app.evaluation.calibrated import (
 )
 from ulmfit_app.evaluation.calibration import MAX_NAMES
 from ulmfit_app.evaluation.decisions import Decision
+from ulmfit_app.evaluation.groups_and_time import draw_groups_and_time, judge_groups_and_time
 from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
 from ulmfit_app.evaluation.multilabel import compare_sets, score_sets
 from ulmfit_app.evaluation.multilabel_page import multilabel_page
@@ -48,6 +50,9 @@ def write_multilabel_report(
     report_language: ReportLanguage = ENGLISH,
     language: str = "",
     answers: dict[str, np.ndarray] | None = None,
+    groups: Sequence[str] = (),
+    time: str | None = None,
+    update: dict | None = None,
 ) -> dict:
     """Write the whole report of several labels a text into a folder.
 
@@ -62,8 +67,8 @@ def write_multilabel_report(
         baselines: name -> probabilities [n, n_labels] for the same rows.
         answers: name of a baseline or a direction -> its answers, boolean [n, n_labels], where
             they are not those of probabilities that reach 0.5.
-        histories, facts, directions, calibration, explanations, report_language, language: as
-            report.write_report takes them.
+        histories, facts, directions, calibration, explanations, report_language, language, groups,
+            time, update: as report.write_report takes them.
 
     Returns:
         What metrics.json holds.
@@ -71,29 +76,49 @@ def write_multilabel_report(
     Raises:
         ValueError: predictions and baselines do not fit each other.
         KeyError: a label or an answer has no column.
+        DataError: the column of times cannot be read.
     """
-    labels, probabilities, truth, predicted = _arrays_of(predictions)
+    arrays = labels, probabilities, truth, predicted = _arrays_of(predictions)
     limits = calibration and calibration.decision.limits(len(labels))
     model = score_sets(probabilities, truth, labels, predicted, limits)
     metrics = {"multilabel": True, "model": model}
     for kind, rivals in (("baselines", baselines), ("directions", directions)):
         if rivals is not None:
             metrics[kind] = _compared(rivals, answers or {}, truth, labels, predicted)
-    metrics |= _details(predictions, probabilities, truth, predicted, labels, calibration)
+    metrics |= _details(predictions, arrays, calibration, groups, time)
+    metrics |= {"update": update} if update else {}
     metrics["facts"] = for_json(facts)
+    told = calibration, histories, facts, explanations, report_language, language
+    _write(folder, predictions["text"], arrays, metrics, *told)
+    return metrics
+
+
+def _write(
+    folder: Path,
+    texts: pd.Series,
+    arrays: tuple[list[str], np.ndarray, np.ndarray, np.ndarray],
+    metrics: dict,
+    calibration: Calibration | None,
+    histories: dict[str, pd.DataFrame],
+    facts: dict,
+    explanations: dict[int, str] | None,
+    report_language: ReportLanguage,
+    language: str,
+) -> None:
+    """All files of a report, metrics.json last. arrays: as _arrays_of gives them."""
+    labels, probabilities, truth, predicted = arrays
     with speaking(report_language if can_draw(report_language) else ENGLISH):
         drawn = _figures_of(metrics, probabilities, truth, predicted, calibration)
         pngs = write_figures(folder / "figures", drawn | training_figures(histories))
-    errors = worst_sets(predictions["text"], probabilities, truth, labels, predicted)
+    errors = worst_sets(texts, probabilities, truth, labels, predicted)
     write_table(folder / "worst_errors.csv", errors.map(without_lone_surrogates))
-    write_text(folder / "classification_report.txt", sets_report(model))
+    write_text(folder / "classification_report.txt", sets_report(metrics["model"]))
     facts = with_notes(facts, predicted, truth, labels, report_language)
-    language = language_of(predictions["text"], language)
+    language = language_of(texts, language)
     with speaking(report_language):
         html = multilabel_page(metrics, errors, pngs, facts, explanations, language)
         write_text(folder / PAGE, html)
     write_text(folder / "metrics.json", as_json(metrics))
-    return metrics
 
 
 def _arrays_of(
@@ -126,20 +151,22 @@ def _compared(
 
 def _details(
     predictions: pd.DataFrame,
-    probabilities: np.ndarray,
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    labels: list[str],
+    arrays: tuple[list[str], np.ndarray, np.ndarray, np.ndarray],
     calibration: Calibration | None,
+    groups: Sequence[str],
+    time: str | None,
 ) -> dict:
-    """What calibration and thresholds did, and how good answers are on parts of the texts."""
-    found = {}
+    """What calibration and thresholds did, and how good answers are on parts of the texts, in
+    groups and over time."""
+    found, (labels, probabilities, truth, predicted) = {}, arrays
     if calibration:
         of_tested = calibration, probabilities, truth, labels
         found["calibration"] = before_and_after_of_labels(*of_tested)
         if judged := judge_decision(*of_tested):
             found["decision"] = judged
-    found["slices"], found["not_sliced"] = slices_of_sets(predictions, truth, predicted)
+    others = predictions.drop(columns=[*groups, *([time] if time else [])])
+    found["slices"], found["not_sliced"] = slices_of_sets(others, truth, predicted)
+    found |= judge_groups_and_time(predictions, arrays, groups, time, calibration)
     absent = [label for label, has in zip(labels, truth.any(axis=0), strict=True) if not has]
     found["undefined"] = []
     if absent:
@@ -171,6 +198,7 @@ def _figures_of(
         "labels_together": multilabel_figures.together_figure(truth, labels),
         "labels_given": multilabel_figures.given_figure(truth, predicted, labels),
         "reliability": multilabel_figures.pooled_reliability_figure(probabilities, truth, before),
+        **draw_groups_and_time(metrics),
     }
 
 

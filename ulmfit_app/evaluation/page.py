@@ -23,8 +23,11 @@ from ulmfit_app.evaluation.page_classes import classes_section
 from ulmfit_app.evaluation.page_confidence import confidence_section
 from ulmfit_app.evaluation.page_decision import decision_section
 from ulmfit_app.evaluation.page_errors import count_wrong, errors_section
+from ulmfit_app.evaluation.page_groups import caption_groups, groups_section
 from ulmfit_app.evaluation.page_run import run_section, training_section
 from ulmfit_app.evaluation.page_slices import slices_section
+from ulmfit_app.evaluation.page_time import caption_time, time_section
+from ulmfit_app.evaluation.page_update import update_section
 
 MODEL = "ULMFiT"
 
@@ -55,15 +58,19 @@ def page(
         n_classes=len(model["per_class"]),
     )
     captions = _captions("calibration" in metrics)
+    captions |= caption_groups(metrics) | caption_time()
     pictures = {key: picture(key, png, captions.get(key, "")) for key, png in pngs.items()}
     training = [one for key, one in pictures.items() if key.startswith("training")]
     compared = "".join(pictures[of] for of in headline.measures(metrics))
     sections = [
         _summary(metrics, facts.get("notes", [])),
         f'<h2>{say("Results")}</h2><div class="results">{_results(metrics)}</div>{compared}',
+        update_section(metrics, facts),
         f"<h2>{say('Classes')}</h2>{pictures['confusion_matrix']}{classes_section(model)}",
         decision_section(metrics),
         f"<h2>{say('Parts of the texts')}</h2>{_slices(metrics)}",
+        groups_section(metrics, pictures),
+        time_section(metrics, pictures),
         f"<h2>{say('Confidence')}</h2>"
         f"{pictures['confidence']}{confidence_section(metrics, pictures)}",
         training_section(training),

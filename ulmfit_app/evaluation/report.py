@@ -1,5 +1,6 @@
 """The report of a run: metrics.json for programs, report.html for people, and what is between."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ulmfit_app.evaluation.calibrated import (
 )
 from ulmfit_app.evaluation.calibration import MAX_NAMES, undefined
 from ulmfit_app.evaluation.decisions import Decision
+from ulmfit_app.evaluation.groups_and_time import draw_groups_and_time, judge_groups_and_time
 from ulmfit_app.evaluation.headline import measures
 from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
 from ulmfit_app.evaluation.metrics import paired_comparison, score
@@ -55,6 +57,9 @@ def write_report(
     report_language: ReportLanguage = ENGLISH,
     language: str = "",
     answers: dict[str, np.ndarray] | None = None,
+    groups: Sequence[str] = (),
+    time: str | None = None,
+    update: dict | None = None,
 ) -> dict:
     """Write the whole report of one label a text into a folder.
 
@@ -78,31 +83,54 @@ def write_report(
         report_language: of the page and the figures; what programs read is in English.
         language: code of the texts' language; "" and Chinese codes: found by their characters.
         answers: of a baseline or direction that does not answer its most probable classes, [n].
+        groups, time: columns of predictions: whose values are groups; when a text is from.
+        update: of an updated run: what updates.compare_update returns, and what else
+            page_update.update_section reads.
 
     Returns:
         What metrics.json holds.
 
     Raises:
         ValueError: predictions and baselines do not fit each other, or a cell names no class.
+        DataError: the column of times cannot be read.
     """
-    labels, probabilities, truth, predicted = _arrays_of(predictions)
+    arrays = labels, probabilities, truth, predicted = _arrays_of(predictions)
     given = directions, predicted, answers, calibration and calibration.decision
     metrics = compare(probabilities, baselines, truth, labels, *given)
-    metrics |= _details(predictions, probabilities, truth, predicted, calibration)
+    metrics |= _details(predictions, arrays, calibration, groups, time)
+    metrics |= {"update": update} if update else {}
     metrics["facts"] = for_json(facts)
+    told = calibration, histories, facts, explanations, report_language, language
+    _write(folder, predictions["text"], arrays, metrics, *told)
+    return metrics
+
+
+def _write(
+    folder: Path,
+    texts: pd.Series,
+    arrays: tuple[list[str], np.ndarray, np.ndarray, np.ndarray],
+    metrics: dict,
+    calibration: Calibration | None,
+    histories: dict[str, pd.DataFrame],
+    facts: dict,
+    explanations: dict[int, str] | None,
+    report_language: ReportLanguage,
+    language: str,
+) -> None:
+    """All files of a report, metrics.json last. arrays: as _arrays_of gives them."""
+    labels, probabilities, truth, predicted = arrays
     with speaking(report_language if can_draw(report_language) else ENGLISH):
         drawn = _figures_of(metrics, probabilities, truth, predicted, calibration)
         pngs = write_figures(folder / "figures", drawn | training_figures(histories))
-    errors = worst_errors(predictions["text"], probabilities, truth, labels, predicted)
+    errors = worst_errors(texts, probabilities, truth, labels, predicted)
     write_table(folder / "worst_errors.csv", errors.map(without_lone_surrogates))
     write_text(folder / "classification_report.txt", classification_report(metrics["model"]))
     # Not for metrics.json: which fonts this machine has.
     facts = with_notes(facts, predicted, truth, labels, report_language)
-    language = language_of(predictions["text"], language)
+    language = language_of(texts, language)
     with speaking(report_language):
         write_text(folder / PAGE, page(metrics, errors, pngs, facts, explanations, language))
     write_text(folder / "metrics.json", as_json(metrics))
-    return metrics
 
 
 def _arrays_of(
@@ -125,19 +153,20 @@ def _arrays_of(
 
 def _details(
     predictions: pd.DataFrame,
-    probabilities: np.ndarray,
-    truth: np.ndarray,
-    predicted: np.ndarray,
+    arrays: tuple[list[str], np.ndarray, np.ndarray, np.ndarray],
     calibration: Calibration | None,
+    groups: Sequence[str],
+    time: str | None,
 ) -> dict:
-    """What calibration did, and the accuracy on parts of the texts."""
-    found = {}
-    labels = [column.removeprefix(PREFIX) for column in probability_columns(predictions)]
+    """What calibration did, and the accuracy on parts of the texts, in groups and over time."""
+    found, (labels, probabilities, truth, predicted) = {}, arrays
     if calibration:
         found["calibration"] = before_and_after(calibration, probabilities, truth)
         if judged := judge_decision(calibration, probabilities, truth, labels):
             found["decision"] = judged
-    found["slices"], found["not_sliced"] = slices(predictions, probabilities, truth, predicted)
+    others = predictions.drop(columns=[*groups, *([time] if time else [])])
+    found["slices"], found["not_sliced"] = slices(others, probabilities, truth, predicted)
+    found |= judge_groups_and_time(predictions, arrays, groups, time, calibration)
     return found | {"undefined": undefined(truth, labels)}
 
 
@@ -160,6 +189,7 @@ def _figures_of(
         "confidence": figures.confidence_figure(probabilities, truth, predicted),
         "reliability": figures.reliability_figure(probabilities, truth, before),
         "risk_coverage": figures.risk_coverage_figure(probabilities, truth, thresholds, predicted),
+        **draw_groups_and_time(metrics),
     }
 
 

@@ -155,12 +155,12 @@ def plan_run(
         corpus, settings = _fit_minutes(minutes, began, settings, preset, starts[0], corpus)
     else:
         corpus = read
-    if parent is not None:
-        corpus, costs = corpus or load_extended(settings), parent.record.data.costs
-        notes += describe_words(corpus, starts[0])
-    corpus = corpus or load_corpus(settings.data, settings.seed)
+    corpus = corpus or _load(settings)
     check_balance(settings.classifier, corpus.multilabel, bool(settings.distillation.teachers))
     check_groups(settings, corpus.labels, corpus.multilabel)
+    if parent is not None:
+        costs = parent.record.data.costs
+        notes += describe_words(corpus, starts[0])
     if costs is None:
         costs = read_costs(settings.classifier.costs, corpus.labels, corpus.multilabel)
     notes += describe_script(settings, corpus.table["text"], starts[0])
@@ -171,21 +171,16 @@ def plan_run(
     keys = _stage_keys(settings, corpus, selection, directions, teachers, costs, of_parent)
     notes += _describe_selection(settings, selection)
     counts = {name: int(n) for name, n in _count(selection).items()}
-    record = RunRecord(
-        settings,
-        requested,
-        preset,
-        about,
-        counts,
-        selection.lm_epochs,
-        corpus.notes,
-        notes,
-        directions,
-        keys,
-        teachers,
-        of_parent,
-    )
+    asked = settings, requested, preset, about, counts
+    said = selection.lm_epochs, corpus.notes, notes
+    record = RunRecord(*asked, *said, directions, keys, teachers, of_parent)
     return Planned(record, corpus, selection)
+
+
+def _load(settings: Settings) -> Corpus:
+    if settings.update.parent:
+        return load_extended(settings)
+    return load_corpus(settings.data, settings.seed)
 
 
 def _record_data(corpus: Corpus, settings: Settings, costs: list[list[float]]) -> DataRecord:
@@ -321,9 +316,10 @@ def _stage_keys(
     words = sha256_of_strings(known) if known else None
     # What is left of a pruned teacher has no words but its own.
     only = [True] if settings.distillation.pruned else []
+    pulled = [settings.update.pull] if parent else []
     updated = [parent.fingerprint, _read_by("update", settings)] if parent else []
     how = {name: value for name, value in asdict(settings.tokens).items() if value is not None}
-    keys = {"tokens": key_of(content, how, words, *only, *(["grown"] if parent else []))}
+    keys = {"tokens": key_of(content, how, words, *only, *(parent and ["grown"] or []))}
     taught: tuple[Any, ...] = ()
     if teachers:
         learned = selection.learned[rows].astype(str).tolist()
@@ -335,7 +331,7 @@ def _stage_keys(
         start = each.start
         keys[each.named("lm")] = key_of(
             keys["tokens"], _read_by("lm", settings), selection.lm_epochs, start.fingerprint,
-            start.direction, settings.seed, *updated,
+            start.direction, settings.seed, *pulled,
         )  # fmt: skip
     augmented = _augmented(settings, keys)
     if makes_texts(settings.augment):
@@ -344,7 +340,7 @@ def _stage_keys(
     for each in directions:
         how = _read_by("classifier", settings), each.plan.to_json()
         decided = _decided(settings, corpus.multilabel, costs)
-        weights = key_of(keys[each.named("lm")], *how, *taught, *augmented, *weighed)
+        weights = key_of(keys[each.named("lm")], *how, *taught, *augmented, *weighed, *updated)
         classifiers.append(weights + decided)
         keys[each.named("classifier")] = classifiers[-1]
     learned = sha256_of_strings(table["text"][table["split"] == "train"])

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ulmfit_app.config import AugmentationSettings, DistillationSettings, Settings
+from ulmfit_app.config import (
+    AugmentationSettings,
+    DistillationSettings,
+    Settings,
+    UpdateSettings,
+)
 from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.evaluation.metrics import accuracy_interval, paired_comparison
 from ulmfit_app.inference.predictor import read_validation
@@ -36,7 +41,8 @@ def _pupil_of(run: Run, teacher: Path, **how: float) -> Settings:
         # Which epoch is kept stays what it was, although "auto" would now say accuracy.
         by = "macro-f1" if learned.select_by == "auto" else learned.select_by
         learned = replace(learned, balance="none", select_by=by)
-    settings = replace(run.record.settings, lm=lm, classifier=learned)
+    # Of an updated run, too, it begins with the language model as it is now.
+    settings = replace(run.record.settings, lm=lm, classifier=learned, update=UpdateSettings())
     return replace(settings, distillation=distillation, augment=augment)
 
 

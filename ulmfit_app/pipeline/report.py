@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ulmfit_app.data.extending import UPDATE
 from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.evaluation.calibrated import Calibration
 from ulmfit_app.evaluation.decisions import Decision
@@ -18,6 +19,7 @@ from ulmfit_app.evaluation.metrics import accuracy_interval
 from ulmfit_app.evaluation.multilabel_report import worst_sets, write_multilabel_report
 from ulmfit_app.evaluation.report import write_report
 from ulmfit_app.evaluation.tables import PREFIX, find_right, prediction_table, sets_to_truth
+from ulmfit_app.evaluation.updates import DURATIONS
 from ulmfit_app.files import write_table
 from ulmfit_app.inference.explanation import explain
 from ulmfit_app.inference.predictor import (
@@ -31,6 +33,7 @@ from ulmfit_app.models.prune import inner_units
 from ulmfit_app.models.shapes import Shape, TransformerShape
 from ulmfit_app.pipeline.augmenting import describe_augmented
 from ulmfit_app.pipeline.baselines import score_baselines
+from ulmfit_app.pipeline.judging import find_learned, judge_update
 from ulmfit_app.pipeline.run_files import (
     MARK,
     RunFiles,
@@ -76,29 +79,20 @@ def make_report(
     each = predictor.each(store, test, "Scoring the test split")
     before = np.mean(list(each.values()), axis=0)
     groups, of_valid = (_groups_of(run, predictor.decision, split) for split in ("test", "valid"))
-    predictions = prediction_table(
-        rows["text"][test].tolist(),
-        predictor.decision.calibrate(before),
-        predictor.labels,
-        predictor.decision,
-        groups,
-    )
+    texts, calibrated = rows["text"][test].tolist(), predictor.decision.calibrate(before)
+    how = predictor.labels, predictor.decision, groups
+    predictions = prediction_table(texts, calibrated, *how)
     predictions.insert(1, "label", rows["label"][test].to_numpy())
-    predictions["copy_in_train"] = _find_copies(run)
-    compared = [*record.data.groups, *filter(None, [record.data.time])]
-    for name in compared:
+    predictions["copy_in_train"] = find_learned(run) if record.parent else _find_copies(run)
+    for name in _compared_by(run):
         predictions[name] = run.column(name)[test].to_numpy()
     write_table(folder / "predictions.csv", predictions)
+    update, seconds = judge_update(run, predictions) if record.parent else (None, {})
     histories = _read_histories(run)
     facts = _facts(run, histories, predictor.bundle.about)
-    if record.settings.distillation.pruned:
-        facts["classifier_layers"] = inner_units(predictor.bundle.shape)
-    facts["notes"].append(_describe_copies(predictions, record.data.multilabel))
-    facts["notes"] += describe_augmented(run)
-    shape = predictor.bundle.shape
-    if isinstance(shape, TransformerShape):
-        facts["model"] = Message("ULMFiT's recipe on {kind}", kind=shape.model["model_type"])
-        facts["notes"].append(describe_windows(store, shape.window))
+    facts["durations"] |= {DURATIONS[name]: _in_minutes(each) for name, each in seconds.items()}
+    facts |= _facts_of_shape(predictor.bundle.shape, run)
+    facts["notes"] += _notes(run, predictions, predictor.bundle.shape)
     baselines = score_baselines(run, predictions["text"].tolist(), predictor.decision)
     directions, answers = _alone(predictor, each)
     known = read_validation(folders, n_valid, record.data.multilabel)
@@ -115,8 +109,37 @@ def make_report(
         language,
         record.settings.tokens.language,
         baselines.answers | answers,
+        record.data.groups,
+        record.data.time,
+        update,
     )
     return {LANGUAGE: language}
+
+
+def _compared_by(run: RunFiles) -> list[str]:
+    """Columns of the source that predictions keep: groups, time, and which update brought a
+    text."""
+    data = run.record.data
+    named = [*data.groups, *([data.time] if data.time else [])]
+    return [*named, UPDATE] if run.record.parent and UPDATE not in named else named
+
+
+def _facts_of_shape(shape: Shape, run: RunFiles) -> dict[str, Any]:
+    found = {}
+    if run.record.settings.distillation.pruned:
+        found["classifier_layers"] = inner_units(shape)
+    if isinstance(shape, TransformerShape):
+        found["model"] = Message("ULMFiT's recipe on {kind}", kind=shape.model["model_type"])
+    return found
+
+
+def _notes(run: RunFiles, predictions: pd.DataFrame, shape: Shape) -> list[str]:
+    """What was found of the texts, in sentences."""
+    multilabel = run.record.data.multilabel
+    notes = [_describe_copies(predictions, multilabel), *describe_augmented(run)]
+    if isinstance(shape, TransformerShape):
+        notes.append(describe_windows(run.open_tokens(), shape.window))
+    return notes
 
 
 def _groups_of(run: RunFiles, decision: Decision, split: str) -> list[str] | None:

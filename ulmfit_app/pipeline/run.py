@@ -28,6 +28,12 @@ from ulmfit_app.errors import RunFolderError, SettingError, quoted
 from ulmfit_app.evaluation.messages import ENGLISH, ReportLanguage
 from ulmfit_app.models.pretrained import has_changed
 from ulmfit_app.pipeline.augmenting import augment, check_translation, makes_texts
+from ulmfit_app.pipeline.parents import (
+    has_parent_changed,
+    keep_parent,
+    open_parent,
+    require_same_parent,
+)
 from ulmfit_app.pipeline.plan import plan_run, request, source_sha256
 from ulmfit_app.pipeline.record import RunRecord
 from ulmfit_app.pipeline.report import LANGUAGE, make_report
@@ -250,6 +256,10 @@ def _begin(
         # Of the source as it was read: when it comes back changed, that has to be seen.
         data = replace(planned.record.data, source_sha256=own.record.data.source_sha256)
         planned = replace(planned, record=replace(planned.record, data=data))
+    if current is not None:
+        require_same_parent(folder, current.record.parent, planned.record.parent)
+    if planned.record.parent is not None:
+        keep_parent(open_parent(settings), folder)
     if current is None:
         planned.write(folder)
     else:
@@ -314,6 +324,7 @@ def _inputs_changed(run: Run) -> bool:
     costs, data = run.record.settings.classifier.costs, run.record.data
     if costs is not None and costs.is_file():
         changed = changed or read_costs(costs, data.labels, data.multilabel) != data.costs
+    changed = changed or has_parent_changed(run.record.parent)
     return changed or any(map(has_teacher_changed, run.record.teachers))
 
 

@@ -31,6 +31,7 @@ from ulmfit_app.languages import has_subwords
 from ulmfit_app.models.adapters import OWN_LM, hash_base, require_place
 from ulmfit_app.models.architectures import subwords_of
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, save_decision, versions
+from ulmfit_app.models.growing import find_new, grow_vocab
 from ulmfit_app.models.hub import MINILM
 from ulmfit_app.models.pretrained import find_start
 from ulmfit_app.models.shapes import TransformerShape
@@ -48,6 +49,7 @@ from ulmfit_app.pipeline.run_files import (
     write_mark,
 )
 from ulmfit_app.pipeline.teachers import prune_teacher, taught
+from ulmfit_app.pipeline.updated import grow_from_parent, place_of_start
 from ulmfit_app.run_folder import ORDER, VALIDATION, find_part
 from ulmfit_app.text.chinese import converter
 from ulmfit_app.text.store import TokenStore
@@ -62,6 +64,7 @@ from ulmfit_app.training.checkpoints import finish
 from ulmfit_app.training.distillation import forget_teacher, learn_from_teacher
 from ulmfit_app.training.loop import seed_everything, train
 from ulmfit_app.training.mixing import MixStates
+from ulmfit_app.training.pull import PullToStart
 from ulmfit_app.training.recipes import Plan, language_model_phases, phases_of_pairs
 from ulmfit_app.training.transformer import classifier_shape, count_parameters
 
@@ -133,7 +136,7 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
     they are learned from the texts that the language model learns from.
     """
     settings, rows = run.record.settings, run.rows
-    start = load_start(run.record.directions[0])
+    start = load_start(run.record.directions[0], place_of_start(run))
     if start.tokenizer or has_subwords(settings.tokens.language):
         _write_subwords(folder, rows, start, settings)
         return
@@ -141,6 +144,9 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
     seen = np.flatnonzero(rows["split"].isin(settings.lm.splits))
     if settings.distillation.pruned:
         vocab = start.vocab  # what is left of a teacher knows its words, and no others
+    elif run.record.parent:
+        how = settings.tokens.min_freq, settings.tokens.max_vocab
+        vocab = grow_vocab(start.vocab, TokenStore.open(tokenized), seen, *how)
     else:
         vocab = make_vocab(TokenStore.open(tokenized), seen, settings.tokens, start.vocab or ())
     made = numericalize(tokenized, vocab)
@@ -181,12 +187,17 @@ def _write_subwords(folder: Path, rows: pd.DataFrame, start: Start, settings: Se
 def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
     """Fine-tune the language model and save its bundle."""
     settings, rows = run.record.settings, run.rows
-    store, start = run.open_tokens(which), load_start(which)
+    store, start = run.open_tokens(which), load_start(which, place_of_start(run))
     read, valid = np.flatnonzero(rows["read"]), np.flatnonzero(rows["split"] == "valid")
     seed_everything(settings.seed)
     learn = language_model.make_learner(
         store, read, valid, start, settings.lm, settings.precision, settings.seed
     )
+    if run.record.parent and settings.update.pull:
+        is_new = find_new(store.words, start.vocab)
+        of_words = "0.encoder.weight", "1.decoder.bias"
+        fresh = {} if start.tokenizer else dict.fromkeys(of_words, is_new)
+        learn.add_cb(PullToStart(learn.model, settings.update.pull, fresh))
     if settings.lm.lr_find:
         language_model.save_lr_finder_plot(learn, folder / "lr_find.png")
     lm = settings.lm
@@ -245,24 +256,18 @@ def train_classifier(
     lm = load_bundle(run.place(which.named("lm")), "language model")
     store = run.open_tokens(which)
     seed_everything(settings.seed)
-    trained = prune_teacher(run, which, store)
+    grown = grow_from_parent(run, which, lm)
+    trained = (grown.shape, grown.weights) if grown else prune_teacher(run, which, store)
     train_texts = taught(run) if run.record.teachers else _weighed(run, *run.labelled("train"))
     store, train_texts = with_augmented(run, store, train_texts)
-    learn = classifier.make_learner(
-        store,
-        train_texts,
-        run.labelled("valid"),
-        len(labels),
-        lm,
-        plan,
-        settings.classifier,
-        settings.precision,
-        settings.seed,
-        trained,
-    )
+    texts = store, train_texts, run.labelled("valid")
+    of = settings.classifier, settings.precision, settings.seed
+    learn = classifier.make_learner(*texts, len(labels), lm, plan, *of, trained)
     if run.record.teachers:
         n_states = train_texts[1].shape[1] - 2 * len(labels)
         learn_from_teacher(learn, settings.distillation, n_states)
+    if grown and settings.update.pull:
+        learn.add_cb(PullToStart(learn.model, settings.update.pull, grown.fresh))
     if settings.augment.method == "mix":
         learn.add_cb(MixStates())
     key = trained_key(run.record.keys[which.named("classifier")])
@@ -343,14 +348,19 @@ def calibrate(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
     write_table(folder / VALIDATION, rows[["row", "label"]].join(table))
 
 
-def load_start(which: DirectionPlan) -> Start:
+def load_start(which: DirectionPlan, place: Path | None = None) -> Start:
     """The weights and words that a direction starts from.
+
+    Args:
+        which: direction.
+        place: a folder that has them; None: what it names.
 
     Raises:
         RunFolderError: they are others than when the run was planned.
         BundleError, data_scripts.fetch.FetchError: as `find_start` does.
     """
-    start = find_start(which.pretrained, which.start.shape, which.start.direction)
+    name = which.pretrained if place is None else str(place)
+    start = find_start(name, which.start.shape, which.start.direction)
     if start.fingerprint != which.start.fingerprint:
         raise RunFolderError(
             f"What --pretrained {which.pretrained} names has changed since this run was planned. "

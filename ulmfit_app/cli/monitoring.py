@@ -1,0 +1,115 @@
+"""The verb monitor: are new texts still like those that a run was tested on? And the experiment
+drift, which measures how often it rings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from tyro.conf import Positional
+
+from ulmfit_app.cli.outputs import name_of
+from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.config import Name, Quotes
+from ulmfit_app.errors import DriftFound, SettingError
+
+
+@dataclass(frozen=True)
+class MonitorArguments:
+    """Compare new texts with those that a run was tested on: lengths, unknown words, language,
+    labels, confidence, and what the model and a classifier see in them. Nobody has to label any.
+
+    One line says what changed and by how much. The exit code is 0 either way.
+    """
+
+    run: Positional[Path]  # the run folder
+    # CSV, TSV, JSON or Parquet, or what `serve --log` or `serve --feedback` wrote; of a log
+    # without texts, labels and confidence are compared
+    new: Positional[Path]
+    # the column of the texts; None: that of the run's own file, or the only one
+    text: Name = None
+    encoding: str = "utf-8"  # of the file
+    # of a CSV or TSV; literal: a quote is a character like any other, as in many TSV files
+    quotes: Quotes = "csv"
+    # of the page, drift.json, figures and tables; None: monitor/NAME
+    out: Path | None = None
+    fail_on_drift: bool = False  # exit code 10 where a change counts
+
+
+DRIFT = "drift"
+
+
+@dataclass(frozen=True)
+class DriftArguments:
+    """How often `monitor` rings, for nothing and for something: new texts are drawn from a run's
+    own test split, with a share of foreign ones among them. And how far estimates of the accuracy
+    without labels are off.
+
+    The same command draws again, but no text is read twice.
+    """
+
+    run: Positional[Path]  # the run folder
+    # files of other texts
+    foreign: tuple[Path, ...] = ()
+    sizes: tuple[int, ...] = (200, 1000, 5000)  # numbers of new texts
+    shares: tuple[float, ...] = (0.05, 0.1, 0.2)  # of foreign texts among them; all, too
+    draws: int = 100  # of the run's own texts; a fifth of it, but 20, with foreign ones
+    # the column of true labels in the foreign files; None: label, where they have it
+    label: Name = None
+    # of the table, the figure and what the run makes of the texts; None: experiments/drift-RUNNAME
+    out: Path | None = None
+
+
+def drift(argv: list[str]) -> None:
+    """Measure how often drift is rung for."""
+    prog = f"python -m ulmfit_app experiment {DRIFT}"
+    arguments = tyro.cli(DriftArguments, args=argv, prog=prog)
+    out = arguments.out or Path("experiments") / f"{DRIFT}-{arguments.run.resolve().name}"
+
+    print("Starting …", flush=True)
+    set_up_torch()
+    set_up_figures()
+    from ulmfit_app.experiments.drift import format_drift, run_drift
+    from ulmfit_app.hardware import bound_threads
+
+    bound_threads()
+    table, notes = run_drift(
+        arguments.run,
+        out,
+        arguments.foreign,
+        arguments.sizes,
+        arguments.shares,
+        arguments.draws,
+        arguments.label,
+    )
+    print(format_drift(table, notes))
+    print("Written:", *sorted(out.glob(f"{DRIFT}.*")))
+
+
+def monitor(argv: list[str]) -> None:
+    """Are new texts like the run's own?"""
+    arguments = tyro.cli(MonitorArguments, args=argv, prog="python -m ulmfit_app monitor")
+    out = arguments.out or Path("monitor") / name_of(arguments.new)
+    if out.exists() and not out.is_dir():
+        raise SettingError(
+            f"{out} is a file, and the results need a folder. Name one: --out FOLDER"
+        )
+
+    print("Starting …", flush=True)
+    set_up_torch()
+    set_up_figures()
+    from ulmfit_app.evaluation.drift_page import describe_estimate
+    from ulmfit_app.hardware import bound_threads
+    from ulmfit_app.pipeline.monitoring import monitor as compare
+    from ulmfit_app.pipeline.monitoring import write_monitored
+
+    bound_threads()
+    file = arguments.text, arguments.encoding, arguments.quotes
+    found = compare(arguments.run, arguments.new, *file)
+    page = write_monitored(out, found)
+    print(*found.notes, sep="\n")
+    if found.estimate is not None:
+        print(describe_estimate(found))
+    print(found.drift.verdict())
+    print(f"Page: {page}")
+    if arguments.fail_on_drift and found.drift.rings:
+        raise DriftFound(found.drift.verdict())
