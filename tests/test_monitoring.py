@@ -19,13 +19,15 @@ from ulmfit_app.errors import DataError, RunFolderError
 from ulmfit_app.experiments import drift
 from ulmfit_app.experiments.drift import run_drift
 from ulmfit_app.files import write_table
+from ulmfit_app.inference.file_checks import find_text_column
 from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.pipeline import monitored, monitoring
 from ulmfit_app.pipeline.monitored import sample_run
-from ulmfit_app.pipeline.monitoring import monitor, to_json, write_monitored
+from ulmfit_app.pipeline.monitoring import to_json, write_monitored
 from ulmfit_app.pipeline.run import Run, begin
 from ulmfit_app.presets import TINY
 from ulmfit_app.serving.card import name_model
+from ulmfit_app.serving.new_texts import read_new
 from ulmfit_app.serving.records import answer_records, feedback_record
 
 OTHERS = "rooms staff breakfast pool beach taxi lobby towels sea clean noisy reception".split()
@@ -70,6 +72,13 @@ def folder(root):
 def written(path, **columns):
     write_table(path, pd.DataFrame(columns, dtype=object))
     return path
+
+
+def monitor(folder, path):
+    """As the command does."""
+    predictor = load_predictor(folder)
+    about = find_text_column(folder), name_model(folder, predictor)
+    return monitoring.monitor(folder, predictor, read_new(path, None, "utf-8", "csv", *about))
 
 
 def own_texts(n: int) -> list[str]:

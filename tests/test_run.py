@@ -247,7 +247,7 @@ def test_predictions_come_for_texts_and_for_files(done, tmp_path, capsys):
     lines = said.out.splitlines()
     assert len(lines) == 3 and all(line.split("\t")[0] in ("neg", "pos") for line in lines)
     assert "Empty texts: 1. Their predictions say nothing." in said.err
-    files = ["--file", str(tmp_path / "review.csv"), "--out", str(csv)]
+    files = ["--file", str(csv.with_name("review.csv")), "--out", str(csv)]
     assert (
         cli.main(["predict", str(out), *files]) == 3
         and f"Did you mean {csv}?" in capsys.readouterr().err

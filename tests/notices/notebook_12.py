@@ -16,7 +16,9 @@ def is_it_as_good_for_each_group(found, printed):
     recalls = [one["recall"]["pos"] for one in (women, men)]
     assert recalls[0]["value"] < recalls[1]["value"] - 0.1
     assert recalls[0]["p_adjusted"] < 0.05 and recalls[1]["p_adjusted"] < 0.05
-    assert women["accuracy"]["difference"] > -0.05
+    accuracies = [one["accuracy"]["value"] for one in (women, men)]
+    apart = recalls[1]["value"] - recalls[0]["value"]
+    assert abs(accuracies[1] - accuracies[0]) < apart / 2
     assert not children["judged"] and "Too small to be judged" in printed
     shares = [one["recall"]["pos"]["n"] / one["n"] for one in (women, men)]
     assert shares[0] < shares[1]
@@ -59,8 +61,8 @@ def how_does_it_take_typos_and_look_alike_letters(table, printed):
 
 def is_it_as_good_in_every_month(right, sure, test):
     is_late = (test.dates >= "2025-08-01").to_numpy()
-    assert right[is_late].mean() < right[~is_late].mean() - 0.03
-    assert abs(sure[is_late].mean() - sure[~is_late].mean()) < 0.03
+    fall = right[~is_late].mean() - right[is_late].mean()
+    assert fall > 0.03 and sure[~is_late].mean() - sure[is_late].mean() < 0.7 * fall
 
 
 def what_would_a_random_test_part_promise(splits, printed):

@@ -99,13 +99,18 @@ def monitor(argv: list[str]) -> None:
     set_up_figures()
     from ulmfit_app.evaluation.drift_page import describe_estimate
     from ulmfit_app.hardware import bound_threads
-    from ulmfit_app.pipeline.monitoring import monitor as compare
-    from ulmfit_app.pipeline.monitoring import write_monitored
+    from ulmfit_app.inference.file_checks import find_text_column
+    from ulmfit_app.inference.predictor import load_predictor
+    from ulmfit_app.pipeline import monitoring
+    from ulmfit_app.serving.card import name_model
+    from ulmfit_app.serving.new_texts import read_new
 
     bound_threads()
-    file = arguments.text, arguments.encoding, arguments.quotes
-    found = compare(arguments.run, arguments.new, *file)
-    page = write_monitored(out, found)
+    run, predictor = arguments.run, load_predictor(arguments.run)
+    file = arguments.new, arguments.text, arguments.encoding, arguments.quotes
+    new = read_new(*file, find_text_column(run), name_model(run, predictor))
+    found = monitoring.monitor(run, predictor, new)
+    page = monitoring.write_monitored(out, found)
     print(*found.notes, sep="\n")
     if found.estimate is not None:
         print(describe_estimate(found))

@@ -86,7 +86,7 @@ class Site:
         n_fresh = round(FRESH * len(made))
         self.fresh, self.table = made[:n_fresh], made[n_fresh:].reset_index(drop=True)
         self._runs: dict[str, Run] = {}
-        self._answers: dict[tuple[str, str], Answers] = {}
+        self._updates: dict[tuple, Run] = {}
 
     def train(self, name: str, balance: Balance = "none", by_time: bool = False) -> Run:
         """A run with a trained classifier, trained once for each name.
@@ -120,15 +120,15 @@ class Site:
             new: columns text and label.
             replay: old training texts that are learned again, for each new one.
         """
-        name = f"{run.folder.name} and {len(new)} texts, replay {replay:g}"
-        if name not in self._runs:
+        key = (run.folder.name, replay, *new["text"], *new["label"])
+        if key not in self._updates:
+            name = f"update {len(self._updates) + 1}"
             path = self.write(name, new.assign(**{WRITER: ""}))
             data = DataSettings(str(path), text="text", label="label")
             how = UpdateSettings(replay=replay, new_labels=True)
-            self._runs[name] = self._carry_out(
-                begin_update(run.folder, self.place(name), data, how, lm_epochs=0)
-            )
-        return self._runs[name]
+            updated = begin_update(run.folder, self.place(name), data, how, lm_epochs=0)
+            self._updates[key] = self._carry_out(updated)
+        return self._updates[key]
 
     def place(self, name: str) -> Path:
         """A folder for a name, which goes with the site."""
@@ -148,7 +148,7 @@ class Site:
 
 def read_answers(run: Run, split: str = "test") -> Answers:
     """What a run's classifier makes of a split."""
-    predictor = load_predictor(run.folder)
+    predictor = load_predictor(run.folder, run.record.settings.precision)
     rows, truth = run.labelled(split)
     (probabilities,) = predictor.each(run.open_tokens(), rows, None).values()
     columns = (run.column(name).iloc[rows].reset_index(drop=True) for name in (WRITER, DATE))

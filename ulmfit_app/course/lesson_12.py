@@ -21,7 +21,7 @@ from ulmfit_app.evaluation.updates import NEW, OLD, PARENT, UPDATED
 from ulmfit_app.experiments.counterfactuals import EXCHANGED, run_counterfactuals
 from ulmfit_app.experiments.drift_texts import join
 from ulmfit_app.files import write_table
-from ulmfit_app.inference.predictor import load_predictor
+from ulmfit_app.inference.predictor import Predictor, load_predictor
 from ulmfit_app.pipeline.judging import judge_update
 from ulmfit_app.pipeline.monitored import sample_run, sample_texts
 from ulmfit_app.pipeline.monitoring import monitor
@@ -201,7 +201,7 @@ def estimate_unseen(cases: Mapping[str, tuple[Run, pd.DataFrame]]) -> pd.DataFra
     return pd.DataFrame(rows).set_index("new texts")
 
 
-def _sample(predictor, texts: Sequence[str]) -> Sample:
+def _sample(predictor: Predictor, texts: Sequence[str]) -> Sample:
     return sample_texts(texts, predictor, 0)[0]
 
 
@@ -237,7 +237,8 @@ def _row_of(name: str, found: dict, which: str) -> dict:
 
 def _predict_tested(run: Run) -> pd.DataFrame:
     """The run's own answers to its test texts, in order, beside their labels."""
-    predictor = load_predictor(run.folder)
+    # As judge_update reads the parent.
+    predictor = load_predictor(run.folder, run.record.settings.precision)
     numbers, _ = run.labelled("test")
     found = predictor.probabilities(run.open_tokens(), numbers, None)
     table = run.rows.iloc[numbers]

@@ -164,6 +164,23 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class NewTexts:
+    """What a file of new texts holds: texts, or the answers to them alone, as a server's log has.
+
+    Attributes:
+        source: the name of the file.
+        texts: none where there are answers.
+        answers: columns label and confidence, a row per text; None where there are texts.
+        notes: a sentence for each thing that was decided or left out in reading.
+    """
+
+    source: str
+    texts: Sequence[str]
+    answers: pd.DataFrame | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class Monitored:
     """New texts compared with a run's own.
 

@@ -180,7 +180,7 @@ def power_figure(table: pd.DataFrame) -> Figure:
             drawn = dict(color=colour, label=label, linewidth=1.4, markersize=5, capsize=2)
             axes.errorbar(at, rows["rate"], bars, fmt="o-", **drawn)
         axes.set_xticks(range(len(sizes)), [f"{n:,}" for n in sizes])
-        axes.set(xlabel="new texts", ylim=(-0.03, 1.03), title=kind)
+        axes.set(xlabel="new texts", xlim=(-0.4, len(sizes) - 0.6), ylim=(-0.03, 1.03), title=kind)
         axes.grid(axis="y", color="0.9")
     all_axes[0][0].set_ylabel("draws that ring, 95% interval")
     all_axes[0][0].yaxis.set_major_formatter(PercentFormatter(1))

@@ -36,6 +36,7 @@ CHANGED = [
     *("probability_swapped", "log_odds", "text", "text_swapped"),
 ]
 TINIEST = np.finfo(float).eps
+MOST_NAMED = 5  # swaps, in a sentence
 FEWEST = 10  # texts of a swap that is tested and shown; of fewer, the table alone has it
 
 
@@ -323,12 +324,16 @@ def describe(table: pd.DataFrame) -> list[str]:
             f"{few:,} of {len(table):,}."
         )
     sure = table[table["p_value"] < SIGNIFICANT]
-    for line in sure.itertuples():
-        more, fewer = max(line.gained, line.lost), min(line.gained, line.lost)
-        notes.append(
-            f"{_way(line)}: {label!r} is given {'more' if line.gained > line.lost else 'less'} "
-            f"often ({more:,} texts against {fewer:,}, p = {line.p_value:.2g})."
-        )
+    for word, of in (("more", sure[sure["gained"] > sure["lost"]]),
+                     ("less", sure[sure["gained"] < sure["lost"]])):  # fmt: skip
+        ways = [
+            f"{_way(line)} ({line.gained:,} gained, {line.lost:,} lost)"
+            for line in of.sort_values("p_value", kind="stable").itertuples()
+        ]
+        rest = f" and {len(ways) - MOST_NAMED:,} more" if len(ways) > MOST_NAMED else ""
+        if ways:
+            named = ", ".join(ways[:MOST_NAMED])
+            notes.append(f"{label!r} is given {word} often where one swaps: {named}{rest}.")
     if sure.empty:
         notes.append(
             f"No swap of {FEWEST} texts or more changes how often {label!r} is given, beyond "

@@ -1,27 +1,20 @@
-"""What a run makes of texts, for a comparison: its own, those of a file, or a server's log."""
+"""What a run makes of texts, its own and new ones, for a comparison."""
 
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.config import Quotes
-from ulmfit_app.data.opening import is_compressed
-from ulmfit_app.data.reading import read_chunks, read_own_table, read_texts
+from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import DataError, RunFolderError, count_texts, quoted
 from ulmfit_app.evaluation.drift import Sample
 from ulmfit_app.evaluation.tables import probability_columns, read_set
 from ulmfit_app.evaluation.writing import name_writing
-from ulmfit_app.inference.file_checks import choose_text_column
-from ulmfit_app.inference.predicted_file import EMPTY, count_empty
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.pipeline.run import Run
-from ulmfit_app.serving.reading import read_answers
-from ulmfit_app.serving.records import ANSWERS, FEEDBACK, first_line, parse_record
 from ulmfit_app.text.rules import SPECIALS, UNK_ID
 from ulmfit_app.text.store import TokenStore
 
@@ -31,15 +24,6 @@ FEWEST_TESTED = 500  # texts of the test split; of fewer, those of validation ar
 MOST_OLD, MOST_NEW = 10_000, 5_000  # texts that are compared
 MOST_STATES = 1_000  # of each, whose states are: they take the encoder a second time
 SEED = 0
-
-
-@dataclass(frozen=True)
-class NewTexts:
-    """What a file of new texts holds: texts, or answers alone, as the log of a server does."""
-
-    texts: list[str]
-    answers: pd.DataFrame | None
-    notes: list[str]
 
 
 # ----------------------------------------------------------------------------- the run's own texts
@@ -101,74 +85,13 @@ def _some(store: TokenStore, rows: Iterable[int]) -> TokenStore:
 
 
 # --------------------------------------------------------------------------------------- new texts
-def read_new(
-    path: Path, text: str | None, encoding: str, quotes: Quotes, own: str | None, model: str
-) -> NewTexts:
-    """Texts of a file, or of a server's log without texts the answers of a model.
-
-    Args:
-        path, text, encoding, quotes: as `monitor` takes them.
-        own: the column of the run's own texts.
-        model: id of the run's model.
-
-    Raises:
-        DataError, SettingError: as `monitor` does.
-    """
-    kind = _server_record(path)
-    if kind is not None and "text" not in kind:
-        return _read_log(path, model)
-    columns = list(next(read_chunks(path, encoding, 1, quotes)))
-    chosen = choose_text_column(columns, path, text, "text" if kind is not None else own)
-    notes: list[str] = []
-    column, frames = read_texts(path, chosen, encoding, 10_000, quotes, notes)
-    texts = [cell for frame in frames for cell in frame[column]]
-    notes.insert(0, f"Texts: column {quoted([column])} of {path}, {count_texts(len(texts))}.")
-    n_empty = count_empty(texts)
-    if n_empty == len(texts):
-        raise DataError(
-            f"{path} has no text in column {quoted([column])}: all {len(texts):,} are empty. Name "
-            "the column that holds them: --text COLUMN"
-        )
-    if n_empty:
-        notes.append(EMPTY % n_empty)
-    return NewTexts(texts, None, notes)
-
-
-def _server_record(path: Path) -> dict | None:
-    """The first line of what a server wrote; None of other files."""
-    if not path.is_file() or is_compressed(path):
-        return None
-    line = first_line(path)
-    return parse_record(line, ANSWERS) or parse_record(line, FEEDBACK)
-
-
-def _read_log(path: Path, model: str) -> NewTexts:
-    written = read_answers(path)
-    counts = written.table["model"].value_counts()
-    if model not in counts:
-        there = "; ".join(f"{name} ({n:,} answers)" for name, n in counts.items())
-        raise DataError(
-            f"{path} has no answers of this run's model, {model}. It has those of: {there}. Name "
-            "the run that the server served."
-        )
-    table = written.table[written.table["model"] == model]
-    once = table.drop_duplicates("hash", keep="first")
-    notes = [
-        *written.notes,
-        f"{path} is the log of a server without texts: only labels and confidence are compared. "
-        "With texts, all is: python -m ulmfit_app serve RUN --log FILE --log-texts",
-        f"{count_texts(len(once))} of {len(table):,} answers: each text counts once.",
-    ]
-    return NewTexts([], once, notes)
-
-
-def sample_answers(table: pd.DataFrame, predictor: Predictor, path: Path) -> Sample:
+def sample_answers(table: pd.DataFrame, predictor: Predictor, source: str) -> Sample:
     """Answers and confidence of a log.
 
     Args:
         table: as `read_answers` has it.
         predictor: of the model that answered.
-        path: of the log, for the message.
+        source: the name of the log, for the message.
 
     Raises:
         DataError: an answer is none of the run's labels.
@@ -186,7 +109,7 @@ def sample_answers(table: pd.DataFrame, predictor: Predictor, path: Path) -> Sam
         )
     except (KeyError, ValueError) as error:
         raise DataError(
-            f"{path} has an answer that the run does not give: {error}. Its labels are "
+            f"{source} has an answer that the run does not give: {error}. Its labels are "
             f"{quoted(predictor.labels)}."
         ) from None
 
@@ -254,7 +177,7 @@ def _unknown_shares(store: TokenStore, row_of: np.ndarray, is_word: np.ndarray) 
     return n_unknown / np.maximum(n_unknown + n_known, 1)
 
 
-def draw(texts: list[str], most: int, notes: list[str]) -> list[str]:
+def draw(texts: Sequence[str], most: int, notes: list[str]) -> list[str]:
     """At most so many texts, in random order; a note where some are left out."""
     if len(texts) > most:
         notes.append(f"{most:,} of the {len(texts):,} texts were drawn at random.")

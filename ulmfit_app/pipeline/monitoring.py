@@ -10,66 +10,61 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.config import Quotes
 from ulmfit_app.errors import count_texts
 from ulmfit_app.evaluation.accuracy_estimate import estimate_accuracy
-from ulmfit_app.evaluation.drift import NEW, OLD, UNKNOWN, Drift, Monitored, Sample, compare
+from ulmfit_app.evaluation.drift import (
+    NEW,
+    OLD,
+    UNKNOWN,
+    Drift,
+    Monitored,
+    NewTexts,
+    Sample,
+    compare,
+)
 from ulmfit_app.evaluation.drift_figures import drift_figures
 from ulmfit_app.evaluation.drift_page import drift_page
 from ulmfit_app.evaluation.report_files import as_json, write_figures, write_text
 from ulmfit_app.files import write_table
-from ulmfit_app.inference.predictor import Predictor, load_predictor
+from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.pipeline.monitored import (
     MOST_NEW,
     MOST_STATES,
     SEED,
     draw,
-    read_new,
     sample_answers,
     sample_run,
     sample_texts,
 )
 from ulmfit_app.pipeline.run import Run
-from ulmfit_app.serving.card import name_model
 
 PAGE = "drift.html"
 MOST_WORDS = 12  # in each list of them
 MOST_UNFAMILIAR = 200  # texts that are written down
 
 
-def monitor(
-    folder: Path,
-    path: Path,
-    text: str | None = None,
-    encoding: str = "utf-8",
-    quotes: Quotes = "csv",
-) -> Monitored:
-    """Compare the texts of a file with those that a run was tested on. Labels are not read.
+def monitor(folder: Path, predictor: Predictor, given: NewTexts) -> Monitored:
+    """Compare new texts with those that a run was tested on. Labels are not read.
 
     Args:
         folder: of the run.
-        path: a table of texts, or what `serve --log` or `serve --feedback` wrote.
-        text: the column of the texts; None: the run's own, or the only one.
-        encoding, quotes: as `data.reading.read_chunks` takes them.
+        predictor: of it, as `load_predictor` gives it.
+        given: what is compared.
 
     Raises:
-        RunFolderError: the run has no trained classifier, or no texts to compare with.
-        DataError: the file cannot be read, has no texts, or is the log of another model.
-        BundleError, SettingError: as `load_predictor` and `read_chunks` do.
+        RunFolderError: the run has no texts to compare with.
+        DataError: an answer is none of the run's labels.
     """
-    run, predictor = Run.open(folder), load_predictor(folder)
-    model, own = name_model(folder, predictor), run.record.data.text_column
-    found = read_new(path, text, encoding, quotes, own, model)
-    notes = list(found.notes)
-    has_texts = found.answers is None
+    run, notes = Run.open(folder), list(given.notes)
+    has_texts = given.answers is None
     old, right, old_name = sample_run(run, predictor, MOST_STATES if has_texts else 0)
     texts, unknown = [], Counter()
     if has_texts:
-        texts = draw(found.texts, MOST_NEW, notes)
+        texts = draw(given.texts, MOST_NEW, notes)
         notes += _describe_texts(texts, run)
         new, unknown = sample_texts(texts, predictor, MOST_STATES)
     else:
-        new = sample_answers(found.answers, predictor, path)
+        new = sample_answers(given.answers, predictor, given.source)
     notes += _describe_questions(old, new, predictor)
     drift = compare(old, new, predictor.labels, SEED)
     estimate = None
@@ -81,7 +76,7 @@ def monitor(
         new,
         predictor.labels,
         folder.resolve().name,
-        path.name,
+        given.source,
         old_name,
         estimate,
         _tell_words(drift, old, new, predictor.bundle.vocab, unknown),
