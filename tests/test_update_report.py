@@ -85,7 +85,7 @@ def test_several_labels_count_as_right_where_all_of_them_are():
     ("old", "said"),
     [
         (OLD, "It has forgotten: on old texts it is 12.5 points below its parent ("),
-        ([(1, 1)] * 80, "On old texts no forgetting can be told from chance: 0.0 points are lost"),
+        ([(1, 1)] * 80, "On old texts no forgetting can be told from chance: +0.0 points ("),
         ([(1, 0)] * 20 + [(1, 1)] * 60, "On old texts it is better than its parent, by 25.0"),
     ],
 )

@@ -68,9 +68,9 @@ LARGEST_DROPOUT = 0.25  # of the language model's, fastai
 class DataSettings:
     """Which texts, and how they are split."""
 
-    # imdb, trec6, banking77, hatespeech, goemotions, joke, pcweb, pcnews, hotel or shopping; or a
-    # path: a CSV, TSV, JSON or Parquet file, a .txt with label<TAB>text in each line, or a folder
-    # of class folders
+    # imdb, trec6, banking77, hatespeech, hatecheck, goemotions, joke, pcweb, pcnews, hotel or
+    # shopping; or a path: a CSV, TSV, JSON or Parquet file, a .txt with label<TAB>text in each
+    # line, or a folder of class folders
     source: Positional[str] = "imdb"
     # an archive, folder or file that holds a data set known by name; None: the cache, then the
     # download
@@ -286,14 +286,14 @@ class UpdateSettings:
     # folder of the run that is gone on from. Set by the verb update
     parent: Annotated[str, Suppress] = ""
     # old training texts that are learned again, for each new one
-    replay: float = 1.0
+    replay: float = 0.5
     # of the weights towards those of the parent, times the rate, at each step (Li et al. 2018), in
     # the place of weight decay; 0: none
     pull: float = 0.0
     # of what the language model has learned since, that is added to the classifier's encoder, from
     # 0 to 1 (Ilharco et al. 2023)
     task_vector: float = 1.0
-    epochs: int = 2  # of the classifier
+    epochs: int = 1  # of the classifier
     lr: float = 1e-3  # peak of its last layer group
     new_labels: bool = False  # let the new texts bring labels that the parent does not know
 

@@ -21,7 +21,8 @@ LM_EPOCHS = 1
 @dataclass(frozen=True)
 class UpdateArguments:
     """Go on from a finished run with new texts, in minutes instead of training it again: its
-    language model and its classifier learn from the new texts and again from some of the old ones.
+    language model learns from the new texts, and its classifier from these and some of the old
+    ones again.
 
     Writes a run folder of its own, which is a run like any other; the old run stays as it is. The
     report compares both on old and new test texts. The same command continues after an

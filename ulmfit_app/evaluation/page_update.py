@@ -85,10 +85,12 @@ def _on_old(found: dict) -> list[str]:
     values = {"points": abs(of["points"]), "low": low, "high": high, "p": of["p_value"]}
     if of["p_value"] >= SIGNIFICANT:
         sentence = say(
-            "On old texts no forgetting can be told from chance: {signed:.1f} points are lost "
-            "({low:.1f} to {high:.1f}; exact McNemar test, p = {p:.2g}).",
-            signed=of["points"],
-            **values,
+            "On old texts no forgetting can be told from chance: {points:+.1f} points ({low:+.1f} "
+            "to {high:+.1f}; exact McNemar test, p = {p:.2g}).",
+            points=0 - of["points"],
+            low=0 - high,
+            high=0 - low,
+            p=of["p_value"],
         )
     elif of["points"] > 0:
         sentence = say(

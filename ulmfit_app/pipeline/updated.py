@@ -1,7 +1,7 @@
 """What an updated run is: its rows, its plan, and the weights that it begins with.
 
-The run goes on from another one, its parent: from that one's language model, on new texts and some
-of the old ones; and from that one's classifier, on the labels of both.
+The run goes on from another one, its parent: from that one's language model, on new texts; and
+from that one's classifier, on the labels of these and of some old ones again.
 """
 
 import re
@@ -92,7 +92,8 @@ def is_new(table: pd.DataFrame) -> pd.Series:
 
 def select_update(corpus: Corpus, settings: Settings) -> Selection:
     """Which rows an updated run uses: the new ones, those held out before, and of the old training
-    texts as many as `update.replay` says for each new one, seeded and stratified."""
+    texts as many as `update.replay` says for each new one, seeded and stratified. The language
+    model reads new texts alone."""
     table, newest = corpus.table, is_new(corpus.table)
     split = table["split"].copy()
     old = split.index[(split == "train") & ~newest]
@@ -108,7 +109,8 @@ def select_update(corpus: Corpus, settings: Settings) -> Selection:
         f"{count_texts(n_new, 'new text')}, and again from {n:,} of {len(old):,} old ones, so "
         "that it forgets less."
     )
-    read = split.isin(["train", "unlabelled"])
+    # Old texts in the language model, too, cost more and gained less (docs/updating.md).
+    read = split.isin(["train", "unlabelled"]) & newest
     return Selection(split, read, split == "train", settings.lm.epochs, [note])
 
 
