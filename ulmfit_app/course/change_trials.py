@@ -16,7 +16,7 @@ from ulmfit_app.config import Balance, DataSettings, Settings, UpdateSettings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.files import write_table
-from ulmfit_app.inference.predictor import load_predictor
+from ulmfit_app.inference.predictor import Predictor, load_predictor
 from ulmfit_app.pipeline.run import Run, begin
 from ulmfit_app.pipeline.updating import begin_update
 
@@ -146,9 +146,14 @@ class Site:
         return run
 
 
+def open_predictor(run: Run) -> Predictor:
+    """A run's classifier, in the precision that its report would use."""
+    return load_predictor(run.folder, run.record.settings.precision)
+
+
 def read_answers(run: Run, split: str = "test") -> Answers:
     """What a run's classifier makes of a split."""
-    predictor = load_predictor(run.folder, run.record.settings.precision)
+    predictor = open_predictor(run)
     rows, truth = run.labelled(split)
     (probabilities,) = predictor.each(run.open_tokens(), rows, None).values()
     columns = (run.column(name).iloc[rows].reset_index(drop=True) for name in (WRITER, DATE))

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_app.course import Verdict, check_number, judge
-from ulmfit_app.course.change_trials import LABEL, Answers, read_answers
+from ulmfit_app.course.change_trials import LABEL, Answers, open_predictor, read_answers
 from ulmfit_app.evaluation.accuracy_estimate import estimate_accuracy
-from ulmfit_app.evaluation.drift import Sample, compare
+from ulmfit_app.evaluation.drift import NewTexts, Sample, compare
 from ulmfit_app.evaluation.groups import compare_groups
 from ulmfit_app.evaluation.independent import adjust_holm
 from ulmfit_app.evaluation.metrics import SIGNIFICANT, accuracy_interval
@@ -20,8 +20,7 @@ from ulmfit_app.evaluation.tables import prediction_table
 from ulmfit_app.evaluation.updates import NEW, OLD, PARENT, UPDATED
 from ulmfit_app.experiments.counterfactuals import EXCHANGED, run_counterfactuals
 from ulmfit_app.experiments.drift_texts import join
-from ulmfit_app.files import write_table
-from ulmfit_app.inference.predictor import Predictor, load_predictor
+from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.pipeline.judging import judge_update
 from ulmfit_app.pipeline.monitored import sample_run, sample_texts
 from ulmfit_app.pipeline.monitoring import monitor
@@ -121,12 +120,9 @@ def watch(run: Run, new: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     Returns:
         One row per name: n, rings, and the verdict.
     """
-    rows = []
+    predictor, rows = open_predictor(run), []
     for name, texts in new.items():
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "new.csv"
-            write_table(path, pd.DataFrame({"text": list(texts)}))
-            drift = monitor(run.folder, path, text="text").drift
+        drift = monitor(run.folder, predictor, NewTexts(name, texts, None, [])).drift
         row = {"new texts": name, "n": drift.n_new, "rings": drift.rings}
         rows.append(row | {"verdict": drift.verdict()})
     return pd.DataFrame(rows).set_index("new texts")
@@ -151,7 +147,7 @@ def count_rings(
     Returns:
         One row per share and size, as `evaluation.drift_figures.power_figure` takes it.
     """
-    predictor = load_predictor(run.folder)
+    predictor = open_predictor(run)
     own, _, _ = sample_run(run, predictor, 0)
     other, _ = sample_texts(foreign, predictor, 0)
     rows = []
@@ -187,7 +183,7 @@ def estimate_unseen(cases: Mapping[str, tuple[Run, pd.DataFrame]]) -> pd.DataFra
     """
     rows = []
     for name, (run, table) in cases.items():
-        predictor = load_predictor(run.folder)
+        predictor = open_predictor(run)
         numbers, known = run.labelled("valid")
         old = _sample(predictor, run.rows["text"].iloc[numbers].tolist())
         new = _sample(predictor, table["text"].tolist())
@@ -237,8 +233,7 @@ def _row_of(name: str, found: dict, which: str) -> dict:
 
 def _predict_tested(run: Run) -> pd.DataFrame:
     """The run's own answers to its test texts, in order, beside their labels."""
-    # As judge_update reads the parent.
-    predictor = load_predictor(run.folder, run.record.settings.precision)
+    predictor = open_predictor(run)
     numbers, _ = run.labelled("test")
     found = predictor.probabilities(run.open_tokens(), numbers, None)
     table = run.rows.iloc[numbers]
