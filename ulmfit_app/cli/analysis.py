@@ -1,12 +1,12 @@
 """Experiments that question a finished run: what changes its answers, and should not."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from tyro.conf import Positional
 
+from ulmfit_app.cli.outputs import place_outside_run
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.config import Name
 from ulmfit_app.errors import SettingError
@@ -107,14 +107,7 @@ def counterfactuals(argv: list[str]) -> None:
 
 def _begin(run: Path, out: Path | None, kind: str) -> Path:
     """Where the results go. Raises SettingError where that is inside the run."""
-    name = f"{kind}-{run.resolve().name}"
-    out = out or Path("experiments") / name
-    if out.resolve().is_relative_to(run.resolve()):
-        outside = run.resolve().with_name(name)
-        raise SettingError(
-            f"The results would lie in {run}, which holds the run. Name a folder outside: "
-            f"--out {shlex.quote(str(outside))}"
-        )
+    out = place_outside_run(run, out, kind)
     print("Starting …", flush=True)
     set_up_torch()
     set_up_figures()

@@ -1,15 +1,14 @@
 """The experiment compress, which takes a run that is there, and no settings."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from tyro.conf import Positional
 
+from ulmfit_app.cli.outputs import place_outside_run
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.cli.teaching import require_one_label
-from ulmfit_app.errors import SettingError
 
 COMPRESS = "compress"
 
@@ -33,14 +32,7 @@ def compress(argv: list[str]) -> None:
     """Measure what makes a run smaller and faster."""
     prog = f"python -m ulmfit_app experiment {COMPRESS}"
     arguments = tyro.cli(CompressArguments, args=argv, prog=prog)
-    run = arguments.run.resolve()
-    out = arguments.out or Path("experiments") / f"{COMPRESS}-{run.name}"
-    if out.resolve().is_relative_to(run):
-        outside = run.with_name(f"{COMPRESS}-{run.name}")
-        raise SettingError(
-            f"The results would lie in {arguments.run}, which holds the run. Name a folder "
-            f"outside: --out {shlex.quote(str(outside))}"
-        )
+    out = place_outside_run(arguments.run, arguments.out, COMPRESS)
 
     print("Starting …", flush=True)
     set_up_torch()

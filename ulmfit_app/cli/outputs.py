@@ -57,3 +57,25 @@ def require_outside(out: Path, source: Path, default: Path) -> None:
             f"The results would lie in {source.resolve()}, which holds the data, and be read as "
             f"data the next time. Name a folder outside: --out {shlex.quote(str(outside))}"
         )
+
+
+def place_outside_run(run: Path, out: Path | None, kind: str) -> Path:
+    """Where what was found about a run goes: `out`, else experiments/KIND-RUNNAME.
+
+    Args:
+        run: its folder.
+        out: the folder that was named.
+        kind: of the experiment.
+
+    Raises:
+        SettingError: it is the run's folder, or in it.
+    """
+    name = f"{kind}-{run.resolve().name}"
+    out = out or Path("experiments") / name
+    if out.resolve().is_relative_to(run.resolve()):
+        outside = run.resolve().with_name(name)
+        raise SettingError(
+            f"The results would lie in {run}, which holds the run. Name a folder outside: "
+            f"--out {shlex.quote(str(outside))}"
+        )
+    return out
