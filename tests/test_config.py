@@ -9,10 +9,12 @@ from ulmfit_app.config import (
     LARGEST_DROPOUT,
     SECTIONS,
     AugmentationSettings,
+    ClassifierSettings,
     DataSettings,
     DistillationSettings,
     LanguageModelSettings,
     Settings,
+    UpdateSettings,
 )
 from ulmfit_app.errors import SettingError
 from ulmfit_app.presets import LAPTOP, PRESETS
@@ -48,11 +50,24 @@ def test_a_run_without_augmentation_says_nothing_of_it():
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_an_unknown_field_of_a_section_is_an_error(section):
-    taught = DistillationSettings(("runs/teacher",))
-    values = to_json(Settings(distillation=taught, augment=AugmentationSettings("mix")))
+    taught, updated = DistillationSettings(("runs/teacher",)), UpdateSettings("runs/parent")
+    augment = AugmentationSettings("mix")
+    values = to_json(Settings(distillation=taught, augment=augment, update=updated))
     values[section]["colour"] = "red"
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
         from_json(values)
+
+
+def test_settings_of_groups_time_and_updates_are_written_where_they_are_used():
+    plain = to_json(Settings())
+    assert "update" not in plain
+    assert not {"groups", "time"} & plain["data"].keys()
+    assert "equal_recall" not in plain["classifier"]
+    data = DataSettings("films.csv", groups=("who", "where"), time="day")
+    classifier = ClassifierSettings(balance="groups", equal_recall="pos")
+    update = UpdateSettings("runs/parent", replay=2.0, new_labels=True)
+    used = Settings(data=data, classifier=classifier, update=update)
+    assert from_json(json.loads(json.dumps(to_json(used)))) == used
 
 
 @pytest.mark.parametrize("value", ["red", None, {"shade": "red"}])

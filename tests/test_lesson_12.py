@@ -173,6 +173,19 @@ def test_rings_are_counted_for_each_share_and_size_that_there_are_texts_for(run,
     assert (table["low"] <= table["rate"]).all() and (table["rate"] <= table["high"]).all()
 
 
+def test_foreign_texts_take_the_place_of_own_ones_which_are_left_to_compare_with(
+    run, manual, monkeypatch
+):
+    sizes, compare = [], lesson_12.compare
+    monkeypatch.setattr(
+        lesson_12,
+        "compare",
+        lambda old, new, *rest: sizes.append((len(old), len(new))) or compare(old, new, *rest),
+    )
+    lesson_12.count_rings(run, manual, sizes=[20], shares=[0, 0.5], draws=1)
+    assert sizes == [(84 - 20, 20), (84 - 10, 20)]
+
+
 def test_an_estimate_knows_validation_and_no_label_of_the_new_texts(site, run):
     new = site.fresh.head(50)
     wrong = new.assign(label=np.where(new["label"] == "pos", "neg", "pos"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 from tyro.conf import Positional
 
-from ulmfit_app.cli.outputs import name_of
+from ulmfit_app.cli.outputs import name_of, place_outside_run
 from ulmfit_app.cli.process import set_up_figures, set_up_torch
 from ulmfit_app.config import Name, Quotes
 from ulmfit_app.errors import DriftFound, SettingError
@@ -63,7 +63,7 @@ def drift(argv: list[str]) -> None:
     """Measure how often drift is rung for."""
     prog = f"python -m ulmfit_app experiment {DRIFT}"
     arguments = tyro.cli(DriftArguments, args=argv, prog=prog)
-    out = arguments.out or Path("experiments") / f"{DRIFT}-{arguments.run.resolve().name}"
+    out = place_outside_run(arguments.run, arguments.out, DRIFT)
 
     print("Starting …", flush=True)
     set_up_torch()
