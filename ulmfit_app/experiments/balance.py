@@ -45,7 +45,8 @@ from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.pipeline.run import Run
 
 NONE, WEIGHTS = "none", "weights"
-BALANCES: tuple[str, ...] = get_args(Balance)
+# Weights by groups are about groups, not about rare classes.
+BALANCES = tuple(balance for balance in get_args(Balance) if balance != "groups")
 THRESHOLDS = {balance: f"{balance}, thresholds for F1" for balance in (NONE, WEIGHTS)}
 TFIDF = "TF-IDF, class weights"
 MACRO_F1 = ("macro_f1", "macro_f1_low", "macro_f1_high")
