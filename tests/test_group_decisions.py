@@ -134,6 +134,7 @@ def films(path, n=700):
         told = generator.choice(praise if good else ("dull", "awful"), 2)
         words = generator.permutation([*generator.choice(filler, 8), *told])
         rows.append((" ".join(words), "pos" if good else "neg", who))
+    rows.append(("a film that somebody else saw", "neg", "nobody"))  # in train, with this seed
     pd.DataFrame(rows, columns=["text", "label", "who"]).to_csv(path, index=False)
     return path
 
@@ -158,6 +159,11 @@ def test_a_run_keeps_its_groups_and_its_report_has_them(run):
     predictions = pd.read_csv(run.folder / "report" / "predictions.csv")
     known = run.column("who")[run.rows["split"] == "test"]
     assert predictions["who"].tolist() == known.tolist()
+
+
+def test_a_group_without_tested_texts_is_named(run):
+    page = (run.folder / "report" / "report.html").read_text("utf-8")
+    assert "No tested text is of 1 of the groups in “who”: nobody." in page
 
 
 def test_its_report_answers_by_the_thresholds_of_the_groups(run):

@@ -92,7 +92,7 @@ def test_a_given_test_split_stays_and_what_train_has_after_it_is_counted(load, t
     split = table["day"].between("2026-02-01", "2026-02-10").map({True: "test", False: "train"})
     corpus = load(table.assign(split=split))
     assert spans(corpus)["test"] == ("2026-02-01", "2026-02-10", 10)
-    said = "begins at 2026-02-01 00:00:00: 59 texts of train are not before it."
+    said = "begins at 2026-02-01: 59 texts of train are not before it."
     assert any(said in note for note in corpus.notes)
 
 

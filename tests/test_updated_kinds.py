@@ -12,7 +12,7 @@ from tests.conftest import reviews
 from tests.test_updating import new_reviews, settings_of
 from tests.tiny_transformers import make_checkpoint
 from ulmfit_app.config import DataSettings, UpdateSettings
-from ulmfit_app.errors import DataError, RunFolderError, SettingError
+from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.pipeline.judging import judge_update, read_as
@@ -204,12 +204,36 @@ def test_groups_and_times_of_the_parent_are_those_of_the_new_texts(csv):
     settings = replace(settings, data=replace(settings.data, groups=("source",)))
     settings = replace(settings, lm=replace(settings.lm, epochs=0))
     begin(csv.parent / "run", settings).carry_out("classifier")
-    with pytest.raises(DataError, match="has no column 'source', whose groups the run compares"):
-        updated(csv.parent)
     new_reviews(24).assign(source="mail").to_csv(csv.parent / "new.csv", index=False)
     run = updated(csv.parent)
     assert run.record.data.groups == ["source"]
     assert set(run.column("source")) == {"web", "shop", "mail"}
+
+
+def test_new_texts_without_the_parents_columns_of_groups_and_times_are_taken(csv):
+    days = pd.date_range("2026-01-01", periods=64).strftime("%Y-%m-%d")
+    table = pd.read_csv(csv).assign(source=["web", "shop"] * 32, day=days)
+    table.to_csv(csv, index=False)
+    settings = settings_of(csv)
+    data = replace(settings.data, groups=("source",), time="day", split=None)
+    settings = replace(settings, data=data, lm=replace(settings.lm, epochs=0))
+    begin(csv.parent / "run", settings).carry_out("classifier")
+    run = updated(csv.parent)
+    new = run.corpus.table["update"] == "1"
+    assert new.any() and set(run.corpus.table.loc[new, "day"]) == {""}
+    said = "No column 'source', 'day': of these texts it is not known. Their splits are drawn at"
+    assert any(said in note for note in run.record.data_notes)
+
+
+def test_new_texts_in_letters_that_the_parent_never_read_are_refused(csv, tmp_path):
+    begin(csv.parent / "run", settings_of(csv)).carry_out("classifier")
+    texts = [f"это был очень хороший фильм номер {i}" for i in range(20)]
+    table = pd.DataFrame({"text": texts, "label": ["pos", "neg"] * 10})
+    table.to_csv(tmp_path / "russian.csv", index=False)
+    with pytest.raises(
+        SettingError, match="100% are in Cyrillic letters, and that run read Latin"
+    ):
+        updated(csv.parent, new=DataSettings(source=str(tmp_path / "russian.csv")))
 
 
 # ---------------------------------------------------------------------------- the parent's reading

@@ -30,7 +30,8 @@ class MonitorArguments:
     encoding: str = "utf-8"  # of the file
     # of a CSV or TSV; literal: a quote is a character like any other, as in many TSV files
     quotes: Quotes = "csv"
-    # of the page, drift.json, figures and tables; None: monitor/NAME
+    # of the page, drift.json, figures and tables, in the place of those that are there; None:
+    # monitor/NAME
     out: Path | None = None
     fail_on_drift: bool = False  # exit code 10 where a change counts
 
@@ -117,4 +118,4 @@ def monitor(argv: list[str]) -> None:
     print(found.drift.verdict())
     print(f"Page: {page}")
     if arguments.fail_on_drift and found.drift.rings:
-        raise DriftFound(found.drift.verdict())
+        raise DriftFound("a change counts, and --fail-on-drift asks for exit code 10.")

@@ -166,6 +166,8 @@ def _print_scores(report: Path, test_name: str) -> None:
                 print(f"  {value:7,.4g}  ({low:,.4g} to {high:,.4g})  {name}")
             else:
                 print(f"  {100 * value:5.1f} %  ({100 * low:.1f} to {100 * high:.1f})  {name}")
+    for found in metrics.get("groups", []):
+        print(f"By {found['column']}: {found['said'][0]}")
     print(f"Report: {report}")
 
 

@@ -49,7 +49,7 @@ def split_by_time(table: pd.DataFrame, draft: Draft, settings: DataSettings) -> 
             notes.append(
                 f"Split {split} is made of {count_texts(len(later))}, "
                 f"{len(later) / len(train):.1%} of the {len(train):,} in train: those of column "
-                f"{settings.time!r} from {start} on."
+                f"{settings.time!r} from {_shown(start)} on."
             )
     return _without_later_unlabelled(table, moments, notes)
 
@@ -90,17 +90,22 @@ def _roll(
     left_out = f"; the {count_texts(len(later))} after it are left out" if len(later) else ""
     draft.notes.append(
         f"Split valid is period {settings.fold + 1} of {n_periods} of train by column "
-        f"{settings.time!r}, {count_texts(len(held))} from {train[held].min()} to "
-        f"{train[held].max()}{left_out}."
+        f"{settings.time!r}, {count_texts(len(held))} from {_shown(train[held].min())} to "
+        f"{_shown(train[held].max())}{left_out}."
     )
     return table.drop(index=later)
+
+
+def _shown(moment: pd.Timestamp) -> str:
+    """A moment without its time, where that is midnight."""
+    return str(moment.date() if moment == moment.normalize() else moment)
 
 
 def _note_earlier(split: str, held: pd.Series, train: pd.Series, draft: Draft) -> None:
     """Say how many texts of train come after the first of a split that the source gives."""
     if after := int((train >= held.min()).sum()):
         draft.notes.append(
-            f"Split {split} is the source's own and begins at {held.min()}: "
+            f"Split {split} is the source's own and begins at {_shown(held.min())}: "
             f"{count_texts(after)} of train {'is' if after == 1 else 'are'} not before it."
         )
 
@@ -113,7 +118,7 @@ def _without_later_unlabelled(
     later = unlabelled & ~(moments[table.index] <= last)
     if later.any():
         notes.append(
-            f"Dropped {count_texts(int(later.sum()), 'unlabelled text')} from after {last}, when "
-            "train ends, or without a time."
+            f"Dropped {count_texts(int(later.sum()), 'unlabelled text')} from after "
+            f"{_shown(last)}, when train ends, or without a time."
         )
     return table[~later]

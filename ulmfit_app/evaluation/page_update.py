@@ -101,9 +101,9 @@ def _on_old(found: dict) -> list[str]:
         )
     else:
         sentence = say(
-            "On old texts it is better than its parent, by {points:.1f} points (lost: {low:.1f} "
-            "to {high:.1f}; exact McNemar test, p = {p:.2g}).",
-            **values,
+            "On old texts it is better than its parent, by {points:.1f} points ({low:.1f} to "
+            "{high:.1f}; exact McNemar test, p = {p:.2g}).",
+            **values | {"low": 0 - high, "high": 0 - low},
         )
     counts = say(
         " {lost:,} texts that were right are wrong now, and {gained:,} the other way round.",

@@ -137,8 +137,27 @@ def _notes(run: RunFiles, predictions: pd.DataFrame, shape: Shape) -> list[str]:
     """What was found of the texts, in sentences."""
     multilabel = run.record.data.multilabel
     notes = [_describe_copies(predictions, multilabel), *describe_augmented(run)]
+    notes += _describe_untested(run, predictions)
     if isinstance(shape, TransformerShape):
         notes.append(describe_windows(run.open_tokens(), shape.window))
+    return notes
+
+
+def _describe_untested(run: RunFiles, predictions: pd.DataFrame) -> list[str]:
+    """Which groups no tested text is of, a sentence for each column that has some."""
+    notes = []
+    for name in run.record.data.groups:
+        tested = set(predictions[name].str.strip())
+        missing = sorted(set(run.corpus.table[name].str.strip()) - tested - {""})
+        if missing:
+            names = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
+            note = Message(
+                "No tested text is of {n:,} of the groups in “{column}”: {names}.",
+                n=len(missing),
+                column=name,
+                names=names,
+            )
+            notes.append(note)
     return notes
 
 

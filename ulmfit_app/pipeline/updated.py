@@ -6,6 +6,7 @@ from that one's classifier, on the labels of these and of some old ones again.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import pandas as pd
 from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.extending import UPDATE, extend_corpus
-from ulmfit_app.data.language import SAMPLE, name_language
+from ulmfit_app.data.language import SAMPLE
+from ulmfit_app.data.sources import read_source
 from ulmfit_app.data.splits import strata_of, stratified_order
-from ulmfit_app.errors import DataError, SettingError, count_texts, quoted
-from ulmfit_app.languages import has_subwords
+from ulmfit_app.errors import SettingError, count_texts, quoted
+from ulmfit_app.evaluation.writing import NO_LETTERS, name_writing
 from ulmfit_app.models.bundle import Bundle, load_bundle
 from ulmfit_app.models.growing import Grown, grow_classifier
 from ulmfit_app.models.start import Start
@@ -32,6 +34,7 @@ from ulmfit_app.training.recipes import Phase, Plan
 HEAD_RATE = 1e-2  # of new labels' outputs, while all else stays as it is
 DECAY = 2.6  # of the rate from a group to the one below; the paper's
 DROP_MULT = 0.5
+RARE = 0.01  # share of the old texts, below which a script is another one
 WORD = re.compile(r"[^\W\d_]+")
 NOTABLE, TIMES = 0.2, 3  # unknown words of the new texts: a share, and as many times the old ones'
 
@@ -44,17 +47,15 @@ def load_extended(settings: Settings) -> Corpus:
         settings: of the updated run; its data are the new texts.
 
     Raises:
-        DataError, SettingError: as `load_corpus` and `extend_corpus` do; or the new texts lack a
-            column of groups, or are in another script than the old ones.
+        DataError, SettingError: as `load_corpus` and `extend_corpus` do; or the new texts are in
+            another script than the old ones.
         RunFolderError, BundleError: as `open_parent` does.
     """
     run = open_parent(settings)
     old, grow = run.corpus, settings.update.new_labels
     known = () if old.multilabel else old.labels
-    # All new texts may be of one group, or of few.
-    new = load_corpus(replace(settings.data, groups=()), settings.seed, known)
-    _require_columns(new, old)
-    _require_same_script(settings, new, run.folder)
+    new = _load_new(settings, old, known)
+    _require_same_script(new, old, run.folder)
     found = extend_corpus(old, new, str(run.folder), run.record.parent is not None, grow)
     if found.new_labels and run.record.data.costs:
         raise SettingError(
@@ -65,23 +66,42 @@ def load_extended(settings: Settings) -> Corpus:
     return found.corpus
 
 
-def _require_columns(new: Corpus, old: Corpus) -> None:
-    missing = [name for name in old.groups if name not in new.table]
-    if missing:
-        raise DataError(
-            f"{new.origin} has no column {quoted(missing)}, whose groups the run compares "
-            "(--groups). Add it, with empty cells where the group is not known."
-        )
+def _load_new(settings: Settings, old: Corpus, known: Sequence[str]) -> Corpus:
+    """The new texts, with empty cells in columns of groups and times that only the old ones have,
+    as feedback has neither."""
+    # All new texts may be of one group, or of few.
+    data = replace(settings.data, groups=())
+    if data.time is not None and data.time not in read_source(data).table:
+        data = replace(data, time=None)
+    new = load_corpus(data, settings.seed, known)
+    named = [*old.groups, *([old.time] if old.time else [])]
+    missing = [name for name in named if name not in new.table]
+    if not missing:
+        return new
+    note = f"No column {quoted(missing)}: of these texts it is not known."
+    if old.time in missing:
+        note += " Their splits are drawn at random."
+    table = new.table.assign(**dict.fromkeys(missing, ""))
+    return replace(new, table=table, notes=[*new.notes, note])
 
 
-def _require_same_script(settings: Settings, new: Corpus, parent: Path) -> None:
-    language, found = settings.tokens.language, name_language(settings.tokens, new.table["text"])
-    if found is not None and has_subwords(found) != has_subwords(language):
+def _require_same_script(new: Corpus, old: Corpus, parent: Path) -> None:
+    own, others = (_count_writings(of.table["text"]) for of in (new, old))
+    name, share = own.index[0], own.iloc[0]
+    if share > 0.5 and others.get(name, 0.0) < RARE:
         raise SettingError(
-            f"The new texts in {new.origin} are in another script than those of {parent}: by "
-            f"theirs, their language is {found}, and that run reads {language}. Train a run of "
+            f"The new texts in {new.origin} are in another script than those of {parent}: "
+            f"{share:.0%} are in {name}, and that run read {others.index[0]}. Train a run of "
             "their own: python -m ulmfit_app.run DATA"
         )
+
+
+def _count_writings(texts: pd.Series) -> pd.Series:
+    """The shares of writing systems among texts with letters, the commonest first."""
+    some = texts.iloc[:: max(1, len(texts) // SAMPLE)]
+    named = some.map(name_writing)
+    named = named[named != NO_LETTERS]
+    return named.value_counts(normalize=True) if len(named) else pd.Series({NO_LETTERS: 1.0})
 
 
 def is_new(table: pd.DataFrame) -> pd.Series:
