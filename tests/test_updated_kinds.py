@@ -12,7 +12,7 @@ from tests.conftest import reviews
 from tests.test_updating import new_reviews, settings_of
 from tests.tiny_transformers import make_checkpoint
 from ulmfit_app.config import DataSettings, UpdateSettings
-from ulmfit_app.errors import RunFolderError, SettingError
+from ulmfit_app.errors import DataError, RunFolderError, SettingError
 from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.pipeline.judging import judge_update, read_as
@@ -223,6 +223,14 @@ def test_new_texts_without_the_parents_columns_of_groups_and_times_are_taken(csv
     assert new.any() and set(run.corpus.table.loc[new, "day"]) == {""}
     said = "No column 'source', 'day': of these texts it is not known. Their splits are drawn at"
     assert any(said in note for note in run.record.data_notes)
+
+
+def test_a_single_text_to_learn_from_is_refused(csv, tmp_path):
+    begin(csv.parent / "run", settings_of(csv)).carry_out("classifier")
+    one = {"text": ["the single new one"], "label": ["pos"], "split": ["train"]}
+    pd.DataFrame(one).to_csv(tmp_path / "one.csv", index=False)
+    with pytest.raises(DataError, match="leaves 1 new text to learn from, and --replay 0.5 adds"):
+        updated(csv.parent, new=DataSettings(source=str(tmp_path / "one.csv")))
 
 
 def test_new_texts_in_letters_that_the_parent_never_read_are_refused(csv, tmp_path):

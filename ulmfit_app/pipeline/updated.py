@@ -19,7 +19,7 @@ from ulmfit_app.data.extending import UPDATE, extend_corpus
 from ulmfit_app.data.language import SAMPLE
 from ulmfit_app.data.sources import read_source
 from ulmfit_app.data.splits import strata_of, stratified_order
-from ulmfit_app.errors import SettingError, count_texts, quoted
+from ulmfit_app.errors import DataError, SettingError, count_texts, quoted
 from ulmfit_app.evaluation.writing import NO_LETTERS, name_writing
 from ulmfit_app.models.bundle import Bundle, load_bundle
 from ulmfit_app.models.growing import Grown, grow_classifier
@@ -121,6 +121,12 @@ def select_update(corpus: Corpus, settings: Settings) -> Selection:
     n = min(round(settings.update.replay * n_new), len(old))
     strata = strata_of(table.loc[old, "label"], corpus.multilabel)
     order = stratified_order(strata, np.random.default_rng([settings.seed, 5]))
+    if n_new + n < 2:
+        raise DataError(
+            f"{settings.data.source} leaves {count_texts(n_new, 'new text')} to learn from, and "
+            f"--replay {settings.update.replay:g} adds {n}: batch normalisation cannot learn from "
+            "one. Give more new texts, or raise --replay."
+        )
     replayed = old[order[:n]]
     split[old.difference(replayed)] = ""
     split[(split == "unlabelled") & ~newest] = ""
