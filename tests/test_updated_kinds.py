@@ -223,6 +223,8 @@ def test_new_texts_without_the_parents_columns_of_groups_and_times_are_taken(csv
     assert new.any() and set(run.corpus.table.loc[new, "day"]) == {""}
     said = "No column 'source', 'day': of these texts it is not known. Their splits are drawn at"
     assert any(said in note for note in run.record.data_notes)
+    retrained = begin_retraining(run)
+    assert len(retrained.corpus.table) == len(run.corpus.table)
 
 
 def test_a_single_text_to_learn_from_is_refused(csv, tmp_path):

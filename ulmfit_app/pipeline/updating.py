@@ -104,6 +104,7 @@ def begin_retraining(run: Run) -> Run:
         )
     # A name that depends on the data's cannot be found by that of a table.
     start = recipe.lm.pretrained if recipe.bidirectional else recipe.starts[0]
+    # The table has its splits; by time, texts without one, as feedback is, would be dropped.
     data = DataSettings(
         source=str((run.folder / TABLE).absolute()),
         text="text",
@@ -111,7 +112,6 @@ def begin_retraining(run: Run) -> Run:
         split="split",
         multilabel=record.data.multilabel,
         groups=tuple(record.data.groups),
-        time=record.data.time,
     )
     settings = replace(recipe, data=data, lm=replace(recipe.lm, pretrained=start))
     return begin(run.folder / RETRAINED, settings)
