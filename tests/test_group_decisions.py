@@ -72,6 +72,15 @@ def test_thresholds_by_group_make_the_recall_that_of_all_groups_before(biased):
         assert recall(answers, truth, groups == group) == pytest.approx(everywhere, abs=0.002)
 
 
+def test_a_threshold_lies_between_two_texts_so_that_rounding_changes_nothing(biased):
+    probabilities, truth, groups = biased
+    by = fit_equal_recall(probabilities, truth, probabilities.argmax(1), groups, "who", 1)
+    for group, threshold in by.thresholds:
+        own = np.sort(probabilities[(truth == 1) & (groups == group), 1])
+        above = np.searchsorted(own, threshold)
+        assert threshold == pytest.approx(own[above - 1 : above + 1].mean())
+
+
 def test_thresholds_are_of_calibrated_probabilities(biased):
     probabilities, truth, groups = biased
     flat, sharp = (

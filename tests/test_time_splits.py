@@ -145,3 +145,10 @@ def test_columns_of_groups_and_times_are_not_taken_for_texts_or_labels(load, tab
     assert set(corpus.labels) == {"neg", "pos"}
     assert corpus.groups == ("class",)
     assert set(corpus.table["class"]) == {"a", "b", ""}
+
+
+def test_the_first_moment_is_learned_however_large_a_share_is_tested(load, table):
+    months = table["day"].str[:7].replace("2026-04", "2026-03")
+    corpus = load(table.assign(day=months), test_share=0.99, valid_share=0.99)
+    assert not corpus.table[corpus.table["split"] == "train"].empty
+    assert set(corpus.table.loc[corpus.table["split"] == "train", "day"]) == {"2026-01"}
