@@ -149,6 +149,7 @@ def test_columns_of_groups_and_times_are_not_taken_for_texts_or_labels(load, tab
 
 def test_the_first_moment_is_learned_however_large_a_share_is_tested(load, table):
     months = table["day"].str[:7].replace("2026-04", "2026-03")
-    corpus = load(table.assign(day=months), test_share=0.99, valid_share=0.99)
-    assert not corpus.table[corpus.table["split"] == "train"].empty
-    assert set(corpus.table.loc[corpus.table["split"] == "train", "day"]) == {"2026-01"}
+    with pytest.raises(DataError) as refused:
+        load(table.assign(day=months), test_share=0.99)
+    said = "No split valid can be made by time: all 31 texts that may be cut have the same time in"
+    assert f"{said} column 'day', 2026-01-01." in str(refused.value)

@@ -58,7 +58,7 @@ def _start_of_latest(train: pd.Series, share: float, name: str, split: str) -> p
     """The moment from which on about a share of rows comes, where it can be cut."""
     counts = train.value_counts().sort_index()
     if len(counts) < 2:
-        when = counts.index[0] if len(counts) else "none"
+        when = _shown(counts.index[0]) if len(counts) else "none"
         raise DataError(
             f"No split {split} can be made by time: all {count_texts(len(train))} that may be cut "
             f"have the same time in column {name!r}, {when}. Expected two or more. Name another "
