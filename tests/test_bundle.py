@@ -280,7 +280,7 @@ def test_a_model_of_another_kind_is_refused(folder):
 
 def test_a_bundle_of_another_format_is_refused(folder):
     edit(folder, format=99)
-    with pytest.raises(BundleError, match="has format 99, this version reads formats 2 and 3. "):
+    with pytest.raises(BundleError, match="has format 99, this version reads formats 2 to 4. "):
         load_bundle(folder, KIND)
 
 

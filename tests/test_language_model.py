@@ -220,7 +220,11 @@ def test_wt103_brings_its_shape_and_says_its_source(saved, monkeypatch):
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_wt103_that_cannot_be_had_is_an_error_that_names_other_starts(monkeypatch, direction):
+def test_wt103_that_cannot_be_had_is_an_error_that_names_other_starts(
+    monkeypatch, tmp_path, direction
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # others may have fetched it before
+
     def unreachable(*_, **__):
         raise FetchError("No answer within 10 seconds.")
 

@@ -215,7 +215,7 @@ def test_memory_does_not_grow_with_the_file(predictor, tmp_path, monkeypatch):
     seen = []
     whole = Predictor.predict
     monkeypatch.setattr(
-        Predictor, "predict", lambda self, texts: seen.append(len(texts)) or whole(self, texts)
+        Predictor, "predict", lambda self, texts, _: seen.append(len(texts)) or whole(self, texts)
     )
     path = written(tmp_path / "t.csv", body=["good"] * 50)
     predict_file(predictor, path, tmp_path / "p.csv", "body", "utf-8")
