@@ -189,7 +189,7 @@ def test_new_texts_in_another_script_are_refused_and_in_other_words_said(csv, tm
     chinese.to_csv(tmp_path / "chinese.csv", index=False)
     with pytest.raises(SettingError) as error:
         updated(csv.parent, new=DataSettings(source=str(tmp_path / "chinese.csv")))
-    assert "their language is zh-tw, and that run reads en" in str(error.value)
+    assert "in Traditional Chinese, and that run read Latin letters" in str(error.value)
     french = table.assign(review=[f"ce film est vraiment très mauvais {i}" for i in range(24)])
     french.to_csv(tmp_path / "french.csv", index=False)
     run = updated(csv.parent, new=DataSettings(source=str(tmp_path / "french.csv")))
