@@ -278,6 +278,11 @@ class AugmentationSettings:
     # "apertium -u eng-spa | apertium -u spa-eng"
     command: str | None = None
 
+    @property
+    def makes_texts(self) -> bool:
+        """Whether the method makes texts, and so has a stage."""
+        return self.method not in ("none", "mix")
+
 
 @dataclass(frozen=True)
 class UpdateSettings:

@@ -1,6 +1,7 @@
 """What is written and hashed in one way in the whole application."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Number
@@ -37,6 +38,21 @@ def sha256_of_path(path: Path) -> str:
     return sha256_of_strings(
         part for file in files for part in (str(file.relative_to(path)), sha256_of(file))
     )
+
+
+def link_file(source: Path, target: Path) -> None:
+    """The same file under another name, without a second copy where the file system can.
+
+    Args:
+        source: a file.
+        target: what was there before is replaced.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        with replacing(target) as draft:
+            shutil.copyfile(source, draft)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import tyro
 from tyro.conf import Positional
 
 from ulmfit_app.cli.outputs import place_outside_run
-from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.process import start
 from ulmfit_app.config import Name
 from ulmfit_app.errors import SettingError
 
@@ -108,7 +108,5 @@ def counterfactuals(argv: list[str]) -> None:
 def _begin(run: Path, out: Path | None, kind: str) -> Path:
     """Where the results go. Raises SettingError where that is inside the run."""
     out = place_outside_run(run, out, kind)
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    start()
     return out

@@ -7,7 +7,7 @@ import tyro
 from tyro.conf import Positional
 
 from ulmfit_app.cli.outputs import place_outside_run
-from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.process import start
 from ulmfit_app.cli.teaching import require_one_label
 
 COMPRESS = "compress"
@@ -34,9 +34,7 @@ def compress(argv: list[str]) -> None:
     arguments = tyro.cli(CompressArguments, args=argv, prog=prog)
     out = place_outside_run(arguments.run, arguments.out, COMPRESS)
 
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    start()
     require_one_label(arguments.run, "experiment compress counts right labels")
     from ulmfit_app.experiments.compress import format_compress, run_compress
     from ulmfit_app.hardware import bound_threads

@@ -9,11 +9,16 @@ from typing import Annotated, Any, Literal
 from tyro import MISSING
 from tyro.conf import arg
 
-from ulmfit_app.cli.analysis import counterfactuals, robustness
+from ulmfit_app.cli.analysis import (
+    COUNTERFACTUALS,
+    ROBUSTNESS,
+    counterfactuals,
+    robustness,
+)
 from ulmfit_app.cli.compression import COMPRESS, compress
 from ulmfit_app.cli.monitoring import DRIFT, drift
 from ulmfit_app.cli.outputs import folder_of, name_of, require_outside
-from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.process import start
 from ulmfit_app.cli.settings import RunSettings, read_settings
 from ulmfit_app.config import GENERAL, AugmentationSettings, Settings
 from ulmfit_app.errors import SettingError
@@ -234,8 +239,8 @@ KINDS: dict[str, tuple[type[RunSettings], Callable[[Path, Settings, Any], str]]]
 # Those that question a finished run, and take no settings of one.
 OF_RUNS: dict[str, Callable[[list[str]], None]] = {
     COMPRESS: compress,
-    "robustness": robustness,
-    "counterfactuals": counterfactuals,
+    ROBUSTNESS: robustness,
+    COUNTERFACTUALS: counterfactuals,
     DRIFT: drift,
 }
 
@@ -285,9 +290,7 @@ def experiment(argv: list[str]) -> None:
     out = arguments.out or default
     require_outside(out, folder_of(settings.data), default)
 
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    start()
     if kind == "folds":
         data = replace(settings.data, folds=settings.data.folds or FOLDS)
         settings = replace(settings, data=data)

@@ -9,7 +9,7 @@ from tyro import MISSING
 from tyro.conf import Positional
 
 from ulmfit_app.cli.outputs import name_of, require_outside
-from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.process import set_up_torch, start
 from ulmfit_app.cli.settings import check_used, preset_in
 from ulmfit_app.config import LanguageModelSettings, ModelSettings, Name, Precision, TokenSettings
 from ulmfit_app.errors import SettingError
@@ -82,9 +82,7 @@ def pretrain(argv: list[str]) -> None:
     folder = arguments.out / name
     require_outside(folder, arguments.corpus, Path("models"))
 
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    start()
     from ulmfit_app.models import pretrained
     from ulmfit_app.pipeline import pretraining
 

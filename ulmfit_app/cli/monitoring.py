@@ -8,7 +8,7 @@ import tyro
 from tyro.conf import Positional
 
 from ulmfit_app.cli.outputs import name_of, place_outside_run
-from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.process import start
 from ulmfit_app.config import Name, Quotes
 from ulmfit_app.errors import DriftFound, SettingError
 
@@ -66,9 +66,7 @@ def drift(argv: list[str]) -> None:
     arguments = tyro.cli(DriftArguments, args=argv, prog=prog)
     out = place_outside_run(arguments.run, arguments.out, DRIFT)
 
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    start()
     from ulmfit_app.experiments.drift import format_drift, run_drift
     from ulmfit_app.hardware import bound_threads
 
@@ -95,9 +93,7 @@ def monitor(argv: list[str]) -> None:
             f"{out} is a file, and the results need a folder. Name one: --out FOLDER"
         )
 
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    start()
     from ulmfit_app.evaluation.drift_page import describe_estimate
     from ulmfit_app.hardware import bound_threads
     from ulmfit_app.inference.file_checks import find_text_column

@@ -16,6 +16,13 @@ def set_up_torch() -> None:
     set_up_cpu()
 
 
+def start() -> None:
+    """Say that something happens, since imports take seconds, and set up torch and figures."""
+    print("Starting …", flush=True)
+    set_up_torch()
+    set_up_figures()
+
+
 def set_up_figures() -> None:
     """Draw into files, without a screen, unless MPLBACKEND says where figures go.
 

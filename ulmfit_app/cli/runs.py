@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from ulmfit_app.cli.outputs import find_outside, folder_of, name_of, require_outside
-from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.process import set_up_figures, set_up_torch, start
 from ulmfit_app.cli.settings import RunSettings, read_settings
 from ulmfit_app.config import (
     AugmentationSettings,
@@ -117,9 +117,7 @@ def start_run(
         report_language: as `carry_out` takes it.
     """
     require_outside(out, folder_of(settings.data), default)
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    start()
     from ulmfit_app.run_folder import working_in
 
     with working_in(out):

@@ -8,7 +8,7 @@ import tyro
 from tyro.conf import Positional
 
 from ulmfit_app.cli.outputs import folder_of, name_of, require_outside
-from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.process import start
 from ulmfit_app.cli.runs import carry_out, start_run
 from ulmfit_app.cli.settings import RunSettings, read_settings
 from ulmfit_app.config import DistillationSettings
@@ -134,9 +134,7 @@ def prune(argv: list[str]) -> None:
 
 def _start(run: Path, out: Path) -> None:
     """Set the process up. Raises SettingError for a folder in that of a run's data."""
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    start()
     from ulmfit_app.pipeline.run import Run
 
     require_outside(out, folder_of(Run.open(run).record.settings.data), Path(out.name))

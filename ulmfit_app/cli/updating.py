@@ -8,7 +8,7 @@ import tyro
 from tyro.conf import Positional
 
 from ulmfit_app.cli.outputs import find_outside
-from ulmfit_app.cli.process import set_up_figures, set_up_torch
+from ulmfit_app.cli.process import start
 from ulmfit_app.cli.runs import carry_out
 from ulmfit_app.config import DataSettings, Name, Quotes, UpdateSettings
 from ulmfit_app.errors import SettingError
@@ -73,9 +73,7 @@ def update(argv: list[str]) -> None:
             f"The results would lie in {source}, which holds the new texts. Name a folder "
             f"outside: --out {shlex.quote(str(outside))}"
         )
-    print("Starting …", flush=True)
-    set_up_torch()
-    set_up_figures()
+    start()
     with working_in(out):
         _update(arguments, out)
 
@@ -89,6 +87,7 @@ def _require_own_folder(out: Path, old: Path) -> None:
 
 
 def _update(arguments: UpdateArguments, out: Path) -> None:
+    from ulmfit_app.pipeline.judging import RETRAINED
     from ulmfit_app.pipeline.updating import begin_retraining, begin_update
 
     names = {each.name for each in fields(DataSettings)} & set(vars(arguments))
@@ -100,13 +99,12 @@ def _update(arguments: UpdateArguments, out: Path) -> None:
         carry_out(run, arguments.report_language)
         return
     run.carry_out("classifier")
-    print(f"From the start, to compare: {out / 'retrained'}")
+    print(f"From the start, to compare: {out / RETRAINED}")
     retrained = begin_retraining(run)
     with working_in(retrained.folder):
         carry_out(retrained)
     print(f"The update: {out}")
-    had_report = run.is_finished("report")
-    if had_report:  # it may be from before there was anything to compare
+    if run.is_finished("report"):  # it may be from before there was anything to compare
         run.repeat("report", arguments.report_language)
     carry_out(run, arguments.report_language)
 

@@ -18,7 +18,7 @@ from ulmfit_app.config import DataSettings
 from ulmfit_app.data.characters import escape
 from ulmfit_app.data.encodings import LONE_SURROGATE, replace_lone_surrogates
 from ulmfit_app.data.few_labels import hide_labels
-from ulmfit_app.data.group_checks import check_columns, check_groups, check_meanings
+from ulmfit_app.data.group_checks import check_columns, check_meanings, require_comparable
 from ulmfit_app.data.guessing import describe_misread
 from ulmfit_app.data.known_sets import ONE_TABLE
 from ulmfit_app.data.label_sets import apply_without_label, each_label
@@ -121,7 +121,7 @@ def load_corpus(settings: DataSettings, seed: int, known: Collection[str] = ()) 
     if settings.max_labels is not None:
         table = hide_labels(table, settings.max_labels, seed, notes, draft.multilabel)
     table = take_subsets(table, settings, seed, notes, draft.multilabel)
-    check_groups(draft, settings, table.index)
+    require_comparable(draft.table.loc[table.index, list(settings.groups)])
     table = table.drop(columns="group").join(draft.table.drop(columns=["text", "label", "split"]))
     return Corpus(
         table=pd.DataFrame({name: table[name].tolist() for name in table}),

@@ -60,19 +60,17 @@ def check_columns(draft: Draft, settings: DataSettings) -> None:
             )
 
 
-def check_groups(draft: Draft, settings: DataSettings, rows: pd.Index) -> None:
+def require_comparable(columns: pd.DataFrame) -> None:
     """Refuse columns of groups that put all texts into one group, or each into its own.
 
     Args:
-        draft: with the columns.
-        settings: their names.
-        rows: those that are used.
+        columns: of groups alone, of the rows that are used.
 
     Raises:
         DataError: a column does.
     """
-    for name in settings.groups:
-        values = draft.table.loc[rows, name].str.strip()
+    for name in columns:
+        values = columns[name].str.strip()
         n_groups = values.nunique()
         if n_groups < 2:
             raise DataError(

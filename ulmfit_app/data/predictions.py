@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ulmfit_app.config import DataSettings, Quotes
+from ulmfit_app.config import Quotes
 from ulmfit_app.data.columns import rename_by_meaning, require_column
-from ulmfit_app.data.draft import Draft
 from ulmfit_app.data.encodings import replace_lone_surrogates
-from ulmfit_app.data.group_checks import check_groups
+from ulmfit_app.data.group_checks import require_comparable
 from ulmfit_app.data.label_sets import SEPARATORS, order_labels, sets_of_cells, sets_of_columns
 from ulmfit_app.data.labels import strip_labels
 from ulmfit_app.data.reading import read_table
@@ -115,8 +114,7 @@ def _check_parts(
         raise SettingError(
             f"--groups and --time name a column twice: {quoted(names)}. Name each once."
         )
-    draft = Draft(predictions, str(path), None, "", [])
-    check_groups(draft, DataSettings(groups=tuple(groups)), predictions.index)
+    require_comparable(predictions[list(groups)])
     if time is not None and read_times(predictions[time], time).nunique() < 2:
         raise DataError(
             f"Column {time!r}, which --time names, has the one value "

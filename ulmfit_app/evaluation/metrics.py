@@ -360,3 +360,12 @@ def check_predictions(probabilities: np.ndarray, truth: np.ndarray) -> None:
             f"expected rows of probabilities that sum to 1, found {int((~proper).sum())} other "
             f"rows, the first of them row {row}: {probabilities[row][:10]}"
         )
+
+
+def spell_p(p_value: float) -> str:
+    """A p-value with its name, as few digits as tell it.
+
+    >>> spell_p(0.0312), spell_p(1e-9)
+    ('p = 0.031', 'p < 0.0001')
+    """
+    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ulmfit_app.evaluation.independent import adjust_holm, same_shares
 from ulmfit_app.evaluation.messages import Message
-from ulmfit_app.evaluation.metrics import SIGNIFICANT, Z_95, accuracy_interval
+from ulmfit_app.evaluation.metrics import SIGNIFICANT, Z_95, accuracy_interval, spell_p
 
 FEWEST = 50  # texts of a period: an accuracy of 50% on them is known to 13 points up or down
 MAX_PERIODS = 24
@@ -233,12 +233,3 @@ def _describe_trend(trend: dict, first: str, last: str) -> str:
         high=100 * high,
         **values,
     )
-
-
-def spell_p(p_value: float) -> str:
-    """A p-value with its name, as few digits as tell it.
-
-    >>> spell_p(0.0312), spell_p(1e-9)
-    ('p = 0.031', 'p < 0.0001')
-    """
-    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"

@@ -18,7 +18,7 @@ from ulmfit_app.evaluation.markup import (
     text,
 )
 from ulmfit_app.evaluation.messages import TAGS, Message, known, say, spoken, translated
-from ulmfit_app.evaluation.metrics import SIGNIFICANT
+from ulmfit_app.evaluation.metrics import SIGNIFICANT, spell_p
 from ulmfit_app.evaluation.page_classes import classes_section
 from ulmfit_app.evaluation.page_confidence import confidence_section
 from ulmfit_app.evaluation.page_decision import decision_section
@@ -200,7 +200,7 @@ def verdict(metrics: dict, baseline: str) -> str:
             **values,
         )
     (low, high), (other_low, other_high) = model["accuracy_ci95"], other["accuracy_ci95"]
-    p_value = "p < 0.0001" if paired["p_value"] < 0.0001 else f"p = {paired['p_value']:.2g}"
+    p_value = spell_p(paired["p_value"])
     overlap = low <= other_high and other_low <= high
     return sentence(
         say(

@@ -4,7 +4,7 @@ from ulmfit_app.evaluation.group_words import is_sure
 from ulmfit_app.evaluation.groups_figure import GROUPS_FIGURE
 from ulmfit_app.evaluation.markup import interval, listed, table, text
 from ulmfit_app.evaluation.messages import say
-from ulmfit_app.evaluation.over_time import spell_p
+from ulmfit_app.evaluation.metrics import spell_p
 
 MAX_LINES = 100  # of the table of groups and labels; metrics.json has all
 

@@ -77,8 +77,7 @@ class Questioned:
         drawn = rows.index.to_numpy()
         if len(drawn) > most:
             drawn = np.sort(np.random.default_rng(seed).choice(drawn, most, replace=False))
-        rows, by_group = rows.loc[drawn], self.predictor.decision.by_group
-        groups = by_group and self.run.column(by_group.column)[drawn].tolist()
+        rows, groups = rows.loc[drawn], self.run.groups_for(self.predictor.decision, drawn)
         truth = self.run.corpus.truth(rows["label"])
         return Texts(rows["text"].tolist(), drawn.tolist(), truth, groups)
 

@@ -300,14 +300,14 @@ def describe(table: pd.DataFrame) -> list[str]:
     for line in table[table["kind"] == DOMAIN].itertuples():
         notes.append(
             f"{line.what}: {line.accuracy:.1f} % ({line.low:.1f} to {line.high:.1f}) of "
-            f"{line.n:,}, {_points(line)} against the run's own test texts."
+            f"{line.n:,}, {line.difference:+.1f} points, {_interval(line)} against the run's own "
+            "test texts."
         )
     return notes
 
 
-def _points(line: Any) -> str:
-    low, high = f"{line.difference_low:+.1f}", f"{line.difference_high:+.1f}"
-    return f"{line.difference:+.1f} points, {low} to {high}"
+def _interval(line: Any) -> str:
+    return f"{line.difference_low:+.1f} to {line.difference_high:+.1f}"
 
 
 def _list(names: Sequence[str]) -> str:
@@ -336,9 +336,7 @@ def format_robustness(table: pd.DataFrame, notes: Sequence[str]) -> str:
                 f"{line.strength:g}" if line.strength > 0 else "",
                 edited,
                 f"{line.accuracy:.1f} ({line.low:.1f} to {line.high:.1f})" if known else "",
-                f"{_points(line).replace(' points,', ' (')})".replace("( ", "(")
-                if against
-                else "",
+                f"{line.difference:+.1f} ({_interval(line)})" if against else "",
                 f"{line.p_value:.2g}" if against else "",
                 changed,
                 f"{line.confidence:.1f}",

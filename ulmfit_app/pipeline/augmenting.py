@@ -56,14 +56,9 @@ WHAT = {
 
 
 # -------------------------------------------------------------------------------------- before it
-def makes_texts(how: AugmentationSettings) -> bool:
-    """Whether a method makes texts, and so has a stage."""
-    return how.method in ("eda", "lm", "translate")
-
-
 def growth_by(how: AugmentationSettings) -> int:
     """How many times as many texts there are to learn from."""
-    return 1 + how.copies if makes_texts(how) else 1
+    return 1 + how.copies if how.makes_texts else 1
 
 
 def has_own_pair(settings: Settings) -> bool:
@@ -138,7 +133,7 @@ def describe_augmentation(settings: Settings, n_train: int) -> list[str]:
     if how.method == "none":
         return []
     what = f"Augmentation, {how.method}: {WHAT[how.method]}"
-    if not makes_texts(how):
+    if not how.makes_texts:
         return [f"{what}, while the classifier learns."]
     share = how.copies / growth_by(how)
     return [
@@ -319,7 +314,7 @@ def with_augmented(
     Raises:
         RunFolderError: the augmented texts are missing or damaged.
     """
-    if not makes_texts(run.record.settings.augment):
+    if not run.record.settings.augment.makes_texts:
         return store, train
     folder, (texts, truth) = run.place(AUGMENT), train
     more = open_tokens(folder, run.again())
@@ -343,6 +338,6 @@ def with_augmented(
 
 def describe_augmented(run: RunFiles) -> list[str]:
     """What a run learned from beside its texts, in sentences; nothing without augmentation."""
-    if not makes_texts(run.record.settings.augment):
+    if not run.record.settings.augment.makes_texts:
         return []
     return read_mark(run.place(AUGMENT) / MARK).get(NOTES, [])

@@ -11,7 +11,7 @@ from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import DataError, RunFolderError
 from ulmfit_app.evaluation import updates
 from ulmfit_app.evaluation.tables import prediction_table
-from ulmfit_app.inference.predictor import Predictor, load_classifiers
+from ulmfit_app.inference.predictor import load_classifiers
 from ulmfit_app.models.architectures import subwords_of
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.pipeline.parents import PARENT, parent_folders, seconds_to_train
@@ -91,15 +91,10 @@ def _ask_parent(run: RunFiles, tested: pd.Series) -> pd.DataFrame:
     store = read_as(run.open_tokens(), predictor.bundle.vocab)
     texts = np.flatnonzero(tested)
     found = predictor.probabilities(store, texts, "The parent, on the test split")
-    groups = _groups_of(run, predictor, tested)
+    groups = run.groups_for(predictor.decision, tested)
     table = run.rows[tested]
     said = prediction_table(table["text"], found, predictor.labels, predictor.decision, groups)
     return said.assign(label=table["label"].to_numpy())
-
-
-def _groups_of(run: RunFiles, predictor: Predictor, tested: pd.Series) -> list[str] | None:
-    by_group = predictor.decision.by_group
-    return None if by_group is None else run.column(by_group.column)[tested].str.strip().tolist()
 
 
 def read_as(store: TokenStore, words: list[str]) -> TokenStore:

@@ -6,15 +6,13 @@ folder is needed: it may be moved, deleted, trained again or updated once more.
 """
 
 import shlex
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from data_scripts.files import replacing, sha256_of
+from data_scripts.files import sha256_of
 from ulmfit_app.config import Settings
 from ulmfit_app.errors import BundleError, RunFolderError, SettingError
-from ulmfit_app.files import sha256_of_strings
+from ulmfit_app.files import link_file, sha256_of_strings
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.pipeline.record import Parent, RunRecord
@@ -124,23 +122,12 @@ def keep_parent(run: RunFiles, folder: Path) -> None:
         folder: of the updated run.
     """
     for name, place in _parts(run).items():
+        kept = folder / PARENT / name
+        kept.mkdir(parents=True, exist_ok=True)
+        # No file of a bundle is ever written in place, so that a link keeps what it was.
         for pattern in _FILES:
             for file in place.glob(pattern):
-                _link(file, folder / PARENT / name / file.name)
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under another name, without a second copy where the file system can.
-
-    No file of a bundle is ever written in place, so that a link keeps what it was.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    with suppress(OSError):
-        target.hardlink_to(source)
-        return
-    with replacing(target) as draft:
-        shutil.copyfile(source, draft)
+                link_file(file, kept / file.name)
 
 
 def require_same_parent(folder: Path, before: Parent | None, now: Parent | None) -> None:

@@ -24,7 +24,6 @@ from ulmfit_app.models.start import Start
 from ulmfit_app.pipeline.augmenting import (
     check_augmentation,
     describe_augmentation,
-    makes_texts,
     read_by_augmentation,
 )
 from ulmfit_app.pipeline.budget import fit_settings, measure_rates
@@ -46,6 +45,7 @@ from ulmfit_app.pipeline.record import (
     RunRecord,
     Teacher,
 )
+from ulmfit_app.pipeline.run_files import RunFiles
 from ulmfit_app.pipeline.selection import (
     Selection,
     count_tokens_to_learn,
@@ -80,11 +80,12 @@ PLANNED = {
 
 @dataclass(frozen=True)
 class Planned:
-    """A run that was decided on, with the rows that its folder will hold."""
+    """A run that was decided on, with the rows that its folder will hold, and its parent."""
 
     record: RunRecord
     corpus: Corpus
     selection: Selection
+    parent: RunFiles | None = None
 
     def write(self, folder: Path) -> None:
         """Write data/ and then run.json into a folder."""
@@ -155,7 +156,9 @@ def plan_run(
         corpus, settings = _fit_minutes(minutes, began, settings, preset, starts[0], corpus)
     else:
         corpus = read
-    corpus = corpus or _load(settings)
+    if corpus is None and parent is not None:
+        corpus = load_extended(settings, parent)
+    corpus = corpus or load_corpus(settings.data, settings.seed)
     check_balance(settings.classifier, corpus.multilabel, bool(settings.distillation.teachers))
     check_groups(settings, corpus.labels, corpus.multilabel)
     if parent is not None:
@@ -174,13 +177,7 @@ def plan_run(
     asked = settings, requested, preset, about, counts
     said = selection.lm_epochs, corpus.notes, notes
     record = RunRecord(*asked, *said, directions, keys, teachers, of_parent)
-    return Planned(record, corpus, selection)
-
-
-def _load(settings: Settings) -> Corpus:
-    if settings.update.parent:
-        return load_extended(settings)
-    return load_corpus(settings.data, settings.seed)
+    return Planned(record, corpus, selection, parent)
 
 
 def _record_data(corpus: Corpus, settings: Settings, costs: list[list[float]]) -> DataRecord:
@@ -319,7 +316,7 @@ def _stage_keys(
     pulled = [settings.update.pull] if parent else []
     updated = [parent.fingerprint, _read_by("update", settings)] if parent else []
     how = {name: value for name, value in asdict(settings.tokens).items() if value is not None}
-    keys = {"tokens": key_of(content, how, words, *only, *(parent and ["grown"] or []))}
+    keys = {"tokens": key_of(content, how, words, *only, *(["grown"] if parent else []))}
     taught: tuple[Any, ...] = ()
     if teachers:
         learned = selection.learned[rows].astype(str).tolist()
@@ -334,7 +331,7 @@ def _stage_keys(
             start.direction, settings.seed, *pulled,
         )  # fmt: skip
     augmented = _augmented(settings, keys)
-    if makes_texts(settings.augment):
+    if settings.augment.makes_texts:
         (keys[AUGMENT],) = augmented
     classifiers, weighed = [], _weighed(settings, corpus, rows)
     for each in directions:
@@ -354,7 +351,7 @@ def _augmented(settings: Settings, keys: dict[str, str]) -> list[Any]:
     if settings.augment.method == "none":
         return []
     how = _read_by("augment", settings)
-    if not makes_texts(settings.augment):
+    if not settings.augment.makes_texts:
         return [how]
     read = [keys[name] for name in ("tokens", *read_by_augmentation(settings))]
     return [key_of(how, settings.seed, *read)]

@@ -12,7 +12,6 @@ import torch
 from ulmfit_app.data.extending import UPDATE
 from ulmfit_app.data.near_copies import find_copies
 from ulmfit_app.evaluation.calibrated import Calibration
-from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.figures import PERPLEXITY
 from ulmfit_app.evaluation.messages import ENGLISH, Message, ReportLanguage, speaking
 from ulmfit_app.evaluation.metrics import accuracy_interval
@@ -78,7 +77,9 @@ def make_report(
     test = np.flatnonzero(rows["split"] == "test")
     each = predictor.each(store, test, "Scoring the test split")
     before = np.mean(list(each.values()), axis=0)
-    groups, of_valid = (_groups_of(run, predictor.decision, split) for split in ("test", "valid"))
+    groups, of_valid = (
+        run.groups_for(predictor.decision, rows["split"] == split) for split in ("test", "valid")
+    )
     texts, calibrated = rows["text"][test].tolist(), predictor.decision.calibrate(before)
     how = predictor.labels, predictor.decision, groups
     predictions = prediction_table(texts, calibrated, *how)
@@ -121,7 +122,7 @@ def _compared_by(run: RunFiles) -> list[str]:
     text."""
     data = run.record.data
     named = [*data.groups, *([data.time] if data.time else [])]
-    return [*named, UPDATE] if run.record.parent and UPDATE not in named else named
+    return [*named, UPDATE] if run.record.parent else named
 
 
 def _facts_of_shape(shape: Shape, run: RunFiles) -> dict[str, Any]:
@@ -159,14 +160,6 @@ def _describe_untested(run: RunFiles, predictions: pd.DataFrame) -> list[str]:
             )
             notes.append(note)
     return notes
-
-
-def _groups_of(run: RunFiles, decision: Decision, split: str) -> list[str] | None:
-    """The groups of a split's texts that answers depend on; None where they depend on none."""
-    if decision.by_group is None:
-        return None
-    values = run.column(decision.by_group.column)
-    return values[run.rows["split"] == split].str.strip().tolist()
 
 
 def _calibrate_again(run: RunFiles, folders: list[Path]) -> None:

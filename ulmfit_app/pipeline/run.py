@@ -27,11 +27,10 @@ from ulmfit_app.data.sources import DATA_SETS
 from ulmfit_app.errors import RunFolderError, SettingError, quoted
 from ulmfit_app.evaluation.messages import ENGLISH, ReportLanguage
 from ulmfit_app.models.pretrained import has_changed
-from ulmfit_app.pipeline.augmenting import augment, check_translation, makes_texts
+from ulmfit_app.pipeline.augmenting import augment, check_translation
 from ulmfit_app.pipeline.parents import (
     has_parent_changed,
     keep_parent,
-    open_parent,
     require_same_parent,
 )
 from ulmfit_app.pipeline.plan import plan_run, request, source_sha256
@@ -73,7 +72,7 @@ class Run(RunFiles):
     def __init__(self, folder: Path, record: RunRecord, work: Path) -> None:
         super().__init__(folder, record, work)
         works = {"tokens": partial(make_tokens, self)}
-        if makes_texts(record.settings.augment):  # of all language models, perhaps
+        if record.settings.augment.makes_texts:  # of all language models, perhaps
             for each in record.directions:
                 works[each.named("lm")] = partial(finetune, self, each)
             works[AUGMENT] = partial(augment, self)
@@ -258,8 +257,8 @@ def _begin(
         planned = replace(planned, record=replace(planned.record, data=data))
     if current is not None:
         require_same_parent(folder, current.record.parent, planned.record.parent)
-    if planned.record.parent is not None:
-        keep_parent(open_parent(settings), folder)
+    if planned.parent is not None:
+        keep_parent(planned.parent, folder)
     if current is None:
         planned.write(folder)
     else:

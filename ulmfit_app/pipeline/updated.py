@@ -24,7 +24,7 @@ from ulmfit_app.evaluation.writing import NO_LETTERS, name_writing
 from ulmfit_app.models.bundle import Bundle, load_bundle
 from ulmfit_app.models.growing import Grown, grow_classifier
 from ulmfit_app.models.start import Start
-from ulmfit_app.pipeline.parents import PARENT, open_parent
+from ulmfit_app.pipeline.parents import PARENT
 from ulmfit_app.pipeline.record import DirectionPlan
 from ulmfit_app.pipeline.run_files import RunFiles
 from ulmfit_app.pipeline.selection import Selection
@@ -40,28 +40,29 @@ NOTABLE, TIMES = 0.2, 3  # unknown words of the new texts: a share, and as many 
 
 
 # ---------------------------------------------------------------------------------------- its rows
-def load_extended(settings: Settings) -> Corpus:
+def load_extended(settings: Settings, parent: RunFiles) -> Corpus:
     """The parent's table and the new rows behind it.
 
     Args:
         settings: of the updated run; its data are the new texts.
+        parent: as `open_parent` gives it.
 
     Raises:
         DataError, SettingError: as `load_corpus` and `extend_corpus` do; or the new texts are in
             another script than the old ones.
-        RunFolderError, BundleError: as `open_parent` does.
+        RunFolderError: the parent's table is missing or not whole.
     """
-    run = open_parent(settings)
-    old, grow = run.corpus, settings.update.new_labels
+    old, grow = parent.corpus, settings.update.new_labels
     known = () if old.multilabel else old.labels
     new = _load_new(settings, old, known)
-    _require_same_script(new, old, run.folder)
-    found = extend_corpus(old, new, str(run.folder), run.record.parent is not None, grow)
-    if found.new_labels and run.record.data.costs:
+    _require_same_script(new, old, parent.folder)
+    is_update = parent.record.parent is not None
+    found = extend_corpus(old, new, str(parent.folder), is_update, grow)
+    if found.new_labels and parent.record.data.costs:
         raise SettingError(
-            f"{run.folder} answers by costs, which know nothing of new labels. Train a run from "
-            "the start on old and new texts, with a table of costs that has all labels: --costs "
-            "FILE.csv"
+            f"{parent.folder} answers by costs, which know nothing of new labels. Train a run "
+            "from the start on old and new texts, with a table of costs that has all labels: "
+            "--costs FILE.csv"
         )
     return found.corpus
 

@@ -90,7 +90,7 @@ def check_groups(settings: Settings, labels: Sequence[str], multilabel: bool) ->
             raise SettingError(
                 f"{option} is for one label a text, and these texts have several. Leave it out."
             )
-    if how.balance == "groups" and settings.augment.method in ("eda", "lm", "translate"):
+    if how.balance == "groups" and settings.augment.makes_texts:
         raise SettingError(
             "--classifier.balance groups weighs texts by their groups, which texts that "
             f"--augment.method {settings.augment.method} makes have not. Leave one of them out."
