@@ -12,10 +12,12 @@ from data_scripts.files import write_json
 from ulmfit_app.data.corpus import Corpus
 from ulmfit_app.data.reading import read_own_table, read_table
 from ulmfit_app.errors import DataError, RunFolderError
+from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.files import sha256_of_path
 from ulmfit_app.pipeline.record import YES, DirectionPlan, RunRecord
 from ulmfit_app.run_folder import ROW, SELECTION, TABLE, VALIDATION, command_of_run, find_part
 from ulmfit_app.text.store import TOKENIZER, TokenStore
+from ulmfit_app.training.watching import Watch, watch_nothing
 
 BEGUN, MARK = "begun.json", "stage.json"  # of an unfinished result, and of a finished one
 
@@ -101,6 +103,7 @@ class RunFiles:
 
     def __init__(self, folder: Path, record: RunRecord, work: Path) -> None:
         self.folder, self.record, self.work = folder, record, work
+        self.watch: Watch = watch_nothing  # is told of the epochs of its trainings
 
     def place(self, name: str) -> Path:
         """Where a stage's finished result lies, else where it is to be made."""
@@ -179,6 +182,17 @@ class RunFiles:
         """A column of the source for `rows`."""
         found = self.corpus.table[name].iloc[self.rows[ROW]]
         return found.reset_index(drop=True)
+
+    def groups(self, column: str, texts: np.ndarray | pd.Series | pd.Index) -> list[str]:
+        """The groups that some of `rows` are of, by a column. texts: numbers, or a mask."""
+        return self.column(column)[texts].str.strip().tolist()
+
+    def groups_for(
+        self, decision: Decision, texts: np.ndarray | pd.Series | pd.Index
+    ) -> list[str] | None:
+        """The groups of some of `rows` that answers depend on, as `Decision.answer` takes them."""
+        by_group = decision.by_group
+        return None if by_group is None else self.groups(by_group.column, texts)
 
     def _read(self, name: str, n_rows: int, sha256: str | None = None) -> pd.DataFrame:
         path = self._find_data(name)

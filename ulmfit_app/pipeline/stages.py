@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_scripts.files import replacing, write_json
+from data_scripts.files import write_json
 from ulmfit_app.config import Settings
 from ulmfit_app.errors import RunFolderError
 from ulmfit_app.evaluation.decisions import (
@@ -24,7 +24,7 @@ from ulmfit_app.evaluation.decisions import (
     fit_decision,
 )
 from ulmfit_app.evaluation.tables import PREFIX
-from ulmfit_app.files import write_table
+from ulmfit_app.files import link_file, write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.languages import has_subwords
@@ -158,7 +158,7 @@ def make_tokens(run: RunFiles, folder: Path) -> None:
         shutil.rmtree(made)
         made = numericalize(tokenized, vocab)
     for file in made.iterdir():
-        _link(file, folder / file.name)
+        link_file(file, folder / file.name)
     log.info("Tokens: a vocabulary of %s words.", f"{len(word_to_id(vocab)):,}")
 
 
@@ -209,7 +209,7 @@ def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
     phases = language_model_phases(run.record.lm_epochs, *rates, lm.decay)
     key = run.record.keys[which.named("lm")]
     how = language_model.training_settings(lm, store.direction, key)
-    history = train(learn, phases, folder, how)
+    history = train(learn, phases, folder, how, run.watch)
     bundle = Bundle(
         "language model",
         start.shape,
@@ -243,7 +243,7 @@ def _take_trained(run: RunFiles, name: str, folder: Path) -> bool:
     if key == own or trained_key(key) != trained_key(own) or find_lost(old):
         return False
     for file in read_mark(old / MARK)["files"]:
-        _link(old / file, folder / file)
+        link_file(old / file, folder / file)
     log.info("The classifier is trained already: what changes is how it decides.")
     return True
 
@@ -273,7 +273,7 @@ def train_classifier(
     key = trained_key(run.record.keys[which.named("classifier")])
     multilabel = run.record.data.multilabel
     how = classifier.training_settings(settings.classifier, store.direction, key, multilabel)
-    history = train(learn, plan.phases, folder, how)
+    history = train(learn, plan.phases, folder, how, run.watch)
     forget_teacher(learn)
     judged = history[~history["phase"].isin(phases_of_pairs(plan.phases))]
     about = {"plan": plan.name, f"validation_{how.select_by}": float(judged[how.select_by].max())}
@@ -307,7 +307,7 @@ def _weighed(run: RunFiles, rows: np.ndarray, truth: np.ndarray) -> tuple[np.nda
     data = run.record.data
     if run.record.settings.classifier.balance != "groups":
         return rows, truth
-    columns = [run.column(name)[rows].str.strip() for name in data.groups]
+    columns = [run.groups(name, rows) for name in data.groups]
     _, groups = np.unique(list(zip(*columns, strict=True)), axis=0, return_inverse=True)
     return rows, weigh_by_groups(truth, groups, len(data.labels))
 
@@ -337,7 +337,7 @@ def calibrate(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
     decision, reasons = fit_decision(probabilities, truth, has_thresholds, data.costs)
     if (label := run.record.settings.classifier.equal_recall) is not None:
         column = data.groups[0]
-        groups = run.column(column)[rows.index].str.strip().tolist()
+        groups = run.groups(column, rows.index)
         how = groups, column, data.labels.index(label)
         decision = equalise_recall(decision, probabilities, truth, *how)
     for line in describe_decision(decision, reasons, predictor.labels, probabilities):
@@ -372,13 +372,3 @@ def load_start(which: DirectionPlan, place: Path | None = None) -> Start:
 def resolved_precision(run: RunFiles) -> str:
     """What the run computes in on this machine."""
     return resolve_precision(run.record.settings.precision)
-
-
-def _link(source: Path, target: Path) -> None:
-    """The cache's file under another name, without a second copy where the file system can."""
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        with replacing(target) as draft:
-            shutil.copyfile(source, draft)

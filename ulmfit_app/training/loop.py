@@ -32,6 +32,7 @@ from ulmfit_app.training.checkpoints import Checkpoints, Position
 from ulmfit_app.training.contrastive import LearnFromPairs
 from ulmfit_app.training.precision import MixedPrecision
 from ulmfit_app.training.recipes import SCHEDULES, Phase, discriminative_rates, phases_of_pairs
+from ulmfit_app.training.watching import Watch, watch_nothing
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,11 @@ def prepare(learn: Learner, precision: Precision) -> Learner:
 
 
 def train(
-    learn: Learner, phases: Sequence[Phase], folder: Path, settings: TrainingSettings
+    learn: Learner,
+    phases: Sequence[Phase],
+    folder: Path,
+    settings: TrainingSettings,
+    watch: Watch = watch_nothing,
 ) -> pd.DataFrame:
     """Carry out phases, going on from `folder`'s checkpoint where one of the same key is there.
 
@@ -94,6 +99,7 @@ def train(
         phases: in order; none: the history says how the model does as it is.
         folder: of the checkpoints and of history.csv.
         settings: how.
+        watch: is told of each epoch.
 
     Returns:
         The history, one row per epoch: phase, epoch, train_loss, valid_loss (nats), the metrics,
@@ -102,7 +108,10 @@ def train(
     Raises:
         Diverged: the loss is not finite.
     """
-    history = _carry_out(learn, phases, folder, settings) if phases else _validate_only(learn)
+    if phases:
+        history = _carry_out(learn, _Training(phases, folder, settings, watch))
+    else:
+        history = _validate_only(learn)
     write_table(folder / "history.csv", history)
     return history
 
@@ -119,8 +128,10 @@ def is_better(row: dict, best: dict | None, select_by: str) -> bool:
 class _Training:
     """One training through all of its phases, and what is known of it so far."""
 
-    def __init__(self, phases: Sequence[Phase], folder: Path, settings: TrainingSettings) -> None:
-        self.phases, self.settings = phases, settings
+    def __init__(
+        self, phases: Sequence[Phase], folder: Path, settings: TrainingSettings, watch: Watch
+    ) -> None:
+        self.phases, self.settings, self.watch = phases, settings, watch
         self.checkpoints = Checkpoints(folder, settings.key)
         self.position, self.history, self.saved = Position(), [], time.monotonic()
         self.checkpoints.go_back_to_steady(phases)
@@ -262,6 +273,7 @@ class _Progress(Callback):
         shown = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in names)
         where = f"{job.settings.title}, {row['phase']}, epoch {row['epoch']}"
         log.info("%s: %s (%.0f s)", where, shown, row["seconds"])
+        job.watch(job.settings.title, job.history)
 
     def _save(self) -> None:
         position = self.job.position
@@ -270,16 +282,15 @@ class _Progress(Callback):
         self.job.saved = time.monotonic()
 
 
-def _carry_out(
-    learn: Learner, phases: Sequence[Phase], folder: Path, settings: TrainingSettings
-) -> pd.DataFrame:
-    job = _Training(phases, folder, settings)
+def _carry_out(learn: Learner, job: _Training) -> pd.DataFrame:
+    phases, settings = job.phases, job.settings
     if job.resumed is not None:
         job.checkpoints.load_model(learn)
         if job.best() and not job.checkpoints.best.is_file():
             job.checkpoints.keep_best(learn)
         done = len(job.history)
         log.info("%s: going on from the checkpoint; %d epochs are done.", settings.title, done)
+    job.watch(settings.title, job.history)
     learn.create_opt()
     first = job.position.phase
     for index in range(first, len(phases)):
