@@ -67,10 +67,10 @@ def run_augment(
             "--augment.command is for the method translate, which is not compared. Add it: "
             f"--methods {' '.join([*methods, 'translate'])}"
         )
-    for how in ways.values():
-        check_augmentation(replace(settings, augment=how))
     every = range(settings.seed, settings.seed + seeds)
     sizes = {seed: read_sizes(at, settings, seed) for seed in every}
+    for how in ways.values():
+        check_augmentation(replace(settings, augment=how))
     if settings.lm.epochs:
         lms = [Trial(_name_of_lm(seed), replace(settings, seed=seed), "lm") for seed in every]
         carry_out(lms, folder, "Language models")
