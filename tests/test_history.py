@@ -5,7 +5,7 @@ import pytest
 from fastai.callback.core import Callback
 
 from tests.test_training import lm_learner, lm_settings
-from ulmfit_app.training import loop
+from ulmfit_app.training import ongoing
 from ulmfit_app.training.checkpoints import Position
 from ulmfit_app.training.loop import train
 from ulmfit_app.training.recipes import Phase
@@ -31,6 +31,6 @@ def test_an_epochs_training_loss_is_the_mean_of_its_own_steps(tmp_path):
 
 
 def test_the_seconds_of_an_epoch_count_those_before_an_interruption(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "Position", lambda **facts: Position(seconds=1000, **facts))
+    monkeypatch.setattr(ongoing, "Position", lambda **facts: Position(seconds=1000, **facts))
     history = train(lm_learner(), [Phase("all groups", 1, 0, 1e-2)], tmp_path, lm_settings())
     assert 1000 <= history["seconds"][0] < 1100

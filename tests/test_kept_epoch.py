@@ -12,7 +12,8 @@ from fastai.metrics import accuracy
 
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.store import TokenStore
-from ulmfit_app.training.loop import TrainingSettings, prepare, train
+from ulmfit_app.training.loop import prepare, train
+from ulmfit_app.training.ongoing import TrainingSettings
 from ulmfit_app.training.optimizer import FusedAdam
 from ulmfit_app.training.recipes import Phase
 

@@ -22,8 +22,8 @@ from ulmfit_app.inference.predicted_file import predict_file
 from ulmfit_app.inference.predictor import load_predictor, read_validation
 from ulmfit_app.models.pretrained import find_start, has_changed
 from ulmfit_app.pipeline import stages
+from ulmfit_app.pipeline.histories import read_history
 from ulmfit_app.pipeline.run import Run, begin
-from ulmfit_app.pipeline.run_files import read_history
 from ulmfit_app.presets import TINY
 from ulmfit_app.run_folder import STAGES, working_in
 

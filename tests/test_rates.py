@@ -23,7 +23,8 @@ from ulmfit_app.config import ClassifierSettings, ModelSettings
 from ulmfit_app.models.awd_lstm import build_language_model
 from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle
 from ulmfit_app.training import classifier
-from ulmfit_app.training.loop import TrainingSettings, prepare, seed_everything, train
+from ulmfit_app.training.loop import prepare, seed_everything, train
+from ulmfit_app.training.ongoing import TrainingSettings
 from ulmfit_app.training.optimizer import FusedAdam
 from ulmfit_app.training.recipes import (
     PLANS,

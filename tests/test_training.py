@@ -28,7 +28,8 @@ from ulmfit_app.models.bundle import Bundle, load_bundle, save_bundle, unique_te
 from ulmfit_app.models.pretrained import Start
 from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.training import checkpoints, classifier, language_model, loop
-from ulmfit_app.training.loop import TrainingSettings, seed_everything, train
+from ulmfit_app.training.loop import seed_everything, train
+from ulmfit_app.training.ongoing import TrainingSettings
 from ulmfit_app.training.optimizer import FusedAdam
 from ulmfit_app.training.recipes import Phase, Plan, language_model_phases
 

@@ -37,12 +37,40 @@ ORDER = ("tokens", "lm", TEACHER, AUGMENT, "classifier", "report")
 VALIDATION = "validation.csv"  # beside a classifier: its probabilities of the validation split
 TABLE, SELECTION = "data/table.csv", "data/selection.csv"
 ROW = "row"  # column: the number of a row in the table
+HISTORY = "history.csv"  # in a model's folder: one row per epoch, written after each
+BEGUN, MARK = "begun.json", "stage.json"  # of an unfinished result, and of a finished one
 
 
 def find_part(run: Path, name: str) -> Path:
     """The path of a part of a run, such as run.json, data or classifier; it need not exist."""
     ready = run / READY / name
     return ready if ready.exists() else run / name
+
+
+def read_mark(path: Path) -> dict[str, Any]:
+    """What a mark says; nothing where there is none, or it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def find_lost(folder: Path) -> list[str]:
+    """Files of a finished result that are not there any more, or not as long as they were."""
+    files = read_mark(folder / MARK).get("files", {})
+    return [name for name, size in files.items() if _size_of(folder / name) != size]
+
+
+def _size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def is_finished(folder: Path, key: str) -> bool:
+    """Whether a folder holds the result of an identity, whole."""
+    return read_mark(folder / MARK).get("key") == key and not find_lost(folder)
 
 
 _held: set[Path] = set()  # the folders that this process works in

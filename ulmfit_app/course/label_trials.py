@@ -26,8 +26,8 @@ from ulmfit_app.experiments.label_curve import (
 from ulmfit_app.files import write_table
 from ulmfit_app.inference.predictor import Predictor, load_predictor
 from ulmfit_app.models.pretrained import packaged
+from ulmfit_app.pipeline.histories import read_history
 from ulmfit_app.pipeline.run import Run, begin
-from ulmfit_app.pipeline.run_files import read_history
 
 NOT_TUNED = "ULMFiT, not fine-tuned on these texts"
 GENERAL_TEXT = "ULMFiT, from general text alone"

@@ -32,8 +32,13 @@ from ulmfit_app.models.pretrained import locate
 from ulmfit_app.models.reader import read_language_model
 from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.transformer import load_language_model
-from ulmfit_app.pipeline.run_files import MARK, RunFiles, open_tokens, read_mark
-from ulmfit_app.run_folder import AUGMENT, ROW
+from ulmfit_app.pipeline.run_files import RunFiles, open_tokens
+from ulmfit_app.run_folder import (
+    AUGMENT,
+    MARK,
+    ROW,
+    read_mark,
+)
 from ulmfit_app.text.rules import FAKE, SPECIALS
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import subwords_in_memory

@@ -12,6 +12,7 @@ from ulmfit_app.evaluation.tables import markdown_table
 from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.models.bundle import Bundle, versions
+from ulmfit_app.run_folder import HISTORY
 
 CARD = "MODEL_CARD.md"
 
@@ -27,7 +28,7 @@ def write_about(folder: Path, bundle: Bundle, settings: Settings, history: pd.Da
     """
     with replacing(folder / CARD) as draft:
         draft.write_text(_card(folder.name, bundle, settings), encoding="utf-8")
-    write_table(folder / "history.csv", history)
+    write_table(folder / HISTORY, history)
     title = f"{folder.name}; an epoch is {history['tokens'].iloc[0] / 1e6:.2g} million tokens"
     with replacing(folder / "curve.png") as draft:
         save_png(training_curves_figure(history, title), draft)

@@ -15,9 +15,10 @@ from ulmfit_app.errors import BundleError, RunFolderError, SettingError
 from ulmfit_app.files import link_file, sha256_of_strings
 from ulmfit_app.models.bundle import load_bundle
 from ulmfit_app.models.shapes import TransformerShape
+from ulmfit_app.pipeline.histories import read_history
 from ulmfit_app.pipeline.record import Parent, RunRecord
-from ulmfit_app.pipeline.run_files import MARK, RunFiles, read_history, read_mark
-from ulmfit_app.run_folder import VALIDATION, require_record
+from ulmfit_app.pipeline.run_files import RunFiles
+from ulmfit_app.run_folder import HISTORY, MARK, VALIDATION, read_mark, require_record
 from ulmfit_app.settings_json import to_json
 
 PARENT = "parent"  # folder in that of an updated run
@@ -96,7 +97,7 @@ def _seconds_of(place: Path) -> float:
     """Of a stage. After an interruption its mark knows the last sitting alone, and its history
     all epochs."""
     of_mark = float(read_mark(place / MARK).get("seconds", 0))
-    if not (place / "history.csv").is_file():
+    if not (place / HISTORY).is_file():
         return of_mark
     return max(of_mark, float(read_history(place)["seconds"].sum()))
 

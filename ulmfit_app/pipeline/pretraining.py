@@ -36,7 +36,8 @@ from ulmfit_app.pipeline.model_card import CARD, write_about
 from ulmfit_app.settings_json import to_json
 from ulmfit_app.training import language_model
 from ulmfit_app.training.checkpoints import finish
-from ulmfit_app.training.loop import TrainingSettings, seed_everything, train
+from ulmfit_app.training.loop import seed_everything, train
+from ulmfit_app.training.ongoing import TrainingSettings
 from ulmfit_app.training.recipes import Phase, pretraining_phases
 
 log = logging.getLogger(__name__)

@@ -32,17 +32,17 @@ from ulmfit_app.models.prune import inner_units
 from ulmfit_app.models.shapes import Shape, TransformerShape
 from ulmfit_app.pipeline.augmenting import describe_augmented
 from ulmfit_app.pipeline.baselines import score_baselines
+from ulmfit_app.pipeline.histories import read_history
 from ulmfit_app.pipeline.judging import find_learned, judge_update
-from ulmfit_app.pipeline.run_files import (
-    MARK,
-    RunFiles,
-    find_lost,
-    read_history,
-    read_mark,
-    write_mark,
-)
+from ulmfit_app.pipeline.run_files import RunFiles, write_mark
 from ulmfit_app.pipeline.stages import calibrate, resolved_precision, seconds_of
-from ulmfit_app.run_folder import TEACHER, VALIDATION
+from ulmfit_app.run_folder import (
+    MARK,
+    TEACHER,
+    VALIDATION,
+    find_lost,
+    read_mark,
+)
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import describe_windows
 from ulmfit_app.text.tokenizing import tokenize

@@ -36,7 +36,7 @@ from ulmfit_app.pipeline.parents import (
 from ulmfit_app.pipeline.plan import plan_run, request, source_sha256
 from ulmfit_app.pipeline.record import RunRecord
 from ulmfit_app.pipeline.report import LANGUAGE, make_report
-from ulmfit_app.pipeline.run_files import BEGUN, MARK, RunFiles, read_mark
+from ulmfit_app.pipeline.run_files import RunFiles
 from ulmfit_app.pipeline.stages import (
     Stage,
     classify,
@@ -49,11 +49,14 @@ from ulmfit_app.pipeline.teachers import teach
 from ulmfit_app.run_folder import (
     AGAIN,
     AUGMENT,
+    BEGUN,
+    MARK,
     NEXT,
     READY,
     RECORD,
     TEACHER,
     find_part,
+    read_mark,
     read_record,
     require_record,
     working_in,

@@ -1,6 +1,5 @@
 """The files of a run: where each stage's result lies, and the rows that it uses."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,24 @@ import pandas as pd
 
 from data_scripts.files import write_json
 from ulmfit_app.data.corpus import Corpus
-from ulmfit_app.data.reading import read_own_table, read_table
+from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import DataError, RunFolderError
 from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.files import sha256_of_path
 from ulmfit_app.pipeline.record import YES, DirectionPlan, RunRecord
-from ulmfit_app.run_folder import ROW, SELECTION, TABLE, VALIDATION, command_of_run, find_part
+from ulmfit_app.run_folder import (
+    BEGUN,
+    MARK,
+    ROW,
+    SELECTION,
+    TABLE,
+    VALIDATION,
+    command_of_run,
+    find_part,
+    is_finished,
+)
 from ulmfit_app.text.store import TOKENIZER, TokenStore
 from ulmfit_app.training.watching import Watch, watch_nothing
-
-BEGUN, MARK = "begun.json", "stage.json"  # of an unfinished result, and of a finished one
-
-
-def read_mark(path: Path) -> dict[str, Any]:
-    """What a mark says; nothing where there is none, or it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def write_mark(folder: Path, facts: dict[str, Any]) -> None:
@@ -37,37 +36,6 @@ def write_mark(folder: Path, facts: dict[str, Any]) -> None:
     kept = sorted(name for name in names - {BEGUN, MARK, VALIDATION} if not name.startswith("."))
     files = {name: (folder / name).stat().st_size for name in kept}
     write_json(folder / MARK, facts | {"files": files})
-
-
-def find_lost(folder: Path) -> list[str]:
-    """Files of a finished result that are not there any more, or not as long as they were."""
-    files = read_mark(folder / MARK).get("files", {})
-    return [name for name, size in files.items() if _size_of(folder / name) != size]
-
-
-def _size_of(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
-
-
-def is_finished(folder: Path, key: str) -> bool:
-    """Whether a folder holds the result of an identity, whole."""
-    return read_mark(folder / MARK).get("key") == key and not find_lost(folder)
-
-
-def read_history(folder: Path) -> pd.DataFrame:
-    """A stage's history.csv, one row per epoch: phase is a word, epoch an integer, the rest are
-    float.
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
-    table = read_table(folder / "history.csv")
-    kinds = {name: str if name == "phase" else float for name in table}
-    # What was not measured, such as the loss of a training of no epochs, is written as nothing.
-    return table.replace("", "nan").astype(kinds | {"epoch": int})
 
 
 def open_tokens(folder: Path, again: str) -> TokenStore:

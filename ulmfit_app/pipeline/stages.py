@@ -38,19 +38,19 @@ from ulmfit_app.models.shapes import TransformerShape
 from ulmfit_app.models.start import Start
 from ulmfit_app.pipeline.augmenting import with_augmented
 from ulmfit_app.pipeline.record import DirectionPlan, trained_key
-from ulmfit_app.pipeline.run_files import (
-    BEGUN,
-    MARK,
-    RunFiles,
-    find_lost,
-    is_finished,
-    open_tokens,
-    read_mark,
-    write_mark,
-)
+from ulmfit_app.pipeline.run_files import RunFiles, open_tokens, write_mark
 from ulmfit_app.pipeline.teachers import prune_teacher, taught
 from ulmfit_app.pipeline.updated import grow_from_parent, place_of_start
-from ulmfit_app.run_folder import ORDER, VALIDATION, find_part
+from ulmfit_app.run_folder import (
+    BEGUN,
+    MARK,
+    ORDER,
+    VALIDATION,
+    find_lost,
+    find_part,
+    is_finished,
+    read_mark,
+)
 from ulmfit_app.text.chinese import converter
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.subword_store import describe_windows, write_subwords
@@ -198,17 +198,17 @@ def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
         of_words = "0.encoder.weight", "1.decoder.bias"
         fresh = {} if start.tokenizer else dict.fromkeys(of_words, is_new)
         learn.add_cb(PullToStart(learn.model, settings.update.pull, fresh))
+    suggested = None
     if settings.lm.lr_find:
-        language_model.save_lr_finder_plot(learn, folder / "lr_find.png")
+        suggested = language_model.save_lr_finder_plot(learn, folder / "lr_find.png")
     lm = settings.lm
-    rates = (lm.lr, lm.frozen_lr) if start.is_pretrained else (lm.random_lr, None)
-    if start.tokenizer:
-        # It knows all of its tokens: there are no new words to learn alone.
-        of_transformer = isinstance(start.shape, TransformerShape)
-        rates = (lm.transformer_lr if of_transformer else lm.lr, None)
-    phases = language_model_phases(run.record.lm_epochs, *rates, lm.decay)
+    rate = language_model.rate_setting(start)
+    # Subwords know all of their tokens: there are no new words to learn alone.
+    frozen_lr = lm.frozen_lr if rate == "lr" and not start.tokenizer else None
+    phases = language_model_phases(run.record.lm_epochs, getattr(lm, rate), frozen_lr, lm.decay)
     key = run.record.keys[which.named("lm")]
     how = language_model.training_settings(lm, store.direction, key)
+    how = replace(how, rate_setting=f"lm.{rate.replace('_', '-')}", suggested_rate=suggested)
     history = train(learn, phases, folder, how, run.watch)
     bundle = Bundle(
         "language model",

@@ -6,11 +6,12 @@ random state, and `torch.save` overwrites the only good file in place.
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,6 +36,25 @@ class Position:
     loss_sum: float = 0.0  # over them
     pct_train: float = 0.0  # the schedule's position
     seconds: float = 0.0  # spent in this epoch
+    norm_sum: float = 0.0  # over the gradients of this epoch's steps
+    norms: float = 0.0  # so many of them
+    start_loss: float | None = None  # of the training's first step
+    warnings: list[str] = field(default_factory=list)  # said in this epoch
+
+    @property
+    def mean_loss(self) -> float:
+        """Of the epoch's steps."""
+        return self.loss_sum / max(self.batch, 1)
+
+    @property
+    def mean_norm(self) -> float:
+        """Of the epoch's gradients, before clipping; NaN where there was none."""
+        return self.norm_sum / self.norms if self.norms else math.nan
+
+    def end_epoch(self) -> None:
+        """Nothing is done of the next epoch."""
+        self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
+        self.norm_sum, self.norms, self.warnings = 0.0, 0.0, []
 
 
 class Checkpoints:

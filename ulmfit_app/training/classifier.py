@@ -30,7 +30,8 @@ from ulmfit_app.text.store import TokenStore
 from ulmfit_app.training import transformer
 from ulmfit_app.training.balance import make_loss, metric_to_select_by, resample
 from ulmfit_app.training.choosing import batch_size_for
-from ulmfit_app.training.loop import TrainingSettings, prepare
+from ulmfit_app.training.loop import prepare
+from ulmfit_app.training.ongoing import TrainingSettings
 from ulmfit_app.training.optimizer import FusedAdam
 from ulmfit_app.training.recipes import Plan
 
@@ -153,4 +154,5 @@ def training_settings(
         settings.patience,
         select_by=metric_to_select_by(settings, multilabel),
         section="classifier",
+        rate_setting="classifier.lr-mult",
     )

@@ -6,6 +6,7 @@ ULMFiT sections 3.1 and 3.2; fastai's AWD-LSTM with tied embeddings (Merity et a
 import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ from ulmfit_app.text.batches import LanguageModelBatches
 from ulmfit_app.text.rules import UNK, UNK_ID
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.training import transformer
-from ulmfit_app.training.loop import TrainingSettings, prepare
+from ulmfit_app.training.loop import prepare
+from ulmfit_app.training.ongoing import TrainingSettings
 from ulmfit_app.training.optimizer import FusedAdam
 
 log = logging.getLogger(__name__)
@@ -116,6 +118,13 @@ def training_settings(
     )
 
 
+def rate_setting(start: Start) -> Literal["lr", "random_lr", "transformer_lr"]:
+    """The field of `LanguageModelSettings` that holds the peak rate for a start."""
+    if isinstance(start.shape, TransformerShape):
+        return "transformer_lr"
+    return "lr" if start.is_pretrained or start.tokenizer else "random_lr"
+
+
 def describe_overlap(start: Start, store: TokenStore, texts: np.ndarray) -> str:
     """How far the start's vocabulary covers texts, in a sentence.
 
@@ -145,12 +154,15 @@ def describe_overlap(start: Start, store: TokenStore, texts: np.ndarray) -> str:
     )
 
 
-def save_lr_finder_plot(learn: Learner, path: Path) -> None:
+def save_lr_finder_plot(learn: Learner, path: Path) -> float:
     """Run fastai's learning-rate finder (Smith 2017) and draw loss against rate.
 
     Args:
         learn: is as before, afterwards.
         path: of the PNG.
+
+    Returns:
+        The rate that it suggests.
     """
     from matplotlib.figure import Figure
 
@@ -173,3 +185,4 @@ def save_lr_finder_plot(learn: Learner, path: Path) -> None:
     axes.legend()
     with replacing(path) as draft:
         figure.savefig(draft, dpi=150)
+    return float(suggestion.valley)

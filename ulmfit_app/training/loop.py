@@ -13,57 +13,32 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException
 from fastai.callback.schedule import ParamScheduler
-from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
 from data_scripts.files import progress
-from ulmfit_app.config import Precision, Schedule
+from ulmfit_app.config import Precision
 from ulmfit_app.errors import Diverged
 from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
-from ulmfit_app.training.checkpoints import Checkpoints, Position
+from ulmfit_app.run_folder import HISTORY
+from ulmfit_app.training import symptoms
 from ulmfit_app.training.contrastive import LearnFromPairs
+from ulmfit_app.training.gradients import GradientNorms
+from ulmfit_app.training.ongoing import Training, TrainingSettings, is_better
 from ulmfit_app.training.precision import MixedPrecision
-from ulmfit_app.training.recipes import SCHEDULES, Phase, discriminative_rates, phases_of_pairs
+from ulmfit_app.training.recipes import SCHEDULES, Phase, discriminative_rates
 from ulmfit_app.training.watching import Watch, watch_nothing
 
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 STEPS_BETWEEN_LOOKS = 50  # at the loss of a GPU, which has to be waited for
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a training is carried out, whatever it trains.
-
-    Args:
-        title: of it, for people.
-        key: a hash of everything its result depends on; a checkpoint of another one is not used.
-        schedule: of phases that name none.
-        weight_decay: decoupled.
-        grad_clip: largest norm of the gradient; None: not clipped.
-        patience: epochs without a better one before a phase ends; None: never early.
-        select_by: the metric of which the epoch that is kept has the most, or valid_loss, of which
-            it has the least.
-        section: whose settings these are, for advice: lm or classifier.
-    """
-
-    title: str
-    key: str
-    schedule: Schedule
-    weight_decay: float
-    grad_clip: float | None = None
-    patience: int | None = None
-    select_by: str = "valid_loss"
-    section: str = "lm"
 
 
 def seed_everything(seed: int) -> None:
@@ -103,73 +78,18 @@ def train(
 
     Returns:
         The history, one row per epoch: phase, epoch, train_loss, valid_loss (nats), the metrics,
-        seconds.
+        grad_norm (mean over the steps, before clipping), seconds, and where there is something to
+        warn of, warnings.
 
     Raises:
         Diverged: the loss is not finite.
     """
     if phases:
-        history = _carry_out(learn, _Training(phases, folder, settings, watch))
+        history = _carry_out(learn, Training(phases, folder, settings, watch))
     else:
         history = _validate_only(learn)
-    write_table(folder / "history.csv", history)
+    write_table(folder / HISTORY, history)
     return history
-
-
-def is_better(row: dict, best: dict | None, select_by: str) -> bool:
-    """Whether an epoch beats the best so far: by a metric where that selects, then by loss."""
-    if best is None:
-        return True
-    if select_by != "valid_loss" and row[select_by] != best[select_by]:
-        return row[select_by] > best[select_by]
-    return row["valid_loss"] < best["valid_loss"]
-
-
-class _Training:
-    """One training through all of its phases, and what is known of it so far."""
-
-    def __init__(
-        self, phases: Sequence[Phase], folder: Path, settings: TrainingSettings, watch: Watch
-    ) -> None:
-        self.phases, self.settings, self.watch = phases, settings, watch
-        self.checkpoints = Checkpoints(folder, settings.key)
-        self.position, self.history, self.saved = Position(), [], time.monotonic()
-        self.checkpoints.go_back_to_steady(phases)
-        self.resumed = self.checkpoints.facts()
-        if self.resumed is not None:
-            self.position = Position(**self.resumed["position"])
-            self.history = self.resumed["history"]
-
-    @property
-    def phase(self) -> Phase:
-        return self.phases[self.position.phase]
-
-    def best(self) -> dict | None:
-        best = None
-        for row in filter(self.is_judged, self.history):
-            best = row if is_better(row, best, self.settings.select_by) else best
-        return best
-
-    def is_judged(self, row: dict) -> bool:
-        """Whether an epoch may be kept: pairs train no head, whose accuracy says nothing then."""
-        return row["phase"] not in phases_of_pairs(self.phases)
-
-    def out_of_patience(self) -> bool:
-        """Whether the last epochs of this phase, as many as patience allows, were no better."""
-        if self.settings.patience is None:
-            return False
-        best = self.best()
-        since = self.history[self.history.index(best) + 1 :] if best else []
-        in_phase = [row for row in since if row["phase"] == self.phase.name]
-        return len(in_phase) >= self.settings.patience
-
-    def goes_on_from(self, index: int) -> bool:
-        """Whether a phase trains the groups of the one before, with its optimizer's state."""
-        return index > 0 and _same_groups(self.phases[index - 1], self.phases[index])
-
-
-def _same_groups(phase: Phase, other: Phase) -> bool:
-    return (phase.freeze_to, phase.freeze_from) == (other.freeze_to, other.freeze_from)
 
 
 class _Progress(Callback):
@@ -177,8 +97,8 @@ class _Progress(Callback):
 
     order = 65  # behind everything that sets up an epoch, the scheduler included
 
-    def __init__(self, job: _Training) -> None:
-        self.job = job
+    def __init__(self, job: Training, gradients: GradientNorms) -> None:
+        self.job, self.gradients = job, gradients
 
     def before_epoch(self) -> None:
         job = self.job
@@ -202,6 +122,7 @@ class _Progress(Callback):
             job.position.loss_sum, dtype=torch.float64, device=self.dls.device
         )
         self.latest = torch.zeros((), device=self.dls.device)
+        self.gradients.go_on(job.position)
         epoch = f"epoch {self.epoch + 1} of {job.phase.epochs}"
         label = f"{job.settings.title}, {job.phase.name}, {epoch}"
         self.bar = progress(total=len(self.dls.train), description=label, unit=" batches")
@@ -212,6 +133,8 @@ class _Progress(Callback):
             return
         # From the first one that is not finite on, that one.
         self.latest = torch.where(self.latest.isfinite(), self.learn.loss.detach(), self.latest)
+        if self.job.position.start_loss is None:
+            self.job.position.start_loss = float(self.latest)
         steps = self.job.position.batch + 1
         if self.dls.device.type == "cpu" or steps % STEPS_BETWEEN_LOOKS == 0:
             self._require_finite_loss()
@@ -236,17 +159,26 @@ class _Progress(Callback):
         # TrainEvalCallback has moved it on already: it comes first in every event.
         position.pct_train = self.learn.pct_train
         self.bar.update()
+        if position.batch % STEPS_BETWEEN_LOOKS == 0:
+            self._look_for_symptoms()
         if time.monotonic() - self.job.saved > SECONDS_BETWEEN_CHECKPOINTS:
             self._look_at_losses()
             self._save()
 
     def after_train(self) -> None:
         self.bar.close()
+        self._look_for_symptoms()
+
+    def _look_for_symptoms(self) -> None:
         self._look_at_losses()
+        job, position = self.job, self.job.position
+        means = position.mean_loss, position.mean_norm
+        job.warn(symptoms.in_epoch(position.start_loss, *means, job.settings.rate_setting))
 
     def _look_at_losses(self) -> None:
         self._require_finite_loss()
         self.job.position.loss_sum = float(self.loss_sum)
+        self.gradients.tell(self.job.position)
 
     def after_epoch(self) -> None:
         job, position = self.job, self.job.position
@@ -257,14 +189,15 @@ class _Progress(Callback):
         row = {
             "phase": job.phase.name,
             "epoch": self.epoch + 1,
-            "train_loss": position.loss_sum / max(position.batch, 1),
+            "train_loss": position.mean_loss,
             **metrics,
+            "grad_norm": position.mean_norm,
             "seconds": round(time.monotonic() - self.began, 1),
         }
         if job.is_judged(row) and is_better(row, job.best(), job.settings.select_by):
             job.checkpoints.keep_best(self.learn)
-        job.history.append(row)
-        position.epoch, position.batch, position.loss_sum = self.epoch + 1, 0, 0.0
+        job.end_epoch(row)
+        write_table(job.folder / HISTORY, job.table())
         # Few labels make epochs of seconds, and a large model's file takes as long.
         is_last = position.epoch == job.phase.epochs
         if is_last or time.monotonic() - job.saved > SECONDS_BETWEEN_CHECKPOINTS:
@@ -282,7 +215,7 @@ class _Progress(Callback):
         self.job.saved = time.monotonic()
 
 
-def _carry_out(learn: Learner, job: _Training) -> pd.DataFrame:
+def _carry_out(learn: Learner, job: Training) -> pd.DataFrame:
     phases, settings = job.phases, job.settings
     if job.resumed is not None:
         job.checkpoints.load_model(learn)
@@ -295,7 +228,7 @@ def _carry_out(learn: Learner, job: _Training) -> pd.DataFrame:
     first = job.position.phase
     for index in range(first, len(phases)):
         if index > first:
-            job.position = Position(phase=index)
+            job.enter_phase(index)
         if index == first or not job.goes_on_from(index):
             _freeze(learn, phases[index])
         if job.position.epoch < phases[index].epochs:
@@ -314,7 +247,7 @@ def _carry_out(learn: Learner, job: _Training) -> pd.DataFrame:
     why = "" if by in ("accuracy", "valid_loss") else f", of the best {_spelled(by)}"
     kept = best["epoch"], best["phase"]
     log.info("%s: the epoch kept is %d of the phase %r%s.", settings.title, *kept, why)
-    return pd.DataFrame(job.history)
+    return job.table()
 
 
 def _spelled(metric: str) -> str:
@@ -322,7 +255,7 @@ def _spelled(metric: str) -> str:
     return metric.replace("_", " ").replace("f1", "F1")
 
 
-def _fit(learn: Learner, phase: Phase, job: _Training) -> None:
+def _fit(learn: Learner, phase: Phase, job: Training) -> None:
     """One phase by fastai's fit, its rates by fastai's scheduler."""
     settings = job.settings
     peaks = discriminative_rates(phase.lr, len(learn.opt.param_lists), phase.decay)
@@ -330,9 +263,11 @@ def _fit(learn: Learner, phase: Phase, job: _Training) -> None:
     schedules = ParamScheduler(
         {"lr": lambda pct: [rate_at(pct, peak) for peak in peaks], "mom": momentum_at}
     )
-    clipping = [GradientClip(settings.grad_clip)] if settings.grad_clip else []
+    gradients = GradientNorms(settings.grad_clip)
     pairs = [LearnFromPairs()] if phase.objective == "pairs" else []
-    callbacks = [schedules, *clipping, *pairs, _Progress(job)]
+    callbacks = [schedules, gradients, *pairs, _Progress(job, gradients)]
+    if phase.freeze_to == 0:  # as the finder tried it
+        job.warn(symptoms.of_rate(phase.lr, settings.suggested_rate, settings.rate_setting))
     learn.fit(phase.epochs, wd=settings.weight_decay, cbs=callbacks)
 
 
