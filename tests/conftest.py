@@ -143,7 +143,7 @@ def keep_run(folder: Path, make) -> Kept:
 @pytest.fixture
 def in_this_process(monkeypatch):
     """The trials of an experiment run in no processes of their own."""
-    from ulmfit_app.experiments import trials
+    from ulmfit_app import executors
 
     class Pool:
         def __init__(self, *_):
@@ -166,7 +166,7 @@ def in_this_process(monkeypatch):
         def shutdown(self, **_):
             pass
 
-    monkeypatch.setattr(trials, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(executors, "ProcessPoolExecutor", Pool)
 
 
 def small_settings(csv):

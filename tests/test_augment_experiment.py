@@ -31,7 +31,7 @@ def planned(csv, monkeypatch):
     """
     trials = []
 
-    def carry_out(asked, folder, description):
+    def carry_out(asked, folder, description, executor):
         trials.append((description, list(asked)))
         for trial in asked:
             (folder / trial.name).mkdir(parents=True, exist_ok=True)

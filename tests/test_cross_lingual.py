@@ -94,7 +94,7 @@ def test_files_of_the_same_name_are_told_apart_by_their_path(settings, tmp_path,
     twin = str(tmp_path / "zh" / "reviews.csv")
     reviews(80, seed=1).to_csv(twin, index=False)
 
-    def carry_out(trials, folder, description):
+    def carry_out(trials, folder, description, executor):
         assert [trial.name for trial in trials] == ["1-reviews-csv", "2-reviews-csv"]
         raise InterruptedError
 
@@ -120,7 +120,7 @@ def test_the_command_prints_the_table_and_where_it_lies(
     monkeypatch.chdir(tmp_path)
     found = {}
 
-    def crossed(folder, settings, other):
+    def crossed(folder, settings, other, executor):
         folder.mkdir(parents=True)
         (folder / "cross.csv").touch()
         found.update(folder=folder, first=settings.data.source, other=other)

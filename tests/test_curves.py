@@ -198,7 +198,7 @@ def test_only_the_semi_supervised_way_starts_from_a_model_that_has_read_unlabell
 ):
     corpus, planned = load_corpus(small_settings(csv).data, 42), {}
 
-    def plan(trials, _, description):
+    def plan(trials, _, description, executor):
         planned.update({trial.name: trial.settings.starts for trial in trials})
         if description == "Classifiers":
             raise InterruptedError

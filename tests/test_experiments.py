@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 from tests.conftest import small_settings
+from ulmfit_app import executors
 from ulmfit_app.config import DataSettings
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.data.predictions import report_predictions
 from ulmfit_app.data.reading import read_own_table
-from ulmfit_app.errors import DataError, RunFolderError, SettingError
+from ulmfit_app.errors import DataError, RunFolderError, SettingError, WorkerError
 from ulmfit_app.evaluation.study_figures import ablation_figure
 from ulmfit_app.experiments import ablation, comparing, folds, paper_tables, trials
 from ulmfit_app.experiments.comparing import ULMFIT, Row, compare_rows, state_finding
@@ -332,9 +333,9 @@ def _dies(*_) -> None:
 
 
 def test_a_run_whose_process_is_killed_is_named(csv, tmp_path, monkeypatch):
-    monkeypatch.setattr(trials, "ProcessPoolExecutor", ProcessPoolExecutor)
+    monkeypatch.setattr(executors, "ProcessPoolExecutor", ProcessPoolExecutor)
     with pytest.raises(
-        RunFolderError, match=r"The process of the run one was ended from outside.*one/log\.txt"
+        WorkerError, match=r"the run one, whose log is .*one/log\.txt, was ended from outside"
     ):
         trials.carry_out(
             [trials.Trial("one", small_settings(csv), instead=_dies)], tmp_path, "Trials"
@@ -344,7 +345,7 @@ def test_a_run_whose_process_is_killed_is_named(csv, tmp_path, monkeypatch):
 def test_trials_run_in_processes_of_their_own_and_write_what_they_say_to_a_file(
     csv, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setattr(trials, "ProcessPoolExecutor", ProcessPoolExecutor)
+    monkeypatch.setattr(executors, "ProcessPoolExecutor", ProcessPoolExecutor)
     trials.carry_out([trials.Trial("one", small_settings(csv), last="tokens")], tmp_path, "Trials")
     assert "a vocabulary of" in (tmp_path / "one" / "log.txt").read_text()
     assert "a vocabulary of" not in "".join(capfd.readouterr())

@@ -21,6 +21,7 @@ ROOMS = [
         "settings_json",
         "sampling_settings",
         "hardware",
+        "executors",
         "run_folder",
     ),
     "evaluation",

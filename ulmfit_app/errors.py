@@ -47,6 +47,12 @@ class Diverged(UserError):
     exit_code = 6
 
 
+class WorkerError(UserError):
+    """A process that was to do a part of the work: not reached, unlike this one, or killed."""
+
+    exit_code = 11
+
+
 class DriftFound(UserError):
     """New texts are not like those that a run was tested on, and a script asked to be told."""
 

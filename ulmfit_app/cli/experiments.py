@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,16 @@ from ulmfit_app.errors import SettingError
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblationArguments(RunSettings):
+class ExperimentSettings(RunSettings):
+    """What all experiments of several runs have beside the settings of a run."""
+
+    # address of a Dask scheduler, whose workers carry out the runs: tcp://127.0.0.1:8786. None:
+    # processes of this machine
+    cluster: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationArguments(ExperimentSettings):
     """The paper's tables 4 to 7, and its directions, as runs of the same pipeline, scored on a
     validation part of train. From a transformer (--pretrained minilm), tables 6 and 7.
 
@@ -41,7 +51,7 @@ class AblationArguments(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelsArguments(RunSettings):
+class LabelsArguments(ExperimentSettings):
     """The paper's figure 3: test errors with few labels and many, of ULMFiT with and without
     unlabelled texts, without pretraining, from scratch, and of what else you might pick.
 
@@ -65,7 +75,7 @@ class LabelsArguments(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentArguments(RunSettings):
+class AugmentArguments(ExperimentSettings):
     """What augmentation is worth: test errors without it, and with texts that each method makes of
     the labelled ones, at several numbers of labels.
 
@@ -87,7 +97,7 @@ class AugmentArguments(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartsArguments(RunSettings):
+class StartsArguments(ExperimentSettings):
     """What pretraining is worth: validation errors from random weights, and from models pretrained
     on more and more tokens.
 
@@ -103,7 +113,7 @@ class StartsArguments(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodsArguments(RunSettings):
+class MethodsArguments(ExperimentSettings):
     """How much of a transformer should learn (--pretrained minilm): all of it, at one rate, at
     discriminative ones, unfrozen gradually; the head alone; LoRA, IA3 or a soft prompt. Scored on
     a validation part of train, with minutes, memory and the number of parameters that learn.
@@ -118,7 +128,7 @@ class MethodsArguments(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldsArguments(RunSettings):
+class FoldsArguments(ExperimentSettings):
     """Cross-validation: each of --folds folds of the training rows is validated on once; the test
     split gets their mean.
 
@@ -134,7 +144,7 @@ class FoldsArguments(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossArguments(RunSettings):
+class CrossArguments(ExperimentSettings):
     """What a multilingual transformer (--pretrained FOLDER) carries to another language: trained
     on each of two data sets whose labels have the same names, and tested on both of them.
 
@@ -148,7 +158,7 @@ class CrossArguments(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BalanceArguments(RunSettings):
+class BalanceArguments(ExperimentSettings):
     """What helps rare classes: weights, the focal loss, over- and undersampling, thresholds chosen
     for F1, beside none of them and TF-IDF. By macro F1, accuracy, calibration and the recall of
     the rarest class, on the test split.
@@ -163,14 +173,18 @@ class BalanceArguments(RunSettings):
     out: Path | None = None
 
 
-def _ablation(out: Path, settings: Settings, arguments: AblationArguments) -> str:
+def _ablation(
+    out: Path, settings: Settings, arguments: AblationArguments, executor: Executor
+) -> str:
     from ulmfit_app.experiments.ablation import run_ablation
     from ulmfit_app.experiments.comparing import format_tables
 
-    return format_tables(*run_ablation(out, settings, arguments.seeds, arguments.minutes))
+    return format_tables(
+        *run_ablation(out, settings, arguments.seeds, arguments.minutes, executor)
+    )
 
 
-def _labels(out: Path, settings: Settings, arguments: LabelsArguments) -> str:
+def _labels(out: Path, settings: Settings, arguments: LabelsArguments, executor: Executor) -> str:
     from ulmfit_app.experiments.label_curve import (
         describe_left_out,
         format_curve,
@@ -178,55 +192,67 @@ def _labels(out: Path, settings: Settings, arguments: LabelsArguments) -> str:
     )
 
     at, seeds = list(arguments.at), arguments.seeds
-    table = run_label_curve(out, settings, at, seeds, arguments.minilm)
+    table = run_label_curve(out, settings, at, seeds, arguments.minilm, executor)
     return format_curve(table, describe_left_out(settings))
 
 
-def _augment(out: Path, settings: Settings, arguments: AugmentArguments) -> str:
+def _augment(
+    out: Path, settings: Settings, arguments: AugmentArguments, executor: Executor
+) -> str:
     from ulmfit_app.experiments.augment import format_augment, run_augment
 
     at, seeds, methods = list(arguments.at), arguments.seeds, arguments.methods
-    return format_augment(*run_augment(out, settings, at, seeds, methods))
+    return format_augment(*run_augment(out, settings, at, seeds, methods, executor))
 
 
-def _starts(out: Path, settings: Settings, arguments: StartsArguments) -> str:
+def _starts(out: Path, settings: Settings, arguments: StartsArguments, executor: Executor) -> str:
     from ulmfit_app.experiments.starts import format_starts, run_starts
 
-    return format_starts(run_starts(out, settings, list(arguments.from_), arguments.seeds))
+    return format_starts(
+        run_starts(out, settings, list(arguments.from_), arguments.seeds, executor)
+    )
 
 
-def _folds(out: Path, settings: Settings, arguments: FoldsArguments) -> str:
+def _folds(out: Path, settings: Settings, arguments: FoldsArguments, executor: Executor) -> str:
     from ulmfit_app.experiments.folds import cross_validate, format_folds
 
-    return format_folds(cross_validate(out, settings, settings.data.folds, arguments.seeds))
+    return format_folds(
+        cross_validate(out, settings, settings.data.folds, arguments.seeds, executor)
+    )
 
 
-def _methods(out: Path, settings: Settings, arguments: MethodsArguments) -> str:
+def _methods(
+    out: Path, settings: Settings, arguments: MethodsArguments, executor: Executor
+) -> str:
     from ulmfit_app.experiments.methods import format_methods, run_methods
 
-    return format_methods(*run_methods(out, settings, arguments.seeds))
+    return format_methods(*run_methods(out, settings, arguments.seeds, executor))
 
 
-def _balance(out: Path, settings: Settings, arguments: BalanceArguments) -> str:
+def _balance(
+    out: Path, settings: Settings, arguments: BalanceArguments, executor: Executor
+) -> str:
     from ulmfit_app.experiments.balance import format_balance, run_balance
 
-    return format_balance(*run_balance(out, settings, arguments.seeds))
+    return format_balance(*run_balance(out, settings, arguments.seeds, executor))
 
 
-def _cross(out: Path, settings: Settings, arguments: CrossArguments) -> str:
+def _cross(out: Path, settings: Settings, arguments: CrossArguments, executor: Executor) -> str:
     from ulmfit_app.data.known_sets import DATA_SETS
     from ulmfit_app.experiments.cross_lingual import cross, format_cross
 
     named = arguments.with_
     other = named if named in DATA_SETS else str(Path(named).absolute())
     _describe_data(replace(settings, data=replace(settings.data, source=other)), "cross")
-    return format_cross(cross(out, settings, other))
+    return format_cross(cross(out, settings, other, executor))
 
 
 FOLDS = 5  # where --folds names no other number
 
 # Of each kind: its arguments, and what carries it out and returns its page.
-KINDS: dict[str, tuple[type[RunSettings], Callable[[Path, Settings, Any], str]]] = {
+KINDS: dict[
+    str, tuple[type[ExperimentSettings], Callable[[Path, Settings, Any, Executor], str]]
+] = {
     "ablation": (AblationArguments, _ablation),
     "labels": (LabelsArguments, _labels),
     "augment": (AugmentArguments, _augment),
@@ -290,10 +316,17 @@ def experiment(argv: list[str]) -> None:
     out = arguments.out or default
     require_outside(out, folder_of(settings.data), default)
 
+    if arguments.cluster and getattr(arguments, "minutes", None):
+        raise SettingError(
+            "--minutes is measured on this machine, and --cluster uses others. Leave one out."
+        )
     start()
+    from ulmfit_app.executors import open_executor
+
     if kind == "folds":
         data = replace(settings.data, folds=settings.data.folds or FOLDS)
         settings = replace(settings, data=data)
     _describe_data(settings, kind)
-    print(carry_out(out, settings, arguments))
+    with open_executor(arguments.cluster, out) as executor:
+        print(carry_out(out, settings, arguments, executor))
     print("Written:", *sorted(out.glob(f"{kind}*.*")))

@@ -7,6 +7,7 @@ is one of them. What the rows are is in `paper_tables`.
 
 import json
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from ulmfit_app.config import ClassifierSettings, LanguageModelSettings, Setting
 from ulmfit_app.data.corpus import load_corpus
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.study_figures import ablation_figure
+from ulmfit_app.executors import at_once
 from ulmfit_app.experiments.comparing import (
     Row,
     average_over_seeds,
@@ -43,7 +45,7 @@ from ulmfit_app.experiments.paper_tables import (
     list_rows,
     tables_for,
 )
-from ulmfit_app.experiments.trials import Trial, at_once, carry_out
+from ulmfit_app.experiments.trials import Trial, carry_out
 from ulmfit_app.models import pretrained
 from ulmfit_app.models.bundle import versions
 from ulmfit_app.models.hub import is_transformer
@@ -177,7 +179,11 @@ def fit_to_minutes(minutes: float, settings: Settings, seeds: int) -> Settings:
 
 
 def run_ablation(
-    folder: Path, settings: Settings, seeds: int, minutes: float | None = None
+    folder: Path,
+    settings: Settings,
+    seeds: int,
+    minutes: float | None = None,
+    executor: Executor | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Carry out the paper's tables 4 to 7, and its comparison of directions.
 
@@ -188,6 +194,7 @@ def run_ablation(
         settings: of the runs, but for FULL_RECIPE, and for what a row says.
         seeds: how many, from settings.seed on.
         minutes: fit the work into this many, measured on this machine.
+        executor: of the runs, as `carry_out` takes it.
 
     Returns:
         The table, whose columns are those of `compare_rows`, and a paragraph per table of it, and
@@ -206,12 +213,12 @@ def run_ablation(
     planned = with_full_recipe(plan_once(folder, requested, settings, fit if minutes else None))
     names = list_language_models(planned)
     lms = [plan_language_model(name, planned, seed) for seed in every for name in names]
-    carry_out(lms, folder, "Language models")
+    carry_out(lms, folder, "Language models", executor)
     rows = {row.folder: row for row in list_rows(planned)}
     trials = [
         plan_classifier(row, planned, seed, folder) for seed in every for row in rows.values()
     ]
-    carry_out(trials, folder, "Classifiers")
+    carry_out(trials, folder, "Classifiers", executor)
 
     texts = {seed: read_texts(folder / f"{FULL_ROW.folder}-seed{seed}") for seed in every}
     table = _compare(folder, texts, planned)

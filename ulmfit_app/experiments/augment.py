@@ -7,6 +7,7 @@ their own compares validation errors.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,12 @@ NONE = "none"
 
 
 def run_augment(
-    folder: Path, settings: Settings, at: list[int], seeds: int, methods: Sequence[str]
+    folder: Path,
+    settings: Settings,
+    at: list[int],
+    seeds: int,
+    methods: Sequence[str],
+    executor: Executor | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Measure test errors without augmentation, and with each of some methods.
 
@@ -48,6 +54,7 @@ def run_augment(
         at: numbers of labels, those for validation among them.
         seeds: how many, from settings.seed on.
         methods: of augmentation.
+        executor: of the runs, as `carry_out` takes it.
 
     Returns:
         One row per number of labels and method: labels, method, growth (how many times as many
@@ -73,7 +80,7 @@ def run_augment(
         check_augmentation(replace(settings, augment=how))
     if settings.lm.epochs:
         lms = [Trial(_name_of_lm(seed), replace(settings, seed=seed), "lm") for seed in every]
-        carry_out(lms, folder, "Language models")
+        carry_out(lms, folder, "Language models", executor)
     points = {
         (method, n): [
             _plan_point(method, how, divide_labels(n, sizes[seed]), settings, seed, folder)
@@ -82,7 +89,7 @@ def run_augment(
         for n in sorted(set(at))
         for method, how in ways.items()
     }
-    carry_out([trial for trials in points.values() for trial in trials], folder, "Classifiers")
+    carry_out(sum(points.values(), []), folder, "Classifiers", executor)
     table = _compare(points, folder, {seed: found.test for seed, found in sizes.items()})
     notes = state_findings(table)
     figure = label_curve_figure(table.rename(columns={"method": "way"}))

@@ -7,6 +7,7 @@ part. What thresholds gain could not be seen on the texts that chose them.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,9 @@ class Tested:
     before: np.ndarray | None
 
 
-def run_balance(folder: Path, settings: Settings, seeds: int) -> tuple[pd.DataFrame, list[str]]:
+def run_balance(
+    folder: Path, settings: Settings, seeds: int, executor: Executor | None = None
+) -> tuple[pd.DataFrame, list[str]]:
     """Measure what each way does for rare classes, and what it costs.
 
     All classifiers of a seed start from the same language model. Thresholds are chosen for a
@@ -87,6 +90,7 @@ def run_balance(folder: Path, settings: Settings, seeds: int) -> tuple[pd.DataFr
         folder: gets a run folder per way and seed, and balance.csv, balance.md and balance.png.
         settings: of the runs.
         seeds: how many, from settings.seed on.
+        executor: of the runs, as `carry_out` takes it.
 
     Returns:
         One row per way, means over seeds, in % but for minutes: balance; n (texts); macro_f1 with
@@ -115,11 +119,11 @@ def run_balance(folder: Path, settings: Settings, seeds: int) -> tuple[pd.DataFr
         )
     if settings.lm.epochs:
         lms = [Trial(_name_of_lm(seed), replace(settings, seed=seed), "lm") for seed in every]
-        carry_out(lms, folder, "Language models")
+        carry_out(lms, folder, "Language models", executor)
     trials = {
         way: [_plan(way, settings, seed, folder) for seed in every] for way in (*BALANCES, TFIDF)
     }
-    carry_out([trial for of_way in trials.values() for trial in of_way], folder, "Ways")
+    carry_out(sum(trials.values(), []), folder, "Ways", executor)
     table = _compare(trials, folder, corpora)
     notes = _describe(table, settings, corpora[0])
     save_result(folder, "balance", table, balance_figure(table))

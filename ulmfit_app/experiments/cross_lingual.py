@@ -7,6 +7,7 @@ what they call transfer, section 4.2.
 
 import shlex
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +25,16 @@ from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.models.hub import is_transformer
 
 
-def cross(folder: Path, settings: Settings, other: str) -> pd.DataFrame:
+def cross(
+    folder: Path, settings: Settings, other: str, executor: Executor | None = None
+) -> pd.DataFrame:
     """Train on each of two data sets, and test each classifier on both.
 
     Args:
         folder: gets a run folder for each data set, and cross.csv.
         settings: of both runs; the first data set is theirs.
         other: the second one, a name, file or folder.
+        executor: of the runs, as `carry_out` takes it.
 
     Returns:
         One row for each pair, those with the same test split side by side: trained on, tested on,
@@ -57,7 +61,7 @@ def cross(folder: Path, settings: Settings, other: str) -> pd.DataFrame:
         name: load_corpus(trial.settings.data, settings.seed) for name, trial in trials.items()
     }
     _check_labels(corpora)
-    carry_out(list(trials.values()), folder, "Languages")
+    carry_out(list(trials.values()), folder, "Languages", executor)
     right = {
         (trained_on, tested_on): _label(folder / trial.name, corpora[tested_on])
         for trained_on, trial in trials.items()

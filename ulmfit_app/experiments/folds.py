@@ -1,5 +1,6 @@
 """Cross-validation, and the mean of all folds' models."""
 
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from ulmfit_app.files import write_table
 from ulmfit_app.pipeline.run import Run
 
 
-def cross_validate(folder: Path, settings: Settings, n_folds: int, seeds: int) -> pd.DataFrame:
+def cross_validate(
+    folder: Path, settings: Settings, n_folds: int, seeds: int, executor: Executor | None = None
+) -> pd.DataFrame:
     """Validate on each fold of the training rows, and average all models on the test split.
 
     Each labelled row is scored by a model that did not learn from it, though its fold chose that
@@ -36,6 +39,7 @@ def cross_validate(folder: Path, settings: Settings, n_folds: int, seeds: int) -
         settings: of the runs.
         n_folds: of the training rows.
         seeds: how many, from settings.seed on.
+        executor: of the runs, as `carry_out` takes it.
 
     Returns:
         One row each for the folds, the models alone, and their mean: what, n, accuracy, low, high
@@ -52,7 +56,7 @@ def cross_validate(folder: Path, settings: Settings, n_folds: int, seeds: int) -
         for fold in range(1, n_folds + 1)
     }
     _check_test_split(settings, every)
-    carry_out(list(trials.values()), folder, "Folds")
+    carry_out(list(trials.values()), folder, "Folds", executor)
     direction = "both" if settings.bidirectional else "forward"
     # Each fold has its own texts: its subset of train, and unlabelled copies of what it holds out.
     runs = {name: folder / trial.name for name, trial in trials.items()}

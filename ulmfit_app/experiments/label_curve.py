@@ -7,6 +7,7 @@ from all. A label curve is scored on the test split, since nothing is chosen by 
 
 import math
 from collections.abc import Iterable
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,12 @@ Points = dict[tuple[str, int], list[Trial]]  # of a way and a number of labels, 
 
 
 def run_label_curve(
-    folder: Path, settings: Settings, at: list[int], seeds: int, minilm: bool = False
+    folder: Path,
+    settings: Settings,
+    at: list[int],
+    seeds: int,
+    minilm: bool = False,
+    executor: Executor | None = None,
 ) -> pd.DataFrame:
     """Measure test errors against the number of labels.
 
@@ -82,6 +88,7 @@ def run_label_curve(
         at: numbers of labels, those for validation among them.
         seeds: how many, from settings.seed on.
         minilm: MiniLM and SetFit, too.
+        executor: of the runs, as `carry_out` takes it.
 
     Returns:
         One row per way and number of labels: way, labels, n (texts), error (mean over seeds), low,
@@ -100,18 +107,14 @@ def run_label_curve(
     sizes = {seed: read_sizes(at, settings, seed) for seed in every}
     shared = [(way, kind) for way, kind in ways.items() if kind in SHARED]
     lms = [_plan_language_model(*which, settings, seed) for seed in every for which in shared]
-    carry_out(lms, folder, "Language models")
-    # A start that has read unlabelled texts is no start of the supervised way.
-    general = start_from_general_text(settings)
+    carry_out(lms, folder, "Language models", executor)
+    divided = {(n, seed): divide_labels(n, sizes[seed]) for n in at for seed in every}
     points = {
-        (way, n): [
-            _plan_point(way, kind, divide_labels(n, sizes[seed]), general, seed, folder)
-            for seed in every
-        ]
+        (way, n): [_plan_point(way, kind, divided[n, s], settings, s, folder) for s in every]
         for n in sorted(at)
         for way, kind in ways.items()
     }
-    carry_out([trial for trials in points.values() for trial in trials], folder, "Classifiers")
+    carry_out(sum(points.values(), []), folder, "Classifiers", executor)
     table = _compare(points, folder, {seed: found.test for seed, found in sizes.items()})
     save_result(folder, "labels", table, label_curve_figure(table))
     return table
@@ -190,7 +193,8 @@ def _plan_point(
     """
     (n_train, n_valid), n_labels = labels, sum(labels)
     data = replace(settings.data, max_train=n_train, max_valid=n_valid, max_unlabelled=0)
-    s = replace(settings, seed=seed, data=data)
+    # A start that has read unlabelled texts is no start of the supervised way.
+    s = replace(start_from_general_text(settings), seed=seed, data=data)
     name = f"{slug(way)}-{n_labels}-seed{seed}"
     if kind == TFIDF:
         count_words = partial(tfidf_logistic_regression, language=s.tokens.language)

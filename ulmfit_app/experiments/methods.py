@@ -4,6 +4,7 @@ A method may be chosen by its error, so it is scored on a validation part of the
 the test split stays unread.
 """
 
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_methods(folder: Path, settings: Settings, seeds: int) -> tuple[pd.DataFrame, list[str]]:
+def run_methods(
+    folder: Path, settings: Settings, seeds: int, executor: Executor | None = None
+) -> tuple[pd.DataFrame, list[str]]:
     """Measure validation errors, time, memory and trained parameters of METHODS.
 
     All start from the same language model of a seed, and have the same epochs.
@@ -55,6 +58,7 @@ def run_methods(folder: Path, settings: Settings, seeds: int) -> tuple[pd.DataFr
         folder: gets a run folder per method and seed, and methods.csv, methods.md and methods.png.
         settings: of the runs.
         seeds: how many, from settings.seed on.
+        executor: of the runs, as `carry_out` takes it.
 
     Returns:
         One row per method: method, n, error, low, high (95 %), against the first one the columns
@@ -71,11 +75,11 @@ def run_methods(folder: Path, settings: Settings, seeds: int) -> tuple[pd.DataFr
     every = range(settings.seed, settings.seed + seeds)
     if settings.lm.epochs:
         lms = [Trial(_name_of_lm(seed), replace(settings, seed=seed), "lm") for seed in every]
-        carry_out(lms, folder, "Language models")
+        carry_out(lms, folder, "Language models", executor)
     trials = {
         name: [_plan_method(name, settings, seed, folder) for seed in every] for name in METHODS
     }
-    carry_out([trial for of_method in trials.values() for trial in of_method], folder, "Methods")
+    carry_out(sum(trials.values(), []), folder, "Methods", executor)
     table = _compare(trials, folder)
     notes = _describe(settings)
     save_result(folder, "methods", table, methods_figure(table))

@@ -3,6 +3,7 @@
 A start may be chosen by its curve, so it is scored on a validation part of the training texts.
 """
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,7 +57,13 @@ class Pretrained:
         return self.folder.name
 
 
-def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -> pd.DataFrame:
+def run_starts(
+    folder: Path,
+    settings: Settings,
+    names: list[str],
+    seeds: int,
+    executor: Executor | None = None,
+) -> pd.DataFrame:
     """Measure validation errors against the tokens that the start was pretrained on.
 
     Args:
@@ -65,6 +72,7 @@ def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -
         names: pretrained language models of one shape, as `locate` finds them; random weights of
             that shape are always beside them.
         seeds: how many, from settings.seed on.
+        executor: of the runs, as `carry_out` takes it.
 
     Returns:
         One row per start, by its tokens: start, million_tokens, perplexity (Pretrained's), n,
@@ -87,16 +95,10 @@ def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -
     }
     every = range(settings.seed, settings.seed + seeds)
     trials = {
-        name: [
-            Trial(
-                f"{slug(name)}-seed{seed}",
-                replace(settings, seed=seed, lm=replace(settings.lm, pretrained=start)),
-            )
-            for seed in every
-        ]
+        name: [_plan(name, start, settings, seed) for seed in every]
         for name, start in starts.items()
     }
-    carry_out([trial for of_start in trials.values() for trial in of_start], folder, "Starts")
+    carry_out(sum(trials.values(), []), folder, "Starts", executor)
     direction = "both" if settings.bidirectional else "forward"
     texts = {t.settings.seed: read_texts(folder / t.name) for t in trials[RANDOM]}
     right = {
@@ -115,6 +117,11 @@ def run_starts(folder: Path, settings: Settings, names: list[str], seeds: int) -
     table = pd.DataFrame(found, columns=columns)
     save_result(folder, "starts", table, starts_figure(table))
     return table
+
+
+def _plan(name: str, start: str, settings: Settings, seed: int) -> Trial:
+    lm = replace(settings.lm, pretrained=start)
+    return Trial(f"{slug(name)}-seed{seed}", replace(settings, seed=seed, lm=lm))
 
 
 def _require_same_tokens(models: list[Pretrained], settings: Settings) -> None:

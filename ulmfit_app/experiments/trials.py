@@ -6,30 +6,24 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Executor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-import torch
 
 from data_scripts.files import progress, sha256_of, write_json
 from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import load_corpus
-from ulmfit_app.errors import RunFolderError, SettingError
+from ulmfit_app.errors import SettingError, WorkerError
 from ulmfit_app.evaluation.tables import prediction_table
+from ulmfit_app.executors import SECONDS_TO_ANSWER, open_executor, result_of
 from ulmfit_app.files import sha256_of_strings, write_table
-from ulmfit_app.hardware import set_up_cpu
 from ulmfit_app.models.bundle import versions
 from ulmfit_app.pipeline.run import begin
 from ulmfit_app.settings_json import to_json
-
-MOST_AT_ONCE = 4  # a large corpus takes some GB per run
 
 
 @dataclass(frozen=True)
@@ -62,12 +56,9 @@ class Trial:
         return getattr(self.instead, "func", self.instead).__name__
 
 
-def at_once() -> int:
-    """How many trials run side by side: one on a GPU, else one per core, up to MOST_AT_ONCE."""
-    return 1 if torch.cuda.is_available() else min(torch.get_num_threads(), MOST_AT_ONCE)
-
-
-def carry_out(trials: Sequence[Trial], folder: Path, description: str) -> None:
+def carry_out(
+    trials: Sequence[Trial], folder: Path, description: str, executor: Executor | None = None
+) -> None:
     """Run all trials that are not finished. Interrupted, the same call continues with the rest.
 
     Args:
@@ -75,6 +66,8 @@ def carry_out(trials: Sequence[Trial], folder: Path, description: str) -> None:
         folder: gets a folder per trial, by its name, with its trial.json, and what it says as
             log.txt.
         description: of the progress bar.
+        executor: runs each trial in a process of its own, as `executors.open_executor` has it;
+            None: in processes of this machine.
 
     Raises:
         Exception: the first error of a trial, which stops all.
@@ -82,21 +75,25 @@ def carry_out(trials: Sequence[Trial], folder: Path, description: str) -> None:
     left = [trial for trial in trials if not _is_finished(trial, folder)]
     if not left:
         return
-    # fastai decorates with torch.jit.script at import, before a new process can set anything.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:`torch.jit.script`:FutureWarning")
+    if executor is None:
+        with open_executor() as here:
+            return carry_out(trials, folder, description, here)
     bar = progress(total=len(trials), description=description, unit=" runs")
     bar.update(len(trials) - len(left))
-    with ThreadPoolExecutor(at_once()) as threads:
-        jobs = [threads.submit(_in_a_process, trial, folder / trial.name) for trial in left]
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                bar.update()
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
-        finally:
-            bar.close()
+    folder = folder.absolute()  # another process may work in another place
+    jobs = {executor.submit(run_trial, trial, folder / trial.name): trial for trial in left}
+    try:
+        for job in as_completed(jobs):
+            log = folder / jobs[job].name / "log.txt"
+            result_of(job, f"the run {jobs[job].name}, whose log is {log},")
+            _require_written(jobs[job], folder)
+            bar.update()
+    except BaseException:
+        for job in jobs:
+            job.cancel()
+        raise
+    finally:
+        bar.close()
 
 
 def read_facts(trial: Trial, folder: Path) -> dict[str, Any]:
@@ -134,27 +131,18 @@ def _is_finished(trial: Trial, folder: Path) -> bool:
         return False
 
 
-def _in_a_process(trial: Trial, folder: Path) -> None:
-    # A process for each, because the peak of memory is known of whole processes only.
-    with ProcessPoolExecutor(1, get_context("spawn"), _set_up_process) as process:
-        try:
-            process.submit(run_trial, trial, folder).result()
-        except BrokenProcessPool:
-            raise RunFolderError(
-                f"The process of the run {folder.name} was ended from outside, as the system does "
-                f"when memory runs out. What it said is in {folder / 'log.txt'}. The same command "
-                "continues with the runs that are left."
-            ) from None
-
-
-def _set_up_process() -> None:
-    """What the command line sets in its own process, which a new one does not inherit."""
-    set_up_cpu()
-    if "MPLBACKEND" not in os.environ:
-        matplotlib.use("Agg")
-    if not torch.cuda.is_available():
-        # Threads of several runs on the same cores would wait for each other.
-        torch.set_num_threads(max(torch.get_num_threads() // MOST_AT_ONCE, 1))
+def _require_written(trial: Trial, folder: Path) -> None:
+    """Raises WorkerError where a worker, which may have joined late, wrote to another folder."""
+    end = time.monotonic() + SECONDS_TO_ANSWER
+    while not (folder / trial.name / "trial.json").is_file():
+        if time.monotonic() > end:
+            raise WorkerError(
+                f"A worker says that the run {trial.name} is done, and {folder / trial.name} does "
+                "not have it. All machines have to mount the folder under the same path. Nothing "
+                "here is lost; the same command continues with the runs that are left."
+            )
+        time.sleep(0.5)
+        os.listdir(folder)  # which makes a network's file system look again
 
 
 def run_trial(trial: Trial, folder: Path) -> None:
