@@ -113,7 +113,7 @@ def test_opening_a_run_reads_one_file_and_plans_nothing(done, monkeypatch):
 
     for name in ("load_corpus", "find_starts", "measure_rates", "select"):
         monkeypatch.setattr(plan, name, fail)
-    monkeypatch.setattr(run_files, "read_table", fail)
+    monkeypatch.setattr(run_files, "read_own_table", fail)
     for other in ("data", "tokens", "lm", "classifier", "report"):
         shutil.rmtree(folder / other)
     assert Run.open(folder).record.data.n_rows == 160
