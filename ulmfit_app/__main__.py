@@ -10,6 +10,7 @@ python -m ulmfit_app distill DATA          a run that learns from another run: -
 python -m ulmfit_app selftrain RUN         a run that learns from its own answers, in rounds
 python -m ulmfit_app prune RUN             a run with fewer units, which is faster
 python -m ulmfit_app update RUN NEW.csv    a run that goes on from a run with new texts
+python -m ulmfit_app runs                  which runs there are, sorted and compared
 python -m ulmfit_app predict RUN "a text"  labels with probabilities
 python -m ulmfit_app explain RUN "a text"  which words moved a prediction
 python -m ulmfit_app export RUN            its classifier as ONNX, with a runner without torch
@@ -58,6 +59,7 @@ VERBS: dict[str, str] = {
     "explain": "ulmfit_app.cli.predictions:explain",
     "export": "ulmfit_app.cli.export:export",
     "serve": "ulmfit_app.cli.serving:serve",
+    "runs": "ulmfit_app.cli.listing:runs",
     "compare-served": "ulmfit_app.cli.served:compare_served",
     "monitor": "ulmfit_app.cli.monitoring:monitor",
     "generate": "ulmfit_app.cli.generation:generate",

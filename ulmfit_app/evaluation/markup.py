@@ -29,11 +29,11 @@ PAGE = Template("""<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-$style</style></head><body$words>
+$style</style></head><body$words><main>
 <h1>$title</h1>
 <p class="test">$about</p>
 $body
-$script</body></html>
+</main>$script</body></html>
 """)
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -109,9 +109,10 @@ def table(heads: list[str], rows: list[list[str]], names: tuple[int, ...] = (0,)
         + "</tr>"
         for row in rows
     )
+    # What can be scrolled has to be reached by keys, too.
     box = "wide tall" if len(rows) > 25 else "wide"
     head = f"<thead><tr>{head}</tr></thead>"
-    return f'<div class="{box}"><table>{head}<tbody>{body}</tbody></table></div>'
+    return f'<div class="{box}" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def picture(name: str, png: bytes, caption: str = "") -> str:
@@ -126,7 +127,7 @@ def picture(name: str, png: bytes, caption: str = "") -> str:
     width = int.from_bytes(png[16:20], "big") * 96 // 150
     alternative = text(known(name.replace("_", " ")))
     return (
-        f'<figure><div class="wide"><img width="{width}" style="--width: {width}px" '
+        f'<figure><div class="wide" tabindex="0"><img width="{width}" style="--width: {width}px" '
         f'alt="{alternative}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
         f"</div>{caption}</figure>"
     )

@@ -36,7 +36,7 @@ def _facts(value) -> str:
             f"<tr><th>{text(known(str(key).replace('_', ' ')))}</th><td>{_facts(one)}</td></tr>"
             for key, one in value.items()
         )
-        return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+        return f'<div class="wide" tabindex="0"><table>{"".join(rows)}</table></div>'
     if isinstance(value, (list, tuple)):
         return "<br>".join(_facts(one) for one in value) or say("none")
     if isinstance(value, bool) or value is None:
