@@ -16,7 +16,6 @@ from tests.serving_tools import serving
 from tests.test_predictor import made_run, saved_classifier
 from ulmfit_app import __main__ as cli
 from ulmfit_app.cli import exported
-from ulmfit_app.cli.settings import check_used
 from ulmfit_app.config import (
     CHINESE,
     GENERAL,
@@ -30,6 +29,7 @@ from ulmfit_app.errors import BundleError, SettingError
 from ulmfit_app.experiments import label_curve
 from ulmfit_app.experiments.comparing import name_language, start_from_general_text
 from ulmfit_app.experiments.compressed import Texts
+from ulmfit_app.experiments.used import check_used
 from ulmfit_app.inference import language_model
 from ulmfit_app.inference.explanation import explain
 from ulmfit_app.inference.export import export_onnx

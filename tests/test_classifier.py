@@ -319,3 +319,19 @@ def test_mixed_precision_is_fastais_callback_on_a_gpu_and_works_on_a_cpu_too(
         learn.fit(1)
     assert seen
     assert all(seen), "in training and in validation"
+
+
+def test_rates_decay_and_dropouts_of_a_plan_can_be_changed():
+    changed = ClassifierSettings(plan="published", lr_mult=0.5, decay=1.5, drop_mult=0.0)
+    plan, reason = choose_plan(changed, 5, True)
+    assert [phase.lr for phase in plan.phases] == [phase.lr / 2 for phase in PUBLISHED.phases]
+    assert {phase.decay for phase in plan.phases} == {1.5} and plan.drop_mult == 0
+    assert reason.endswith(
+        "Asked for: its rates times 0.5, a decay of 1.5 from a group to the one below, dropouts "
+        "times 0."
+    )
+    own = ClassifierSettings(plan="published", decay=None, drop_mult=None)
+    assert choose_plan(own, 5, True) == (PUBLISHED, "The plan 'published' was asked for.")
+    of_transformer, _ = choose_plan(changed, 6, True, architecture="transformer")
+    theirs, _ = choose_plan(own, 6, True, architecture="transformer")
+    assert of_transformer.phases[-1].lr == theirs.phases[-1].lr / 2

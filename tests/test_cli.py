@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import reviews
 from ulmfit_app import __main__ as cli
 from ulmfit_app.cli import runs
-from ulmfit_app.cli.settings import check_used
 from ulmfit_app.errors import SettingError
+from ulmfit_app.experiments.used import check_used
 from ulmfit_app.presets import PRESETS, PRETRAINING_PRESETS
 
 

@@ -101,15 +101,17 @@ def test_the_paper_preset_is_the_published_recipe():
 
 
 def test_a_dropout_of_everything_is_refused():
-    from fastai.text.models.awdlstm import awd_lstm_lm_config
+    from fastai.text.models.awdlstm import awd_lstm_clas_config, awd_lstm_lm_config
 
-    assert (
-        max(value for name, value in awd_lstm_lm_config.items() if name.endswith("_p"))
-        == LARGEST_DROPOUT
-    )
+    for section, config in {"lm": awd_lstm_lm_config, "classifier": awd_lstm_clas_config}.items():
+        dropouts = [value for name, value in config.items() if name.endswith("_p")]
+        assert max(dropouts) == LARGEST_DROPOUT[section]
     for wrong in (4.0, 6.0):
         with pytest.raises(SettingError, match="--lm.drop-mult must be less than 4"):
             Settings(lm=LanguageModelSettings(drop_mult=wrong))
+    with pytest.raises(SettingError, match="--classifier.drop-mult must be less than 2"):
+        Settings(classifier=ClassifierSettings(drop_mult=2.0))
+    assert Settings(classifier=ClassifierSettings(drop_mult=0.0)).classifier.drop_mult == 0
     with pytest.raises(SettingError, match="must be a number, not nan"):
         Settings(lm=LanguageModelSettings(drop_mult=float("nan")))
 

@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import small_settings
 from tests.tiny_transformers import make_checkpoint
-from ulmfit_app.cli.settings import check_used
 from ulmfit_app.data.reading import read_own_table
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.study_figures import methods_figure
@@ -26,6 +25,7 @@ from ulmfit_app.experiments.paper_tables import (
     TRANSFORMER_TABLES,
 )
 from ulmfit_app.experiments.starts import run_starts
+from ulmfit_app.experiments.used import check_used
 from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.budget import Rates
 from ulmfit_app.pipeline.run import Run

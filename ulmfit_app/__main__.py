@@ -28,6 +28,7 @@ python -m ulmfit_app experiment compress   a run's teacher, the run, int8, ONNX 
 python -m ulmfit_app experiment robustness accuracy by how much of a text is changed: typos,
                                            capitals, emoji, markup, look-alike letters
 python -m ulmfit_app experiment counterfactuals   answers where other people stand in a text
+python -m ulmfit_app search DATA           settings that suit your data, found by trying
 python -m ulmfit_app pretrain CORPUS       a language model from general text
 python -m ulmfit_app generate MODEL "The"  texts that a language model writes
 python -m ulmfit_app perplexity MODEL FILE how well a language model predicts a text or a corpus
@@ -47,6 +48,7 @@ VERBS: dict[str, str] = {
     "run": "ulmfit_app.cli.runs:run",
     "inspect": "ulmfit_app.cli.runs:inspect",
     "experiment": "ulmfit_app.cli.experiments:experiment",
+    "search": "ulmfit_app.cli.search:search",
     "pretrain": "ulmfit_app.cli.models:pretrain",
     "finetune": "ulmfit_app.cli.runs:finetune",
     "classify": "ulmfit_app.cli.runs:classify",

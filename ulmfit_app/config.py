@@ -58,10 +58,12 @@ Name = Annotated[
 SECTIONS = ("data", "tokens", "model", "lm", "classifier", "distillation", "augment", "update")
 MAY_BE_ZERO = (
     *("lm.drop_mult", "lm.weight_decay", "lm.epochs", "classifier.weight_decay"),
+    "classifier.drop_mult",
     *(f"distillation.{name}" for name in ("hard_weight", "states_weight", "confidence")),
     *("distillation.pruned", "update.replay", "update.pull", "update.task_vector"),
 )
-LARGEST_DROPOUT = 0.25  # of the language model's, fastai
+# fastai's, of AWD-LSTM
+LARGEST_DROPOUT = {"lm": 0.25, "classifier": 0.5}
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,11 @@ class ClassifierSettings:
     plan: PlanName = "auto"
     # in all: the plan's last phase takes what the others leave; None: the plan's own
     epochs: int | None = None
+    lr_mult: float = 1.0  # times the plan's rates
+    # of the peak rate from a layer group to the one below, in all of the plan's phases; None: the
+    # plan's own
+    decay: float | None = None
+    drop_mult: float | None = None  # times the classifier's dropouts; None: the plan's own
     schedule: Schedule = "one-cycle"  # of each phase
     batch_size: int = 64  # texts; paper. Fewer where labels are few: choosing.batch_size_for
     weight_decay: float = 0.01  # fastai
@@ -341,12 +348,14 @@ class Settings:
                     raise SettingError(
                         f"--{section}.{name.replace('_', '-')} must be {bound}, not {value:g}."
                     )
-        if self.lm.drop_mult * LARGEST_DROPOUT >= 1:
-            raise SettingError(
-                f"--lm.drop-mult must be less than {1 / LARGEST_DROPOUT:g}, "
-                f"not {self.lm.drop_mult:g}: the largest of AWD-LSTM's dropouts is "
-                f"{LARGEST_DROPOUT:g}, and nothing would be left."
-            )
+        for section, largest in LARGEST_DROPOUT.items():
+            drop_mult = getattr(self, section).drop_mult
+            if drop_mult is not None and drop_mult * largest >= 1:
+                raise SettingError(
+                    f"--{section}.drop-mult must be less than {1 / largest:g}, not "
+                    f"{drop_mult:g}: the largest of AWD-LSTM's dropouts is {largest:g}, and "
+                    "nothing would be left."
+                )
         shares = ("distillation", "hard_weight"), ("distillation", "confidence")
         for section, name in (*shares, ("update", "task_vector")):
             if (value := getattr(getattr(self, section), name)) > 1:

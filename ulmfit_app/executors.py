@@ -97,6 +97,10 @@ class NewProcesses(Executor):
         job = partial(function, *arguments, **named)
         return self._inner.submit(_in_a_process, self._threads, job)
 
+    def slots(self) -> int:
+        """How many jobs run at once, here or on the workers that are there now."""
+        return getattr(self._inner, "slots", at_once)()
+
 
 def _in_a_process(threads: int | None, job: Callable[[], Any]) -> Any:
     """Carry out a job in a new process, which ends when this one or whoever asked for it ends."""

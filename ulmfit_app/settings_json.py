@@ -12,7 +12,10 @@ from ulmfit_app.config import Settings
 LATER = {
     "data": ("multilabel", "separator", "label_columns", "without_label", "groups", "time"),
     "tokens": ("opencc",),
-    "classifier": ("balance", "select_by", "thresholds", "costs", "equal_recall"),
+    "classifier": (
+        *("balance", "select_by", "thresholds", "costs", "equal_recall"),
+        *("lr_mult", "decay", "drop_mult"),
+    ),
 }
 
 

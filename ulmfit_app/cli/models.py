@@ -10,9 +10,10 @@ from tyro.conf import Positional
 
 from ulmfit_app.cli.outputs import name_of, require_outside
 from ulmfit_app.cli.process import set_up_torch, start
-from ulmfit_app.cli.settings import check_used, preset_in
+from ulmfit_app.cli.settings import preset_in
 from ulmfit_app.config import LanguageModelSettings, ModelSettings, Name, Precision, TokenSettings
 from ulmfit_app.errors import SettingError
+from ulmfit_app.experiments.used import check_used
 from ulmfit_app.languages import has_subwords
 from ulmfit_app.presets import PRETRAINING_PRESETS
 

@@ -27,15 +27,18 @@ FULL_RECIPE: dict[str, dict[str, Any]] = {
 SET_BY: dict[str, tuple[str, ...]] = {
     "ablation": (
         *(f"{part}.{name}" for part, names in FULL_RECIPE.items() for name in names),
-        "classifier.adapter",
+        *("classifier.adapter", "classifier.lr_mult", "classifier.decay"),
     ),
     "labels": ("data.max_labels",),
-    "methods": ("classifier.plan", "classifier.adapter"),
+    "methods": (
+        *("classifier.plan", "classifier.adapter", "classifier.lr_mult", "classifier.decay"),
+    ),
     "balance": ("classifier.balance", "classifier.thresholds", "classifier.costs"),
     # The shape is that of the models which are compared.
     "starts": ("lm.pretrained", "model.emb_sz", "model.n_hid", "model.n_layers"),
     "folds": ("data.fold", "data.valid_share", "data.max_valid"),
     "augment": ("augment.method", "data.max_labels"),
+    "search": ("data.fold",),
 }
 # Experiments that also train from random weights, wherever their other runs start from.
 ALSO_FROM_RANDOM = ("ablation", "labels", "starts")

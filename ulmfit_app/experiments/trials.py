@@ -5,9 +5,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,20 @@ def _require_written(trial: Trial, folder: Path) -> None:
         os.listdir(folder)  # which makes a network's file system look again
 
 
+@contextmanager
+def saying_in(path: Path) -> Iterator[None]:
+    """What the block says goes to the end of a file, instead of the screen that all share."""
+    with (
+        open(path, "a", encoding="utf-8", buffering=1) as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
+        logging.basicConfig(format="%(message)s", stream=log, force=True)
+        for name in ("ulmfit_app", "data_scripts"):
+            logging.getLogger(name).setLevel(logging.INFO)
+        yield
+
+
 def run_trial(trial: Trial, folder: Path) -> None:
     """Run one trial, with what it says in log.txt instead of on the screen that all share.
 
@@ -152,14 +166,7 @@ def run_trial(trial: Trial, folder: Path) -> None:
         SettingError: it would use another number of labels than `trial.n_labels`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        open(folder / "log.txt", "a", encoding="utf-8", buffering=1) as log,
-        redirect_stdout(log),
-        redirect_stderr(log),
-    ):
-        logging.basicConfig(format="%(message)s", stream=log, force=True)
-        for name in ("ulmfit_app", "data_scripts"):
-            logging.getLogger(name).setLevel(logging.INFO)
+    with saying_in(folder / "log.txt"):
         began = time.monotonic()
         if trial.instead:
             _label_instead(trial, folder)

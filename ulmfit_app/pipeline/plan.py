@@ -71,7 +71,10 @@ OF_DECISION = ("thresholds", "costs", "equal_recall")  # that no weights depend 
 # What planning reads of a stage's settings; the stage itself reads what comes of it.
 PLANNED = {
     "lm": ("pretrained", "epochs", "max_tokens", "test_texts"),
-    "classifier": ("plan", "epochs", "max_tokens", *OF_DECISION),
+    "classifier": (
+        *("plan", "epochs", "max_tokens", "lr_mult", "decay", "drop_mult"),
+        *OF_DECISION,
+    ),
     "distillation": ("teachers",),
     "update": ("parent", "replay", "epochs", "lr", "new_labels"),
     "augment": (),

@@ -43,7 +43,7 @@ def choose_plan(
     """Choose the plan that the settings name, and say in sentences why it is this one.
 
     Args:
-        settings: plan, epochs and batch size.
+        settings: plan, epochs, batch size, and what of the plan they change.
         n_groups: layer groups of the classifier.
         is_strong_start: whether the language model started from one that knows the language.
         passes: over all labelled texts, for which there is time; None: as many as the plan has.
@@ -73,7 +73,7 @@ def choose_plan(
     # A head alone, on states that stay as they are, learns at an AWD-LSTM's rate.
     if architecture == "transformer" and any(phase.freeze_to != -1 for phase in plan.phases):
         plan = scale_rates(plan, RATES[settings.adapter])
-    return plan, reason
+    return _change(plan, settings), reason + _describe_changes(settings)
 
 
 def _choose(
@@ -119,6 +119,29 @@ def _choose(
             times = count_epochs(longer)
             plan, reason = longer, f"{reason} The labels are few, and each is read {times} times."
     return plan, reason
+
+
+def _change(plan: Plan, settings: ClassifierSettings) -> Plan:
+    """The plan with the rates and dropouts that were asked for."""
+    plan = scale_rates(plan, settings.lr_mult)
+    if settings.decay is not None:
+        phases = tuple(replace(phase, decay=settings.decay) for phase in plan.phases)
+        plan = replace(plan, phases=phases)
+    if settings.drop_mult is not None:
+        plan = replace(plan, drop_mult=settings.drop_mult)
+    return plan
+
+
+def _describe_changes(settings: ClassifierSettings) -> str:
+    """What `_change` does, as a sentence behind others; nothing where it does nothing."""
+    asked = []
+    if settings.lr_mult != 1:
+        asked.append(f"its rates times {settings.lr_mult:.3g}")
+    if settings.decay is not None:
+        asked.append(f"a decay of {settings.decay:.3g} from a group to the one below")
+    if settings.drop_mult is not None:
+        asked.append(f"dropouts times {settings.drop_mult:.3g}")
+    return f" Asked for: {', '.join(asked)}." if asked else ""
 
 
 def _has_time_for_pairs(
