@@ -329,7 +329,7 @@ def test_a_gpus_losses_are_looked_at_now_and_then_and_before_anything_is_saved(
 ):
     """To look is to wait for the GPU. One loss is infinite, those behind it are not a number."""
     looks, steps = [], []
-    real, look = loop._Progress.after_loss, loop._Progress._require_finite_loss
+    real, look = loop._Progress.after_backward, loop._Progress._require_finite_loss
 
     def poisoned(self):
         steps.append(self.training)
@@ -345,7 +345,7 @@ def test_a_gpus_losses_are_looked_at_now_and_then_and_before_anything_is_saved(
 
     monkeypatch.setattr(LanguageModelBatches, "device", Gpu("cpu"))
     monkeypatch.setattr(loop, "STEPS_BETWEEN_LOOKS", 5)
-    monkeypatch.setattr(loop._Progress, "after_loss", poisoned)
+    monkeypatch.setattr(loop._Progress, "after_backward", poisoned)
     monkeypatch.setattr(loop._Progress, "_require_finite_loss", counted)
     with pytest.raises(Diverged, match="became inf in epoch 1"):
         train_toy(tmp_path / "looks")

@@ -38,6 +38,8 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 
 from data_scripts.fetch import FetchError
@@ -67,6 +69,8 @@ VERBS: dict[str, str] = {
     "generate": "ulmfit_app.cli.generation:generate",
     "perplexity": "ulmfit_app.cli.models:perplexity",
 }
+# Carries out a verb where torchrun has started several processes.
+WITH_OTHERS = "ulmfit_app.cli.process:carry_out_with_others"
 DISK_ERROR = 7
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count signals
 
@@ -92,6 +96,11 @@ def _set_up_logging() -> None:
     logging.raiseExceptions = False
 
 
+def _find(name: str) -> Callable:
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Carry out one verb.
 
@@ -112,9 +121,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if argv else 2
     if argv[0] not in VERBS:
         return _fail(f"There is no verb {argv[0]!r}. There are: {', '.join(VERBS)}.", 2)
-    module, _, function = VERBS[argv[0]].partition(":")
     try:
-        getattr(import_module(module), function)(argv[1:])
+        do = _find(VERBS[argv[0]])
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            do = partial(_find(WITH_OTHERS), argv[0], do)
+        do(argv[1:])
     except (UserError, FetchError) as error:
         return _fail(error, error.exit_code)
     except BrokenPipeError:

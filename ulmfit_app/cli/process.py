@@ -1,7 +1,17 @@
 """What the command line sets in its own process. Importing the package sets nothing."""
 
+import logging
 import os
+import shlex
+import signal
 import warnings
+from collections.abc import Callable
+from typing import Any
+
+from ulmfit_app.errors import SettingError, WorkerError
+
+# Of the verbs, those whose trainings several processes can carry out.
+SHARED = ("run", "pretrain", "finetune", "classify", "distill", "selftrain", "prune", "update")
 
 
 def set_up_torch() -> None:
@@ -32,3 +42,53 @@ def set_up_figures() -> None:
         import matplotlib
 
         matplotlib.use("Agg")
+
+
+def carry_out_with_others(verb: str, do: Callable[[list[str]], None], words: list[str]) -> None:
+    """Carry out a verb whose trainings all processes that torchrun started take part in.
+
+    Args:
+        verb: one of SHARED.
+        do: carries it out; called in the first process alone.
+        words: behind the verb.
+
+    Raises:
+        SettingError: the verb trains nothing that could be shared.
+        WorkerError: another process has ended, or torchrun is told to end.
+    """
+    is_first, n = os.environ["RANK"] == "0", os.environ["WORLD_SIZE"]
+    if not is_first:
+        # What there is to say, the first one says; an interruption reaches it, too.
+        logging.getLogger("ulmfit_app").setLevel(logging.CRITICAL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if verb not in SHARED:
+        if is_first:
+            command = shlex.join(["python", "-m", "ulmfit_app", verb, *words])
+            raise SettingError(
+                f"torchrun started {n} processes, and {verb} has no training that they could "
+                f"share; {', '.join(SHARED)} have. Give it alone: {command}"
+            )
+        return
+    set_up_torch()
+    from ulmfit_app.training import processes
+    from ulmfit_app.training.following import follow
+
+    processes.join()
+    if not is_first:
+        follow()
+        return
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        do(words)
+    except WorkerError:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends us, too
+        raise
+    finally:
+        processes.leave()
+
+
+def _end(*_: Any) -> None:
+    from ulmfit_app.training.processes import lost
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise WorkerError(lost("torchrun ends all"))

@@ -100,7 +100,10 @@ class TextEncoder(nn.Module):
             largest, total = largest[:going_on], total[:going_on]
         # The shortest texts were done first.
         texts = torch.cat(pooled[::-1])[order.argsort()][:n_texts]
-        return texts, torch.cat(outputs, 1) if outputs else texts.new_zeros(0)
+        if not outputs:
+            return texts, texts.new_zeros(0)
+        # Processes that share a batch have places for its longest text each, to take means over.
+        return texts, F.pad(torch.cat(outputs, 1), (0, 0, 0, max(ids.shape[1] - end, 0)))
 
     def _look_up(
         self, ids: Tensor, order: Tensor, embedded: Tensor | None

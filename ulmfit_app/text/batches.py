@@ -22,6 +22,9 @@ class Batches:
     Attributes:
         epoch: which order comes next; epochs count from 0.
         start: batches to leave out at its beginning.
+        shard: which of how many processes reads these batches: each its share of their rows.
+        share: how much of the batch that came last that was, from 0 to 1. In training, a process
+            without a row of a batch reads one in step with the others, and has a share of 0.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Batches:
         self.store, self.texts = store, np.asarray(texts, np.int64)
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.epoch = self.start = 0
+        self.shard, self.share = (0, 1), 1.0
 
     @property
     def vocab(self) -> list[str]:
@@ -53,6 +57,13 @@ class Batches:
     def _generator(self, epoch: int) -> np.random.Generator:
         """The same numbers for the same epoch, whatever ran before: a resumed run is equal."""
         return np.random.default_rng([self.seed, epoch])
+
+    def _own(self, rows: np.ndarray) -> np.ndarray:
+        """Which rows of a batch this process reads; rows of like length lie beside each other."""
+        place, processes = self.shard
+        own = rows[place::processes]
+        self.share = len(own) / len(rows)
+        return rows[:1] if self.shuffle and not len(own) else own
 
 
 class LanguageModelBatches(Batches):
@@ -124,10 +135,19 @@ class LanguageModelBatches(Batches):
             skipped = start - (ends[first - 1] if first else 0)
             return tokens[skipped : skipped + stop - start]
 
+        # In blocks, so that what is carried from batch to batch is, process by process, in order.
+        place, processes = self.shard
+        first, last = (self.batch_size * each // processes for each in (place, place + 1))
+        self.share = (last - first) / self.batch_size
+        if first == last:
+            if not self.shuffle:
+                return
+            last += 1
+        own = slice(first, last)
         for batch in range(self.start, len(self)):
             left = batch * self.bptt
             right = min(left + self.bptt, self.row)
-            places = range(begin, begin + self.row * self.batch_size, self.row)
+            places = range(begin, begin + self.row * self.batch_size, self.row)[own]
             rows = [read(place + left, place + right + 1) for place in places]
             block = torch.from_numpy(np.stack(rows).astype(np.int64))
             yield block[:, :-1], block[:, 1:]
@@ -217,12 +237,16 @@ class ClassifierBatches(Batches):
     def __iter__(self):
         import torch
 
-        for rows in self._batches()[self.start :]:
-            x = np.full((len(rows), self.lengths[rows].max()), self.store.padding, np.int64)
+        for batch in self._batches()[self.start :]:
+            # As long as the longest text of the whole batch, in each process.
+            longest, rows = self.lengths[batch].max(), self._own(batch)
+            if not len(rows):
+                continue
+            x = np.full((len(rows), longest), self.store.padding, np.int64)
             for i, row in enumerate(rows):
                 x[i, : self.lengths[row]] = self.store[self.texts[row]]
-            batch = (torch.from_numpy(x),)
-            yield batch if self.labels is None else (*batch, torch.from_numpy(self.labels[rows]))
+            ids = (torch.from_numpy(x),)
+            yield ids if self.labels is None else (*ids, torch.from_numpy(self.labels[rows]))
 
 
 def _as_labels(labels: np.ndarray) -> np.ndarray:

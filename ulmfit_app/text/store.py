@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,19 @@ class TokenStore:
         # A transformer's padding may be any token; all other vocabularies begin with fastai's.
         padding = PAD_ID if words[PAD_ID : PAD_ID + 1] == [PAD] else OF_SUBWORDS
         return cls(ids, offsets, words, padding=padding)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, to which a mapped file goes as its path."""
+        state = dict(vars(self))
+        path = Path(getattr(self.ids, "filename", None) or "")
+        if path.is_file() and path.stat().st_size == self.ids.nbytes:
+            state["ids"] = path
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["ids"], Path):
+            state["ids"] = np.memmap(state["ids"], np.int32, "r")
+        vars(self).update(state)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -105,6 +105,14 @@ class WindowBatches(Batches):
                 y = x[:, 1:][where[:, :-1]]
             else:
                 x, where, y = mask_tokens(x, self.objective, len(self.vocab), int(seed))
+            if self.shard != (0, 1):
+                # Of what is masked in the whole batch, whoever reads it.
+                own, owner = self._own(np.arange(len(x))), np.nonzero(where)[0]
+                if not len(own):
+                    continue
+                is_own = np.isin(owner, own)
+                self.share = float(is_own.sum() / len(y)) if self.share else 0.0
+                x, where, y = x[own], where[own], y[is_own]
             yield torch.from_numpy(x), torch.from_numpy(where), torch.from_numpy(y)
 
     def _padded(self, windows: np.ndarray) -> np.ndarray:

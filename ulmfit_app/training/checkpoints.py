@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from data_scripts.files import replacing
 from ulmfit_app.models.bundle import unique_tensors
+from ulmfit_app.training import processes
+from ulmfit_app.training.data_parallel import draw_apart, gather_carried, own_rows
 from ulmfit_app.training.recipes import Phase
 
 CARRIED = "carried."  # before the names of what modules carry from batch to batch
@@ -95,21 +97,25 @@ class Checkpoints:
                 self.best.unlink(missing_ok=True)
 
     def save(self, learn: Learner, position: Position, history: list[dict]) -> None:
-        """Write all that a training needs to end as if it had not been interrupted."""
+        """Write all that a training needs to end as if it had not been interrupted.
+
+        All processes of the training have to call it, and the first one writes.
+        """
         # First of all: the history that is written says that they are there.
         if self._kept:
             _save(self.best, self._kept)
             self._kept = {}
+        carried = gather_carried(learn)
+        draws = processes.gather(torch.get_rng_state())
+        if processes.rank():
+            return
         tensors = {f"model.{name}": part for name, part in unique_tensors(learn.model).items()}
         scalars: list[dict] = []
         for i, state in enumerate(learn.opt.state_dict()["state"]):
             scalars.append({k: v for k, v in state.items() if not torch.is_tensor(v)})
             tensors |= {f"opt.{i}.{k}": _stored(v) for k, v in state.items() if torch.is_tensor(v)}
-        for name, module in learn.model.named_modules():
-            if hasattr(module, "carried_state"):
-                of_module = module.carried_state().items()
-                tensors |= {f"{CARRIED}{name}:{key}": _stored(part) for key, part in of_module}
-        tensors["rng.cpu"] = torch.get_rng_state()
+        tensors |= {f"{CARRIED}{name}": part for name, part in carried.items()}
+        tensors |= {_draws_of(rank): state for rank, state in enumerate(draws)}
         if torch.cuda.is_available():
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
         facts = {
@@ -148,7 +154,7 @@ class Checkpoints:
         if facts["position"]["batch"]:  # an epoch begins with nothing carried
             for name, module in learn.model.named_modules():
                 if hasattr(module, "carry_on"):
-                    module.carry_on(_with_prefix(tensors, f"{CARRIED}{name}:"))
+                    module.carry_on(own_rows(_with_prefix(tensors, f"{CARRIED}{name}:")))
         _set_random_state(tensors)
 
     def load_random_state(self) -> None:
@@ -157,11 +163,15 @@ class Checkpoints:
 
     def keep_best(self, learn: Learner) -> None:
         """Keep the weights of this moment as the best; the next checkpoint writes them."""
+        if processes.rank():
+            return
         tensors = unique_tensors(learn.model)
         self._kept = {name: tensor.clone() for name, tensor in tensors.items()}
 
     def load_best(self, learn: Learner) -> None:
-        """Put the best weights into the model."""
+        """Put the best weights into the model, which is the first process's then."""
+        if processes.rank():
+            return
         _load_state(learn.model, self._kept or load_file(self.best))
 
     def remove(self) -> None:
@@ -188,9 +198,18 @@ def _save(
             raise OSError(code, os.strerror(code), str(path)) from error
 
 
+def _draws_of(rank: int) -> str:
+    """What the state of a process's random numbers is called."""
+    return f"rng.cpu.{rank}" if rank else "rng.cpu"
+
+
 def _set_random_state(tensors: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors:
+    state = tensors.get(_draws_of(processes.rank()))
+    if state is None:  # fewer processes wrote the checkpoint
+        draw_apart(tensors["rng.cpu"])
+        return
+    torch.set_rng_state(state)
+    if "rng.cuda" in tensors and not processes.rank():
         torch.cuda.set_rng_state(tensors["rng.cuda"])
 
 

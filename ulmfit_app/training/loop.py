@@ -20,15 +20,17 @@ import torch
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
+from fastcore.basics import noop
 
 from data_scripts.files import progress
 from ulmfit_app.config import Precision
-from ulmfit_app.errors import Diverged
+from ulmfit_app.errors import Diverged, UserError
 from ulmfit_app.files import write_table
 from ulmfit_app.hardware import resolve_precision
 from ulmfit_app.run_folder import HISTORY
-from ulmfit_app.training import symptoms
+from ulmfit_app.training import processes, symptoms
 from ulmfit_app.training.contrastive import LearnFromPairs
+from ulmfit_app.training.data_parallel import shared
 from ulmfit_app.training.gradients import GradientNorms
 from ulmfit_app.training.ongoing import Training, TrainingSettings, is_better
 from ulmfit_app.training.precision import MixedPrecision
@@ -53,7 +55,7 @@ def seed_everything(seed: int) -> None:
 
 def prepare(learn: Learner, precision: Precision) -> Learner:
     """Set the Learner's precision, and silence fastai's tables and bars, which fill log files."""
-    learn.logger = lambda *_: None
+    learn.logger = noop
     if hasattr(learn, "progress"):
         learn.remove_cb(learn.progress)
     precision = resolve_precision(precision)
@@ -85,11 +87,18 @@ def train(
         Diverged: the loss is not finite.
     """
     if phases:
-        history = _carry_out(learn, Training(phases, folder, settings, watch))
+        job = Training(phases, folder, settings, watch)
+        with shared(learn, phases, folder, settings):
+            history = _carry_out(learn, job)
     else:
         history = _validate_only(learn)
-    write_table(folder / HISTORY, history)
+    _write_history(folder, history)
     return history
+
+
+def _write_history(folder: Path, history: pd.DataFrame) -> None:
+    if processes.rank() == 0:
+        write_table(folder / HISTORY, history)
 
 
 class _Progress(Callback):
@@ -125,12 +134,11 @@ class _Progress(Callback):
         self.gradients.go_on(job.position)
         epoch = f"epoch {self.epoch + 1} of {job.phase.epochs}"
         label = f"{job.settings.title}, {job.phase.name}, {epoch}"
+        label = None if processes.rank() else label
         self.bar = progress(total=len(self.dls.train), description=label, unit=" batches")
         self.bar.update(job.position.batch)
 
-    def after_loss(self) -> None:
-        if not self.training:
-            return
+    def after_backward(self) -> None:
         # From the first one that is not finite on, that one.
         self.latest = torch.where(self.latest.isfinite(), self.learn.loss.detach(), self.latest)
         if self.job.position.start_loss is None:
@@ -161,7 +169,7 @@ class _Progress(Callback):
         self.bar.update()
         if position.batch % STEPS_BETWEEN_LOOKS == 0:
             self._look_for_symptoms()
-        if time.monotonic() - self.job.saved > SECONDS_BETWEEN_CHECKPOINTS:
+        if self._is_time_to_save():
             self._look_at_losses()
             self._save()
 
@@ -197,16 +205,19 @@ class _Progress(Callback):
         if job.is_judged(row) and is_better(row, job.best(), job.settings.select_by):
             job.checkpoints.keep_best(self.learn)
         job.end_epoch(row)
-        write_table(job.folder / HISTORY, job.table())
+        _write_history(job.folder, job.table())
         # Few labels make epochs of seconds, and a large model's file takes as long.
         is_last = position.epoch == job.phase.epochs
-        if is_last or time.monotonic() - job.saved > SECONDS_BETWEEN_CHECKPOINTS:
+        if self._is_time_to_save() or is_last:
             self._save()
         names = ["train_loss", "valid_loss", *list(metrics)[1:]]
         shown = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in names)
         where = f"{job.settings.title}, {row['phase']}, epoch {row['epoch']}"
         log.info("%s: %s (%.0f s)", where, shown, row["seconds"])
         job.watch(job.settings.title, job.history)
+
+    def _is_time_to_save(self) -> bool:
+        return processes.agree(time.monotonic() - self.job.saved > SECONDS_BETWEEN_CHECKPOINTS)
 
     def _save(self) -> None:
         position = self.job.position
@@ -268,7 +279,12 @@ def _fit(learn: Learner, phase: Phase, job: Training) -> None:
     callbacks = [schedules, gradients, *pairs, _Progress(job, gradients)]
     if phase.freeze_to == 0:  # as the finder tried it
         job.warn(symptoms.of_rate(phase.lr, settings.suggested_rate, settings.rate_setting))
-    learn.fit(phase.epochs, wd=settings.weight_decay, cbs=callbacks)
+    try:
+        learn.fit(phase.epochs, wd=settings.weight_decay, cbs=callbacks)
+    except UserError as error:
+        # fastai puts the names of a callback and an event before what it said.
+        error.args = (str(error).rpartition(":\n\t")[2],)
+        raise
 
 
 def _freeze(learn: Learner, phase: Phase) -> None:

@@ -5,6 +5,7 @@ alone; the loop, the schedules and the checkpoints are those of AWD-LSTM.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from fastai.callback.rnn import RNNCallback
@@ -12,6 +13,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.metrics import Perplexity, accuracy
 from fastcore.basics import noop
+from torch import nn
 
 from ulmfit_app.config import ClassifierSettings, LanguageModelSettings
 from ulmfit_app.models.adapters import VIRTUAL_TOKENS, with_adapter
@@ -65,7 +67,7 @@ def make_language_model_learner(
         dls,
         model,
         loss_func=cross_entropy,
-        splitter=lambda model: parameter_groups(model.encoder, shape, model.parameters()),
+        splitter=partial(_groups_of_language_model, shape=shape),
         metrics=[accuracy, Perplexity()],
         opt_func=FusedAdam,
         cbs=[RNNCallback()],
@@ -111,12 +113,21 @@ def make_classifier_learner(
         model,
         # Before labels are known, so that fastai looks for none of its own.
         loss_func=noop,
-        splitter=lambda model: parameter_groups(model[0].module, shape, model[1].parameters()),
+        splitter=partial(_groups_of_classifier, shape=shape),
         opt_func=FusedAdam,
         # fastai would let the normalisations of frozen blocks learn.
         train_bn=False,
         cbs=[RNNCallback()],
     )
+
+
+# Functions with names, which a Learner can be sent to other processes with.
+def _groups_of_language_model(model: nn.Module, shape: TransformerShape) -> list:
+    return parameter_groups(model.encoder, shape, model.parameters())
+
+
+def _groups_of_classifier(model: nn.Module, shape: TransformerShape) -> list:
+    return parameter_groups(model[0].module, shape, model[1].parameters())
 
 
 def classifier_shape(shape: TransformerShape, settings: ClassifierSettings) -> TransformerShape:
