@@ -43,7 +43,7 @@ def history_figure(
         best = _best_so_far(100 * np.array(values, float))
         axes.step(range(len(best)), best, where="post", color=colour, linewidth=2, label=name)
     if len(expected):
-        axes.plot(np.arange(1, len(expected) + 1), 100 * np.array(expected), ":", color=ORANGE,
+        axes.plot(np.arange(1, len(expected) + 1), 100 * np.array(expected), ":", color="0.2",
                   linewidth=2, label="expected of the best of n random trials")  # fmt: skip
     axes.set(xlabel="trial", ylabel="validation error (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -104,8 +104,8 @@ def parallel_figure(
     for place, (_, ticks) in enumerate(placed.values()):
         axes.axvline(place, color="0.6", linewidth=1, zorder=0)
         for height, tick in ticks:
-            axes.annotate(tick, (place, height), (3, 2), textcoords="offset points", size=8,
-                          color="0.2")  # fmt: skip
+            axes.annotate(tick, (place, height), (4, 2), textcoords="offset points", size=8,
+                          bbox={"color": "white", "alpha": 0.75, "pad": 0.5})  # fmt: skip
     axes.set_xticks(range(len(columns)), [name.replace(".", "\n", 1) for name in columns], size=9)
     axes.set_yticks([])
     axes.spines[["left", "bottom"]].set_visible(False)
