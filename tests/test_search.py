@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import reviews
 from tests.killing import change_until_killed
-from tests.small_runs import two_layers
+from tests.small_runs import SMALL, two_layers
 from ulmfit_app import __main__ as cli
 from ulmfit_app.cli.runs import RunArguments
 from ulmfit_app.cli.settings import read_settings
@@ -472,6 +472,35 @@ def test_the_command_line_refuses_what_cannot_be_searched(csv, tmp_path, capsys)
     assert "A grid takes every value" in capsys.readouterr().err
     assert cli.main([*small, "--folds", "2", "--fold", "2"]) == 2
     assert "--fold is what search compares" in capsys.readouterr().err
+
+
+def test_the_command_line_says_what_was_found_and_goes_on(
+    csv, tmp_path, capsys, monkeypatch, in_this_process
+):
+    monkeypatch.setattr(report, "N_EXPLAINED", 0)
+    space = tmp_path / "space.toml"
+    space.write_text("[classifier]\nlr_mult = [0.5, 2.0, 4.0]\nepochs = 2\n")
+    out = tmp_path / "out"
+    command = ["search", str(csv), *SMALL, "--space", str(space), "--sampler", "grid"]
+    command += ["--trials", "3", "--seeds", "1", "--out", str(out)]
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert "classifier.lr_mult: 0.5, 2.0, 4.0" in said and "classifier.epochs: 2, fixed" in said
+    assert "The grid has 3 points" in said and "Trials: 3 complete" in said
+    assert "Test, once, of the best alone: accuracy" in said
+    assert "The same elsewhere: python -m ulmfit_app.run" in said
+    assert "Luck" not in said, "no trial was drawn at random"
+    facts = json.loads((out / "search.json").read_text(encoding="utf-8"))
+    assert f"Best: trial {facts['best']['trial']}, error" in said
+    assert sorted(each.name for each in (out / "figures").iterdir())[0] == "history.png"
+    # Without --space, the folder's own is the space; with a point more to try.
+    command = [word for word in command if word not in ("--space", str(space))]
+    command[command.index("--trials") + 1] = "4"
+    assert cli.main([*command, "--beside", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "Trials: 4, 3 of them ended before" in said and "Trials: 4 complete" in said
+    assert cli.main([*command, "--beside", str(tmp_path)]) == 5
+    assert "is no finished search" in capsys.readouterr().err
 
 
 def test_without_optuna_the_extra_is_named(csv, tmp_path, monkeypatch):

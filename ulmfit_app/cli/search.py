@@ -40,7 +40,7 @@ class SearchArguments(RunSettings):
     sampler: SamplerName = "tpe"
     # ends trials whose validation loss is worse than others' after as many epochs
     pruner: PrunerName = "median"
-    # new seeds, with which the best settings and this command's are trained again; 0: none
+    # new seeds, with which the best settings and this command's are trained again
     seeds: int = 3
     # folders of finished searches on the same data, whose best so far is drawn beside this one's
     beside: tuple[Path, ...] = ()
