@@ -275,15 +275,16 @@ def test_the_command_loads_no_torch_and_changes_no_file(runs):
     assert state() == before
 
 
-def test_more_runs_than_colours_are_grey_but_for_those_of_the_lowest_loss():
+def test_runs_beyond_those_that_are_named_are_grey():
     def history(loss):
         return pd.DataFrame({"valid_loss": [loss + 1, loss], "accuracy": [0.5, 0.6]})
 
-    figure = runs_figure({f"run {i}": history(i) for i in range(12)}, "Classifier")
+    runs = {f"run {i}": history(i) for i in range(12)}
+    figure = runs_figure(runs, list(runs)[:MAX_COLOURED], "Classifier")
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names == [f"run {i}" for i in range(MAX_COLOURED)]
-    assert legend.get_title().get_text() == "the 9 of the lowest loss; grey: 3 more"
+    assert legend.get_title().get_text() == "grey: 3 more"
     losses, accuracies = figure.axes
     assert losses.get_ylabel() == "validation loss (nats)"
     assert accuracies.get_ylabel() == "accuracy on validation"
@@ -293,12 +294,20 @@ def test_more_runs_than_colours_are_grey_but_for_those_of_the_lowest_loss():
     assert len({str(line.get_color()) for line in losses.lines}) == MAX_COLOURED + 1
 
 
+def test_a_run_has_one_colour_in_all_figures():
+    history = pd.DataFrame({"valid_loss": [1.0]})
+    of_lm = runs_figure({"a": history, "b": history}, ["a", "b"], "Language model")
+    of_classifier = runs_figure({"b": history}, ["a", "b"], "Classifier")
+    assert of_lm.axes[0].lines[1].get_color() == of_classifier.axes[0].lines[0].get_color()
+
+
 def test_the_legend_has_a_run_that_has_begun_nothing_of_one_panel_only():
     figure = runs_figure(
         {
             "a": pd.DataFrame({"valid_loss": [1.0], "macro_f1": [0.5]}),
             "b": pd.DataFrame({"valid_loss": [2.0]}),
         },
+        ["a", "b"],
         "Classifier",
     )
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]

@@ -50,6 +50,19 @@ def to_json(settings: Settings) -> dict[str, Any]:
     return values | {name: getattr(settings, name) for name in others}
 
 
+def flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON writes them, by one name each.
+
+    >>> flatten({"lm": {"lr": 0.004}, "seed": 42})
+    {'lm.lr': 0.004, 'seed': 42}
+    """
+    found = {}
+    for name, value in values.items():
+        inner = value if isinstance(value, dict) else None
+        found |= {name: value} if inner is None else {f"{name}.{k}": v for k, v in inner.items()}
+    return found
+
+
 _CLASSES = {
     "data": config.DataSettings,
     "tokens": config.TokenSettings,

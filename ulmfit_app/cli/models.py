@@ -9,12 +9,13 @@ from tyro import MISSING
 from tyro.conf import Positional
 
 from ulmfit_app.cli.outputs import name_of, require_outside
-from ulmfit_app.cli.process import set_up_torch, start
+from ulmfit_app.cli.process import set_up_torch, set_up_tracker, start
 from ulmfit_app.cli.settings import preset_in
 from ulmfit_app.config import LanguageModelSettings, ModelSettings, Name, Precision, TokenSettings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.experiments.used import check_used
 from ulmfit_app.languages import has_subwords
+from ulmfit_app.pipeline.tracker import TrackerName
 from ulmfit_app.presets import PRETRAINING_PRESETS
 
 
@@ -46,6 +47,8 @@ class PretrainArguments:
     seed: int = 42
     # of matrix products; auto: bf16 where the GPU or CPU has it, fp16 on other GPUs, else fp32
     precision: Precision = "auto"
+    # mirror losses, metrics and scores there as they grow; changes no result
+    track: TrackerName | None = None
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,14 @@ def pretrain(argv: list[str]) -> None:
     folder = arguments.out / name
     require_outside(folder, arguments.corpus, Path("models"))
 
+    set_up_tracker(arguments.track)
     start()
     from ulmfit_app.models import pretrained
     from ulmfit_app.pipeline import pretraining
 
     direction = "backward" if arguments.backwards else "forward"
-    facts = pretraining.pretrain(arguments.corpus, folder, settings, direction, arguments.minutes)
+    how = settings, direction, arguments.minutes
+    facts = pretraining.pretrain(arguments.corpus, folder, *how, arguments.track)
     held_out = facts["held_out"]
     each = held_out.get("perplexity_per_character")
     per_character = "" if each is None else f", {each:.2f} per character,"

@@ -9,9 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from ulmfit_app.errors import SettingError, WorkerError
+from ulmfit_app.pipeline.tracker import TrackerName, require_tracker
 
 # Of the verbs, those whose trainings several processes can carry out.
 SHARED = ("run", "pretrain", "finetune", "classify", "distill", "selftrain", "prune", "update")
+# What the user does not tell mlflow.
+FOR_MLFLOW = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
 
 
 def set_up_torch() -> None:
@@ -31,6 +38,20 @@ def start() -> None:
     print("Starting …", flush=True)
     set_up_torch()
     set_up_figures()
+
+
+def set_up_tracker(name: TrackerName | None) -> None:
+    """Look for the package of a tracker, and tell mlflow what the user has not told it.
+
+    Nothing is sent to its makers, and a server that does not answer is given up within seconds and
+    not minutes.
+
+    Raises:
+        SettingError: the package is missing.
+    """
+    require_tracker(name)
+    for variable, value in FOR_MLFLOW.items() if name == "mlflow" else ():
+        os.environ.setdefault(variable, value)  # before it is imported
 
 
 def set_up_figures() -> None:

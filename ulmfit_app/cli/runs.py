@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from ulmfit_app.cli.outputs import find_outside, folder_of, name_of, require_outside
-from ulmfit_app.cli.process import set_up_figures, set_up_torch, start
+from ulmfit_app.cli.process import set_up_figures, set_up_torch, set_up_tracker, start
 from ulmfit_app.cli.settings import RunSettings, read_settings
 from ulmfit_app.config import (
     AugmentationSettings,
@@ -21,6 +21,7 @@ from ulmfit_app.config import (
 )
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.messages import ENGLISH, ReportLanguage
+from ulmfit_app.pipeline.tracker import TrackerName
 
 if TYPE_CHECKING:
     from ulmfit_app.pipeline.run import Run
@@ -42,6 +43,8 @@ class RunArguments(RunSettings):
     minutes: float | None = None  # fit the work into this many minutes, measured on this machine
     # of the report's words and figures; None: as the report was, else en
     report_language: ReportLanguage | None = None
+    # mirror losses, metrics and scores there as they grow; changes no result
+    track: TrackerName | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def run(argv: list[str]) -> None:
     )
     default = Path("runs") / f"{name_of(settings.data.source)}-{preset}"
     out, language = arguments.out or default, arguments.report_language
-    start_run(out, settings, default, arguments.minutes, preset, language)
+    start_run(out, settings, default, arguments.minutes, preset, language, arguments.track)
 
 
 def start_run(
@@ -105,6 +108,7 @@ def start_run(
     minutes: float | None,
     preset: str,
     report_language: ReportLanguage | None = None,
+    track: TrackerName | None = None,
 ) -> None:
     """Begin a run or go on with it, and print what it will do and how it did.
 
@@ -114,8 +118,9 @@ def start_run(
         default: where it lies when no folder is named.
         minutes: fit the work into so many; None: no bound.
         preset: the name of the preset that the settings were derived from.
-        report_language: as `carry_out` takes it.
+        report_language, track: as `carry_out` takes them.
     """
+    set_up_tracker(track)
     require_outside(out, folder_of(settings.data), default)
     start()
     from ulmfit_app.run_folder import working_in
@@ -123,17 +128,23 @@ def start_run(
     with working_in(out):
         from ulmfit_app.pipeline.run import begin
 
-        carry_out(begin(out, settings, minutes, preset), report_language)
+        carry_out(begin(out, settings, minutes, preset), report_language, track)
 
 
-def carry_out(job: "Run", report_language: ReportLanguage | None = None) -> None:
+def carry_out(
+    job: "Run",
+    report_language: ReportLanguage | None = None,
+    track: TrackerName | None = None,
+) -> None:
     """Carry out a run, and print what it does and how it did.
 
     Args:
         job: the run.
         report_language: of its report; None: as it was, else English.
+        track: what follows it; None: nothing does.
     """
     from ulmfit_app.pipeline import forecast
+    from ulmfit_app.pipeline.tracking import tracking
     from ulmfit_app.run_folder import AUGMENT
 
     print(*forecast.describe(job), sep="\n")
@@ -145,7 +156,8 @@ def carry_out(job: "Run", report_language: ReportLanguage | None = None) -> None
         without = ", without making texts" if AUGMENT in job.stages else without
         print(f"Estimate{without}: {sum(seconds.values()) / 60:.1f} minutes ({parts}).")
         print("Interrupt whenever you like: the same command continues.")
-    report = job.carry_out(report_language=report_language)
+    with tracking(job, track):
+        report = job.carry_out(report_language=report_language)
     _print_scores(report, job.record.data.test_name)
 
 

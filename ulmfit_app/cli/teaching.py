@@ -13,6 +13,7 @@ from ulmfit_app.cli.runs import carry_out, start_run
 from ulmfit_app.cli.settings import RunSettings, read_settings
 from ulmfit_app.config import DistillationSettings
 from ulmfit_app.errors import SettingError
+from ulmfit_app.pipeline.tracker import TrackerName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class DistillArguments(RunSettings):
     # a forward and a backward model, and the mean of their probabilities; twice the time
     bidirectional: bool
     out: Path | None = None  # the run folder; None: runs/DATA-PRESET-student
+    # mirror losses, metrics and scores there as they grow; changes no result
+    track: TrackerName | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def distill(argv: list[str]) -> None:
             f"Train a run on the labels themselves: {again}",
         )
     default = Path("runs") / f"{name_of(settings.data.source)}-{preset}-student"
-    start_run(arguments.out or default, settings, default, None, preset)
+    out = arguments.out or default
+    start_run(out, settings, default, None, preset, track=arguments.track)
 
 
 def selftrain(argv: list[str]) -> None:

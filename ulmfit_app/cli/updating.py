@@ -8,11 +8,12 @@ import tyro
 from tyro.conf import Positional
 
 from ulmfit_app.cli.outputs import find_outside
-from ulmfit_app.cli.process import start
+from ulmfit_app.cli.process import set_up_tracker, start
 from ulmfit_app.cli.runs import carry_out
 from ulmfit_app.config import DataSettings, Name, Quotes, UpdateSettings
 from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.messages import ReportLanguage
+from ulmfit_app.pipeline.tracker import TrackerName
 from ulmfit_app.run_folder import working_in
 
 LM_EPOCHS = 1
@@ -57,6 +58,8 @@ class UpdateArguments:
     out: Path | None = None  # the new run's folder; None: RUN-updated
     # of the report's words and figures; None: as the report was, else en
     report_language: ReportLanguage | None = None
+    # mirror losses, metrics and scores there as they grow; changes no result
+    track: TrackerName | None = None
 
 
 def update(argv: list[str]) -> None:
@@ -73,6 +76,7 @@ def update(argv: list[str]) -> None:
             f"The results would lie in {source}, which holds the new texts. Name a folder "
             f"outside: --out {shlex.quote(str(outside))}"
         )
+    set_up_tracker(arguments.track)
     start()
     with working_in(out):
         _update(arguments, out)
@@ -88,6 +92,7 @@ def _require_own_folder(out: Path, old: Path) -> None:
 
 def _update(arguments: UpdateArguments, out: Path) -> None:
     from ulmfit_app.pipeline.judging import RETRAINED
+    from ulmfit_app.pipeline.tracking import tracking
     from ulmfit_app.pipeline.updating import begin_retraining, begin_update
 
     names = {each.name for each in fields(DataSettings)} & set(vars(arguments))
@@ -96,17 +101,18 @@ def _update(arguments: UpdateArguments, out: Path) -> None:
     how = {each.name: getattr(arguments, each.name) for each in fields(UpdateSettings)[1:]}
     run = begin_update(arguments.run, out, new, UpdateSettings(**how), arguments.lm_epochs)
     if not arguments.retrain:
-        carry_out(run, arguments.report_language)
+        carry_out(run, arguments.report_language, arguments.track)
         return
-    run.carry_out("classifier")
+    with tracking(run, arguments.track):
+        run.carry_out("classifier")
     print(f"From the start, to compare: {out / RETRAINED}")
     retrained = begin_retraining(run)
     with working_in(retrained.folder):
-        carry_out(retrained)
+        carry_out(retrained, track=arguments.track)
     print(f"The update: {out}")
     if run.is_finished("report"):  # it may be from before there was anything to compare
         run.repeat("report", arguments.report_language)
-    carry_out(run, arguments.report_language)
+    carry_out(run, arguments.report_language, arguments.track)
 
 
 def _absolute(new: Path) -> str:

@@ -1,6 +1,6 @@
 """The curves of several runs' trainings, over each other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,15 +22,14 @@ _METRICS = {
 _SHARES = ("accuracy", "macro_f1", "average_precision")
 
 
-def runs_figure(histories: Mapping[str, pd.DataFrame], title: str) -> Figure:
+def runs_figure(histories: Mapping[str, pd.DataFrame], named: Sequence[str], title: str) -> Figure:
     """Validation losses and metrics by epoch, one line per run.
-
-    Of more than MAX_COLOURED runs, those of the lowest loss have a colour and a name, and the
-    others are grey.
 
     Args:
         histories: name of the run -> one row per epoch of all phases; columns valid_loss (nats)
             and some metrics.
+        named: the runs that have a colour and a name, at most MAX_COLOURED; the others are grey.
+            A run has the same colour in all figures that are given the same ones.
         title: of the figure.
     """
     metrics = [name for name in _METRICS if any(name in each for each in histories.values())]
@@ -38,39 +37,33 @@ def runs_figure(histories: Mapping[str, pd.DataFrame], title: str) -> Figure:
         metrics = ["perplexity"]
     panels = {"valid_loss": "validation loss (nats)"} | {name: _METRICS[name] for name in metrics}
     figure, all_axes = make_axes(4.2 * len(panels), 4.2, columns=len(panels))
-    best = sorted(histories, key=lambda name: _lowest(histories[name]))[:MAX_COLOURED]
     coloured = [one for i, one in enumerate(colours(MAX_COLOURED + 1)) if i != _GREY_AT]
-    palette = dict(zip(best, coloured, strict=False))
-    shown, families, notes = drawable_labels(best)
-    labels = dict(zip(best, shown, strict=True))
-    for axes, (column, unit) in zip(all_axes, panels.items(), strict=True):
+    palette = dict(zip(named, coloured, strict=False))
+    shown, families, notes = drawable_labels(list(named))
+    labels = dict(zip(named, shown, strict=True))
+    for axes, (column, unit) in zip(np.ravel(all_axes), panels.items(), strict=True):
         for name in sorted(histories, key=lambda name: name in palette):  # grey ones below
             _draw(axes, histories[name], column, palette.get(name), labels.get(name))
         axes.set(xlabel="epoch, all phases", ylabel=unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if column in _SHARES:
             axes.yaxis.set_major_formatter(PercentFormatter(1))
-    lines = {line.get_label(): line for axes in all_axes for line in axes.lines}
-    named = [lines[labels[name]] for name in best if labels[name] in lines]
-    more = len(histories) - len(best)
-    head = f"the {len(best)} of the lowest loss; grey: {more} more" if more else None
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    drawn = [lines[labels[name]] for name in named if labels[name] in lines]
+    more = len(set(histories) - set(named))
     legend = figure.legend(
-        handles=named,
+        handles=drawn,
         loc="outside lower center",
-        ncols=min(4, len(named)) or 1,
+        ncols=min(4, len(drawn)) or 1,
         fontsize=8.5,
         frameon=False,
-        title=head,
+        title=f"grey: {more} more" if more else None,
         title_fontsize=8.5,
     )
     for one in legend.get_texts():
         one.set_fontfamily(families)
     figure.suptitle(". ".join([title, *notes]))
     return figure
-
-
-def _lowest(history: pd.DataFrame) -> float:
-    return float(np.nanmin([np.inf, *history["valid_loss"]]))
 
 
 def _draw(

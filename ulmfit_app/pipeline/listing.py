@@ -35,6 +35,7 @@ from ulmfit_app.run_folder import (
     read_mark,
     require_record,
 )
+from ulmfit_app.settings_json import flatten
 from ulmfit_app.training.symptoms import JOINT, names_in
 
 TRAINED = ("lm", "classifier")  # stages with a history; backward ones are named after these
@@ -141,7 +142,7 @@ def _understand(folder: Path, facts: dict[str, Any], record: dict[str, Any]) -> 
         facts["minutes"] = round(seconds / 60, 2)
         said = [name for each in histories.values() for name in names_in(each.to_dict("records"))]
         facts["warnings"] = JOINT.join(dict.fromkeys(said)) or None
-    return ListedRun(facts, _flatten(settings), histories)
+    return ListedRun(facts, flatten(settings), histories)
 
 
 def _state(
@@ -223,17 +224,6 @@ def _date_of(folder: Path) -> str | None:
         except OSError:
             continue
     return datetime.fromtimestamp(max(times)).strftime("%Y-%m-%d %H:%M") if times else None
-
-
-def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, value in settings.items():
-        inner = value if isinstance(value, dict) else None
-        if inner is None:
-            found[name] = value
-        else:
-            found |= {f"{name}.{key}": each for key, each in inner.items()}
-    return found
 
 
 # ------------------------------------------------------------------------------------ all together

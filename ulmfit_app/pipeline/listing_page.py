@@ -9,7 +9,7 @@ import pandas as pd
 from data_scripts.files import replacing
 from ulmfit_app.evaluation.page_runs import runs_page
 from ulmfit_app.evaluation.report_files import write_figures
-from ulmfit_app.evaluation.runs_figure import runs_figure
+from ulmfit_app.evaluation.runs_figure import MAX_COLOURED, runs_figure
 from ulmfit_app.pipeline.listing import ListedRun
 
 
@@ -24,6 +24,8 @@ def write_page(
         table, settings: as `runs_page` takes them.
     """
     names, figures = _short_names(runs), {}
+    begun = [name for name, each in zip(names, runs, strict=True) if each.histories]
+    coloured = begun[:MAX_COLOURED]
     for stage in dict.fromkeys(name for each in runs for name in each.histories):
         histories = {
             name: each.histories[stage]
@@ -31,7 +33,7 @@ def write_page(
             if stage in each.histories
         }
         title = stage.replace("lm", "language model").replace("-", ", ").capitalize()
-        figures[f"training of the {title.lower()}"] = runs_figure(histories, title)
+        figures[f"training of the {title.lower()}"] = runs_figure(histories, coloured, title)
     with TemporaryDirectory() as scratch:
         pngs = write_figures(Path(scratch), figures)
     n = len(runs)

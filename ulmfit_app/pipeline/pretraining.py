@@ -33,6 +33,8 @@ from ulmfit_app.pipeline.corpora import (
     read_corpus,
 )
 from ulmfit_app.pipeline.model_card import CARD, write_about
+from ulmfit_app.pipeline.tracker import TrackerName
+from ulmfit_app.pipeline.tracking import following
 from ulmfit_app.settings_json import to_json
 from ulmfit_app.training import language_model
 from ulmfit_app.training.checkpoints import finish
@@ -66,6 +68,7 @@ def pretrain(
     settings: Settings,
     direction: Direction = "forward",
     minutes: float | None = None,
+    track: TrackerName | None = None,
 ) -> dict[str, Any]:
     """Train a language model on a corpus, or go on training it.
 
@@ -75,6 +78,7 @@ def pretrain(
         settings: it is trained until `lm.max_tokens` or `lm.epochs` passes are done.
         direction: in which it learns to read.
         minutes: instead of max_tokens, as many as fit, measured on this machine.
+        track: what follows it; None: nothing does.
 
     Returns:
         What the model card says.
@@ -107,7 +111,10 @@ def pretrain(
     what = known["what"] if known else what
     facts = {"what": what, "minutes": minutes, "budget": budget, "tokens_an_epoch": per_epoch}
     _write_config(folder, facts, settings)
-    history = train(learn, phases, folder, _how(settings, direction, what))
+    how = _how(settings, direction, what)
+    # By its budget, too: a longer one replaces the epochs at a falling rate.
+    with following(track, folder, f"{how.key}+{budget}", settings) as watch:
+        history = train(learn, phases, folder, how, watch)
     history.insert(0, "tokens", np.arange(1, len(history) + 1) * tokens_per_epoch)
     about = _about(history, corpus, start, what)
     bundle = _describe(start, corpus, settings, about, direction)
