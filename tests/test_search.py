@@ -19,8 +19,9 @@ from ulmfit_app.cli.runs import RunArguments
 from ulmfit_app.cli.settings import read_settings
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import RunFolderError, SettingError
+from ulmfit_app.experiments import search as search_module
 from ulmfit_app.experiments import search_trial
-from ulmfit_app.experiments.search import Owned, Search, carry_out, fits
+from ulmfit_app.experiments.search import Asked, Owned, Search, carry_out, fits
 from ulmfit_app.experiments.search_journal import (
     RESULT,
     cut_torn_line,
@@ -378,6 +379,8 @@ def test_a_trial_that_is_worse_than_the_median_is_ended_and_the_first_one_never(
     settings = settings_for(csv)
     how = How(trials=8, sampler="random", pruner="median")
     search = begin_search(tmp_path / "out", settings, how, tables)
+    jobs = [search_module._job(search, Asked(number, settings)) for number in (0, 1)]
+    assert [job.pruner for job in jobs] == [None, ("median", 3)]
     for _ in range(6):  # with losses that no training of ours reaches
         asked = search.ask()
         trial = search.trials()[asked.number]
@@ -488,7 +491,7 @@ def test_the_command_line_says_what_was_found_and_goes_on(
     assert "classifier.lr_mult: 0.5, 2.0, 4.0" in said and "classifier.epochs: 2, fixed" in said
     assert "The grid has 3 points" in said and "Trials: 3 complete" in said
     assert "Test, once, of the best alone: accuracy" in said
-    assert "The same elsewhere: python -m ulmfit_app.run" in said
+    assert "Its command: python -m ulmfit_app.run" in said
     assert "Luck" not in said, "no trial was drawn at random"
     facts = json.loads((out / "search.json").read_text(encoding="utf-8"))
     assert f"Best: trial {facts['best']['trial']}, error" in said

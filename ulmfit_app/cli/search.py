@@ -152,9 +152,9 @@ def _say(found: dict[str, Any], out: Path) -> list[str]:
     )
     if "selected_on" in found:
         lines.append(
-            f"On the {found['selected_on']['n']:,} validation texts, that is "
-            f"{_points(found['selected_on'])}: too good, since the best was selected on these "
-            "very texts."
+            f"On the {found['selected_on']['n']:,} validation texts the best errs less "
+            f"{_points(found['selected_on'])}: too good, since it was selected on these very "
+            "texts."
         )
     else:
         lines.append("No trial was better than this command's own settings.")
@@ -171,8 +171,8 @@ def _say(found: dict[str, Any], out: Path) -> list[str]:
         lines.append(
             f"Trained again with {len(again['seeds'])} new seeds, errors are "
             f"{100 * means['best']:.2f} % with the best settings and "
-            f"{100 * means['defaults']:.2f} % with the command's: {_points(again)}, on "
-            f"{again['n']:,} texts."
+            f"{100 * means['defaults']:.2f} % with the command's: on {again['n']:,} texts the "
+            f"best err less {_points(again)}."
         )
     if found["importances"]:
         shares = (f"{name} {share:.2f}" for name, share in found["importances"].items())
@@ -183,7 +183,7 @@ def _say(found: dict[str, Any], out: Path) -> list[str]:
         f"Test, once, of the best alone: accuracy {100 * test['accuracy']:.1f} % "
         f"({100 * low:.1f} to {100 * high:.1f}), n = {test['n']:,} ({test['name']}).",
         f"The best run: {found['run']}; its report: {found['run']}/report/report.html",
-        f"The same elsewhere: {found['command']}",
+        f"Its command: {found['command']}",
         f"Written: {out / 'search.json'} {out / 'trials.csv'} {out / 'space.toml'} "
         f"{out / 'figures'}",
     ]
@@ -195,6 +195,6 @@ def _percent(share: float | None) -> str:
 
 
 def _points(compared: dict[str, float]) -> str:
-    """A difference in points with its interval."""
+    """By how much the best errs less, with the interval."""
     low, high = f"{compared['low']:+.2f}", f"{compared['high']:+.2f}"
-    return f"{compared['difference']:+.2f} points less (95 % interval: {low} to {high})"
+    return f"by {compared['difference']:+.2f} points (95 % interval {low} to {high})"
