@@ -37,7 +37,7 @@ from ulmfit_app.experiments.search_plan import (
     made_with,
     require_same_search,
 )
-from ulmfit_app.experiments.search_result import conclude, find_best, table_of
+from ulmfit_app.experiments.search_result import conclude, draw_figures, find_best, table_of
 from ulmfit_app.experiments.search_trial import measure
 from ulmfit_app.experiments.spaces import parse_space
 from ulmfit_app.pipeline import report
@@ -435,6 +435,36 @@ def test_a_stage_is_adopted_by_its_key_alone(csv, tmp_path):
         next((tmp_path / name / "lm").glob("*.safetensors")) for name in ("one", "same")
     )
     assert ours.samefile(other)
+
+
+def test_what_a_plan_has_anyway_makes_the_same_classifier_when_it_is_asked_for(csv, tmp_path):
+    settings = settings_for(csv)  # from random weights: the plan weak-start
+    keys = {}
+    for name, changes in {
+        "usual": {},
+        "spelled": {"lr_mult": 1.0, "decay": 1.3, "drop_mult": 0.25},
+        "other": {"drop_mult": 0.5},
+    }.items():
+        how = replace(settings.classifier, **changes)
+        keys[name] = begin(tmp_path / name, replace(settings, classifier=how)).record.keys
+    assert keys["spelled"] == keys["usual"]
+    assert keys["other"]["classifier"] != keys["usual"]["classifier"]
+    assert keys["other"]["lm"] == keys["usual"]["lm"]
+
+
+def test_the_setting_that_decides_is_the_most_important_and_all_figures_are_drawn(csv, tmp_path):
+    search = begin_search(tmp_path / "out", settings_for(csv), How(trials=16, sampler="random"))
+    while (asked := search.ask()) is not None:
+        lr = search.trials()[asked.number].params.get("classifier.lr_mult", 1.0)
+        result = {"state": "complete", "error": lr / 10, "valid_loss": 1.0, "seconds": 1.0}
+        search.tell(asked, result if asked.result is None else asked.result)
+    table = table_of(search)
+    importances = draw_figures(search, table, [0.2, 0.1], [])
+    assert next(iter(importances)) == "classifier.lr_mult"
+    assert importances["classifier.lr_mult"] > 0.8
+    assert sum(importances.values()) == pytest.approx(1)
+    names = sorted(each.name for each in (search.folder / "figures").iterdir())
+    assert names == ["history.png", "importance.png", "parallel.png"]
 
 
 def test_a_balance_that_is_drawn_does_not_change_what_is_compared(csv):
