@@ -188,7 +188,7 @@ def draw_figures(
     whole = table["state"] == COMPLETE
     others = {path.name: _errors_of(path) for path in beside}
     figures = {"history": history_figure(table["error"], whole, expected, others)}
-    ended = table[whole & (table["trial"] > 0)]
+    ended = table[whole]
     names = [name for name in search.space.drawn if ended[name].nunique(dropna=False) > 1]
     importances = _importances(search)
     if importances:
