@@ -43,6 +43,7 @@ from ulmfit_app.experiments.spaces import parse_space
 from ulmfit_app.pipeline import report
 from ulmfit_app.pipeline.adopting import adopt
 from ulmfit_app.pipeline.run import Run, begin
+from ulmfit_app.training import loop
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -374,7 +375,10 @@ def test_an_epoch_of_pairs_has_no_error():
     assert found == {"error": pytest.approx(0.3), "valid_loss": 0.7, "epochs": 4}
 
 
-def test_a_trial_that_is_worse_than_the_median_is_ended_and_the_first_one_never(csv, tmp_path):
+def test_a_trial_that_is_worse_than_the_median_is_ended_and_the_first_one_never(
+    csv, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     tables = {"classifier": {"lr_mult": [0.5, 1.0], "epochs": [2, 3], "plan": "full"}}
     settings = settings_for(csv)
     how = How(trials=8, sampler="random", pruner="median")
