@@ -18,11 +18,11 @@ from tests import shared_training
 from tests.conftest import made_store, reviews
 from tests.small_runs import SMALL
 from ulmfit_app import __main__ as cli
-from ulmfit_app.errors import SettingError, WorkerError
+from ulmfit_app.errors import RunFolderError, SettingError, WorkerError
 from ulmfit_app.text.batches import ClassifierBatches, LanguageModelBatches
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.windows import Objective, WindowBatches
-from ulmfit_app.training import data_parallel, loop, processes
+from ulmfit_app.training import data_parallel, following, loop, processes
 from ulmfit_app.training.recipes import Phase
 
 ROOT = Path(__file__).parent.parent
@@ -155,6 +155,37 @@ def test_each_process_draws_its_own_random_numbers(monkeypatch):
     assert drawn[0] == drawn[2] and len({first, *drawn}) == 3
 
 
+def test_who_follows_draws_other_numbers_than_the_first(monkeypatch):
+    drawn, state = [], torch.get_rng_state()
+    sent = iter([(("a training",), state), None])
+    monkeypatch.setattr(processes, "receive", lambda: next(sent))
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    monkeypatch.setattr(following, "train", lambda what: drawn.append((what, torch.rand(1))))
+    following.follow()
+    ((what, number),) = drawn
+    torch.set_rng_state(state)
+    assert what == "a training" and number != torch.rand(1)
+
+
+def test_a_file_that_another_machine_does_not_see_is_named(monkeypatch):
+    def receive():
+        raise FileNotFoundError(2, "No such file", "/data/ids.bin")
+
+    monkeypatch.setattr(processes, "receive", receive)
+    with pytest.raises(RunFolderError, match=r"does not find /data/ids.bin.*same paths"):
+        following.follow()
+
+
+def test_the_first_process_says_when_a_checkpoint_is_due(monkeypatch):
+    """Each has a clock of its own, and all have to take part."""
+    monkeypatch.setattr(processes, "sum_up", lambda numbers: numbers)
+    asked = []
+    for rank in (0, 1):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        asked.append([processes.agree(wish) for wish in (True, False)])
+    assert asked == [[True, False], [False, False]]
+
+
 # -------------------------------------------------------------------------------------- the shards
 def batches_of(make, shard, epoch=1):
     batches = make()
@@ -189,6 +220,10 @@ def test_processes_read_each_row_of_each_batch_once(make, shuffle, n):
     if shuffle:  # in step, whoever has no row
         assert all(len(part) == len(whole[0]) for part in parts)
         np.testing.assert_allclose(shares.sum(axis=0), 1)
+        # Of what the loss is the mean over: places, texts or predictions.
+        sizes = np.array([[len(batch[-1]) for batch, _ in part] for part in parts])
+        whole_sizes = [len(batch[-1]) for batch, _ in whole[0]]
+        np.testing.assert_allclose(shares, np.where(shares, sizes, 0) / whole_sizes)
     expected = sorted(row for batch, _ in whole[0] for row in rows_of(batch))
     found = sorted(
         row for part in parts for batch, share in part if share for row in rows_of(batch)
