@@ -1,6 +1,7 @@
 """How far training by several processes goes: measured here with one and two, simulated beyond.
 
-python -m tests.bench.scale            measures, then simulates; writes docs/results/scale/
+python -m tests.bench.scale            measures, then simulates; writes docs/results/scale/ and
+                                       the tables of docs/scale.md
 python -m tests.bench.scale simulate   simulates again from what was measured
 
 One process has one core, two have one each. A language model of the preset `small` is trained by
@@ -23,7 +24,8 @@ from fastai.callback.core import Callback
 
 from data_scripts.files import write_json
 
-OUT = Path("docs/results/scale")
+OUT, PAGE = Path("docs/results/scale"), Path("docs/scale.md")
+BEGIN, END = "<!-- what was measured -->\n", "<!-- until here -->\n"  # of the page's tables
 VOCAB, BPTT, BATCH = 40_000, 70, 128
 STEPS, WARM = 8, 3  # timed, and before them
 ROUNDS = 3
@@ -252,7 +254,9 @@ def costs_of(measured: dict) -> tuple[Costs, tuple[float, float]]:
     per_row = (whole - half) / (measured["batch"] / 2)
     steps = np.array(measured["steps"]["one"])
     spread = tuple((steps / np.median(steps)).round(4).tolist())
-    costs = Costs(whole - per_row * measured["batch"], per_row, measured["bytes"], spread)
+    # A busy machine may have made the whole batch slower by more than twice.
+    fixed = max(whole - per_row * measured["batch"], 0.0)
+    costs = Costs(fixed, per_row, measured["bytes"], spread)
     sums = {int(size): seconds for size, seconds in measured["sums"].items()}
     latency = sums[SIZES[0]] / 2
     bandwidth = 4 * SIZES[-1] / (sums[SIZES[-1]] - 2 * latency)
@@ -296,6 +300,56 @@ def beyond(measured: dict) -> dict:
     return {"processes": PROCESSES, "speedup": found}
 
 
+def describe(measured: dict) -> str:
+    """The tables of the page."""
+    checked, further = predict(measured), beyond(measured)
+    tokens = checked["tokens per second"]
+    steps, costs = checked["seconds per step"], costs_of(measured)[0]
+    lines = [
+        f"| {measured['batch']} x {measured['bptt']} tokens per step | seconds per step, measured "
+        "| simulated | tokens/s |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {name} | {steps[of]['measured']:.2f} | {steps[of]['simulated']:.2f} "
+            f"| {tokens[of]:,.0f} |"
+            for name, of in (("one process on one core", "one"), ("two, one core each", "two"))
+        ),
+        "",
+        f"Two processes are {checked['speedup']:.2f} times as fast as one (an "
+        f"{measured['processor']}, {measured['precision']}, the others idle). Each sends "
+        f"{costs.bytes_sent / 1e6:.0f} MB of gradients per step; between processes of this "
+        f"machine that runs at {checked['bandwidth'] / 1e9:.1f} GB/s.",
+        "",
+        "| a billion tokens, read once | hours |",
+        "| --- | --- |",
+        *(
+            f"| {name} | {1e9 / rate / 3_600:.1f} |"
+            for name, rate in (
+                ("one core", tokens["one"]),
+                ("two cores", tokens["two"]),
+                (
+                    "64 cores of 64 machines, 10 Gb/s, the batch 64 times as large",
+                    tokens["one"]
+                    * further["speedup"]["10 Gb/s Ethernet"]["growing batch"][PROCESSES.index(64)],
+                ),
+            )
+        ),
+        "",
+        f"| at least half as good each as one, up to | {measured['batch']} rows shared | "
+        f"{measured['batch']} rows each |",
+        "| --- | --- | --- |",
+        *(
+            f"| {name} | " + " | ".join(_processes(n) for n in found["half as good"]) + " |"
+            for name, found in further["speedup"].items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _processes(n: int) -> str:
+    return f"{n:,} processes{' or more' if n == PROCESSES[-1] else ''}"
+
+
 def draw(found: dict, path: Path) -> None:
     """How many times as fast, by processes, a panel for each kind of batch."""
     from matplotlib.figure import Figure
@@ -325,6 +379,9 @@ def main(words: list[str]) -> None:
     checked, further = predict(measured), beyond(measured)
     write_json(OUT / "simulated.json", checked | further)
     draw(further, OUT / "scale.png")
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
+    PAGE.write_text(before + BEGIN + describe(measured) + END + after, encoding="utf-8")
     for name, row in checked["seconds per step"].items():
         print(f"{name}: {row['measured']:.3f} s per step, simulated {row['simulated']:.3f}")
     print(f"Two processes are {checked['speedup']:.2f} times as fast as one.")

@@ -8,10 +8,12 @@ import pytest
 from tests.bench.scale import (
     NETWORKS,
     OUT,
+    PAGE,
     SIZES,
     Costs,
     beyond,
     costs_of,
+    describe,
     draw,
     predict,
     seconds_to_sum,
@@ -77,5 +79,6 @@ def test_what_is_stored_follows_from_what_was_measured(tmp_path):
     stored = json.loads((OUT / "simulated.json").read_text())
     found = predict(measured) | beyond(measured)
     assert json.loads(json.dumps(found)) == stored
+    assert describe(measured) in PAGE.read_text(encoding="utf-8")
     draw(found, tmp_path / "scale.png")
     assert (tmp_path / "scale.png").stat().st_size > 10_000

@@ -116,11 +116,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
-        return processes.sum_up(own)
+        return processes.sum_up(own.clone())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return processes.sum_up(gradient)
+        return processes.sum_up(gradient.clone())
 
 
 class GlobalBatchNorm(nn.BatchNorm1d):

@@ -116,10 +116,13 @@ def gather(value: Any) -> list[Any]:
 
 
 def sum_up(numbers: torch.Tensor) -> torch.Tensor:
-    """The sum of every process's numbers, the same to the bit in each; all of them have to ask."""
+    """The sum of every process's numbers, the same to the bit in each; all of them have to ask.
+
+    It may stand in the place of the numbers, which are not to be used any more.
+    """
     if count() == 1:
         return numbers
-    own = numbers.detach().to(choose_device()).clone()
+    own = numbers.detach().to(choose_device())
     _try(dist.all_reduce, own)
     return own.to(numbers.device)
 
