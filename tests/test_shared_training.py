@@ -54,7 +54,7 @@ def results(tmp_path_factory):
         alone["cut"] = shared_training.train_lm(folder / "one-cut", epochs=1)
         (folder / "three").mkdir()
         with torchrun(3, "-m", "tests.shared_training", folder / "three", folder / "one-cut") as p:
-            _, errors = p.communicate(timeout=90)
+            _, errors = p.communicate(timeout=150)
         assert p.returncode == 0, errors
         together = json.loads((folder / "three" / "results.json").read_text())
         alone["from three"] = shared_training.go_on(folder / "three" / "cut")
@@ -69,7 +69,8 @@ def assert_close(found, expected, atol=1e-4):
         if name == "phase":
             assert values == expected["history"][name]
         else:
-            np.testing.assert_allclose(values, expected["history"][name], atol=atol)
+            rtol = 1e-3 if name == "grad_norm" else 0
+            np.testing.assert_allclose(values, expected["history"][name], rtol, atol)
     for name, weights in found["weights"].items():
         np.testing.assert_allclose(weights, expected["weights"][name], atol=2e-3, err_msg=name)
 
@@ -309,7 +310,7 @@ def test_a_run_by_two_processes_ends_with_a_report(csv, tmp_path):
         2, "-m", "ulmfit_app.run", csv, *small[:-1], "--classifier.batch-size", "9",
         "--out", tmp_path / "run", "--classifier.epochs", "2",
     ) as job:  # fmt: skip
-        said, errors = job.communicate(timeout=90)
+        said, errors = job.communicate(timeout=150)
     assert job.returncode == 0, errors
     assert (tmp_path / "run" / "report" / "report.html").is_file()
     assert said.count("Report: ") == said.count("Starting") == 1
