@@ -141,7 +141,8 @@ def test_a_character_our_font_lacks_is_drawn_in_another_installed_font():
 
 @pytest.fixture
 def chinese_font(tmp_path, monkeypatch):
-    """A font with 好 and 差 and no others, installed after matplotlib first ran."""
+    """A font with 好 and 差 and no others, installed after matplotlib first ran; those of this
+    machine are hidden."""
     pen = TTGlyphPen(None)
     for step, point in enumerate([(50, 0), (50, 700), (650, 700), (650, 0)]):
         (pen.lineTo if step else pen.moveTo)(point)
@@ -158,6 +159,7 @@ def chinese_font(tmp_path, monkeypatch):
     font.setupPost()
     font.save(tmp_path / "two.ttf")
     known = list(fontManager.ttflist)
+    fontManager.ttflist[:] = [font for font in known if font.name.startswith("DejaVu")]
     monkeypatch.setattr(fonts, "findSystemFonts", lambda: [str(tmp_path / "two.ttf")])
     yield
     fontManager.ttflist[:] = known
