@@ -19,7 +19,9 @@ from tests.conftest import made_store, reviews
 from tests.small_runs import SMALL
 from ulmfit_app import __main__ as cli
 from ulmfit_app.errors import RunFolderError, SettingError, WorkerError
+from ulmfit_app.models.awd_lstm import build_classifier
 from ulmfit_app.text.batches import ClassifierBatches, LanguageModelBatches
+from ulmfit_app.text.rules import PAD_ID
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.windows import Objective, WindowBatches
 from ulmfit_app.training import data_parallel, following, loop, processes
@@ -239,6 +241,16 @@ def rows_of(batch):
         counts = where[0].sum(1).tolist()
         y = torch.split(y, counts)
     return [str((row[row >= 0].tolist(), each.tolist())) for row, each in zip(x, y, strict=True)]
+
+
+def test_regularised_places_reach_to_the_longest_text_of_the_whole_batch():
+    """Which another process may read: means over places are then of as many in each."""
+    model = build_classifier(60, 2, shared_training.SHAPE, bptt=4)
+    ids = torch.full((2, 15), PAD_ID)
+    ids[:, :5] = 20
+    _, outputs, _ = model.train()(ids)
+    assert outputs.shape[:2] == (2, 15)
+    assert outputs[:, :5].abs().min() > 0 and not outputs[:, 5:].any()
 
 
 def test_tokens_go_to_another_process_as_the_path_of_their_file(tmp_path):
