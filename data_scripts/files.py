@@ -135,5 +135,8 @@ def progress(
     about["disable"] = description is None
     if sys.stderr.isatty():
         return _Bar(iterable, **about, dynamic_ncols=True, mininterval=0.2, leave=False)
-    line = "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left"
+    if total is None and not hasattr(iterable, "__len__"):
+        line = "{desc}: {n_fmt}{unit}"
+    else:
+        line = "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}), {remaining} left"
     return _Lines(iterable, **about, mininterval=60, delay=60, leave=False, bar_format=line)

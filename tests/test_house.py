@@ -21,7 +21,7 @@ ROOMS = [
         "settings_json",
         "sampling_settings",
         "hardware",
-        "executors",
+        *("jobs", "cluster", "executors"),
         "run_folder",
     ),
     "evaluation",

@@ -177,23 +177,12 @@ def test_rows_are_counted_in_what_was_written(predictor, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROWS_AT_A_TIME", 16)
     assert predict_file(predictor, path, tmp_path / "p.csv", "body", "utf-8") == 40
     assert len(read_table(tmp_path / "p.csv")) == 40
-    written_whole = module.writing_table
-
-    def losing(out):
-        class Losing:
-            def __enter__(self):
-                self.inner = written_whole(out)
-                append = self.inner.__enter__()
-                return lambda table: append(table[1:])
-
-            def __exit__(self, *error):
-                return self.inner.__exit__(*error)
-
-        return Losing()
-
-    monkeypatch.setattr(module, "writing_table", losing)
-    with pytest.raises(DataError, match="p.csv has 37 rows, and 40 of .* were predicted"):
-        predict_file(predictor, path, tmp_path / "p.csv", "body", "utf-8")
+    whole = module.csv_rows_of
+    losing = lambda table, header=False: whole(table if header else table[1:], header)  # noqa: E731
+    monkeypatch.setattr(module, "csv_rows_of", losing)
+    with pytest.raises(DataError, match="15 rows would be written, and 16 were predicted"):
+        predict_file(predictor, path, tmp_path / "q.csv", "body", "utf-8")
+    assert not (tmp_path / "q.csv").exists()
 
 
 def test_blank_lines_are_said_and_quotes_may_be_characters(folder, tmp_path, capsys):

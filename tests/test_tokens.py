@@ -197,7 +197,7 @@ def test_another_spacy_tokenizes_again(tokenized_once, monkeypatch):
 def test_two_runs_that_tokenize_the_same_texts_at_once_both_get_them(empty_cache, monkeypatch):
     real, others = tokenizing._tokenize_chunks, []
 
-    def overtaken(texts, language):
+    def overtaken(texts, language, executor):
         with monkeypatch.context() as patch:
             patch.setattr(tokenizing, "_tokenize_chunks", real)
             others.append(tokenize(REVIEWS))
@@ -212,7 +212,7 @@ def test_two_runs_that_tokenize_the_same_texts_at_once_both_get_them(empty_cache
 def test_tokenizing_that_is_cut_short_leaves_nothing_to_be_served(empty_cache, monkeypatch):
     real = tokenizing._tokenize_chunks
 
-    def cut_short(texts, language):
+    def cut_short(texts, language, executor):
         yield from itertools.islice(real(texts, language), 1)
         raise OSError(28, "No space left on device")
 

@@ -53,6 +53,10 @@ class WorkerError(UserError):
     exit_code = 11
 
 
+class JobKilled(WorkerError):
+    """The process that did a job was killed, as the system does when memory runs out."""
+
+
 class DriftFound(UserError):
     """New texts are not like those that a run was tested on, and a script asked to be told."""
 

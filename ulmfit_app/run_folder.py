@@ -77,7 +77,7 @@ _held: set[Path] = set()  # the folders that this process works in
 
 
 @contextmanager
-def working_in(run: Path) -> Iterator[None]:
+def working_in(run: Path, instead: str | None = None) -> Iterator[None]:
     """Keep other processes from working in a run's folder meanwhile; readers need not ask.
 
     The folder itself is locked, which leaves no file behind and ends with the process, however
@@ -86,6 +86,7 @@ def working_in(run: Path) -> Iterator[None]:
 
     Args:
         run: made where it is missing, with its parents, and removed again where it stays empty.
+        instead: what to do but wait, for the error; None: make another run.
 
     Raises:
         RunFolderError: another process works there, or the folder is a file.
@@ -101,7 +102,7 @@ def working_in(run: Path) -> Iterator[None]:
         return
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
-    lock = _lock(path, run)
+    lock = _lock(path, run, instead)
     _held.add(path)
     try:
         yield
@@ -114,7 +115,7 @@ def working_in(run: Path) -> Iterator[None]:
             os.close(lock)
 
 
-def _lock(path: Path, run: Path) -> int | None:
+def _lock(path: Path, run: Path, instead: str | None) -> int | None:
     """An open and locked descriptor of a folder; None where there is no such lock here."""
     unlocked = "%s cannot be locked (%s): give no second command for it meanwhile."
     if fcntl is None:
@@ -126,9 +127,10 @@ def _lock(path: Path, run: Path) -> int | None:
         return lock
     except BlockingIOError:
         os.close(lock)
+        other = command_of_run(f"{run}-2")
         raise RunFolderError(
             f"Another process is working in {run}. Wait until it has ended and give the command "
-            f"again, or make a new run meanwhile: {command_of_run(f'{run}-2')}"
+            f"again, or {instead or f'make a new run meanwhile: {other}'}"
         ) from None
     except OSError as error:
         os.close(lock)

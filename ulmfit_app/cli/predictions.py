@@ -3,9 +3,11 @@
 import os
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -14,6 +16,9 @@ from ulmfit_app.cli.process import set_up_torch
 from ulmfit_app.config import Name, PredictorPrecision, Quotes
 from ulmfit_app.data.characters import INVISIBLE, escape
 from ulmfit_app.errors import SettingError
+
+if TYPE_CHECKING:
+    from ulmfit_app.inference.predictor import Predictor
 
 # In a text that is printed on one line, behind tabs.
 _odd = re.compile(rf"{INVISIBLE.pattern}|[\t\n\r\u2028\u2029]")
@@ -27,6 +32,9 @@ class PredictArguments:
     run: Positional[Path]  # the run folder
     texts: Positional[tuple[str, ...]] = ()
     file: Path | None = None  # CSV, TSV, JSON or Parquet, the first three perhaps compressed
+    # many such files, folders of them, or patterns in quotes; --out is then a folder, which gets a
+    # file for each, Parquet for Parquet and CSV for any other, and manifest.json
+    files: tuple[Path, ...] = ()
     # the file's columns, then predicted, confidence, and p_LABEL for each label; of several labels
     # a text, predicted is a JSON list, and there is no confidence
     out: Path = Path("predictions.csv")
@@ -38,6 +46,8 @@ class PredictArguments:
     # of the encoder's products; auto: the machine's fastest; int8: faster still for single texts,
     # and less exact; it needs the extra onnx
     precision: PredictorPrecision = "auto"
+    # of a file or files: address of a Dask scheduler whose workers predict, tcp://127.0.0.1:8786
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,36 +67,30 @@ class ExplainArguments:
 def predict(argv: list[str]) -> None:
     """Labels with probabilities."""
     arguments = tyro.cli(PredictArguments, args=argv, prog="python -m ulmfit_app predict")
-    if bool(arguments.texts) == bool(arguments.file):
+    if [bool(arguments.texts), bool(arguments.file), bool(arguments.files)].count(True) != 1:
         raise SettingError(
-            'Expected texts or a file: predict RUN "a text" …, or predict RUN --file reviews.csv'
+            'Expected texts, a file or files: predict RUN "a text" …, or '
+            "predict RUN --file reviews.csv, or predict RUN --files PART PART … --out FOLDER"
         )
     given = PredictArguments(arguments.run, arguments.texts, precision=arguments.precision)
     if arguments.texts and arguments != given:
         raise SettingError(
-            "--out, --text, --encoding and --quotes are about a --file, and texts are given. "
-            "Leave them out."
+            "--out, --text, --encoding, --quotes and --cluster are about a --file, and texts are "
+            "given. Leave them out."
         )
+    if arguments.files and arguments.out == PredictArguments.out:
+        raise SettingError("The predictions of --files go to a folder: --out FOLDER")
 
     set_up_torch()
     from ulmfit_app.evaluation.decisions import Decision
     from ulmfit_app.inference.decided import describe
-    from ulmfit_app.inference.file_checks import find_text_column
-    from ulmfit_app.inference.predicted_file import EMPTY, count_empty, predict_file
+    from ulmfit_app.inference.predicted_file import EMPTY, count_empty
     from ulmfit_app.inference.predictor import load_predictor
 
     predictor = load_predictor(arguments.run, arguments.precision)
     decided = describe(predictor.decision, predictor.labels)
-    if arguments.file:
-        rows = predict_file(
-            predictor,
-            arguments.file,
-            arguments.out,
-            arguments.text,
-            arguments.encoding,
-            find_text_column(arguments.run),
-            arguments.quotes,
-        )
+    if not arguments.texts:
+        rows = _predict_files(arguments, predictor)
         how = f"{rows:,} predicted in {predictor.precision}"
         print(f"{rows:,} rows read, {how}: {arguments.out}")
         if predictor.decision != Decision(temperatures=predictor.decision.temperatures):
@@ -100,6 +104,31 @@ def predict(argv: list[str]) -> None:
             f"{escape(label)} {row[f'p_{label}']:.3f}" for label in predictor.labels
         )
         print(f"{escape(row['predicted'])}\t{shares}\t{escape(row['text'], _odd)}")
+
+
+def _predict_files(arguments: PredictArguments, predictor: "Predictor") -> int:
+    """The rows of one file or of many, here or on a cluster; returns how many."""
+    from ulmfit_app.cluster import open_cluster
+    from ulmfit_app.inference.file_checks import check_out, find_text_column
+    from ulmfit_app.inference.predicted_file import predict_file
+    from ulmfit_app.inference.predicted_parts import Parts, find_parts, predict_parts
+    from ulmfit_app.inference.spread import SharedPredictor
+
+    how = arguments.text, arguments.encoding, find_text_column(arguments.run), arguments.quotes
+    shared = SharedPredictor.of(predictor, arguments.run)
+    # What the workers read and write themselves.
+    seen, parts = [predictor.folder / "bundle.json"], None
+    if arguments.files:
+        sources = tuple(path.absolute() for path in find_parts(arguments.files))
+        parts = Parts(sources, arguments.out.absolute(), shared, *how)
+        seen += [sources[0], parts.out]
+    else:
+        check_out(arguments.out, arguments.file)
+    with open_cluster(arguments.cluster, seen) if arguments.cluster else nullcontext() as workers:
+        if parts is not None:
+            return predict_parts(parts, workers)
+        spread = workers and partial(shared.spread, workers)
+        return predict_file(predictor, arguments.file, arguments.out, *how, spread)
 
 
 def explain(argv: list[str]) -> None:

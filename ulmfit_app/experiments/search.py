@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from data_scripts.files import progress, replacing
 from ulmfit_app.config import Settings
 from ulmfit_app.errors import RunFolderError, SettingError
-from ulmfit_app.executors import result_of
 from ulmfit_app.experiments.search_journal import (
     AT_RANDOM,
     MADE_WITH,
@@ -41,6 +40,7 @@ from ulmfit_app.experiments.search_journal import (
 from ulmfit_app.experiments.search_plan import How, made_with, name_of_trial, runs_of, values_of
 from ulmfit_app.experiments.search_trial import LOCKS, Job, carry_out_trial
 from ulmfit_app.experiments.spaces import Space, settings_of
+from ulmfit_app.jobs import result_of
 from ulmfit_app.pipeline.run import Run
 from ulmfit_app.run_folder import working_in
 from ulmfit_app.training.checkpoints import finish

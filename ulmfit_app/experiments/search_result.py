@@ -23,7 +23,6 @@ from ulmfit_app.evaluation.search_figures import (
     parallel_figure,
 )
 from ulmfit_app.evaluation.search_scores import expected_best, resampled_difference
-from ulmfit_app.executors import result_of
 from ulmfit_app.experiments.comparing import average_over_seeds, measure_difference
 from ulmfit_app.experiments.search import Search
 from ulmfit_app.experiments.search_journal import AT_RANDOM, RESULT, require_optuna
@@ -33,6 +32,7 @@ from ulmfit_app.experiments.spaces import Range, fields_of, settings_of
 from ulmfit_app.experiments.used import flag_of
 from ulmfit_app.files import write_table
 from ulmfit_app.inference.predictor import read_validation
+from ulmfit_app.jobs import result_of
 from ulmfit_app.pipeline.run import Run, begin
 from ulmfit_app.presets import PRESETS
 from ulmfit_app.training.balance import metric_to_select_by

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from data_scripts.files import progress, sha256_of, write_json
+from ulmfit_app.cluster import require_written
 from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import load_corpus
-from ulmfit_app.errors import SettingError, WorkerError
+from ulmfit_app.errors import SettingError
 from ulmfit_app.evaluation.tables import prediction_table
-from ulmfit_app.executors import SECONDS_TO_ANSWER, open_executor, result_of
+from ulmfit_app.executors import open_executor
 from ulmfit_app.files import sha256_of_strings, write_table
+from ulmfit_app.jobs import result_of
 from ulmfit_app.models.bundle import versions
 from ulmfit_app.pipeline.run import begin
 from ulmfit_app.settings_json import to_json
@@ -86,7 +87,7 @@ def carry_out(
         for job in as_completed(jobs):
             log = folder / jobs[job].name / "log.txt"
             result_of(job, f"the run {jobs[job].name}, whose log is {log},")
-            _require_written(jobs[job], folder)
+            require_written(folder / jobs[job].name / "trial.json")
             bar.update()
     except BaseException:
         for job in jobs:
@@ -129,20 +130,6 @@ def _is_finished(trial: Trial, folder: Path) -> bool:
         return read_facts(trial, folder)["made_with"] == _made_with(trial)
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _require_written(trial: Trial, folder: Path) -> None:
-    """Raises WorkerError where a worker, which may have joined late, wrote to another folder."""
-    end = time.monotonic() + SECONDS_TO_ANSWER
-    while not (folder / trial.name / "trial.json").is_file():
-        if time.monotonic() > end:
-            raise WorkerError(
-                f"A worker says that the run {trial.name} is done, and {folder / trial.name} does "
-                "not have it. All machines have to mount the folder under the same path. Nothing "
-                "here is lost; the same command continues with the runs that are left."
-            )
-        time.sleep(0.5)
-        os.listdir(folder)  # which makes a network's file system look again
 
 
 @contextmanager

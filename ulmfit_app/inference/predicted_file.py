@@ -1,19 +1,20 @@
 """A file of texts to its rows with predictions, a few at a time: memory does not grow with it."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from data_scripts.files import replacing
 from ulmfit_app.config import Quotes
 from ulmfit_app.data.reading import read_chunks, read_texts
 from ulmfit_app.errors import DataError, quoted
 from ulmfit_app.evaluation.decisions import Decision
 from ulmfit_app.evaluation.tables import prediction_table
-from ulmfit_app.files import writing_table
+from ulmfit_app.files import csv_rows_of
 from ulmfit_app.inference.file_checks import check_out, choose_text_column, refuse_columns_twice
 from ulmfit_app.inference.predictor import Predictor
 
@@ -83,6 +84,71 @@ def open_texts(
     return TextFile(column, columns, ours, frames, notes)
 
 
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a file with their predictions, as they are written.
+
+    Attributes:
+        lines: of the CSV, in UTF-8.
+        rows: how many.
+        empty: of them, those whose text is nothing but white space.
+    """
+
+    lines: bytes
+    rows: int
+    empty: int
+
+
+@dataclass(frozen=True)
+class BlockColumns:
+    """Which columns a block is made of.
+
+    Attributes:
+        text: holds the texts.
+        group: holds the groups that thresholds differ by; None: there are none.
+        ours: are written behind the file's own.
+    """
+
+    text: str
+    group: str | None
+    ours: tuple[str, ...]
+
+    @classmethod
+    def of(cls, file: TextFile, predictor: Predictor) -> "BlockColumns":
+        """Those of a file, and by which of them the classifier decides."""
+        by = predictor.decision.by_group
+        group = by.column if by is not None and by.column in file.columns else None
+        return cls(file.column, group, tuple(file.ours))
+
+    def predict(self, predictor: Predictor, frame: pd.DataFrame) -> pd.DataFrame:
+        """Some of a file's rows, with what is predicted of them behind."""
+        groups = None if self.group is None else frame[self.group].str.strip().tolist()
+        predicted = predictor.predict(frame[self.text].tolist(), groups)
+        return frame.reset_index(drop=True).join(predicted[list(self.ours)])
+
+
+def predict_block(predictor: Predictor, columns: BlockColumns, frame: pd.DataFrame) -> Block:
+    """Predict some rows of a file.
+
+    Args:
+        predictor: of the labels.
+        columns: of the file.
+        frame: the rows.
+
+    Raises:
+        DataError: what would be written has another number of rows.
+    """
+    lines = csv_rows_of(columns.predict(predictor, frame))
+    # A line ends outside quotes: before each one, as many were opened as closed.
+    rows = sum(outside.count("\n") for outside in lines.split('"')[::2])
+    if rows != len(frame):
+        raise DataError(f"{rows:,} rows would be written, and {len(frame):,} were predicted.")
+    return Block(lines.encode("utf-8"), rows, count_empty(frame[columns.text]))
+
+
+Spread = Callable[[BlockColumns, Iterator[pd.DataFrame]], Iterator[Block]]
+
+
 def predict_file(
     predictor: Predictor,
     path: Path,
@@ -91,6 +157,7 @@ def predict_file(
     encoding: str,
     own: str | None = None,
     quotes: Quotes = "csv",
+    spread: Spread | None = None,
 ) -> int:
     """Predict each row of a file into a CSV with the file's own columns and ours behind.
 
@@ -101,6 +168,8 @@ def predict_file(
         predictor: of the labels.
         path, text, encoding, own, quotes: as `open_texts` takes them.
         out: a CSV; it appears when the last row is written.
+        spread: predicts the rows of one table after the other in other processes, in order; None:
+            this one does.
 
     Returns:
         The number of rows.
@@ -113,22 +182,25 @@ def predict_file(
     decision = predictor.decision
     file = open_texts(path, predictor.labels, text, encoding, own, quotes, decision=decision)
     log.info("Texts: column %s of %s.", quoted([file.column]), path)
-    by = decision.by_group
-    has_groups = by is not None and by.column in file.columns
-    if by is not None:
-        where = f"column {quoted([by.column])} of {path}" if has_groups else "not in the file"
-        log.info("Groups, whose thresholds of %s differ: %s.", predictor.labels[by.label], where)
+    columns = BlockColumns.of(file, predictor)
+    if decision.by_group is not None:
+        named = f"column {quoted([decision.by_group.column])} of {path}"
+        where = named if columns.group else "not in the file"
+        of = predictor.labels[decision.by_group.label]
+        log.info("Groups, whose thresholds of %s differ: %s.", of, where)
+    blocks = (
+        spread(columns, file.frames)
+        if spread
+        else (predict_block(predictor, columns, frame) for frame in file.frames)
+    )
     rows = empty = 0
-    with writing_table(out) as append:
-        for frame in file.frames:
-            groups = frame[by.column].str.strip().tolist() if has_groups else None
-            predicted = predictor.predict(frame[file.column].tolist(), groups)
-            append(file.join(frame, predicted))
-            rows += len(frame)
-            empty += count_empty(frame[file.column])
-    written = sum(map(len, read_chunks(out, "utf-8", ROWS_AT_A_TIME)))
-    if written != rows:
-        raise DataError(f"{out} has {written:,} rows, and {rows:,} of {path} were predicted.")
+    names = pd.DataFrame(columns=[*file.columns, *file.ours])
+    with replacing(out) as draft, open(draft, "wb") as written:
+        written.write(csv_rows_of(names, header=True).encode("utf-8"))
+        for block in blocks:
+            written.write(block.lines)
+            rows += block.rows
+            empty += block.empty
     for note in file.notes:
         log.info(note)
     if empty:

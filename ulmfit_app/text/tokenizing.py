@@ -12,9 +12,8 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import version
@@ -28,6 +27,7 @@ from data_scripts.fetch import cache_folder
 from data_scripts.files import progress, replacing, unless_made
 from ulmfit_app.config import Direction
 from ulmfit_app.files import sha256_of_strings
+from ulmfit_app.jobs import in_order, slots_of
 from ulmfit_app.text.rules import RULES_VERSION, UNK_ID
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizer import tokenize_chunk, without_torch
@@ -67,29 +67,35 @@ def _no_main_module() -> Iterator[None]:
 
 
 def _tokenize_chunks(
-    texts: Iterable[str], language: str
+    texts: Iterable[str], language: str, executor: Executor | None = None
 ) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
     """Results of `tokenize_chunk` in order.
 
     They are at most a few chunks ahead of what was taken, so that memory stays flat.
     """
     chunks = _chunks(texts)
+    if executor is not None:
+        yield from _in_order(partial(executor.submit, tokenize_chunk, language), chunks, executor)
+        return
     first = list(islice(chunks, LITTLE_TEXT // CHUNK))
     if len(first) < LITTLE_TEXT // CHUNK:
         yield from map(partial(tokenize_chunk, language), first)
         return
-    workers = os.cpu_count() or 1
     # Forking a process that runs torch's threads can deadlock; a spawned one starts clean.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, without_torch) as pool:
-        waiting = deque()
-        for chunk in chain(first, chunks):
+    with ProcessPoolExecutor(os.cpu_count() or 1, context, without_torch) as pool:
+
+        def submit(chunk: list[str]) -> Future:
             with _no_main_module():
-                waiting.append(pool.submit(tokenize_chunk, language, chunk))
-            if len(waiting) > 3 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+                return pool.submit(tokenize_chunk, language, chunk)
+
+        yield from _in_order(submit, chain(first, chunks), pool)
+
+
+def _in_order(
+    submit: Callable[[list[str]], Future], chunks: Iterable[list[str]], executor: Executor
+) -> Iterator[tuple[list[str], np.ndarray, np.ndarray]]:
+    return in_order(submit, chunks, lambda: 3 * slots_of(executor), "some texts")
 
 
 def cached_store(kind: str, key: str) -> Path:
@@ -132,7 +138,7 @@ def _write_store(
         )
 
 
-def tokenize(texts: Sequence[str], language: str = "en") -> Path:
+def tokenize(texts: Sequence[str], language: str = "en", executor: Executor | None = None) -> Path:
     """Tokenize texts on all cores into the cache.
 
     Served from it when the same texts were tokenized by the same rules, language and spaCy version
@@ -141,6 +147,8 @@ def tokenize(texts: Sequence[str], language: str = "en") -> Path:
     Args:
         texts: as they were typed.
         language: spaCy's code of it.
+        executor: does the work, whatever its number of texts; None: processes of this machine,
+            where they are worth their start.
 
     Returns:
         The folder of a TokenStore whose words stand in order of appearance.
@@ -149,16 +157,19 @@ def tokenize(texts: Sequence[str], language: str = "en") -> Path:
         SettingError: spaCy cannot tokenize the language.
     """
     with progress(texts, total=len(texts), description="Tokenizing", unit=" texts") as bar:
-        return tokenize_documents(bar, sha256_of_strings(texts), language)
+        return tokenize_documents(bar, sha256_of_strings(texts), language, executor)
 
 
-def tokenize_documents(documents: Iterable[str], sha256: str, language: str = "en") -> Path:
+def tokenize_documents(
+    documents: Iterable[str], sha256: str, language: str = "en", executor: Executor | None = None
+) -> Path:
     """`tokenize` for a corpus that need not fit into memory.
 
     Args:
         documents: read once, and not at all where the cache has them.
         sha256: tells the corpus from any other.
         language: spaCy's code of it.
+        executor: as in `tokenize`.
 
     Returns:
         The folder of a TokenStore whose words stand in order of appearance.
@@ -173,7 +184,7 @@ def tokenize_documents(documents: Iterable[str], sha256: str, language: str = "e
         lengths = []
 
         def pieces() -> Iterator[np.ndarray]:
-            for chunk_words, ids, chunk_lengths in _tokenize_chunks(documents, language):
+            for chunk_words, ids, chunk_lengths in _tokenize_chunks(documents, language, executor):
                 lengths.append(chunk_lengths)
                 here = np.array(
                     [words.setdefault(word, len(words)) for word in chunk_words], np.int32
