@@ -173,7 +173,7 @@ def test_options_of_a_file_are_refused_where_texts_are_given(folder, capsys):
 
 # ------------------------------------------------------------------------------ every row, counted
 def test_rows_are_counted_in_what_was_written(predictor, tmp_path, monkeypatch):
-    path = written(tmp_path / "t.csv", body=["good", "bad"] * 20)
+    path = written(tmp_path / "t.csv", body=["good", 'two\nlines, a "quote\n"'] * 20)
     monkeypatch.setattr(module, "ROWS_AT_A_TIME", 16)
     assert predict_file(predictor, path, tmp_path / "p.csv", "body", "utf-8") == 40
     assert len(read_table(tmp_path / "p.csv")) == 40
