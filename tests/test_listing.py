@@ -195,6 +195,11 @@ def test_a_folder_that_is_not_there_names_the_nearest_and_an_empty_one_says_so(t
     (tmp_path / "runs").mkdir()
     with pytest.raises(RunFolderError, match=r"Did you mean .*runs\?"):
         list_runs([tmp_path / "rnus"])
+    (tmp_path / "rnus.csv").touch()
+    with pytest.raises(RunFolderError, match=r"rnus.csv is no folder\. Name the folder"):
+        list_runs([tmp_path / "rnus.csv"])
+    with pytest.raises(RunFolderError, match=r"Did you mean .*runs\?"):
+        list_runs([tmp_path / "rnus"])
     with pytest.raises(RunFolderError, match=r"No run is in .*runs: .*Start one: python -m"):
         list_runs([tmp_path / "runs"])
 

@@ -540,6 +540,22 @@ def test_the_command_line_says_what_was_found_and_goes_on(
     assert "is no finished search" in capsys.readouterr().err
 
 
+def test_what_ends_a_search_in_error_is_refused_before_anything_is_trained(csv, tmp_path, capsys):
+    space, out = tmp_path / "space.toml", tmp_path / "out"
+    small = ["search", str(csv), *SMALL, "--out", str(out)]
+    assert cli.main([*small, "--beside", str(tmp_path / "none")]) == 5
+    said = capsys.readouterr().err
+    assert "none is no finished search" in said and "search.json: No such file" in said
+    for line in ('["none", "en-smal"]', '"en-smal"\nepochs = [1, 2]'):
+        space.write_text(f"[lm]\npretrained = {line}\n")
+        assert cli.main([*small, "--space", str(space)]) != 0
+        assert "Did you mean en-small?" in capsys.readouterr().err
+    assert not (out / "trials").exists()
+    out.touch()
+    assert cli.main(small) == 2
+    assert f"--out {out} is no folder" in capsys.readouterr().err
+
+
 def test_without_optuna_the_extra_is_named(csv, tmp_path, monkeypatch):
     import sys
 

@@ -56,7 +56,9 @@ def test_few_labels_are_read_more_often_in_smaller_batches_with_more_dropout():
     ("tables", "said"),
     [
         ({"clasifier": {}}, r"no section 'clasifier'. Did you mean \[classifier\]\?"),
-        ({"data": {"max_train": [9]}}, "no section 'data'. There are 'tokens', 'model'"),
+        ({"data": {"max_train": [9]}}, "data is the same in all trials. Give it as an option"),
+        ({"seed": [1, 2]}, "seed is the same in all trials. Give it as an option"),
+        ({"distilation": {}}, "no section 'distilation'. There are 'tokens', 'model'"),
         ({"classifier": {"epoch": [3]}}, "has no setting 'epoch'. Did you mean epochs?"),
         ({"classifier": 3}, r"expected a table \[classifier\], found 3"),
         ({"classifier": {"epochs": []}}, "classifier.epochs: the list is empty"),
@@ -75,10 +77,12 @@ def test_few_labels_are_read_more_often_in_smaller_batches_with_more_dropout():
         ({"classifier": {"plan": [3]}}, "'auto' or 'published'"),
         ({"classifier": {"plan": {"low": 1, "high": 2}}}, "no number, so there is no range of it"),
         ({"lm": {"epochs": 3}}, "leaves nothing to search"),
+        ({"lm": {"epochs": {"low": 3, "high": 3}, "lr": [0.1]}}, "leaves nothing to search"),
         ({"classifier": {"select_by": ["accuracy"]}}, "decides what the search compares"),
         ({"classifier": {"pooling": ["first", "last"]}}, "would be ignored: --classifier.pooling"),
         ({"classifier": {"decay": [1.5, 2], "plan": "last"}}, "trains the last one alone"),
         ({"model": {"n_hid": [8, 9]}}, "which brings its own shape. Take it out."),
+        ({"lm": {"random_lr": [0.1, 1]}}, "Take it out; the rate of such a start is --lm.lr.$"),
     ],
 )  # fmt: skip
 def test_what_a_space_cannot_hold_is_refused(tables, said):
@@ -95,6 +99,12 @@ def test_a_space_that_is_no_toml_is_refused(tmp_path, content, said):
         path.write_text(content)
     with pytest.raises(SettingError, match=said):
         read_space(path, LAPTOP)
+
+
+def test_a_space_that_an_editor_of_windows_saved_is_read(tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text("[lm]\nepochs = [1, 3]\n", encoding="utf-8-sig")
+    assert read_space(path, LAPTOP).drawn == {"lm.epochs": Choices((1, 3))}
 
 
 def test_python_3_10_reads_spaces_with_the_extra(tmp_path, monkeypatch):

@@ -79,15 +79,22 @@ def _carry_out(
         begin_first,
         fix_metric,
         require_same_search,
+        require_starts,
     )
-    from ulmfit_app.experiments.search_result import conclude
+    from ulmfit_app.experiments.search_result import conclude, read_errors
     from ulmfit_app.experiments.search_trial import LOCKS
 
     require_optuna()
+    if out.exists() and not out.is_dir():
+        raise SettingError(f"--out {out} is no folder. Name one: --out experiments/NAME")
+    for folder in arguments.beside:
+        read_errors(folder)  # refused now, and not after all trials
     if space is None and (out / "space.toml").is_file():
         space = read_space(out / "space.toml", settings)
     settings = settings if space is None else fix_metric(settings, space)
     require_same_search(out, settings)
+    if space is not None:
+        require_starts(settings, space)
     # Several commands may be given at once.
     with FileLock(out / LOCKS / "beginning"):
         first = begin_first(out, settings, preset)

@@ -14,7 +14,8 @@ from ulmfit_app.experiments.search_journal import (
     open_storage,
     require_same,
 )
-from ulmfit_app.experiments.spaces import Space, fields_of
+from ulmfit_app.experiments.spaces import Choices, Space, fields_of, with_values
+from ulmfit_app.models.pretrained import find_starts
 from ulmfit_app.pipeline.plan import source_sha256
 from ulmfit_app.pipeline.run import Run, begin
 from ulmfit_app.run_folder import RECORD, find_part
@@ -69,6 +70,23 @@ def _known(folder: Path) -> dict[str, Any] | None:
         return None
     studies = open_storage(folder).get_all_studies()
     return studies[0].user_attrs.get(MADE_WITH) if studies else None
+
+
+def require_starts(settings: Settings, space: Space) -> None:
+    """Refuse a start that cannot be had, before anything is trained.
+
+    Args:
+        settings: the command's.
+        space: whose starts are looked at.
+
+    Raises:
+        UserError: as `find_start` does.
+    """
+    drawn = space.drawn.get("lm.pretrained")
+    own = [space.fixed["lm.pretrained"]] if "lm.pretrained" in space.fixed else []
+    for name in drawn.values if isinstance(drawn, Choices) else own:
+        of_trial = with_values(settings, {"lm.pretrained": name})
+        find_starts(of_trial.starts, of_trial.model)
 
 
 def fix_metric(settings: Settings, space: Space) -> Settings:

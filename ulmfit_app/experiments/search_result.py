@@ -186,7 +186,7 @@ def draw_figures(
     """Draw figures/history.png, importance.png and parallel.png; how much each setting mattered,
     where that can be told."""
     whole = table["state"] == COMPLETE
-    others = {path.name: _errors_of(path) for path in beside}
+    others = {path.name: read_errors(path) for path in beside}
     figures = {"history": history_figure(table["error"], whole, expected, others)}
     ended = table[whole]
     names = [name for name in search.space.drawn if ended[name].nunique(dropna=False) > 1]
@@ -212,16 +212,24 @@ def _shown(values: pd.Series) -> list[Any]:
     return [str(value) for value in each]
 
 
-def _errors_of(folder: Path) -> list[float]:
-    """Errors of another search's trials, NaN where one was not trained to its end."""
+def read_errors(folder: Path) -> list[float]:
+    """Errors of another search's trials, NaN where one was not trained to its end.
+
+    Args:
+        folder: of that search.
+
+    Raises:
+        RunFolderError: it has no search.json, or another kind of file of that name.
+    """
     path = folder / "search.json"
     try:
         trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
         return [each["error"] if each["state"] == COMPLETE else math.nan for each in trials]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise RunFolderError(
-            f"--beside {folder} is no finished search: {type(error).__name__}: {error}. Expected "
-            "a folder with a search.json, which the verb search writes at its end."
+            f"--beside {folder} is no finished search: {path}: {why}. Expected a folder with a "
+            "search.json, which the verb search writes at its end."
         ) from None
 
 

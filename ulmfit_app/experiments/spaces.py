@@ -210,7 +210,7 @@ def read_space(path: Path, base: Settings) -> Space:
                 "pip install 'ulmfit-app[search]'"
             ) from None
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
         raise SettingError(
             f"--space {path} cannot be read: {getattr(error, 'strerror', None) or error}. "
@@ -235,6 +235,9 @@ def parse_space(tables: Mapping[str, Any], base: Settings, where: str = "The spa
     """
     drawn, fixed = {}, {}
     for section, table in tables.items():
+        if hasattr(base, section) and section not in SECTIONS:
+            raise SettingError(f"{where}: {section} is the same in all trials. Give it as an "
+                               "option of the command instead, as --help lists them.")  # fmt: skip
         _require_known(section, [*SECTIONS], f"{where}: there is no section", "[{}]")
         if not isinstance(table, dict):
             raise SettingError(f"{where}: expected a table [{section}], found {table!r}.")
@@ -249,10 +252,11 @@ def parse_space(tables: Mapping[str, Any], base: Settings, where: str = "The spa
                 drawn[name] = found
             else:
                 fixed[name] = found
-    if not drawn:
+    if all(len({*_ends(values)}) == 1 for values in drawn.values()):
         raise SettingError(
-            f"{where} leaves nothing to search: expected a list or a range for one setting or "
-            "more, such as [classifier] and below it epochs = {low = 4, high = 12}."
+            f"{where} leaves nothing to search: expected a list or a range of several values "
+            "for one setting or more, such as [classifier] and below it epochs = "
+            "{low = 4, high = 12}."
         )
     space = Space(drawn, fixed)
     _require_accepted(space, base, where)
@@ -375,9 +379,10 @@ def _require_used(space: Space, base: Settings, where: str) -> None:
     ]
     for name in (*space.drawn, *space.fixed):
         if all(name in each for each in unused):
-            raise SettingError(f"{where}: {name} would be ignored: {flag_of(name)} "
-                               f"{unused[0][name].removesuffix(' Leave it out.')} "
-                               "Take it out.")  # fmt: skip
+            why, _, instead = unused[0][name].removesuffix(".").partition(" Leave it out")
+            raise SettingError(
+                f"{where}: {name} would be ignored: {flag_of(name)} {why} Take it out{instead}."
+            )
 
 
 def fields_of(settings: Settings) -> dict[str, Any]:

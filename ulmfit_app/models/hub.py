@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,8 @@ def quiet() -> Iterator[None]:
 def _fetched(name: str) -> tuple[Path, str]:
     known = ", ".join([*packaged(), MINILM, *NO_TRANSFORMERS])
     unknown = f"{name!r} is no folder here, and none of the starts with a name ({known})."
+    if near := get_close_matches(name, [*packaged(), MINILM, *NO_TRANSFORMERS], n=1):
+        unknown += f" Did you mean {near[0]}?"
     try:
         require_transformers()
         # On a terminal, the hub's own bars tell how far a download is.

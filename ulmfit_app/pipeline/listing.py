@@ -86,7 +86,10 @@ def list_runs(folders: list[Path]) -> list[ListedRun]:
 def _require(folder: Path) -> Path:
     if folder.is_dir():
         return folder
-    beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    if folder.exists():
+        raise RunFolderError(f"{folder} is no folder. Name the folder that holds your runs.")
+    beside = folder.parent.iterdir() if folder.parent.is_dir() else []
+    beside = [each.name for each in beside if each.is_dir()]
     near = [str(folder.with_name(name)) for name in get_close_matches(folder.name, beside)]
     hint = f"Did you mean {', '.join(near)}?" if near else "Name the folder that holds your runs."
     raise RunFolderError(f"There is no folder {folder}. {hint}")
