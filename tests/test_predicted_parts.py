@@ -196,6 +196,33 @@ def test_two_parts_that_would_be_one_and_a_part_that_would_be_overwritten_are_re
         predict_parts(replace(parts, out=parts.sources[0]))
 
 
+def test_files_that_no_such_command_wrote_are_not_written_over(parts, monkeypatch):
+    parts.out.mkdir()
+    (parts.out / "part-1.csv").write_text("mine", "utf-8")
+    with pytest.raises(
+        RunFolderError, match=r"holds 'part-1\.csv', which predict --files did not"
+    ):
+        predict_parts(parts)
+    assert [path.name for path in parts.out.iterdir()] == ["part-1.csv"]
+    assert (parts.out / "part-1.csv").read_text("utf-8") == "mine"
+    # A kill between a part and its note leaves such a file, too, beside the folder of notes.
+    (parts.out / ".done").mkdir()
+    assert predicted(parts, monkeypatch) == ["part-0.csv", "part-1.csv", "part-2.csv"]
+
+
+def test_notes_are_there_before_the_first_part_and_go_when_all_failed(parts, monkeypatch):
+    def fail(predictor, source, *how):
+        seen.append((parts.out / ".done").is_dir())
+        raise DataError("unreadable")
+
+    seen = []
+    monkeypatch.setattr(predicted_parts, "predict_file", fail)
+    with pytest.raises(DataError, match="3 of 3 files"):
+        predict_parts(parts)
+    assert seen == [True] * 3
+    assert not parts.out.exists()
+
+
 def test_parquet_becomes_parquet_and_keeps_its_types(parts, predictor, tmp_path, monkeypatch):
     monkeypatch.setattr(predicted_parquet, "ROWS_AT_A_TIME", 5)
     monkeypatch.setattr("ulmfit_app.inference.predicted_file.ROWS_AT_A_TIME", 8)

@@ -10,6 +10,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -125,13 +126,14 @@ def predict_parts(parts: Parts, workers: Workers | None = None) -> int:
     Raises:
         SettingError: two parts would be one, or one would be overwritten.
         RunFolderError: in the folder lie predictions of another run, of other settings or of other
-            files, or another process works there.
+            files, or files of the same names that are none; or another process works there.
         DataError: a file was changed since it was predicted; or some could not be predicted, and
             the others are done.
     """
     _check_places(parts)
     with working_in(parts.out, "name another folder: --out FOLDER"):
         known = _read_known(parts)
+        _refuse_files_of_others(parts)
         left = _check_known(parts, known)
         failed: dict[Path, Exception] = {}
         with progress(total=len(parts.sources), description="Predicting", unit=" files") as bar:
@@ -144,6 +146,8 @@ def predict_parts(parts: Parts, workers: Workers | None = None) -> int:
                     known[parts.target(source).name] = outcome
                 bar.update()
         if failed:
+            with suppress(OSError):  # where some are done
+                (parts.out / NOTES).rmdir()
             raise _not_all(parts, failed)
         return _finish(parts, [known[parts.target(source).name] for source in parts.sources])
 
@@ -210,6 +214,19 @@ def _read_known(parts: Parts) -> dict[str, Entry]:
             f"{quoted(others)}. Name these files too, or another folder: --out FOLDER"
         )
     return entries
+
+
+def _refuse_files_of_others(parts: Parts) -> None:
+    """Before a part is written over a file that no such command wrote; makes the folder of notes,
+    by which the next one knows that what lies here is its own."""
+    if not (parts.out / MANIFEST).is_file() and not (parts.out / NOTES).is_dir():
+        targets = [parts.target(source) for source in parts.sources]
+        if there := [target.name for target in targets if target.exists()]:
+            raise RunFolderError(
+                f"{parts.out} holds {quoted(there)}, which predict --files did not write and "
+                "would write over. Nothing was done. Name another folder: --out FOLDER"
+            )
+    (parts.out / NOTES).mkdir(exist_ok=True)
 
 
 ENTRY = ("source", "source_sha256", "file", "sha256", "rows")
