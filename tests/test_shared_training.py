@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from tests import shared_training
 from tests.conftest import made_store, reviews
@@ -343,6 +344,20 @@ def test_a_verb_that_shares_no_training_is_refused_once(monkeypatch, capsys):
     assert "python -m ulmfit_app predict 'runs/a b' 'a text'" in message
 
 
+@pytest.mark.parametrize(
+    "words", [["predict", "RUN", "a text"], ["pretrain", "nowhere.txt"]], ids=["refused", "wrong"]
+)
+def test_the_table_of_torchrun_says_what_was_wrong(words, monkeypatch, tmp_path, capsys):
+    told(monkeypatch, 0)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(processes, "join", lambda: None)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    code = cli.main(words)
+    error = capsys.readouterr().err.strip()
+    failure = ProcessFailure(0, 7, code, str(tmp_path / "error.json"))
+    assert error.startswith("Error: ") and error in str(ChildFailedError("run", {0: failure}))
+
+
 def test_the_other_processes_of_a_refused_verb_say_nothing(monkeypatch, capsys):
     told(monkeypatch, 1)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -371,9 +386,12 @@ def test_fewer_gpus_than_processes_are_refused(monkeypatch):
 
 def test_a_collective_that_fails_says_what_to_do():
     def closed():
-        raise RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]:2\nmore")
+        raise RuntimeError(
+            "[pair.cc:547] Read error [127.0.0.1]:2: Connection reset by peer. GLHF!\nmore"
+        )
 
-    with pytest.raises(WorkerError, match=r"ended \(Connection closed by peer .*same command"):
+    said = r"ended \(Read error .*:2: Connection reset by peer\); torchrun .*same command"
+    with pytest.raises(WorkerError, match=said):
         processes._try(closed)
 
 

@@ -1,14 +1,18 @@
 """What the command line sets in its own process. Importing the package sets nothing."""
 
+import json
 import logging
 import os
 import shlex
 import signal
+import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from ulmfit_app.errors import SettingError, WorkerError
+from data_scripts.fetch import FetchError
+from ulmfit_app.errors import SettingError, UserError, WorkerError
 from ulmfit_app.pipeline.tracker import TrackerName, require_tracker
 
 # Of the verbs, those whose trainings several processes can carry out.
@@ -85,10 +89,12 @@ def carry_out_with_others(verb: str, do: Callable[[list[str]], None], words: lis
     if verb not in SHARED:
         if is_first:
             command = shlex.join(["python", "-m", "ulmfit_app", verb, *words])
-            raise SettingError(
+            refusal = SettingError(
                 f"torchrun started {n} processes, and {verb} has no training that they could "
                 f"share; {', '.join(SHARED)} have. Give it alone: {command}"
             )
+            _tell_torchrun(refusal)
+            raise refusal
         return
     set_up_torch()
     from ulmfit_app.training import processes
@@ -104,8 +110,19 @@ def carry_out_with_others(verb: str, do: Callable[[list[str]], None], words: lis
     except WorkerError:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends us, too
         raise
+    except (UserError, FetchError) as error:
+        _tell_torchrun(error)
+        raise
     finally:
         processes.leave()
+
+
+def _tell_torchrun(error: Exception) -> None:
+    """What torchrun's own table, the last on the screen, says instead of its advice for
+    developers."""
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        said = {"message": f"Error: {error}", "timestamp": int(time.time())}
+        Path(file).write_text(json.dumps(said), "utf-8")
 
 
 def _end(*_: Any) -> None:

@@ -138,6 +138,7 @@ def _try(do: Callable, *arguments: Any, **options: Any) -> Any:
         return do(*arguments, **options)
     except RuntimeError as error:
         why = str(error).splitlines()[0].rpartition("] ")[2] if str(error) else "no reason given"
+        why = why.partition(". ")[0]  # gloo advises its developers behind it
         raise WorkerError(lost(why)) from error
 
 
