@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import ulmfit_app
 from tests.conftest import reviews, small_settings
 from tests.test_predictor import made_run, saved_classifier
 from ulmfit_app import __main__ as cli
@@ -217,6 +218,39 @@ def test_a_job_ends_with_the_command_that_was_killed(tmp_path):
     await_end(pid)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_interruption_ends_jobs_at_once_and_they_say_nothing(tmp_path, begun):
+    """A terminal sends it to all processes of a command, also to one that only just starts."""
+    pid = tmp_path / "pid"
+    (tmp_path / "command.py").write_text(
+        "from pathlib import Path\n"
+        "from tests.test_cluster import say_and_sleep\n"
+        "from ulmfit_app.executors import open_executor\n"
+        "if __name__ == '__main__':\n"
+        "    with open_executor() as executor:\n"
+        f"        jobs = [executor.submit(say_and_sleep, Path({str(pid)!r})) for _ in range(9)]\n"
+        "        jobs[0].result()\n",
+        encoding="utf-8",
+    )
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    asking = subprocess.Popen(
+        [sys.executable, str(tmp_path / "command.py")], env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    if begun:
+        await_file(pid)
+    else:
+        of_asking = Path(f"/proc/{asking.pid}/task")
+        while sum(len(each.read_text().split()) for each in of_asking.glob("*/children")) < 2:
+            time.sleep(0.05)  # for the process behind Python's own, which counts semaphores
+        time.sleep(0.5)
+    os.killpg(asking.pid, signal.SIGINT)
+    said = asking.communicate()[1]
+    assert said.count("Traceback") == said.count("KeyboardInterrupt\n") == 1, said
+    if begun:
+        await_end(int(pid.read_text()))
+
+
 # --------------------------------------------------------------------------- what bad input gets
 def test_no_scheduler_is_said_with_the_command_that_starts_one(
     folder, tmp_path, capsys, monkeypatch
@@ -273,7 +307,7 @@ def test_code_that_differs_is_another_version(tmp_path, monkeypatch):
     before = cluster.own_versions()
     for name in ("cluster.py", "errors.py"):
         (tmp_path / name).write_bytes((Path(cluster.__file__).parent / name).read_bytes())
-    monkeypatch.setattr(cluster, "__file__", str(tmp_path / "cluster.py"))
+    monkeypatch.setattr(ulmfit_app, "__file__", str(tmp_path / "__init__.py"))
     found = [cluster.own_versions.__wrapped__()]
     (tmp_path / "errors.py").write_text("another = 1\n")
     found.append(cluster.own_versions.__wrapped__())

@@ -1,15 +1,31 @@
 """Jobs of any `concurrent.futures.Executor`: their results in order, and what became of them."""
 
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ulmfit_app.errors import JobKilled, WorkerError
 
 Item = TypeVar("Item")
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Let processes that are started meanwhile hear no Ctrl-C, which a terminal sends to all of a
+    command's: each would print a traceback. Whoever starts them has to end them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def result_of(job: Future, what: str) -> Any:

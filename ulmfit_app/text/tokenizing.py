@@ -27,7 +27,7 @@ from data_scripts.fetch import cache_folder
 from data_scripts.files import progress, replacing, unless_made
 from ulmfit_app.config import Direction
 from ulmfit_app.files import sha256_of_strings
-from ulmfit_app.jobs import in_order, slots_of
+from ulmfit_app.jobs import in_order, slots_of, without_interrupts
 from ulmfit_app.text.rules import RULES_VERSION, UNK_ID
 from ulmfit_app.text.store import TokenStore
 from ulmfit_app.text.tokenizer import tokenize_chunk, without_torch
@@ -86,7 +86,7 @@ def _tokenize_chunks(
     with ProcessPoolExecutor(os.cpu_count() or 1, context, without_torch) as pool:
 
         def submit(chunk: list[str]) -> Future:
-            with _no_main_module():
+            with _no_main_module(), without_interrupts():
                 return pool.submit(tokenize_chunk, language, chunk)
 
         yield from _in_order(submit, chain(first, chunks), pool)
