@@ -258,7 +258,7 @@ def test_no_scheduler_is_said_with_the_command_that_starts_one(
     monkeypatch.setattr(cluster, "SECONDS_TO_ANSWER", 0.5)
     (tmp_path / "t.csv").write_text("body\ngood\n")
     command = ["predict", str(folder), "--file", str(tmp_path / "t.csv"), "--cluster"]
-    for address in ("tcp://127.0.0.1:9", "nonsense", "tcp://127.0.0.1"):
+    for address in ("tcp://127.0.0.1:9", "nonsense", "tcp://127.0.0.1", "tls://127.0.0.1:9"):
         out = str(tmp_path / "p.csv")
         assert cli.main([*command, address, "--out", out]) == 11
         said = capsys.readouterr().err

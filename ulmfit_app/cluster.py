@@ -166,7 +166,8 @@ def _require_scheduler(address: str) -> None:
 
     try:
         found = f"a {asyncio.run(ask())} is there"
-    except (OSError, ValueError, asyncio.TimeoutError) as error:
+    except (OSError, ValueError, TypeError, ImportError, asyncio.TimeoutError) as error:
+        # TypeError: of tls://, where Dask's settings name no certificates.
         found = str(error) or f"nothing was heard in {SECONDS_TO_ANSWER:g} seconds"
     if found != "a Scheduler is there":
         raise WorkerError(
