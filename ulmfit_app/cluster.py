@@ -21,7 +21,6 @@ from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ulmfit_app
 from data_scripts.files import sha256_of
 from ulmfit_app.errors import SettingError, WorkerError
 from ulmfit_app.files import sha256_of_strings
@@ -112,7 +111,7 @@ def require_written(path: Path) -> None:
 def own_versions() -> dict[str, str]:
     """What has to be the same where one command's jobs run, for answers to be the same."""
     # Of the package: this file may come from another copy of it, where that one has none.
-    home = Path(ulmfit_app.__file__).parent
+    home = Path(sys.modules["ulmfit_app"].__file__).parent
     files = sorted(home.rglob("*.py"))
     code = sha256_of_strings(
         part for file in files for part in (file.relative_to(home).as_posix(), sha256_of(file))
