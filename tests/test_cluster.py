@@ -223,10 +223,12 @@ def test_an_interruption_ends_jobs_at_once_and_they_say_nothing(tmp_path, begun)
     """A terminal sends it to all processes of a command, also to one that only just starts."""
     pid = tmp_path / "pid"
     (tmp_path / "command.py").write_text(
+        "import signal\n"
         "from pathlib import Path\n"
         "from tests.test_cluster import say_and_sleep\n"
         "from ulmfit_app.executors import open_executor\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    with open_executor() as executor:\n"
         f"        jobs = [executor.submit(say_and_sleep, Path({str(pid)!r})) for _ in range(9)]\n"
         "        jobs[0].result()\n",

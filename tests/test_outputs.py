@@ -172,7 +172,7 @@ def test_an_experiment_says_what_was_done_to_the_data(tmp_path, monkeypatch, cap
     table.loc[:9, "sentiment"] = ""
     write_table(tmp_path / "a.csv", table)
     done = []
-    folds = (experiments.KINDS["folds"][0], lambda _, settings, __: done.append(settings) or "")
+    folds = (experiments.KINDS["folds"][0], lambda _, settings, *more: done.append(settings) or "")
     monkeypatch.setitem(experiments.KINDS, "folds", folds)
     argv = ["experiment", "folds", str(tmp_path / "a.csv"), "--preset", "tiny"]
     assert cli.main([*argv, "--out", str(tmp_path / "out"), "--folds", "4"]) == 0
