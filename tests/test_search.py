@@ -16,6 +16,7 @@ from tests.killing import change_until_killed
 from tests.small_runs import SMALL, two_layers
 from ulmfit_app import __main__ as cli
 from ulmfit_app.cli.runs import RunArguments
+from ulmfit_app.cli.search import SearchArguments
 from ulmfit_app.cli.settings import read_settings
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import RunFolderError, SettingError
@@ -504,6 +505,10 @@ def test_the_command_line_refuses_what_cannot_be_searched(csv, tmp_path, capsys)
     assert "has no setting 'epoch'. Did you mean epochs?" in capsys.readouterr().err
     assert cli.main([*small, "--trials", "0"]) == 2
     assert "--trials must be 1 or more" in capsys.readouterr().err
+    assert cli.main([*small, "--seeds", "-1"]) == 2
+    assert "--seeds must be 0 or more" in capsys.readouterr().err
+    arguments = read_settings(SearchArguments, [*small[1:], "--seeds", "0"], "search", "search")[1]
+    assert arguments.seeds == 0
     space.write_text("[classifier]\ndecay = {low = 1.0, high = 2.0}\n")
     assert cli.main([*small, "--space", str(space), "--sampler", "grid"]) == 2
     assert "A grid takes every value" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ulmfit_app.cli.outputs import folder_of, name_of, require_outside
 from ulmfit_app.cli.process import start
@@ -27,6 +27,8 @@ class SearchArguments(RunSettings):
     The same command continues after an interruption, and several at once share the trials. With
     --folds K, all of K folds are validated on.
     """
+
+    fewest_seeds: ClassVar[int] = 0  # as `read_settings` takes it
 
     augment: AugmentationSettings
     # a TOML file: a table per section, a setting per line, such as [classifier] and below it

@@ -73,8 +73,9 @@ def _parse(kind: type[Arguments], argv: list[str], prog: str, preset: str) -> Ar
     minutes = getattr(arguments, "minutes", None)
     if minutes is not None and not minutes > 0:
         raise SettingError(f"--minutes must be more than 0, not {minutes:g}.")
-    if getattr(arguments, "seeds", 1) < 1:
-        raise SettingError(f"--seeds must be 1 or more, not {arguments.seeds}.")
+    fewest = getattr(kind, "fewest_seeds", 1)
+    if getattr(arguments, "seeds", fewest) < fewest:
+        raise SettingError(f"--seeds must be {fewest} or more, not {arguments.seeds}.")
     return arguments
 
 
@@ -107,7 +108,7 @@ def read_settings(
     """Read the command line of a run or an experiment.
 
     Args:
-        kind: the class of its arguments.
+        kind: the class of its arguments; its `fewest_seeds` are 1 unless it says otherwise.
         argv: the words behind the verb.
         prog: the command, as its help shows it.
         verb: run, or the experiment's name.
