@@ -13,6 +13,7 @@ different numbers of rows as if they had read the same, and knows no step withou
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from ulmfit_app.errors import SettingError
 from ulmfit_app.training import processes
 from ulmfit_app.training.recipes import Phase, phases_of_pairs
+
+LARGE = 100_000  # numbers of a gradient that is not worth copying into one block with others
 
 
 @contextmanager
@@ -85,12 +88,16 @@ class ShareWork(Callback):
         self.learn.loss_grad = self.loss_grad * self.dl.share
 
     def after_backward(self) -> None:
-        """One sum per step, of all gradients and the loss at its end."""
+        """Sums of all gradients, the large ones where they lie, and of the loss."""
         learning = [each for each in self.model.parameters() if each.grad is not None]
+        large = [each.grad.numel() >= LARGE and each.grad.is_contiguous() for each in learning]
+        for parameter in compress(learning, large):
+            processes.sum_in_place(parameter.grad)
+        small = [each for each, is_large in zip(learning, large, strict=True) if not is_large]
         own = (self.learn.loss.detach() * self.dl.share).reshape(1)
-        total = processes.sum_up(torch.cat([*(each.grad.flatten() for each in learning), own]))
-        parts = total.split([*(each.numel() for each in learning), 1])
-        for parameter, gradient in zip(learning, parts, strict=False):
+        total = processes.sum_up(torch.cat([*(each.grad.flatten() for each in small), own]))
+        parts = total.split([*(each.numel() for each in small), 1])
+        for parameter, gradient in zip(small, parts, strict=False):
             parameter.grad = gradient.view_as(parameter)
         self.learn.loss = parts[-1][0]
 
