@@ -4,7 +4,7 @@ tests."""
 import os
 import random
 import shutil
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -140,30 +140,25 @@ def keep_run(folder: Path, make) -> Kept:
     return kept
 
 
+class Here(Executor):
+    """Jobs are carried out at once, in this process."""
+
+    def submit(self, function, *arguments):
+        job = Future()
+        try:
+            job.set_result(function(*arguments))
+        except Exception as error:
+            job.set_exception(error)
+        return job
+
+
 @pytest.fixture
 def in_this_process(monkeypatch):
     """The trials of an experiment run in no processes of their own."""
     from ulmfit_app import executors
 
-    class Pool:
+    class Pool(Here):
         def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def submit(self, function, *arguments):
-            job = Future()
-            try:
-                job.set_result(function(*arguments))
-            except Exception as error:
-                job.set_exception(error)
-            return job
-
-        def shutdown(self, **_):
             pass
 
     monkeypatch.setattr(executors, "ProcessPoolExecutor", Pool)

@@ -18,7 +18,7 @@ import pytest
 
 import ulmfit_app
 from tests.conftest import reviews, small_settings
-from tests.test_predictor import made_run, saved_classifier
+from tests.test_predictor import run_with_classifier
 from ulmfit_app import __main__ as cli
 from ulmfit_app import cluster
 from ulmfit_app.errors import DataError, JobKilled, SettingError, WorkerError
@@ -68,9 +68,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    run = made_run(tmp_path_factory.mktemp("runs") / "run", "forward", text_column="body")
-    saved_classifier(run / "classifier")
-    return run
+    return run_with_classifier(tmp_path_factory)
 
 
 def made_parts(folder, place, n=12):

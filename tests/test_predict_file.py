@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import reviews
-from tests.test_predictor import made_run, saved_classifier
+from tests.test_predictor import made_run, run_with_classifier, saved_classifier
 from ulmfit_app import __main__ as cli
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, SettingError
@@ -22,10 +22,7 @@ OURS = ["predicted", "confidence", "p_bad", "p_fair", "p_good"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run that was made from a file whose texts stood in the column body."""
-    run = made_run(tmp_path_factory.mktemp("runs") / "run", "forward", text_column="body")
-    saved_classifier(run / "classifier")
-    return run
+    return run_with_classifier(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import reviews
-from tests.test_predictor import made_run, saved_classifier
+from tests.test_predictor import run_with_classifier
 from ulmfit_app import __main__ as cli
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.errors import DataError, JobKilled, RunFolderError, SettingError, WorkerError
@@ -23,10 +23,7 @@ from ulmfit_app.inference.spread import SharedPredictor
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run whose texts stood in the column body."""
-    run = made_run(tmp_path_factory.mktemp("runs") / "run", "forward", text_column="body")
-    saved_classifier(run / "classifier")
-    return run
+    return run_with_classifier(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

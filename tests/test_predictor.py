@@ -295,6 +295,13 @@ def made_run(folder, *directions, format=2, start=None, text_column=None):
     return folder
 
 
+def run_with_classifier(tmp_path_factory):
+    """A run that was made from a file whose texts stood in the column body, and its classifier."""
+    run = made_run(tmp_path_factory.mktemp("runs") / "run", "forward", text_column="body")
+    saved_classifier(run / "classifier")
+    return run
+
+
 def save_validation(folder, seed, rows=range(60)):
     """Probabilities of made texts, far too sure of themselves; their classes."""
     rng = np.random.default_rng(seed)

@@ -5,13 +5,12 @@ import os
 import random
 import shlex
 import signal
-from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import reviews
+from tests.conftest import Here, reviews
 from tests.killing import change_until_killed
 from tests.small_runs import SMALL, two_layers
 from ulmfit_app import __main__ as cli
@@ -57,18 +56,6 @@ TABLES = {
         "batch_size": 8,
     },
 }
-
-
-class Here(Executor):
-    """Jobs are carried out at once, in this process."""
-
-    def submit(self, function, *arguments):
-        job = Future()
-        try:
-            job.set_result(function(*arguments))
-        except Exception as error:
-            job.set_exception(error)
-        return job
 
 
 def settings_for(csv, **changes):

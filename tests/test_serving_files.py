@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import reviews
 from tests.serving_tools import fake_version, parse, receive_all, serving, wait_until
-from tests.test_predictor import made_run, saved_classifier
+from tests.test_predictor import run_with_classifier
 from ulmfit_app import __main__ as cli
 from ulmfit_app.inference.predictor import load_predictor
 from ulmfit_app.serving import batching, requests, uploads
@@ -37,9 +37,7 @@ def temporary(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    run = made_run(tmp_path_factory.mktemp("runs") / "run", "forward", text_column="body")
-    saved_classifier(run / "classifier")
-    return run
+    return run_with_classifier(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from ulmfit_app.files import sha256_of_strings
 if TYPE_CHECKING:
     from distributed import Client
 
+SECONDS_BETWEEN_LOOKS = 0.5  # at a file that is to appear, or whether a job is still wanted
 SECONDS_TO_ANSWER = 5.0  # of a scheduler, of a first worker, and of a folder on the network
 START_WORKER = (
     "DASK_DISTRIBUTED__WORKER__DAEMON=False dask worker {address} --nworkers 1 --nthreads 1"
@@ -102,7 +103,7 @@ def require_written(path: Path) -> None:
                 "mount that folder under the same path. Nothing that is here is lost; the same "
                 "command continues with what is left."
             )
-        time.sleep(0.5)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
         if path.parent.is_dir():
             os.listdir(path.parent)  # which makes a network's file system look again
 
@@ -250,7 +251,7 @@ def _do_not_see(client: "Client", file: Path, sha256: str) -> list[str]:
         blind = [worker for worker, there in found.items() if there != sha256]
         if not blind or time.monotonic() > end:
             return blind
-        time.sleep(0.5)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _hash_there(file: Path) -> str | None:

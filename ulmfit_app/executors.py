@@ -24,11 +24,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from ulmfit_app.cluster import asked_on_a_worker, open_cluster
+from ulmfit_app.cluster import SECONDS_BETWEEN_LOOKS, asked_on_a_worker, open_cluster
 from ulmfit_app.jobs import without_interrupts
 
 MOST_AT_ONCE = 4  # on one machine: a large corpus takes some GB per run
-SECONDS_BETWEEN_LOOKS = 0.5  # at whether a job is still wanted
 
 
 def at_once() -> int:

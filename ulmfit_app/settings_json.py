@@ -51,14 +51,14 @@ def to_json(settings: Settings) -> dict[str, Any]:
 
 
 def flatten(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as JSON writes them, by one name each.
+    """Nested tables, such as settings as JSON writes them, as one of names joined by dots.
 
     >>> flatten({"lm": {"lr": 0.004}, "seed": 42})
     {'lm.lr': 0.004, 'seed': 42}
     """
     found = {}
     for name, value in values.items():
-        inner = value if isinstance(value, dict) else None
+        inner = flatten(value) if isinstance(value, dict) else None
         found |= {name: value} if inner is None else {f"{name}.{k}": v for k, v in inner.items()}
     return found
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ulmfit_app.errors import RunFolderError, SettingError
 from ulmfit_app.experiments.spaces import Choices, Range, Space
+from ulmfit_app.settings_json import flatten
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -242,7 +243,7 @@ def require_same(made_with: dict[str, Any], known: dict[str, Any], folder: Path)
     Raises:
         RunFolderError: naming what differs.
     """
-    ours, theirs = _flat(made_with), _flat(known)
+    ours, theirs = flatten(made_with), flatten(known)
     different = [
         f"{name} ({theirs.get(name, 'nothing')} there, {ours.get(name, 'nothing')} here)"
         for name in {**theirs, **ours}
@@ -254,13 +255,3 @@ def require_same(made_with: dict[str, Any], known: dict[str, Any], folder: Path)
             f"{folder / JOURNAL} is of a search with other data or settings: {shown}. Nothing was "
             "changed. Give the command that began it, or search in another folder: --out FOLDER"
         )
-
-
-def _flat(values: Any, name: str = "") -> dict[str, Any]:
-    """Nested tables as one, its names joined by dots."""
-    if not isinstance(values, dict):
-        return {name: values}
-    found = {}
-    for key, each in values.items():
-        found |= _flat(each, f"{name}.{key}" if name else key)
-    return found
