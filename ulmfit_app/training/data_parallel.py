@@ -13,6 +13,7 @@ different numbers of rows as if they had read the same, and knows no step withou
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from ulmfit_app.errors import SettingError
 from ulmfit_app.training import processes
 from ulmfit_app.training.recipes import Phase, phases_of_pairs
+
+LARGE = 100_000  # numbers: a sum of fewer takes as long as its message, so they go in one block
 
 
 @contextmanager
@@ -85,12 +88,18 @@ class ShareWork(Callback):
         self.learn.loss_grad = self.loss_grad * self.dl.share
 
     def after_backward(self) -> None:
-        """Sums of all gradients, where they lie, and of the loss."""
-        for parameter in self.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad = parameter.grad.contiguous()
-                processes.sum_in_place(parameter.grad)
-        self.learn.loss = processes.sum_up(self.learn.loss.detach() * self.dl.share)
+        """Sums of all gradients, the large ones where they lie, and of the loss."""
+        learning = [each for each in self.model.parameters() if each.grad is not None]
+        large = [each.grad.numel() >= LARGE and each.grad.is_contiguous() for each in learning]
+        for parameter in compress(learning, large):
+            processes.sum_in_place(parameter.grad)
+        small = [each for each, is_large in zip(learning, large, strict=True) if not is_large]
+        own = (self.learn.loss.detach() * self.dl.share).reshape(1)
+        total = processes.sum_up(torch.cat([*(each.grad.flatten() for each in small), own]))
+        parts = total.split([*(each.numel() for each in small), 1])
+        for parameter, gradient in zip(small, parts, strict=False):
+            parameter.grad = gradient.view_as(parameter)
+        self.learn.loss = parts[-1][0]
 
     def after_validate(self) -> None:
         """Each has validated its own rows."""
