@@ -10,6 +10,7 @@ from fastai.text.models.core import get_text_classifier, masked_concat_pool
 from tests.conftest import made_store
 from ulmfit_app.config import ClassifierSettings, ModelSettings
 from ulmfit_app.errors import BundleError, SettingError
+from ulmfit_app.hardware import autocast
 from ulmfit_app.models.awd_lstm import (
     build_classifier,
     build_language_model,
@@ -122,6 +123,18 @@ def test_gradients_reach_back_over_the_last_tokens_only(pair):
     gradient = ours[0].module.encoder.weight.grad.abs().sum(1)
     assert gradient[11] > 0
     assert gradient[10] == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_texts_whose_first_tokens_have_no_gradient_teach_all_weights(pair, precision):
+    """The recurrent weights' mask is drawn before those that have one."""
+    ours = pair[1].train()
+    ours[0].max_len = 72
+    with autocast(precision, "cpu"):
+        loss = ours(padded(texts(300, 300)))[0].float().sum()
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in ours.parameters())
+    assert all(layer.weight_hh_l0_raw.grad.any() for layer in ours[0].module.rnns)
 
 
 def test_in_training_the_regularised_outputs_are_zero_at_padding(pair):

@@ -11,6 +11,7 @@ from ulmfit_app.hardware import (
     bound_threads,
     choose_device,
     count_cpus,
+    free_memory,
     resolve_precision,
     set_up_cpu,
     wait_for_device,
@@ -128,6 +129,58 @@ def test_a_container_has_the_processors_of_its_quota(monkeypatch, quota, cpus):
     monkeypatch.setattr(Path, "read_text", read_text)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert count_cpus() == cpus
+
+
+def kernel_files(monkeypatch, files):
+    def read_text(path, **_):
+        if str(path) not in files:
+            raise FileNotFoundError
+        return files[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+
+
+MEMINFO = {"/proc/meminfo": "MemTotal:  9000 kB\nMemAvailable:  4000 kB\nHugePages_Total:  0\n"}
+SECOND, FIRST = "/sys/fs/cgroup", "/sys/fs/cgroup/memory"
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, None),
+        (MEMINFO, 4000 * 1024),
+        (MEMINFO | {f"{SECOND}/memory.max": "max", f"{SECOND}/memory.current": "7"}, 4000 * 1024),
+        (
+            {
+                **MEMINFO,
+                f"{SECOND}/memory.max": "3000000\n",
+                f"{SECOND}/memory.current": "1000000\n",
+                f"{SECOND}/memory.stat": "anon 5\ninactive_file 300000\nactive_file 9\n",
+            },
+            2_300_000,
+        ),
+        (
+            {
+                f"{FIRST}/memory.limit_in_bytes": "3000000",
+                f"{FIRST}/memory.usage_in_bytes": "2000000",
+                f"{FIRST}/memory.stat": "inactive_file 1\ntotal_inactive_file 500000",
+            },
+            1_500_000,
+        ),
+        ({f"{SECOND}/memory.max": "5", f"{SECOND}/memory.current": "9"}, 0),
+    ],
+    ids=["not told", "the machine's", "no bound", "a container's", "an old container's", "none"],
+)
+def test_free_memory_is_the_least_of_the_machines_and_the_containers(monkeypatch, files, free):
+    kernel_files(monkeypatch, files)
+    assert free_memory(torch.device("cpu")) == free
+
+
+def test_free_memory_of_a_gpu_is_its_own_and_what_torch_holds_of_it_unused(monkeypatch):
+    numbers = {"mem_get_info": (100, 900), "memory_reserved": 70, "memory_allocated": 50}
+    for name, number in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, number=number: number)
+    assert free_memory(torch.device("cuda")) == 120
 
 
 def test_without_affinities_all_processors_count(monkeypatch):

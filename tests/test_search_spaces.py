@@ -173,6 +173,11 @@ def test_a_decay_is_refused_where_one_group_alone_learns():
     last = replace(LAPTOP, classifier=replace(LAPTOP.classifier, plan="last", decay=2.0))
     with pytest.raises(SettingError, match="--classifier.decay is between layer groups"):
         check_used(last, LAPTOP, "run")
+    again = replace(LAPTOP, classifier=replace(LAPTOP.classifier, plan="last", recompute="yes"))
+    with pytest.raises(
+        SettingError, match="--classifier.recompute is for layer groups of the enc"
+    ):
+        check_used(again, LAPTOP, "run")
     for verb in ("ablation", "methods"):
         for name in ("lr_mult", "decay"):
             start = TRANSFORMER if verb == "methods" else LAPTOP

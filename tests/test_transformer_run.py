@@ -368,6 +368,7 @@ def test_gradients_reach_over_a_text_of_several_windows(runs):
         (["--lm.drop-mult", "0.5"], "--lm.drop-mult is an AWD-LSTM's.*dropouts"),
         (["--lm.bptt", "9"], "--lm.bptt is an AWD-LSTM's.*window"),
         (["--lm.softmax", "sampled"], "--lm.softmax is an AWD-LSTM's.*softmax"),
+        (["--classifier.recompute", "yes"], "--classifier.recompute is an AWD-LSTM's"),
     ],
 )
 def test_what_a_transformer_has_no_use_for_is_refused(root, tmp_path, capsys, options, message):

@@ -216,6 +216,10 @@ class ClassifierSettings:
     patience: int | None = None
     # gradients reach back so many tokens of a text; all of its tokens are pooled; fastai: 20 x 72
     grad_tokens: int = 1_440
+    # compute again in the backward pass, instead of keeping it, what that needs of all but a
+    # batch's last tokens: the same results in a third of the memory, a third longer at most. auto:
+    # of as many tokens as the memory is too short for
+    recompute: Literal["auto", "yes", "no"] = "auto"
     # of a transformer's blocks, which are unfrozen together and have one rate
     groups: int = 4
     # of a transformer's states: their mean, the first or the last one, or ULMFiT's concatenation

@@ -13,6 +13,19 @@ from ulmfit_app.config import Precision
 from ulmfit_app.errors import SettingError
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+# Of a container, by the second and the first version of control groups: its bound, what it has
+# taken, and what of that are files that lie idle.
+CONTAINER_MEMORY = (
+    (
+        *("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        *("/sys/fs/cgroup/memory.stat", "inactive_file"),
+    ),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        *("/sys/fs/cgroup/memory/memory.stat", "total_inactive_file"),
+    ),
+)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -43,6 +56,38 @@ def count_cpus() -> int:
         return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
     except (OSError, ValueError):  # no Linux, or an old one
         return cpus
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process can still take: of the GPU, or of the machine and its container.
+
+    None where the system does not tell.
+    """
+    if device.type == "cuda":
+        # torch keeps what it has freed.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    found = []
+    available = _read_numbers("/proc/meminfo").get("MemAvailable:")
+    if available is not None:
+        found.append(available * 1024)
+    for bound, taken, stat, files in CONTAINER_MEMORY:
+        try:
+            numbers = [int(Path(each).read_text(encoding="ascii")) for each in (bound, taken)]
+        except (OSError, ValueError):  # no container, or no bound
+            continue
+        # Files that were read and are not used any more give their place to others.
+        found.append(numbers[0] - numbers[1] + _read_numbers(stat).get(files, 0))
+    return max(min(found), 0) if found else None
+
+
+def _read_numbers(path: str) -> dict[str, int]:
+    """The names and numbers of a file of the kernel's, which has one of each in a line."""
+    try:
+        lines = Path(path).read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    return {name: int(number) for name, number, *_ in map(str.split, lines)}
 
 
 def name_processor() -> str:

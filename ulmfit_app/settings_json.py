@@ -14,7 +14,7 @@ LATER = {
     "tokens": ("opencc",),
     "classifier": (
         *("balance", "select_by", "thresholds", "costs", "equal_recall"),
-        *("lr_mult", "decay", "drop_mult"),
+        *("lr_mult", "decay", "drop_mult", "recompute"),
     ),
 }
 

@@ -45,6 +45,12 @@ NOT_FOR_TRANSFORMERS = {
     "lm.drop_mult": f"{_OWN} dropouts.",
     "lm.bptt": f"{_OWN} window.",
     "lm.softmax": f"{_OWN} softmax, which is exact.",
+    "classifier.recompute": "is an AWD-LSTM's; a transformer keeps a part of long texts anyway.",
+}
+_LAST = "--classifier.plan last trains the last one alone. Leave it out."
+NOT_FOR_PLAN_LAST = {
+    "classifier.decay": f"is between layer groups, and {_LAST}",
+    "classifier.recompute": f"is for layer groups of the encoder, and {_LAST}",
 }
 OF_TRANSFORMERS = (
     "lm.transformer_lr",
@@ -134,8 +140,7 @@ def find_unused(settings: Settings, verb: str) -> dict[str, str]:
     if verb != "augment":
         found |= _unused_augmentation(settings.augment.method)
     if settings.classifier.plan == "last":
-        why = "is between layer groups, and --classifier.plan last trains the last one alone. "
-        found["classifier.decay"] = f"{why}Leave it out."
+        found |= NOT_FOR_PLAN_LAST
     data = settings.data
     if data.folds is None:
         found["data.fold"] = "is the number of one of --folds, which says how many. Give it, too."

@@ -7,6 +7,8 @@ prediction, without fastai.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,9 @@ from ulmfit_app.models.softmax import VocabularyHead
 # in a bundle.
 NO_DROPOUT = 1e-9
 
+Drawn = LowWeights | Tensor  # recurrent weights of which some are dropped
+Place = tuple[list[tuple[Tensor, Tensor]], int, list[Drawn | None]]
+
 
 # ------------------------------------------------------------------------------------------ layers
 class WeightDroppedLSTM(WeightDropout):
@@ -50,12 +55,11 @@ class WeightDroppedLSTM(WeightDropout):
     """
 
     draws_at_reset = False
-    _low: LowWeights | None = None
-    _is_drawn = False
+    drawn: Drawn | None = None
 
     def reset(self) -> None:
         """Draw another mask at the next step."""
-        self._is_drawn = False
+        self.drawn = None
 
     def forward(
         self, x: Tensor, state: tuple[Tensor, Tensor]
@@ -64,16 +68,19 @@ class WeightDroppedLSTM(WeightDropout):
 
         A state is two [1, batch, n_hid].
         """
-        draws = not (self.draws_at_reset and self._is_drawn)
-        self._is_drawn = True
+        draws = not self.draws_at_reset or self.drawn is None
         lstm, raw, p = self.module, self.weight_hh_l0_raw, self.weight_p if self.training else 0.0
         if self.training and is_bf16_on_cpu(x):
             weights = lstm.weight_ih_l0, raw, lstm.bias_ih_l0 + lstm.bias_hh_l0
             if draws:
-                self._low = LowWeights(*weights, p)
-            return train_in_bf16(x, state, weights, self._low)
+                self.drawn = LowWeights(*weights, p)
+            return train_in_bf16(x, state, weights, self.drawn)
         if draws:
-            lstm.weight_hh_l0 = F.dropout(raw, p) if p > 0 else raw.clone()
+            # The first tokens of long texts are read without a gradient, by the same weights as
+            # those behind them.
+            with torch.set_grad_enabled(torch.is_grad_enabled() or self.training):
+                self.drawn = F.dropout(raw, p) if p > 0 else raw.clone()
+        lstm.weight_hh_l0 = self.drawn
         with warnings.catch_warnings():
             # That the weights are not one block of memory, which dropping some of them makes so.
             warnings.simplefilter("ignore", UserWarning)
@@ -132,6 +139,25 @@ class AWDLSTM(AWD_LSTM):
         weight = self.encoder.weight  # its type holds what any lower precision carried
         self.hidden = [tuple(state[f"{i}.{part}"].to(weight) for part in "hc") for i in layers]
         self.bs = self.hidden[0][0].shape[1]
+
+    def place(self) -> Place:
+        """Where it is in a batch: its hidden state, and the weights that it dropped some of."""
+        return self.hidden, self.bs, [layer.drawn for layer in self.rnns]
+
+    @contextmanager
+    def at(self, place: Place) -> Iterator[None]:
+        """Be at an earlier place, and then where it was."""
+        now = self.place()
+        self._go_to(place)
+        try:
+            yield
+        finally:
+            self._go_to(now)
+
+    def _go_to(self, place: Place) -> None:
+        self.hidden, self.bs, drawn = place
+        for layer, of_layer in zip(self.rnns, drawn, strict=True):
+            layer.drawn = of_layer
 
 
 # Whoever names this architecture to fastai gets its configurations, groups and sizes.

@@ -1,9 +1,13 @@
 """A text of any length to one vector: an encoder read in steps, and concat pooling."""
 
+import math
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ulmfit_app.models.recomputing import recomputed
 from ulmfit_app.text.rules import PAD_ID
 
 TOKENS_AT_A_TIME = 1 << 14  # in evaluation: few enough to take little memory
@@ -26,7 +30,14 @@ class TextEncoder(nn.Module):
         bptt: tokens per step.
         module: the encoder: `embed(ids)`, `reset()`, and a call with `from_embeds=True`.
         max_len: gradients reach back over a text's last `max_len` tokens.
+
+    Attributes:
+        kept_tokens: in training, what the backward pass needs is kept of a batch's last so many
+            tokens. The steps before them are computed again there, one at a time, which gives the
+            same gradients to the bit: it takes a forward pass more, and memory for so many tokens.
     """
+
+    kept_tokens = math.inf
 
     def __init__(self, bptt: int, module: nn.Module, max_len: int) -> None:
         super().__init__()
@@ -75,17 +86,17 @@ class TextEncoder(nn.Module):
             # Rows stand by length, so those with tokens left are always the first ones.
             alive = max(sum(length > start for length in steps), 1)
             end = start + step
-            learns = any(length - self.max_len < end for length in steps[:alive])
+            learns = self.learns(end, steps[:alive])
+            here = ids[: max(alive, fewest), start:end]
+            read = partial(self._read, here, embeddings, lengths[:alive] - start)
+            left = sum(max(length - start, 0) for length in steps)
             with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-                embedded = F.embedding(ids[: max(alive, fewest), start:end], embeddings)
-                out = self.module(embedded, from_embeds=True)[:alive]
-                places = torch.arange(start, start + out.shape[1], device=ids.device)
-                own = (places < lengths[:alive, None])[:, :, None]
-                here = out.masked_fill(~own, -torch.inf).amax(1)
-                largest = here if largest is None else torch.maximum(largest[:alive], here)
-                out = out.masked_fill(~own, 0)
-                # A sum over thousands of tokens leaves the range of fp16.
-                sums = out.float().sum(1)
+                if self.training and learns and left > self.kept_tokens:
+                    back_then = partial(self.module.at, self.module.place())
+                    out, top, sums = recomputed(read, ids.device, back_then)
+                else:
+                    out, top, sums = read()
+                largest = top if largest is None else torch.maximum(largest[:alive], top)
                 total = sums if total is None else total[:alive] + sums
             if self.training and learns:
                 outputs.append(F.pad(out, (0, 0, 0, 0, 0, len(ids) - alive)))
@@ -104,6 +115,21 @@ class TextEncoder(nn.Module):
             return texts, texts.new_zeros(0)
         # Processes that share a batch have places for its longest text each, to take means over.
         return texts, F.pad(torch.cat(outputs, 1), (0, 0, 0, max(ids.shape[1] - end, 0)))
+
+    def learns(self, end: int, lengths: list[int]) -> bool:
+        """Whether gradients reach a step up to token `end`, of texts of lengths that begin it."""
+        return any(length - self.max_len < end for length in lengths)
+
+    def _read(
+        self, ids: Tensor, embeddings: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A step's outputs, zero behind each text's length, and their maximum and sum over it."""
+        out = self.module(F.embedding(ids, embeddings), from_embeds=True)[: len(lengths)]
+        own = (torch.arange(out.shape[1], device=ids.device) < lengths[:, None])[:, :, None]
+        largest = out.masked_fill(~own, -torch.inf).amax(1)
+        out = out.masked_fill(~own, 0)
+        # A sum over thousands of tokens leaves the range of fp16.
+        return out, largest, out.float().sum(1)
 
     def _look_up(
         self, ids: Tensor, order: Tensor, embedded: Tensor | None

@@ -23,12 +23,14 @@ from ulmfit_app.languages import has_subwords
 from ulmfit_app.models import transformer
 from ulmfit_app.models.architectures import subwords_of
 from ulmfit_app.models.awd_lstm import build_classifier, build_language_model
+from ulmfit_app.models.pooling import TextEncoder
 from ulmfit_app.models.shapes import Shape, TransformerShape
 from ulmfit_app.models.softmax import Logits, Sampler, trains_in_pieces
 from ulmfit_app.models.start import Start
 from ulmfit_app.pipeline.selection import Selection, count_tokens_roughly
 from ulmfit_app.text.tokenizer import Tokenizer
 from ulmfit_app.text.windows import MASKED
+from ulmfit_app.training.memory import keep_what_fits
 from ulmfit_app.training.optimizer import FusedAdam
 from ulmfit_app.training.recipes import Phase, Plan, count_epochs
 
@@ -152,6 +154,8 @@ def _measure_classifier(
     model.to(device).train()
     # Gradients over whole texts, as in training.
     model[0].max_len = length
+    if isinstance(model[0], TextEncoder):
+        keep_what_fits(model, [length] * n_texts, settings.classifier, precision, device)
     ids = torch.randint(9, vocab_size, (n_texts, length), device=device)
     labels = ids.new_zeros(len(ids))
     training = _time_training(

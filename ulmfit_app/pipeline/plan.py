@@ -74,6 +74,7 @@ PLANNED = {
     "classifier": (
         *("plan", "epochs", "max_tokens", "lr_mult", "decay", "drop_mult"),
         *OF_DECISION,
+        "recompute",  # of the machine: no result depends on it
     ),
     "distillation": ("teachers",),
     "update": ("parent", "replay", "epochs", "lr", "new_labels"),

@@ -4,6 +4,8 @@ fastai's classifier under our pooling, on the encoder of a fine-tuned language m
 `save_encoder` keeps no vocabulary; here an encoder whose words have other ids is refused.
 """
 
+import logging
+
 import numpy as np
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -24,6 +26,7 @@ from ulmfit_app.models.awd_lstm import (
     with_pooling,
 )
 from ulmfit_app.models.bundle import Bundle, require_direction
+from ulmfit_app.models.pooling import TextEncoder
 from ulmfit_app.models.shapes import Shape
 from ulmfit_app.text.batches import ClassifierBatches
 from ulmfit_app.text.store import TokenStore
@@ -31,9 +34,12 @@ from ulmfit_app.training import transformer
 from ulmfit_app.training.balance import make_loss, metric_to_select_by, resample
 from ulmfit_app.training.choosing import batch_size_for
 from ulmfit_app.training.loop import prepare
+from ulmfit_app.training.memory import keep_what_fits
 from ulmfit_app.training.ongoing import TrainingSettings
 from ulmfit_app.training.optimizer import FusedAdam
 from ulmfit_app.training.recipes import Plan
+
+log = logging.getLogger(__name__)
 
 
 def make_learner(
@@ -91,7 +97,17 @@ def make_learner(
     learn.loss_func, learn.metrics = loss, _metrics(settings, multilabel)
     if trained:
         learn.model.load_state_dict(trained[1])
+    if isinstance(learn.model[0], TextEncoder):
+        _keep_what_fits(learn, settings, precision)
     return prepare(learn, precision)
+
+
+def _keep_what_fits(learn: Learner, settings: ClassifierSettings, precision: Precision) -> None:
+    batches = learn.dls.train
+    longest = batches.lengths[batches.order[: batches.batch_size]].tolist()
+    said = keep_what_fits(learn.model, longest, settings, precision, learn.dls.device)
+    if said:
+        log.info(said)
 
 
 def _metrics(settings: ClassifierSettings, multilabel: bool) -> list:
