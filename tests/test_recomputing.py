@@ -100,13 +100,16 @@ def test_of_two_batches_at_once_each_is_computed_again_with_its_own_state_and_ma
 
 
 def test_a_second_backward_pass_computes_again_once_more():
-    model = made_model()
+    """Nothing is left of the first one, which would take memory."""
+    model, calls = made_model(), []
     model[0].kept_tokens = 0
+    model[0].module.register_forward_hook(lambda *_: calls.append(1))
     loss = loss_of(model, batch(60, 30))
     loss.backward(retain_graph=True)
     once = gradients(model)
     loss.backward()
     assert_equal(gradients(model), once)
+    assert len(calls) == 3 * 60 / BPTT
 
 
 @pytest.mark.parametrize(
