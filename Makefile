@@ -19,7 +19,7 @@ IMAGE ?=
 BENCH ?=
 MUTANTS ?=
 
-.PHONY: imdb joke serve image test mutants notebooks course-html docs lint bench bench-serving clean
+.PHONY: imdb joke serve image test mutants notebooks course-html docs lint bench bench-growth bench-serving clean
 
 imdb: $(VENV)/installed
 	$(VENV)/bin/python -m ulmfit_app.run imdb $(RUN)
@@ -61,9 +61,13 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# About half an hour; let nothing else run meanwhile. BENCH='--data PATH' says where IMDb is.
+# About twenty minutes; let nothing else run meanwhile. BENCH='--data PATH' says where IMDb is. BENCH=--quick takes
+# five minutes, needs no IMDb and writes nothing.
 bench: $(VENV)/installed-test
 	$(VENV)/bin/python -m tests.bench.compare $(BENCH)
+
+# How cost grows with the work: likewise.
+bench-growth: $(VENV)/installed-test
 	$(VENV)/bin/python -m tests.bench.growth $(BENCH)
 
 # About half an hour, likewise. Another run than the newest of IMDb: make bench-serving RUN_FOLDER=runs/NAME.

@@ -1,60 +1,91 @@
-"""This application against plain fastai, job by job: python -m tests.bench.compare [JOB …] [--data
-IMDB] [--pairs 5]
+"""This application against plain fastai, job by job, and against the processor's own limit.
+
+    python -m tests.bench.compare [JOB …] [--data IMDB] [--pairs 5] [--quick]
 
 Each side of a job runs in a process of its own, and the two take turns on all cores: plain, ours,
 plain, ours. What is reported is the median of the ratios of the pairs, so that a machine that
 slows down or speeds up meanwhile does both sides alike. Peak memory is a process's own, imports
-included. Beside them stands the rate of a large matrix product, measured in the same run.
+included.
 
-Writes results/JOB.json a job, and results/compare.png from what is there.
+Between the pairs, the products of matrices that our side's work consists of are timed alone
+(tests/bench/limits.py): the limit. The share is how long they take against how long the unit took,
+the median of the units. Tokens have no products, and those of int8 are onnxruntime's, which cannot
+be had alone: these two have no limit.
+
+Writes results/PROCESSOR/JOB.json per job, and results/PROCESSOR/compare.png from what is there.
+--quick takes five minutes on two cores: fewer pairs, less work per unit, and texts made of the
+sentences that come with the package, so that nothing is fetched. It prints, and writes nothing.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from data_scripts.fetch import FetchError
+from data_scripts.files import write_json
+from ulmfit_app.errors import UserError
+
+if TYPE_CHECKING:
+    from tests.bench.limits import Product, Stopwatch
 
 OUT = Path(__file__).parent / "results"
-LABELS = {
-    "lm": "language model, training",
-    "lm-sampled": "the same, sampled softmax",
-    "classifier": "classifier, training",
-    "predict-one": "one prediction",
-    "predict-one-int8": "the same, int8",
-    "predict-512": "512 predictions",
-    "tokens": "tokens",
-}
+NAMES = (
+    "lm",
+    "lm-sampled",
+    "classifier",
+    "predict-one",
+    "predict-one-int8",
+    "predict-512",
+    "tokens",
+)
+QUICK_PAIRS, PAIRS = 2, 5
 
 
 # ----------------------------------------------------------------------------- in a process a side
-def _work(job: str, side: int, data: str) -> None:
-    """Answer each line on standard input with a line of JSON: one unit of the job's work,
-    timed."""
+def _work(job: str, side: int, texts: str, quick: bool) -> None:
+    """Answer with a line of JSON when ready, and then to each line on standard input: one unit of
+    the job's work, timed."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
     warnings.filterwarnings("ignore")
-    texts = None if job.startswith("lm") else _texts(data)
-    from tests.bench.jobs import JOBS
+    table = pd.DataFrame(json.loads(Path(texts).read_text())) if texts else None
+    from tests.bench.jobs import FULL, JOBS, QUICK
+    from tests.bench.limits import multiplied
     from ulmfit_app.hardware import set_up_cpu
 
     set_up_cpu()  # on both sides: plain fastai, which has no such thing, gains by it too
-    unit = JOBS[job][side](texts)
-    unit()  # warms up: memory, caches, and the batch of the longest texts
-    for _ in sys.stdin:
+    unit = (JOBS[job].ours if side else JOBS[job].plain)(table, QUICK if quick else FULL)
+
+    def answer() -> None:
+        multiplied.clear()
         began = time.perf_counter()
         done = unit()
-        answer = {"done": done, "seconds": time.perf_counter() - began, "peak_mib": _peak_mib()}
-        print(json.dumps(answer), file=answers, flush=True)
+        seconds = time.perf_counter() - began
+        products = [[*product, times] for product, times in multiplied.items()]
+        line = {"done": done, "seconds": seconds, "peak_mib": _peak_mib(), "products": products}
+        print(json.dumps(line), file=answers, flush=True)
+
+    answer()  # warms up: memory, caches, and the batch of the longest texts
+    for _ in sys.stdin:
+        answer()
 
 
 def _texts(data: str):
@@ -67,20 +98,43 @@ def _texts(data: str):
     return table.sample(frac=1, random_state=0)[["text", "label"]].reset_index(drop=True)
 
 
+def _takes_texts(job: str) -> bool:
+    return not job.startswith("lm")
+
+
+def _package_texts(n: int) -> pd.DataFrame:
+    """As many texts of 50 to 400 words, the course's sentences one after the other, with labels by
+    chance: for a look at how quick it is."""
+    from ulmfit_app.course import REVIEWS
+
+    rng = np.random.default_rng(0)
+    words = np.array(" ".join(pd.read_csv(REVIEWS)["text"].sample(frac=1, random_state=0)).split())
+    ends = rng.integers(50, 401, n).cumsum()
+    cut = zip([0, *ends], ends, strict=False)
+    texts = [" ".join(words.take(range(start, end), mode="wrap")) for start, end in cut]
+    return pd.DataFrame({"text": texts, "label": rng.choice(["neg", "pos"], n)})
+
+
 def _peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 class _Side:
-    def __init__(self, job: str, side: int, data: str) -> None:
-        command = [sys.executable, "-m", "tests.bench.compare", "--work", job, str(side), data]
+    def __init__(self, job: str, side: int, texts: str, quick: bool) -> None:
+        command = [sys.executable, "-m", "tests.bench.compare", "--work", job, str(side), texts]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, *(["quick"] if quick else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def unit(self) -> dict:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
             code = self.process.wait()
@@ -89,8 +143,8 @@ class _Side:
 
 
 @contextmanager
-def _sides(job: str, data: str) -> Iterator[list[_Side]]:
-    sides = [_Side(job, side, data) for side in (0, 1)]
+def _sides(job: str, texts: str, quick: bool) -> Iterator[list[_Side]]:
+    sides = [_Side(job, side, texts, quick) for side in (0, 1)]
     try:
         yield sides
     finally:
@@ -100,65 +154,74 @@ def _sides(job: str, data: str) -> Iterator[list[_Side]]:
 
 
 # --------------------------------------------------------------------------------------- the pairs
-def compare(job: str, data: str, pairs: int) -> dict:
-    """Time `pairs` pairs of units of a job; rates of both sides, ratios and their median, peak
-    memory, machine."""
-    from tests.bench.jobs import JOBS
+def compare(name: str, texts: str, pairs: int, quick: bool) -> dict:
+    """Time pairs of units of a job.
 
-    *_, at_least, aim, counted, flop = JOBS[job]
-    rates, peaks = ([], []), [0, 0]
-    with _sides(job, data) as sides:
+    Args:
+        name: of the job.
+        texts: the file with them; "" where the job takes none.
+        pairs: how many.
+        quick: whether a unit is less work.
+
+    Returns:
+        Rates of both sides, ratios and their median, our share of the limit, peak memory, machine.
+    """
+    from tests.bench.jobs import JOBS
+    from tests.bench.limits import Stopwatch
+    from ulmfit_app.hardware import DTYPES, resolve_precision, set_up_cpu
+
+    job = JOBS[name]
+    set_up_cpu()
+    stopwatch = Stopwatch(DTYPES[resolve_precision("auto")]) if job.has_limit else None
+    units = ([], [])
+    with _sides(name, texts, quick) as sides:
+        # Neither is timed while the other still prepares itself.
+        products = [side.answer() for side in sides][1]["products"]
+        if stopwatch and not products:
+            raise RuntimeError(f"{name}: limits.py saw no product. Does its encoder have others?")
         for _ in range(pairs):
-            for i, side in enumerate(sides):
-                result = side.unit()
-                rates[i].append(result["done"] / result["seconds"])
-                peaks[i] = result["peak_mib"]
+            if stopwatch:
+                stopwatch.take_turns(_products(products))
+            for of_side, side in zip(units, sides, strict=True):
+                of_side.append(side.unit())
+            products = units[1][-1]["products"]
+            if stopwatch:
+                stopwatch.take_turns(_products(products))
+    rates = [[unit["done"] / unit["seconds"] for unit in of_side] for of_side in units]
     ratios = [ours / plain for plain, ours in zip(*rates, strict=True)]
-    summary = {
-        "job": job,
-        "counted": counted,
+    return {
+        "job": name,
+        "counted": job.counted,
         "ratio": round(statistics.median(ratios), 2),
-        "ratios": [round(r, 2) for r in ratios],
-        "at_least": at_least,
-        "aim": aim,
+        "ratios": [round(ratio, 2) for ratio in ratios],
+        "limit": measure_limit(stopwatch, units[1]) if stopwatch else None,
         "plain_per_s": round(statistics.median(rates[0]), 2),
         "ours_per_s": round(statistics.median(rates[1]), 2),
-        "plain_peak_mib": peaks[0],
-        "ours_peak_mib": peaks[1],
+        "plain_peak_mib": units[0][-1]["peak_mib"],
+        "ours_peak_mib": units[1][-1]["peak_mib"],
         "machine": machine(),
     }
-    if flop:
-        peak = gemm_gflops()
-        achieved = [statistics.median(r) * flop / 1e9 for r in rates]
-        summary["roofline"] = {
-            "gemm_gflops": peak,
-            "plain_gflops": round(achieved[0]),
-            "ours_gflops": round(achieved[1]),
-            "ours_share_of_gemm": round(achieved[1] / max(peak.values()), 3),
-        }
-    return summary
 
 
-def gemm_gflops() -> dict[str, int]:
-    """The best rate of a product as large as an LSTM layer's over a batch, in each precision of
-    this machine's."""
-    import torch
+def measure_limit(stopwatch: "Stopwatch", units: list[dict]) -> dict:
+    """How long the products of some units take alone, as a share of how long the units took."""
+    each = [_products(unit["products"]) for unit in units]
+    seconds = [stopwatch.seconds(products) for products in each]
+    shares = [limit / unit["seconds"] for limit, unit in zip(seconds, units, strict=True)]
+    return {
+        "share": round(statistics.median(shares), 3),
+        "shares": [round(share, 3) for share in shares],
+        "seconds": [round(limit, 4) for limit in seconds],
+        "ours_seconds": [round(unit["seconds"], 4) for unit in units],
+        "gflops": stopwatch.gflops(sum(each, Counter())),
+        "large_gflops": stopwatch.large_gflops(),
+    }
 
-    from ulmfit_app.hardware import DTYPES, available_precisions
 
-    best = {}
-    for precision in available_precisions():
-        a, b = (
-            torch.randn(4608, 1152).to(DTYPES[precision]),
-            torch.randn(1152, 4608).to(DTYPES[precision]),
-        )
-        seconds = []
-        for _ in range(8):
-            began = time.perf_counter()
-            a @ b
-            seconds.append(time.perf_counter() - began)
-        best[precision] = round(2 * 4608 * 1152 * 4608 / min(seconds) / 1e9)
-    return best
+def _products(answered: list[list[float]]) -> "Counter[Product]":
+    from tests.bench.limits import Product
+
+    return Counter({Product(*sizes): times for *sizes, times in answered})
 
 
 def machine() -> dict:
@@ -176,74 +239,90 @@ def machine() -> dict:
     }
 
 
-def draw(results: list[dict], path: Path) -> None:
-    """A bar a job: how many times as fast as plain fastai, beside the goal."""
-    from matplotlib.figure import Figure
+def slug_of(processor: str) -> str:
+    """A processor's name as part of the names of files.
 
-    figure = Figure(figsize=(8, 0.55 * len(results) + 1.4), layout="constrained")
-    axes = figure.subplots()
-    names = [LABELS[r["job"]] for r in results]
-    axes.barh(names, [r["ratio"] for r in results], color="#4c72b0", height=0.6)
-    for i, r in enumerate(results):
-        axes.plot(
-            [r["at_least"]] * 2,
-            [i - 0.38, i + 0.38],
-            color="black",
-            label="goal" if i == 0 else None,
-        )
-        axes.plot([min(r["ratios"]), max(r["ratios"])], [i, i], color="#222222", linewidth=1.2)
-        digits = 1 if r["ours_per_s"] < 100 else 0
-        unit = f"{r['plain_per_s']:,.{digits}f} → {r['ours_per_s']:,.{digits}f} {r['counted']}/s"
-        axes.text(
-            max(*r["ratios"], r["at_least"]) + 0.15,
-            i,
-            f"{r['ratio']:.1f}×  ({unit})",
-            va="center",
-            fontsize=9,
-        )
-    axes.set_xlim(0, max(max(r["ratios"]) for r in results) * 1.55)
-    axes.invert_yaxis()
-    axes.set_xlabel("times as fast as plain fastai (bar: median of pairs, line: all of them)")
-    m = results[-1]["machine"]
-    axes.set_title(
-        f"{m['processor']}, {m['threads']} threads, {m['precision']}, torch {m['torch']}",
-        fontsize=9,
+    >>> slug_of("Intel(R) Xeon(R) Processor")
+    'intel-xeon-processor'
+    """
+    return re.sub(r"\W+", "-", re.sub(r"\((R|TM)\)", "", processor)).strip("-").lower()
+
+
+def kind_of_processor() -> str:
+    """This machine's, with what it multiplies bf16 by: "amd-epyc-avx512-bf16", "…-fp32"."""
+    import torch
+
+    from ulmfit_app.hardware import name_processor
+
+    has = getattr(torch.cpu, "get_capabilities", dict)().get
+    units = {"amx_bf16": "amx", "avx512_bf16": "avx512-bf16", "bf16": "bf16"}
+    used = next((name for unit, name in units.items() if has(unit)), "fp32")
+    return f"{slug_of(name_processor())}-{used}"
+
+
+# ------------------------------------------------------------------------------------ command line
+def describe(result: dict) -> str:
+    """A line for people."""
+    limit = result["limit"]
+    share = f", {limit['share']:.0%} of the limit ({limit['shares']})" if limit else ""
+    return (
+        f"{result['job']}: {result['ratio']} times plain fastai ({result['ratios']}), "
+        f"{result['plain_per_s']:,} -> {result['ours_per_s']:,} {result['counted']}/s, "
+        f"peak {result['plain_peak_mib']:,} -> {result['ours_peak_mib']:,} MiB{share}"
     )
-    axes.legend(loc="lower right")
-    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--work"]:
-        return _work(sys.argv[2], int(sys.argv[3]), sys.argv[4])
+        job, side, texts, *quick = sys.argv[2:]
+        return _work(job, int(side), texts, bool(quick))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(NAMES)}; none: all")
     parser.add_argument(
-        "jobs", nargs="*", metavar="JOB", help=f"of {', '.join(LABELS)}; none: all"
+        "--data", default="", help="IMDb, where it is not in the cache, or for --quick"
     )
-    parser.add_argument("--data", default="", help="IMDb, where it is not in the cache")
-    parser.add_argument("--pairs", type=int, default=5, help="of timings a job; 5 unless told")
-    arguments = parser.parse_args()
-    unknown = set(arguments.jobs) - set(LABELS)
+    parser.add_argument("--pairs", type=int, help=f"of timings per job: {PAIRS}, or {QUICK_PAIRS}")
+    parser.add_argument("--quick", action="store_true", help="a look, in five minutes")
+    given = parser.parse_args()
+    unknown = set(given.jobs) - set(NAMES)
     if unknown:
-        parser.error(f"no job {', '.join(sorted(unknown))}; there are: {', '.join(LABELS)}")
-    OUT.mkdir(exist_ok=True)
-    for job in arguments.jobs or LABELS:
-        result = compare(job, arguments.data, arguments.pairs)
-        (OUT / f"{job}.json").write_text(json.dumps(result, indent=1) + "\n")
-        print(
-            f"{job}: {result['ratio']} times plain fastai ({result['ratios']}), "
-            f"{result['plain_per_s']:,} -> {result['ours_per_s']:,} {result['counted']}/s, "
-            f"peak {result['plain_peak_mib']:,} -> {result['ours_peak_mib']:,} MiB",
-            flush=True,
-        )
-    done = [
-        json.loads((OUT / f"{job}.json").read_text())
-        for job in LABELS
-        if (OUT / f"{job}.json").exists()
-    ]
-    draw(done, OUT / "compare.png")
+        parser.error(f"no job {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")
+    pairs = (QUICK_PAIRS if given.quick else PAIRS) if given.pairs is None else given.pairs
+    if pairs < 1:
+        parser.error(f"--pairs {pairs}: at least one is needed")
+    jobs = [name for name in NAMES if name in (given.jobs or NAMES)]
+    try:
+        run(jobs, given.data, pairs, given.quick)
+    except (UserError, FetchError) as error:
+        look = "" if given.quick else "\nWithout IMDb: python -m tests.bench.compare --quick"
+        parser.exit(error.exit_code, f"{error}{look}\n")
+
+
+def run(jobs: list[str], data: str, pairs: int, quick: bool) -> None:
+    """Compare some jobs, print, and, unless quick, write."""
+    from tests.bench.figure import draw
+    from tests.bench.jobs import FULL, QUICK
+
+    folder = OUT / kind_of_processor()
+    with tempfile.TemporaryDirectory() as made:
+        texts = Path(made) / "texts.json"
+        if any(map(_takes_texts, jobs)):
+            n = (QUICK if quick else FULL).tokenized  # no job takes more
+            table = _package_texts(n) if quick and not data else _texts(data)[:n]
+            write_json(texts, table.to_dict("list"))
+        for job in jobs:
+            result = compare(job, str(texts) if _takes_texts(job) else "", pairs, quick)
+            print(describe(result), flush=True)
+            if not quick:
+                write_json(folder / f"{job}.json", result)
+    if quick:
+        return print("A quick look at this machine; nothing was written.")
+    paths = [folder / f"{name}.json" for name in NAMES]
+    done = [json.loads(path.read_text()) for path in paths if path.exists()]
+    draw(done, folder / "compare.png")
+    print(folder)
 
 
 if __name__ == "__main__":

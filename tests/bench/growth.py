@@ -16,6 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,12 @@ SWEEPS = {
 
 
 def _corpus(reviews: int, data: str) -> Callable[[], int]:
-    from tests.bench.jobs import our_tokens
+    from tests.bench.jobs import FULL, our_tokens
 
     # Where there are fewer, they come again.
     texts = _texts(data)
-    return our_tokens(texts.iloc[np.arange(reviews) % len(texts)], reviews)
+    texts = texts.iloc[np.arange(reviews) % len(texts)]
+    return our_tokens(texts, replace(FULL, tokenized=reviews))
 
 
 def _length(tokens: int, data: str) -> Callable[[], int]:
@@ -71,9 +73,9 @@ def _rows(rows: int, data: str) -> Callable[[], int]:
 
 
 def _vocabulary(words: int, data: str, softmax: str = "exact") -> Callable[[], int]:
-    from tests.bench.jobs import our_language_model
+    from tests.bench.jobs import FULL, our_language_model
 
-    return our_language_model(None, softmax, words)
+    return our_language_model(None, FULL, softmax, words)
 
 
 def _work(sweep: str, size: int, data: str) -> dict:

@@ -14,14 +14,13 @@ torch's LSTM is true of those that have one.
 import argparse
 import json
 import platform
-import re
 import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from tests.bench.compare import OUT, machine
+from tests.bench.compare import OUT, machine, slug_of
 from ulmfit_app.hardware import set_up_cpu
 from ulmfit_app.models.lstm import LowWeights, train_in_bf16
 
@@ -117,7 +116,7 @@ def main() -> None:
         shape = "{} -> {}, {} x {} tokens".format(*sizes)
         found["ms"][shape] = milliseconds(sizes, arguments.repeats)
         print(shape, found["ms"][shape], flush=True)
-    name = re.sub(r"\W+", "-", found["machine"]["processor"]).strip("-").lower()
+    name = slug_of(found["machine"]["processor"])
     path = OUT / f"lstm-{name}-torch-{found['machine']['torch']}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -14,7 +14,6 @@ Prints a table and writes results/onnx-ARCHITECTURE-PROCESSOR.json.
 
 import argparse
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.bench.compare import OUT, machine
+from tests.bench.compare import OUT, machine, slug_of
 from ulmfit_app.data.reading import read_table
 from ulmfit_app.hardware import cpu_has_bf16, set_up_cpu
 from ulmfit_app.inference.export import export_onnx
@@ -123,7 +122,7 @@ def main() -> None:
     rows = measure(given.run, given.scratch, given.texts, given.threads)
     architecture = load_predictor(given.run, "fp32").bundle.architecture
     facts = machine() | {"onnxruntime": version("onnxruntime"), "onnx": version("onnx")}
-    processor = re.sub(r"\W+", "-", facts["processor"].lower()).strip("-")
+    processor = slug_of(facts["processor"])
     result = {"machine": facts, "texts": given.texts, "ways": rows}
     path = OUT / f"onnx-{architecture}-{processor}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
