@@ -289,3 +289,12 @@ def test_the_bytes_per_token_are_those_of_the_written_out_lstm(shape):
         patch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
         found = memory._bytes_per_token(model[0], "bf16", CPU)
     assert expected < found < 1.2 * expected
+
+
+def test_what_is_kept_once_counts_for_no_token():
+    """In fp32, the weights of which some are dropped."""
+    encoder = made_model(72, replace(SHAPE, n_hid=128))[0]
+    few, more = (memory._bytes_kept(encoder, rows, "fp32", CPU) for rows in (16, 32))
+    found = memory._bytes_per_token(encoder, "fp32", CPU)
+    assert found == pytest.approx((more - few) / (16 * 72), rel=0.01)
+    assert few / (16 * 72) > 1.03 * found
