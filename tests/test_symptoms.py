@@ -198,12 +198,12 @@ def test_the_history_is_there_while_the_training_goes_on_and_makes_no_stage_fini
 ):
     run, seen = begin(tmp_path / "run", small_settings(csv)), []
 
-    def watch(title, history):
+    def watch(title, history, _):
         if title == "Classifier" and history:
             seen.append(read_history(run.work / "classifier"))
             assert not run.is_finished("classifier")
 
-    run.watch = watch
+    run.watches.append(watch)
     run.carry_out("classifier")
     assert [len(each) for each in seen] == list(range(1, len(seen) + 1))
     pd.testing.assert_frame_equal(seen[-1], read_history(run.folder / "classifier"))

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
@@ -45,6 +46,27 @@ def find_part(run: Path, name: str) -> Path:
     """The path of a part of a run, such as run.json, data or classifier; it need not exist."""
     ready = run / READY / name
     return ready if ready.exists() else run / name
+
+
+def take_over(folder: Path, work: Path) -> None:
+    """Let complete results in a folder inside a run take the place of the old ones, in one
+    step."""
+    finish_take_over(folder)
+    os.rename(work, folder / READY)
+    finish_take_over(folder)
+
+
+def finish_take_over(folder: Path) -> None:
+    """Move what lies ready in a run to its place; readers see no difference."""
+    ready = folder / READY
+    if not ready.is_dir():
+        return
+    for part in ready.iterdir():
+        old = folder / part.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        os.replace(part, old)
+    ready.rmdir()
 
 
 def read_mark(path: Path) -> dict[str, Any]:

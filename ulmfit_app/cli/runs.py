@@ -40,7 +40,8 @@ class RunArguments(RunSettings):
     # a forward and a backward model, and the mean of their probabilities; twice the time
     bidirectional: bool
     out: Path | None = None  # the run folder; None: runs/DATA-PRESET
-    minutes: float | None = None  # fit the work into this many minutes, measured on this machine
+    # fit the work into this many minutes, measured on this machine, and again while it runs
+    minutes: float | None = None
     # of the report's words and figures; None: as the report was, else en
     report_language: ReportLanguage | None = None
     # mirror losses, metrics and scores there as they grow; changes no result
@@ -143,22 +144,35 @@ def carry_out(
         report_language: of its report; None: as it was, else English.
         track: what follows it; None: nothing does.
     """
-    from ulmfit_app.pipeline import forecast
+    from ulmfit_app.pipeline.forecast import describe
     from ulmfit_app.pipeline.tracking import tracking
-    from ulmfit_app.run_folder import AUGMENT
 
-    print(*forecast.describe(job), sep="\n")
-    if job.is_fresh():
+    print(*describe(job), sep="\n")
+    trained = (n for n in job.stages if n.removesuffix("-backward") in ("lm", "classifier"))
+    if not all(map(job.is_finished, trained)):
         print("Measuring this machine …")
-        seconds = forecast.estimate_seconds(job)
-        parts = ", ".join(f"{stage} {part / 60:.1f}" for stage, part in seconds.items())
-        without = ", without the teachers' answers" if job.record.teachers else ""
-        without = ", without making texts" if AUGMENT in job.stages else without
-        print(f"Estimate{without}: {sum(seconds.values()) / 60:.1f} minutes ({parts}).")
+        _print_estimate(job)
         print("Interrupt whenever you like: the same command continues.")
     with tracking(job, track):
         report = job.carry_out(report_language=report_language)
     _print_scores(report, job.record.data.test_name)
+
+
+def _print_estimate(job: "Run") -> None:
+    from ulmfit_app.pipeline.forecast import estimate_seconds
+    from ulmfit_app.pipeline.pace import say_left
+    from ulmfit_app.run_folder import AUGMENT
+
+    pace = job.follow_pace()
+    without = ", without the teachers' answers" if job.record.teachers else ""
+    without = ", without making texts" if AUGMENT in job.stages else without
+    if not job.is_fresh():
+        print(f"Estimate{without}: about {say_left(pace.left())}.")
+        return
+    stages = estimate_seconds(job, pace.rates).items()
+    seconds = {stage: sum(parts) for stage, parts in stages}
+    parts = ", ".join(f"{stage} {part / 60:.1f}" for stage, part in seconds.items())
+    print(f"Estimate{without}: {sum(seconds.values()) / 60:.1f} minutes ({parts}).")
 
 
 def _print_scores(report: Path, test_name: str) -> None:

@@ -91,7 +91,7 @@ def _train(job: Job, folder: Path, settings: Settings, follows: bool) -> dict[st
     plan, data = run.record.directions[0].plan, run.record.data
     by = metric_to_select_by(run.record.settings.classifier, data.multilabel)
     if follows and job.number is not None:
-        run.watch = _Follow(job, plan.phases, by)
+        run.watches.append(_Follow(job, plan.phases, by))
     for name, stage in run.stages.items():
         if stage.comes_before("classifier", or_is=True):
             # Whoever comes second waits, and takes what the first one made.
@@ -142,8 +142,8 @@ class _Follow:
         self.study, self.storage = open_study(job.search, pruner=name, most_epochs=most)
         self.trial = self.study.trials[job.number]._trial_id
 
-    def __call__(self, title: str, history: list[dict[str, Any]]) -> None:
-        if not title.startswith("Classifier"):
+    def __call__(self, title: str, history: list[dict[str, Any]], share: float = 0.0) -> None:
+        if share or not title.startswith("Classifier"):
             return
         known = self.storage.get_trial(self.trial).intermediate_values
         for step, row in enumerate(history, start=1):

@@ -1,8 +1,8 @@
 """How long a run will take: measured rates, the estimate, and the plan in minutes.
 
 Bounds are in training tokens and not in minutes, so that the same command does the same work
-whatever else the machine is doing. `--minutes` measures the machine once, and turns the time into
-such bounds.
+whatever else the machine is doing. `--minutes` measures the machine, and turns the time into such
+bounds; `refitting` does so again on the way.
 """
 
 import time
@@ -202,8 +202,8 @@ def estimate(
     settings: Settings,
     rates: Rates,
     passes: float = 1,
-) -> dict[str, float]:
-    """Seconds that each stage will take for the selected rows.
+) -> dict[str, list[float]]:
+    """Seconds that each stage will take for the selected rows, of trainings by epoch.
 
     Args:
         table: with a column text.
@@ -218,18 +218,21 @@ def estimate(
     splits = ["train", "valid", "test", "unlabelled"]
     tokens = of_text.groupby(selection.split).sum().reindex(splits, fill_value=0.0)
     read, learned = of_text[selection.read].sum(), of_text[selection.learned].sum()
-    learning = passes * sum(
-        phase.epochs * _seconds_per_token(phase, n_groups, rates) for phase in plan.phases
-    )
-    validations = count_epochs(plan) + 1  # the last one to fit the temperature
+    validation = rates.encoding * tokens["valid"]
+    epochs = [
+        passes * learned * _seconds_per_token(phase, n_groups, rates) + validation
+        for phase in plan.phases
+        for _ in range(phase.epochs)
+    ]
     return {
-        "tokens": rates.tokenizing * tokens.sum(),
+        "tokens": [rates.tokenizing * tokens.sum()],
         # A validation pass saves the backward pass, two thirds of the work.
-        "language model": selection.lm_epochs * rates.lm_training * (read + tokens["valid"] / 3),
-        "classifier": learning * learned + validations * rates.encoding * tokens["valid"],
-        "report": rates.encoding * tokens["test"]
-        + rates.baseline * (tokens["train"] + tokens["test"]),
-        "start and files": FIXED_SECONDS,
+        "language model": [rates.lm_training * (read + tokens["valid"] / 3)] * selection.lm_epochs,
+        "classifier": [*epochs, validation],  # the last one to fit the temperature
+        "report": [
+            rates.encoding * tokens["test"] + rates.baseline * (tokens["train"] + tokens["test"])
+        ],
+        "start and files": [FIXED_SECONDS],
     }
 
 
@@ -244,9 +247,9 @@ def fit_settings(
     minutes: float,
     elapsed: float,
     table: pd.DataFrame,
-    plan_for: Callable[[float], Plan],
     settings: Settings,
     rates: Rates,
+    plan_for: Callable[[float], Plan],
     passes_per_epoch: float = 1,
 ) -> Settings:
     """Settings whose bounds in tokens fill the time that is left of `minutes`.
@@ -255,24 +258,17 @@ def fit_settings(
         minutes: in all.
         elapsed: seconds used so far.
         table: a Corpus's.
-        plan_for: the classifier's plan, given the passes over all labels that there is time for.
         settings: to be bounded.
         rates: as `measure_rates` finds them.
-        passes_per_epoch: over the labelled texts, that make an epoch of the classifier.
+        plan_for, passes_per_epoch: as `fit_training` takes them.
 
     Raises:
         SettingError: the time is not enough for anything.
     """
-    tokens = count_tokens_roughly(table["text"], settings.tokens.language)
-    by_split = tokens.groupby(table["split"]).sum()
     left = minutes * 60 - elapsed - FIXED_SECONDS
-    data, test_seconds = _bound_test(left, table, by_split, settings, rates)
+    data, test_seconds = _bound_test(left, table, settings, rates)
     left -= test_seconds
-    passes = (1 - LM_SHARE) * left / (rates.classifier_training * by_split["train"])
-    epochs = count_epochs(plan_for(max(passes, 0)))
-    left -= by_split["valid"] * (
-        rates.tokenizing + (epochs + 1) * rates.encoding + rates.lm_training / 3
-    )
+    fitted, left = fit_training(left, table, settings, rates, plan_for, passes_per_epoch)
     if left < FEWEST_SECONDS:
         enough = minutes + (FEWEST_SECONDS - left) / 60 + 1
         raise SettingError(
@@ -280,28 +276,69 @@ def fit_settings(
             f"take all of them. Use --minutes {enough:.0f} or more, a smaller --max-test and "
             "--max-valid, or --preset tiny"
         )
+    return replace(fitted, data=data)
+
+
+def fit_training(
+    left: float,
+    table: pd.DataFrame,
+    settings: Settings,
+    rates: Rates,
+    plan_for: Callable[[float], Plan],
+    passes_per_epoch: float,
+    reads: bool = True,
+) -> tuple[Settings, float]:
+    """Settings whose bounds in tokens fill so much time, or FEWEST_SECONDS where it is less.
+
+    Args:
+        left: seconds for the trainings, with their validation.
+        table: a Corpus's.
+        settings: to be bounded.
+        rates: per token, for the time to come.
+        plan_for: the classifier's plan, given the passes over all labels that there is time for.
+        passes_per_epoch: over the labelled texts, that make an epoch of the classifier.
+        reads: whether a language model is still to be trained, and bounded, too.
+
+    Returns:
+        The settings, and the seconds that validation leaves.
+    """
+    tokens = _tokens_by_split(table, settings)
+    n_train, n_valid = tokens["train"], tokens["valid"]
+    lm_share = LM_SHARE if reads and settings.lm.epochs else 0.0
+    passes = (1 - lm_share) * left / (rates.classifier_training * n_train)
+    epochs = count_epochs(plan_for(max(passes, 0)))
+    of_lm = rates.lm_training / 3 if lm_share else 0.0
+    left -= n_valid * (rates.tokenizing + (epochs + 1) * rates.encoding + of_lm)
+    spare = max(left, FEWEST_SECONDS)
     epochs *= passes_per_epoch
     per_token = rates.classifier_training + (rates.tokenizing + rates.baseline) / epochs
-    classifier_tokens = (1 - LM_SHARE) * left / per_token
-    needed = by_split["train"] * epochs
-    if classifier_tokens > needed:
-        classifier_tokens = needed * 1.01
-    lm_seconds = left - classifier_tokens * per_token
-    lm_tokens = lm_seconds / (rates.lm_training + rates.tokenizing)
-    return replace(
-        settings,
-        data=data,
-        lm=replace(settings.lm, max_tokens=int(lm_tokens)),
-        classifier=replace(settings.classifier, max_tokens=int(classifier_tokens)),
-    )
+    most = (1 - lm_share) * spare / per_token
+    needed = n_train * epochs
+    tokens_learned = needed * 1.01 if most > needed else most
+    how = replace(settings.classifier, max_tokens=int(tokens_learned))
+    settings = replace(settings, classifier=how)
+    if lm_share:
+        seconds = spare - tokens_learned * per_token
+        tokens_read = int(seconds / (rates.lm_training + rates.tokenizing))
+        settings = replace(settings, lm=replace(settings.lm, max_tokens=tokens_read))
+    return settings, left
 
 
-def _bound_test(
-    left: float, table: pd.DataFrame, by_split: pd.Series, settings: Settings, rates: Rates
-):
+def _tokens_by_split(table: pd.DataFrame, settings: Settings) -> pd.Series:
+    tokens = count_tokens_roughly(table["text"], settings.tokens.language)
+    return tokens.groupby(table["split"]).sum()
+
+
+def seconds_to_test(table: pd.DataFrame, settings: Settings, rates: Rates) -> float:
+    """Seconds of scoring the test split."""
+    tokens = _tokens_by_split(table, settings)["test"]
+    return (rates.tokenizing + rates.encoding + rates.baseline) * tokens
+
+
+def _bound_test(left: float, table: pd.DataFrame, settings: Settings, rates: Rates):
     """Data settings whose test split takes at most TEST_SHARE of the seconds left, and its own."""
     data = settings.data
-    seconds = (rates.tokenizing + rates.encoding + rates.baseline) * by_split["test"]
+    seconds = seconds_to_test(table, settings, rates)
     if not seconds > TEST_SHARE * left > 0:
         return data, seconds
     n_test = int((table["split"] == "test").sum() * TEST_SHARE * left / seconds)

@@ -2,14 +2,14 @@
 
 from ulmfit_app.languages import has_subwords
 from ulmfit_app.models.shapes import architecture_of
-from ulmfit_app.pipeline.budget import estimate, measure_rates
-from ulmfit_app.pipeline.run import Run
+from ulmfit_app.pipeline.budget import Rates, estimate, measure_rates
+from ulmfit_app.pipeline.run_files import RunFiles
 from ulmfit_app.pipeline.selection import Selection, growth_of
 from ulmfit_app.pipeline.stages import resolved_precision
 from ulmfit_app.training.choosing import passes_per_epoch
 
 
-def describe(run: Run) -> list[str]:
+def describe(run: RunFiles) -> list[str]:
     """What will run, on how much data, from what, in sentences."""
     record, settings = run.record, run.record.settings
     n = {name: record.counts.get(name, 0) for name in ("train", "valid", "test", "unlabelled")}
@@ -36,11 +36,16 @@ def describe(run: Run) -> list[str]:
     ]
 
 
-def estimate_seconds(run: Run) -> dict[str, float]:
-    """Seconds that each stage will take, from a measured warm-up on this machine."""
+def measure(run: RunFiles) -> Rates:
+    """How fast this machine is at what a run does, from a measured warm-up."""
+    record = run.record
+    return measure_rates(run.rows["text"], record.directions[0].start, record.settings)
+
+
+def estimate_seconds(run: RunFiles, rates: Rates) -> dict[str, list[float]]:
+    """Seconds that each stage of all directions together will take, of trainings by epoch."""
     record, rows = run.record, run.rows
     settings, forward = record.settings, record.directions[0]
-    rates = measure_rates(rows["text"], forward.start, settings)
     used = Selection(rows["split"], rows["read"], rows["learned"], run.record.lm_epochs, [])
     growth, shape = growth_of(rows, settings), forward.start.shape
     n_texts = round(rows["learned"].sum() * growth)

@@ -6,8 +6,8 @@ that is opened again reads that.
 
 import json
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,16 @@ from ulmfit_app.config import Settings
 from ulmfit_app.data.corpus import Corpus, load_corpus
 from ulmfit_app.data.costs import read_costs
 from ulmfit_app.data.sources import DATA_SETS
-from ulmfit_app.files import sha256_of_path, sha256_of_strings, write_table
+from ulmfit_app.files import sha256_of_path, write_table
 from ulmfit_app.models.pretrained import find_starts
 from ulmfit_app.models.shapes import architecture_of
 from ulmfit_app.models.start import Start
 from ulmfit_app.pipeline.augmenting import (
     check_augmentation,
     describe_augmentation,
-    read_by_augmentation,
 )
 from ulmfit_app.pipeline.budget import fit_settings, measure_rates
+from ulmfit_app.pipeline.keys import stage_keys
 from ulmfit_app.pipeline.language import (
     describe_script,
     find_language,
@@ -36,14 +36,11 @@ from ulmfit_app.pipeline.language import (
 )
 from ulmfit_app.pipeline.parents import describe_parent, open_parent
 from ulmfit_app.pipeline.record import (
-    DECIDED,
     NO,
     YES,
     DataRecord,
     DirectionPlan,
-    Parent,
     RunRecord,
-    Teacher,
 )
 from ulmfit_app.pipeline.run_files import RunFiles
 from ulmfit_app.pipeline.selection import (
@@ -61,25 +58,11 @@ from ulmfit_app.pipeline.updated import (
     select_update,
 )
 from ulmfit_app.presets import PAPER, PRESETS
-from ulmfit_app.run_folder import AUGMENT, ROW, SELECTION, TABLE, TEACHER
-from ulmfit_app.settings_json import section_to_json, to_json
-from ulmfit_app.training.balance import check_balance, check_groups, chooses_thresholds
+from ulmfit_app.run_folder import ROW, SELECTION, TABLE
+from ulmfit_app.settings_json import to_json
+from ulmfit_app.training.balance import check_balance, check_groups
 from ulmfit_app.training.choosing import choose_plan, passes_per_epoch
 from ulmfit_app.training.recipes import Plan
-
-OF_DECISION = ("thresholds", "costs", "equal_recall")  # that no weights depend on
-# What planning reads of a stage's settings; the stage itself reads what comes of it.
-PLANNED = {
-    "lm": ("pretrained", "epochs", "max_tokens", "test_texts"),
-    "classifier": (
-        *("plan", "epochs", "max_tokens", "lr_mult", "decay", "drop_mult"),
-        *OF_DECISION,
-        "recompute",  # of the machine: no result depends on it
-    ),
-    "distillation": ("teachers",),
-    "update": ("parent", "replay", "epochs", "lr", "new_labels"),
-    "augment": (),
-}
 
 
 @dataclass(frozen=True)
@@ -97,14 +80,19 @@ class Planned:
         table.insert(0, ROW, range(len(table)))
         write_table(folder / TABLE, table)
         data = replace(self.record.data, table_sha256=sha256_of_path(folder / TABLE))
-        split = self.selection.split
-        used = split.index[split != ""]
-        uses = pd.DataFrame({ROW: used, "use": split[used]})
-        # Without a teacher, learned are those of use train.
-        for name in ("read", *(["learned"] if self.record.teachers else [])):
-            uses[name] = getattr(self.selection, name)[used].map({True: YES, False: NO})
-        write_table(folder / SELECTION, uses)
+        write_selection(self.selection, bool(self.record.teachers), folder)
         replace(self.record, data=data).write(folder)
+
+
+def write_selection(selection: Selection, has_teachers: bool, folder: Path) -> None:
+    """Write data/selection.csv into a folder."""
+    split = selection.split
+    used = split.index[split != ""]
+    uses = pd.DataFrame({ROW: used, "use": split[used]})
+    # Without a teacher, learned are those of use train.
+    for name in ("read", *(["learned"] if has_teachers else [])):
+        uses[name] = getattr(selection, name)[used].map({True: YES, False: NO})
+    write_table(folder / SELECTION, uses)
 
 
 def request(settings: Settings, minutes: float | None) -> dict[str, Any]:
@@ -172,15 +160,16 @@ def plan_run(
         costs = read_costs(settings.classifier.costs, corpus.labels, corpus.multilabel)
     notes += describe_script(settings, corpus.table["text"], starts[0])
     teachers = check_teachers(settings, corpus)
-    directions, selection = _select(corpus, settings, starts)
+    directions, selection = choose(corpus, settings, starts)
     about = _record_data(corpus, settings, costs)
     of_parent = parent and describe_parent(parent)
-    keys = _stage_keys(settings, corpus, selection, directions, teachers, costs, of_parent)
+    keys = stage_keys(settings, corpus, selection, directions, teachers, costs, of_parent)
     notes += _describe_selection(settings, selection)
-    counts = {name: int(n) for name, n in _count(selection).items()}
+    counts = count_uses(selection)
     asked = settings, requested, preset, about, counts
     said = selection.lm_epochs, corpus.notes, notes
-    record = RunRecord(*asked, *said, directions, keys, teachers, of_parent)
+    seconds = 0.0 if minutes is None else round(time.monotonic() - began, 1)
+    record = RunRecord(*asked, *said, directions, keys, teachers, of_parent, seconds)
     return Planned(record, corpus, selection, parent)
 
 
@@ -199,21 +188,23 @@ def _record_data(corpus: Corpus, settings: Settings, costs: list[list[float]]) -
     )
 
 
-def _count(selection: Selection) -> pd.Series:
+def count_uses(selection: Selection) -> dict[str, int]:
     """Texts by what they are used as."""
-    return selection.split[selection.split != ""].value_counts()
+    counts = selection.split[selection.split != ""].value_counts()
+    return {name: int(n) for name, n in counts.items()}
 
 
 def _describe_selection(settings: Settings, selection: Selection) -> list[str]:
     """What was left out, and what is learned beside the labels, in sentences."""
-    n_train = int(_count(selection)["train"])
     taught = describe_teaching(settings, selection)
-    return [*selection.notes, *taught, *describe_augmentation(settings, n_train)]
+    made = describe_augmentation(settings, count_uses(selection)["train"])
+    return [*selection.notes, *taught, *made]
 
 
-def _select(
+def choose(
     corpus: Corpus, settings: Settings, starts: list[Start]
 ) -> tuple[list[DirectionPlan], Selection]:
+    """The classifiers' plans, and the texts that fit the settings' bounds."""
     table, most = corpus.table, settings.classifier.max_tokens
     growth = growth_of(table, settings)
     passes = most and most / (count_tokens_to_learn(table, settings) * growth)
@@ -273,7 +264,16 @@ def _fit_minutes(
     corpus = corpus or load_corpus(settings.data, settings.seed)
     rates = measure_rates(corpus.table["text"], start, settings)
     elapsed = time.monotonic() - began
+    how = how_to_learn(corpus, settings, start)
+    fitted = fit_settings(minutes, elapsed, corpus.table, settings, rates, *how)
+    return corpus if fitted.data == settings.data else None, fitted
 
+
+def how_to_learn(
+    corpus: Corpus, settings: Settings, start: Start
+) -> tuple[Callable[[float], Plan], float]:
+    """The classifier's plan, given the passes over all labels that there is time for; and the
+    passes that an epoch of it makes."""
     growth = growth_of(corpus.table, settings)
     n_texts = round(len(texts_to_learn(corpus.table, settings)) * growth)
     largest, architecture = settings.classifier.batch_size, architecture_of(start.shape)
@@ -281,103 +281,4 @@ def _fit_minutes(
     def plan_for(passes: float) -> Plan:
         return _plan_for(start, settings, passes / growth, n_texts, corpus.multilabel)[0]
 
-    per_epoch = growth * passes_per_epoch(n_texts, largest, architecture)
-    fitted = fit_settings(minutes, elapsed, corpus.table, plan_for, settings, rates, per_epoch)
-    return corpus if fitted.data == settings.data else None, fitted
-
-
-# ------------------------------------------------------------------------------ stages' identities
-def key_of(*parts: Any) -> str:
-    """A hash of JSON-ready parts."""
-    strings = (json.dumps(part, sort_keys=True, default=str) for part in parts)
-    return sha256_of_strings(strings)[:32]
-
-
-def _stage_keys(
-    settings: Settings,
-    corpus: Corpus,
-    selection: Selection,
-    directions: list[DirectionPlan],
-    teachers: list[Teacher],
-    costs: list[list[float]],
-    parent: Parent | None,
-) -> dict[str, str]:
-    """What each stage's result depends on, hashed: its inputs and the settings that it reads.
-
-    Versions, precision and paths are facts beside a result: another torch, a slower precision or a
-    moved folder makes no finished stage unfinished.
-    """
-    table, split = corpus.table, selection.split
-    rows = split.index[split != ""]
-    read = selection.read[rows].astype(str)
-    content = sha256_of_strings([*table["text"][rows], *table["label"][rows], *split[rows], *read])
-    first = directions[0].start
-    # A transformer's tokens are those of its tokenizer.
-    known = [first.tokenizer] if first.tokenizer else first.vocab
-    words = sha256_of_strings(known) if known else None
-    # What is left of a pruned teacher has no words but its own.
-    only = [True] if settings.distillation.pruned else []
-    pulled = [settings.update.pull] if parent else []
-    updated = [parent.fingerprint, _read_by("update", settings)] if parent else []
-    how = {name: value for name, value in asdict(settings.tokens).items() if value is not None}
-    keys = {"tokens": key_of(content, how, words, *only, *(["grown"] if parent else []))}
-    taught: tuple[Any, ...] = ()
-    if teachers:
-        learned = selection.learned[rows].astype(str).tolist()
-        fingerprints = [each.fingerprint for each in teachers]
-        has_states = bool(settings.distillation.states_weight)
-        keys[TEACHER] = key_of(content, learned, fingerprints, has_states)
-        taught = (keys[TEACHER], _read_by("distillation", settings))
-    for each in directions:
-        start = each.start
-        keys[each.named("lm")] = key_of(
-            keys["tokens"], _read_by("lm", settings), selection.lm_epochs, start.fingerprint,
-            start.direction, settings.seed, *pulled,
-        )  # fmt: skip
-    augmented = _augmented(settings, keys)
-    if settings.augment.makes_texts:
-        (keys[AUGMENT],) = augmented
-    classifiers, weighed = [], _weighed(settings, corpus, rows)
-    for each in directions:
-        how = _read_by("classifier", settings), each.plan.to_json()
-        decided = _decided(settings, corpus.multilabel, costs)
-        weights = key_of(keys[each.named("lm")], *how, *taught, *augmented, *weighed, *updated)
-        classifiers.append(weights + decided)
-        keys[each.named("classifier")] = classifiers[-1]
-    learned = sha256_of_strings(table["text"][table["split"] == "train"])
-    compared = [[*corpus.groups], corpus.time] if corpus.groups or corpus.time else []
-    keys["report"] = key_of(learned, *classifiers, *compared)
-    return keys
-
-
-def _augmented(settings: Settings, keys: dict[str, str]) -> list[Any]:
-    """What a classifier's identity has of augmentation; of texts, that of their stage."""
-    if settings.augment.method == "none":
-        return []
-    how = _read_by("augment", settings)
-    if not settings.augment.makes_texts:
-        return [how]
-    read = [keys[name] for name in ("tokens", *read_by_augmentation(settings))]
-    return [key_of(how, settings.seed, *read)]
-
-
-def _decided(settings: Settings, multilabel: bool, costs: list[list[float]]) -> str:
-    """What a classifier's identity has behind that of its weights."""
-    has_thresholds = chooses_thresholds(settings.classifier, multilabel)
-    label = settings.classifier.equal_recall
-    if not costs and not has_thresholds and label is None:
-        return ""
-    by_group = [] if label is None else [label, settings.data.groups[0]]
-    return f"{DECIDED}{key_of(has_thresholds, costs, *by_group)}"
-
-
-def _weighed(settings: Settings, corpus: Corpus, rows: pd.Index) -> list[str]:
-    """What a classifier's identity has of groups that its texts are weighed by."""
-    if settings.classifier.balance != "groups":
-        return []
-    return [sha256_of_strings(corpus.table.loc[rows, name]) for name in corpus.groups]
-
-
-def _read_by(section: str, settings: Settings) -> dict[str, Any]:
-    values = section_to_json(settings, section)
-    return {name: value for name, value in values.items() if name not in PLANNED[section]}
+    return plan_for, growth * passes_per_epoch(n_texts, largest, architecture)

@@ -16,6 +16,7 @@ from ulmfit_app.settings_json import from_json, to_json
 from ulmfit_app.training.recipes import Plan
 
 YES, NO = "yes", "no"  # in the columns of data/selection.csv
+PLANNING = "planning_seconds"
 DECIDED = "+"  # in the identity of a classifier, before what only its decision depends on
 
 
@@ -146,6 +147,7 @@ class RunRecord:
         keys: the identity of each stage's result.
         teachers: in the order of the settings.
         parent: of an updated run.
+        planning_seconds: that deciding took; 0 where no minutes were asked for.
     """
 
     settings: Settings
@@ -160,6 +162,7 @@ class RunRecord:
     keys: dict[str, str]
     teachers: list[Teacher] = field(default_factory=list)
     parent: Parent | None = None
+    planning_seconds: float = 0.0
 
     def write(self, folder: Path) -> None:
         """Write run.json into a folder, with the versions and the precision of this moment."""
@@ -171,6 +174,7 @@ class RunRecord:
             "directions": [each.to_json() for each in self.directions],
             **({"teachers": [asdict(each) for each in self.teachers]} if self.teachers else {}),
             **({"parent": asdict(self.parent)} if self.parent else {}),
+            **({PLANNING: self.planning_seconds} if self.planning_seconds else {}),
             # Facts, which change no result's identity.
             "versions": versions(),
             "precision": resolve_precision(self.settings.precision),
@@ -197,6 +201,7 @@ class RunRecord:
                 directions=[DirectionPlan.from_json(each) for each in values["directions"]],
                 teachers=[Teacher(**each) for each in values.get("teachers", [])],
                 parent=Parent(**values["parent"]) if "parent" in values else None,
+                planning_seconds=float(values.get(PLANNING, 0)),
             )
         except (AttributeError, KeyError, TypeError, UserError, ValueError) as error:
             raise damaged(run, error) from None

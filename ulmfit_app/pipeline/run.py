@@ -28,6 +28,7 @@ from ulmfit_app.errors import RunFolderError, SettingError, quoted
 from ulmfit_app.evaluation.messages import ENGLISH, ReportLanguage
 from ulmfit_app.models.pretrained import has_changed
 from ulmfit_app.pipeline.augmenting import augment, check_translation
+from ulmfit_app.pipeline.pace import Pace
 from ulmfit_app.pipeline.parents import (
     has_parent_changed,
     keep_parent,
@@ -35,6 +36,7 @@ from ulmfit_app.pipeline.parents import (
 )
 from ulmfit_app.pipeline.plan import plan_run, request, source_sha256
 from ulmfit_app.pipeline.record import RunRecord
+from ulmfit_app.pipeline.refitting import is_due, refit
 from ulmfit_app.pipeline.report import LANGUAGE, make_report
 from ulmfit_app.pipeline.run_files import RunFiles
 from ulmfit_app.pipeline.stages import (
@@ -52,13 +54,14 @@ from ulmfit_app.run_folder import (
     BEGUN,
     MARK,
     NEXT,
-    READY,
     RECORD,
     TEACHER,
     find_part,
+    finish_take_over,
     read_mark,
     read_record,
     require_record,
+    take_over,
     working_in,
 )
 
@@ -74,19 +77,9 @@ class Run(RunFiles):
 
     def __init__(self, folder: Path, record: RunRecord, work: Path) -> None:
         super().__init__(folder, record, work)
-        works = {"tokens": partial(make_tokens, self)}
-        if record.settings.augment.makes_texts:  # of all language models, perhaps
-            for each in record.directions:
-                works[each.named("lm")] = partial(finetune, self, each)
-            works[AUGMENT] = partial(augment, self)
-        for each in record.directions:
-            works[each.named("lm")] = partial(finetune, self, each)
-            if record.teachers:
-                works.setdefault(TEACHER, partial(teach, self))
-            works[each.named("classifier")] = partial(classify, self, each)
-        works["report"] = lambda folder: make_report(self, folder, self.report_language)
         self.report_language: ReportLanguage = ENGLISH
-        self.stages = {name: Stage(name, record.keys[name], do) for name, do in works.items()}
+        self.pace: Pace | None = None  # once it was measured
+        self.stages = _stages_of(self)
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -117,13 +110,33 @@ class Run(RunFiles):
     def _carry_out(self, last: str) -> Path:
         if AUGMENT in self.stages and self.stages[AUGMENT].comes_before(last, or_is=True):
             check_translation(self)
-        for stage in self.stages.values():
-            if stage.comes_before(last, or_is=True):
-                self._make(stage)
+        for name in list(self.stages):
+            if self.stages[name].comes_before(last, or_is=True):
+                if is_due(self, self.stages[name].kind):
+                    self._fit_to_time(self.stages[name].kind)
+                self._make(self.stages[name])
         if self.work != self.folder and not self._would_lose_results():
             take_over(self.folder, self.work)
             self.work = self.folder
         return self.place("report") / "report.html"
+
+    def follow_pace(self) -> Pace:
+        """How fast it goes; the machine is measured when it is first asked for."""
+        if self.pace is None:
+            self.pace = Pace(self)
+            self.watches.append(self.pace)
+        return self.pace
+
+    def _fit_to_time(self, kind: str) -> None:
+        """Decide anew what is done from a stage on, where the time that is left asks for it."""
+        if (refitted := refit(self, kind, self.follow_pace())) is None:
+            return
+        refitted.write(self.work / AGAIN)
+        take_over(self.work, self.work / AGAIN)
+        self.record = refitted.record
+        del self.rows
+        self.stages = _stages_of(self)
+        self.follow_pace().plan_anew()
 
     def repeat(self, kind: str, report_language: ReportLanguage | None = None) -> list[Path]:
         """Carry out the stages of a kind again, from what the stages before them left.
@@ -199,6 +212,22 @@ class Run(RunFiles):
         stage.carry_out(now, resolved_precision(self))
 
 
+def _stages_of(run: Run) -> dict[str, Stage]:
+    record = run.record
+    works = {"tokens": partial(make_tokens, run)}
+    if record.settings.augment.makes_texts:  # of all language models, perhaps
+        for each in record.directions:
+            works[each.named("lm")] = partial(finetune, run, each)
+        works[AUGMENT] = partial(augment, run)
+    for each in record.directions:
+        works[each.named("lm")] = partial(finetune, run, each)
+        if record.teachers:
+            works.setdefault(TEACHER, partial(teach, run))
+        works[each.named("classifier")] = partial(classify, run, each)
+    works["report"] = lambda folder: make_report(run, folder, run.report_language)
+    return {name: Stage(name, record.keys[name], do) for name, do in works.items()}
+
+
 def _require_finished_before(kind: str, run: Run) -> None:
     for stage in run.stages.values():
         if stage.comes_before(kind) and not run.is_finished(stage.name):
@@ -242,7 +271,8 @@ def begin(
 def _begin(
     folder: Path, settings: Settings, minutes: float | None, preset: str, like: Run | None
 ) -> Run:
-    finish_take_over(folder)
+    for place in (folder, folder / NEXT):
+        finish_take_over(place)
     current = _open_at(folder, folder)
     asked = request(settings, minutes)
     for run in (current, _open_at(folder, folder / NEXT)):
@@ -285,27 +315,6 @@ def _remove_all_but(stages: Iterable[Stage], work: Path) -> None:
     for part in work.iterdir():
         if part.name not in kept:
             shutil.rmtree(part)
-
-
-def take_over(folder: Path, work: Path) -> None:
-    """Let complete results in a folder inside a run take the place of the old ones, in one
-    step."""
-    finish_take_over(folder)
-    os.rename(work, folder / READY)
-    finish_take_over(folder)
-
-
-def finish_take_over(folder: Path) -> None:
-    """Move what lies ready in a run to its place; readers see no difference."""
-    ready = folder / READY
-    if not ready.is_dir():
-        return
-    for part in ready.iterdir():
-        old = folder / part.name
-        if old.is_dir():
-            shutil.rmtree(old)
-        os.replace(part, old)
-    ready.rmdir()
 
 
 def _open_at(folder: Path, work: Path) -> Run | None:

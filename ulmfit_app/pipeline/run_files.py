@@ -26,7 +26,7 @@ from ulmfit_app.run_folder import (
     is_finished,
 )
 from ulmfit_app.text.store import TOKENIZER, TokenStore
-from ulmfit_app.training.watching import Watch, watch_nothing
+from ulmfit_app.training.watching import Watch
 
 
 def write_mark(folder: Path, facts: dict[str, Any]) -> None:
@@ -71,7 +71,12 @@ class RunFiles:
 
     def __init__(self, folder: Path, record: RunRecord, work: Path) -> None:
         self.folder, self.record, self.work = folder, record, work
-        self.watch: Watch = watch_nothing  # is told of the epochs of its trainings
+        self.watches: list[Watch] = []  # are told of its trainings
+
+    def tell(self, title: str, history: list[dict[str, Any]], share: float) -> None:
+        """Tell all who watch; it is the `Watch` of the run's trainings."""
+        for watch in self.watches:
+            watch(title, history, share)
 
     def place(self, name: str) -> Path:
         """Where a stage's finished result lies, else where it is to be made."""
@@ -101,9 +106,10 @@ class RunFiles:
 
     def has_texts(self) -> bool:
         """Whether its table and its selection are there."""
-        return all(self._find_data(name).is_file() for name in (TABLE, SELECTION))
+        return all(self.find_data(name).is_file() for name in (TABLE, SELECTION))
 
-    def _find_data(self, name: str) -> Path:
+    def find_data(self, name: str) -> Path:
+        """Where its table or its selection lies."""
         inside = self.work / name
         return inside if inside.is_file() else find_part(self.folder, "data") / Path(name).name
 
@@ -163,7 +169,7 @@ class RunFiles:
         return None if by_group is None else self.groups(by_group.column, texts)
 
     def _read(self, name: str, n_rows: int, sha256: str | None = None) -> pd.DataFrame:
-        path = self._find_data(name)
+        path = self.find_data(name)
         try:
             table = read_own_table(path, n_rows)
         except DataError as error:

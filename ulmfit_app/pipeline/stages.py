@@ -209,7 +209,7 @@ def finetune(run: RunFiles, which: DirectionPlan, folder: Path) -> None:
     key = run.record.keys[which.named("lm")]
     how = language_model.training_settings(lm, store.direction, key)
     how = replace(how, rate_setting=f"lm.{rate.replace('_', '-')}", suggested_rate=suggested)
-    history = train(learn, phases, folder, how, run.watch)
+    history = train(learn, phases, folder, how, run.tell)
     bundle = Bundle(
         "language model",
         start.shape,
@@ -273,7 +273,7 @@ def train_classifier(
     key = trained_key(run.record.keys[which.named("classifier")])
     multilabel = run.record.data.multilabel
     how = classifier.training_settings(settings.classifier, store.direction, key, multilabel)
-    history = train(learn, plan.phases, folder, how, run.watch)
+    history = train(learn, plan.phases, folder, how, run.tell)
     forget_teacher(learn)
     judged = history[~history["phase"].isin(phases_of_pairs(plan.phases))]
     about = {"plan": plan.name, f"validation_{how.select_by}": float(judged[how.select_by].max())}

@@ -44,7 +44,7 @@ class Tracker:
         self.key, self.settings = key, settings
         self.has_failed = False
 
-    def __call__(self, title: str, history: list[dict[str, Any]]) -> None:
+    def __call__(self, title: str, history: list[dict[str, Any]], share: float = 0.0) -> None:
         """Write the epochs of a training that are not written yet, numbered from 1."""
         with self._never_fatal():
             self.write(title, [_numbers(row) for row in history])

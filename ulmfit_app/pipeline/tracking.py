@@ -60,7 +60,7 @@ def tracking(run: RunFiles, name: TrackerName | None) -> Iterator[None]:
     """While a run is carried out, a tracker follows it; it hears of what was trained before, too.
 
     Args:
-        run: its `watch` is set.
+        run: its watches have one more.
         name: of the tracker; None: nobody follows.
     """
     record = run.record
@@ -79,5 +79,5 @@ def tracking(run: RunFiles, name: TrackerName | None) -> Iterator[None]:
             if run.is_finished(stage):
                 watch(title, read_history(run.place(stage)).to_dict("records"))
         if name is not None:
-            run.watch = watch
+            run.watches.append(watch)
         yield

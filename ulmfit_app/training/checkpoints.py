@@ -55,7 +55,7 @@ class Position:
 
     def end_epoch(self) -> None:
         """Nothing is done of the next epoch."""
-        self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
+        self.epoch, self.batch, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
         self.norm_sum, self.norms, self.warnings = 0.0, 0.0, []
 
 

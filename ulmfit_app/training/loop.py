@@ -76,7 +76,7 @@ def train(
         phases: in order; none: the history says how the model does as it is.
         folder: of the checkpoints and of history.csv.
         settings: how.
-        watch: is told of each epoch.
+        watch: is told of each epoch, and of how far it is.
 
     Returns:
         The history, one row per epoch: phase, epoch, train_loss, valid_loss (nats), the metrics,
@@ -172,6 +172,8 @@ class _Progress(Callback):
         if self._is_time_to_save():
             self._look_at_losses()
             self._save()
+            share = position.batch / len(self.dls.train)
+            self.job.watch(self.job.settings.title, self.job.history, share)
 
     def after_train(self) -> None:
         self.bar.close()
@@ -214,7 +216,7 @@ class _Progress(Callback):
         shown = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in names)
         where = f"{job.settings.title}, {row['phase']}, epoch {row['epoch']}"
         log.info("%s: %s (%.0f s)", where, shown, row["seconds"])
-        job.watch(job.settings.title, job.history)
+        job.watch(job.settings.title, job.history, 0.0)
 
     def _is_time_to_save(self) -> bool:
         return processes.agree(time.monotonic() - self.job.saved > SECONDS_BETWEEN_CHECKPOINTS)
@@ -234,7 +236,7 @@ def _carry_out(learn: Learner, job: Training) -> pd.DataFrame:
             job.checkpoints.keep_best(learn)
         done = len(job.history)
         log.info("%s: going on from the checkpoint; %d epochs are done.", settings.title, done)
-    job.watch(settings.title, job.history)
+    job.watch(settings.title, job.history, job.position.batch / max(len(learn.dls.train), 1))
     learn.create_opt()
     first = job.position.phase
     for index in range(first, len(phases)):
