@@ -14,15 +14,17 @@ import gc
 import itertools
 import re
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ulmfit_app.errors import SettingError
 from ulmfit_app.languages import has_subwords
+from ulmfit_app.text.known_words import KnownWords
 from ulmfit_app.text.rules import (
     BOS,
     SPECIALS,
@@ -36,15 +38,40 @@ from ulmfit_app.text.tracing import Span, Traced
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer as SpacyTokenizer
 
-# These bound what a process keeps of the words it saw: some 70 MB of our own, and 100 MB of
+# These bound what a process keeps of the words it saw: some 80 MB of our own, and 100 MB of
 # spaCy's.
 REMEMBERED = 1 << 18
 KNOWN_TO_SPACY = 1 << 18
 LONGEST_REMEMBERED = 100  # characters; lower-casing at most doubles them: no such word is cut
 
-# Words as spaCy finds them where no space follows another: other whitespace is one too, less a
-# space that it begins with.
-_word = re.compile(r"\S+|[^\S ]\s*")
+# Whitespace that is a word to spaCy where no space follows another: other than a space, with all
+# that follows.
+_whitespace = re.compile(r"([^\S ]\s*)")
+
+
+def _split_at_whitespace(text: str) -> list[str]:
+    """The words of a text as spaCy finds them, xxbos before them."""
+    words = [BOS]
+    for i, part in enumerate(_whitespace.split(text)):
+        words += (part,) if i % 2 else part.split()
+    return words
+
+
+def _copy(split: "SpacyTokenizer", rules: dict, unless: Callable[[str], bool]) -> "SpacyTokenizer":
+    """A spaCy tokenizer that searches no text for affixes of which `unless` is true."""
+
+    def search_less(search: Callable | None, nothing: tuple | None = None) -> Callable | None:
+        return search and (lambda text: nothing if unless(text) else search(text))
+
+    return type(split)(
+        split.vocab,
+        rules,
+        search_less(split.prefix_search),
+        search_less(split.suffix_search),
+        search_less(split.infix_finditer, ()),
+        split.token_match,
+        search_less(split.url_match),
+    )
 
 
 def _not_joining(split: "SpacyTokenizer") -> "SpacyTokenizer":
@@ -53,24 +80,30 @@ def _not_joining(split: "SpacyTokenizer") -> "SpacyTokenizer":
     That pass joins tokens to special cases, such as : and ) to :).
     """
     loading = True
-
-    def once_loaded(search: Callable | None, nothing: tuple | None = None) -> Callable | None:
-        return search and (lambda text: nothing if loading else search(text))
-
     # spaCy gives the last pass only special cases with a space, or with something to split off
     # when they are loaded.
     rules = {case: rule for case, rule in split.rules.items() if " " not in case}
-    bare = type(split)(
-        split.vocab,
-        rules,
-        once_loaded(split.prefix_search),
-        once_loaded(split.suffix_search),
-        once_loaded(split.infix_finditer, ()),
-        split.token_match,
-        split.url_match,
-    )
+    bare = _copy(split, rules, lambda text: loading)
     loading = False
     return bare
+
+
+def _split_each(split: "SpacyTokenizer", words: list[str]) -> Iterator[tuple[str, ...]]:
+    """The tokens of each word, none of which is whitespace."""
+    # Together they take spaCy two thirds of the time, and nothing reaches over the end of a line.
+    tokens = iter(token_texts(split(mark_case("\n".join(words)))))
+    return (tuple(iter(tokens.__next__, "\n")) for _ in words)
+
+
+def _tokens_among(words: list[str], i: int, split: "SpacyTokenizer", reach: int) -> list[str]:
+    """Tokens of a word between those beside it, as far as those of a special case reach."""
+    if words[i].isspace():
+        return token_texts(split(words[i]))
+    first = max(i - reach, 0)
+    marked = [cut_long_words(mark_case(word)) for word in words[first : i + reach + 1]]
+    start = sum(len(word) + 1 for word in marked[: i - first])
+    stop = start + len(marked[i - first])
+    return token_texts(token for token in split(" ".join(marked)) if start <= token.idx < stop)
 
 
 class Tokenizer:
@@ -95,6 +128,7 @@ class Tokenizer:
                 its texts are read in subwords, by `text.subwords`.
         """
         self._language = language
+        self._lock = threading.RLock()
         self._load()
 
     def _load(self) -> None:
@@ -102,6 +136,9 @@ class Tokenizer:
 
         # Complete before it is used: another thread may tokenize meanwhile.
         split = _load_spacy(self._language)
+        # Searching takes most of spaCy's time, and no language has an affix or an address of
+        # lower-case letters alone (test_spacy_splits_no_language_at_lower_case_letters_alone).
+        split = _copy(split, split.rules, str.isalpha)
         self._first_tokens_of_cases = {rule[0][ORTH] for rule in split.rules.values()}
         for special in SPECIALS:
             split.add_special_case(special, [{ORTH: special}])
@@ -111,7 +148,7 @@ class Tokenizer:
         # Special cases of several words, such as the Russian в н.в.
         self._phrases = [case for case in split.rules if len(case.split()) > 1]
         self._longest_case = max(map(len, split.rules))
-        self._known: dict[str, tuple[str, ...] | None] = {}
+        self._known = KnownWords(LONGEST_REMEMBERED)
         self._split_only = _not_joining(split)
         self._split = split
 
@@ -120,17 +157,18 @@ class Tokenizer:
 
     def each(self, texts: Sequence[str]) -> list[list[str]]:
         """The tokens of each of some texts, xxbos first; faster than one text after the other."""
-        if self.known_words() > KNOWN_TO_SPACY:
-            # spaCy forgets no word, so its memory would grow with what is read.
-            self._load()
-            gc.collect()
-        texts = [mark_text(text) for text in texts]
-        words = [_word.findall(text) for text in texts]
-        known = self._learn(set(itertools.chain.from_iterable(words)))
+        known, numbers, others = self._read(texts)
+        tokens = known.tokens
         return [
-            self._join(text, its_words, known)
-            for text, its_words in zip(texts, words, strict=True)
+            others.get(i) or list(itertools.chain.from_iterable(map(tokens.__getitem__, words)))
+            for i, words in enumerate(numbers)
         ]
+
+    def ids(self, texts: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """The tokens of many texts, as `tokenize_chunk` gives them; faster than `each`."""
+        known, numbers, others = self._read(texts)
+        with self._lock:
+            return known.ids(numbers, others)
 
     def spans(self, text: str) -> list[Span]:
         """The tokens of a text, and where in it each came from; far slower than the tokens alone.
@@ -162,62 +200,59 @@ class Tokenizer:
         """How many different words spaCy holds in memory."""
         return len(self._split.vocab)
 
-    def _learn(self, words: set[str]) -> dict[str, tuple[str, ...] | None]:
-        """The tokens that a word is in any text; None where they depend on the words beside it."""
-        if len(self._known) > REMEMBERED:
-            self._known = {}
-        # By a name of its own, for another thread may start anew.
-        known = self._known
-        new = [word for word in words.difference(known) if len(word) <= LONGEST_REMEMBERED]
-        spaces = [word for word in new if word.isspace()]
-        new = [word for word in new if not word.isspace()]
-        for word in spaces:
-            known[word] = tuple(token_texts(self._split(word)))
-        # Together they take spaCy two thirds of the time, and nothing reaches over the end of a
-        # line.
-        tokens = iter(token_texts(self._split(mark_case("\n".join(new)))))
-        for word in new:
-            its_tokens = list(iter(tokens.__next__, "\n"))
-            known[word] = tuple(its_tokens) if self._stands_alone(word, its_tokens) else None
-        return known
+    def _read(
+        self, texts: Sequence[str]
+    ) -> tuple[KnownWords, list[list[int]], dict[int, list[str]]]:
+        """The numbers of each text's words; and the tokens of texts that are not those of these
+        words."""
+        texts = [mark_text(text) for text in texts]
+        with self._lock:
+            if self.known_words() > KNOWN_TO_SPACY:
+                # spaCy forgets no word, so its memory would grow with what is read.
+                self._load()
+                gc.collect()
+            if len(self._known) > REMEMBERED:
+                self._known = KnownWords(LONGEST_REMEMBERED)
+            # By a name of its own, for another thread may start anew.
+            known = self._known
+            numbers = [list(map(known.__getitem__, _split_at_whitespace(text))) for text in texts]
+            known.learn(self._learn(known.unlearned()))
+        others = {
+            i: self._join(text, numbers[i], known)
+            for i, text in enumerate(texts)
+            if not known.unsure.isdisjoint(numbers[i]) or self._has_phrase(text)
+        }
+        return known, numbers, others
 
-    def _stands_alone(self, word: str, tokens: list[str]) -> bool:
+    def _learn(self, words: list[str]) -> list[tuple[str, ...] | None]:
+        """The tokens that a word is in any text; None where they depend on the words beside it."""
+        found = {word: tuple(token_texts(self._split(word))) for word in words if word.isspace()}
+        others = [word for word in words if word not in found]
+        found |= zip(others, _split_each(self._split, others), strict=True)
         # The words beside it can keep spaCy from joining: "fun:)" ends in :) but "fun:) )" in
         # three tokens.
-        return self._first_tokens_of_cases.isdisjoint(tokens) or tokens == token_texts(
-            self._split_only(mark_case(word))
-        )
+        cases = self._first_tokens_of_cases
+        joined = [word for word in others if not cases.isdisjoint(found[word])]
+        for word, apart in zip(joined, _split_each(self._split_only, joined), strict=True):
+            if apart != found[word]:
+                found[word] = None
+        return [found[word] for word in words]
 
-    def _join(
-        self, text: str, words: list[str], known: dict[str, tuple[str, ...] | None]
-    ) -> list[str]:
-        found = list(map(known.get, words))
-        unsure = [i for i, tokens in enumerate(found) if tokens is None]
-        if self._has_phrase(text) or len(unsure) * self._longest_case > len(words):
+    def _join(self, text: str, numbers: list[int], known: KnownWords) -> list[str]:
+        """The tokens of a text of which some words depend on those beside them."""
+        unsure = [i for i, number in enumerate(numbers) if number in known.unsure]
+        if self._has_phrase(text) or len(unsure) * self._longest_case > len(numbers):
             return [BOS, *token_texts(self._split(cut_long_words(mark_case(text))))]
+        words, found = _split_at_whitespace(text), [known.tokens[number] for number in numbers]
         for i in unsure:
-            found[i] = self._tokens_among(words, i)
-        return [BOS, *itertools.chain.from_iterable(found)]
+            found[i] = _tokens_among(words, i, self._split, self._longest_case)
+        return list(itertools.chain.from_iterable(found))
 
     def _has_phrase(self, text: str) -> bool:
         if not self._phrases:
             return False
         lowered = cut_long_words(text.lower())
         return any(phrase in lowered for phrase in self._phrases)
-
-    def _tokens_among(self, words: list[str], i: int) -> list[str]:
-        """Tokens of a word between those beside it, as far as those of a special case reach."""
-        if words[i].isspace():
-            return token_texts(self._split(words[i]))
-        first = max(i - self._longest_case, 0)
-        marked = [
-            cut_long_words(mark_case(word)) for word in words[first : i + self._longest_case + 1]
-        ]
-        start = sum(len(word) + 1 for word in marked[: i - first])
-        stop = start + len(marked[i - first])
-        return token_texts(
-            token for token in self._split(" ".join(marked)) if start <= token.idx < stop
-        )
 
 
 def _load_spacy(language: str) -> "SpacyTokenizer":
@@ -250,6 +285,15 @@ def _load_spacy(language: str) -> "SpacyTokenizer":
 
 
 # ------------------------------------------------------------------------------- worker processes
+def start_worker() -> None:
+    """Prepare a process that does nothing else than tokenize chunks."""
+    without_torch()
+    # For spaCy's own command line, a third of its start, which nothing here uses.
+    sys.modules.setdefault("spacy.cli.info", SimpleNamespace(info=None))
+    # No chunk leaves anything in a circle, and looking for it takes a third of the start.
+    gc.disable()
+
+
 def without_torch() -> None:
     """Let this process never import torch.
 
@@ -275,9 +319,4 @@ def tokenize_chunk(language: str, texts: list[str]) -> tuple[list[str], np.ndarr
     Raises:
         SettingError: as `Tokenizer` raises it.
     """
-    id_of = defaultdict(itertools.count().__next__)
-    ids, lengths = [], []
-    for tokens in _tokenizer(language).each(texts):
-        ids += map(id_of.__getitem__, tokens)
-        lengths.append(len(tokens))
-    return list(id_of), np.array(ids, np.int32), np.array(lengths, np.int64)
+    return _tokenizer(language).ids(texts)

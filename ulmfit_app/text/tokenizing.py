@@ -30,7 +30,7 @@ from ulmfit_app.files import sha256_of_strings
 from ulmfit_app.jobs import in_order, slots_of, without_interrupts
 from ulmfit_app.text.rules import RULES_VERSION, UNK_ID
 from ulmfit_app.text.store import TokenStore
-from ulmfit_app.text.tokenizer import tokenize_chunk, without_torch
+from ulmfit_app.text.tokenizer import start_worker, tokenize_chunk
 from ulmfit_app.text.vocabulary import word_to_id
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def _tokenize_chunks(
         return
     # Forking a process that runs torch's threads can deadlock; a spawned one starts clean.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count() or 1, context, without_torch) as pool:
+    with ProcessPoolExecutor(os.cpu_count() or 1, context, start_worker) as pool:
 
         def submit(chunk: list[str]) -> Future:
             with _no_main_module(), without_interrupts():
