@@ -389,3 +389,31 @@ def test_figures_are_drawn_without_a_screen_unless_the_environment_says_otherwis
             env={k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | environment,
         )
         assert found.stdout.strip() == expected, found.stderr
+
+
+# ------------------------------------------------------------------------- what threads wait for
+WAITING = """
+import json, os, sys
+from ulmfit_app import __main__ as cli
+before = "torch" in sys.modules
+cli.main(["no-such-verb"])
+print(json.dumps([before, os.environ.get("GOMP_SPINCOUNT")]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "set_to"),
+    [
+        ({}, cli.WAITS["GOMP_SPINCOUNT"]),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+    ],
+)
+def test_torchs_threads_do_not_wait_long_unless_the_user_says_otherwise(given, set_to):
+    ours = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environ = {name: value for name, value in os.environ.items() if name not in ours} | given
+    command = [sys.executable, "-c", WAITING]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    torch_was_there, waits = json.loads(done.stdout.splitlines()[-1])
+    assert not torch_was_there, "its OpenMP has read the environment by then"
+    assert waits == set_to

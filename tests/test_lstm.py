@@ -1,6 +1,7 @@
 import pytest
 import torch
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
+from torch.nn import functional as F
 
 from tests.bench import lstm_canary
 from ulmfit_app.models.awd_lstm import AWDLSTM, WeightDroppedLSTM, WordDropout
@@ -8,10 +9,11 @@ from ulmfit_app.models.lstm import (
     EvenLSTM,
     LowWeights,
     _kept,
-    _packed_product,
+    _rows_at_a_time,
     run_evenly,
     train_in_bf16,
 )
+from ulmfit_app.models.products import Packed
 
 BATCH, STEPS = 6, 11
 
@@ -154,9 +156,16 @@ def test_every_layer_is_ours():
     assert type(model.encoder_dp) is WordDropout and model.encoder_dp.emb is model.encoder
 
 
+@pytest.fixture(params=[False, True], ids=["without AMX", "with AMX"])
+def amx(request, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": request.param})
+    _rows_at_a_time.cache_clear()
+    yield request.param
+    _rows_at_a_time.cache_clear()
+
+
 @pytest.mark.parametrize("rows", [1, 31, 33, 53, 64])
-def test_added_rows_change_no_result(rows):
-    """With 53 rows, say, oneDNN takes six times as long as with 64."""
+def test_added_rows_change_no_result(rows, amx):
     torch.manual_seed(0)
     plain = torch.nn.LSTM(8, 12, batch_first=True).bfloat16()
     even = EvenLSTM(8, 12, batch_first=True).bfloat16()
@@ -170,7 +179,7 @@ def test_added_rows_change_no_result(rows):
 
 
 @pytest.mark.parametrize(("rows", "given"), [(1, 1), (31, 31), (33, 64), (53, 64), (64, 64)])
-def test_rows_are_added_in_bf16_alone_up_to_a_multiple_of_32(rows, given):
+def test_rows_are_added_in_bf16_alone_up_to_a_multiple_of_32_with_amx(rows, given, amx):
     layer, seen = torch.nn.LSTM(8, 12, batch_first=True), []
 
     def watched(x, state):
@@ -181,19 +190,30 @@ def test_rows_are_added_in_bf16_alone_up_to_a_multiple_of_32(rows, given):
     run_evenly(watched, torch.zeros(rows, 5, 8), state)
     with torch.autocast("cpu", torch.bfloat16):
         outputs, after = run_evenly(watched, torch.zeros(rows, 5, 8), state)
-    assert seen == [rows, given]
+    assert seen == [rows, given if amx else rows]
     assert len(outputs) == rows and {part.shape[1] for part in after} == {rows}
 
 
-def test_without_packed_products_the_results_are_the_same(monkeypatch):
-    weight, x, y = (
-        torch.randn(24, 8).bfloat16(),
-        torch.randn(5, 8).bfloat16(),
-        torch.randn(5, 24).bfloat16(),
-    )
-    packed = _packed_product(weight)(x, y)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_products_with_a_packed_weight_are_those_without(dtype, monkeypatch):
+    weight, bias = torch.randn(24, 8).to(dtype), torch.randn(24).to(dtype)
+    x, y = torch.randn(5, 8).to(dtype), torch.randn(5, 24).to(dtype)
+
+    def products():
+        packed, back = Packed(weight), Packed(weight.t())
+        return packed(x), packed(x, bias), packed.plus(x, y), back(y)
+
+    found = products()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    torch.testing.assert_close(packed, _packed_product(weight)(x, y), rtol=0.02, atol=0.02)
+    expected = [
+        F.linear(x, weight),
+        F.linear(x, weight, bias),
+        F.linear(x, weight) + y,
+        y @ weight,
+    ]
+    for results in (found, products()):
+        for result, right in zip(results, expected, strict=True):
+            torch.testing.assert_close(result, right, rtol=0.02, atol=0.02)
 
 
 def test_weights_are_kept_with_the_chance_asked_for():

@@ -72,6 +72,11 @@ VERBS: dict[str, str] = {
 # Carries out a verb where torchrun has started several processes.
 WITH_OTHERS = "ulmfit_app.cli.process:carry_out_with_others"
 DISK_ERROR = 7
+# How often a thread of torch's that has done its part of a product looks whether the others have,
+# before it sleeps: for some 50 microseconds. GNU's OpenMP waits for most of a millisecond unless
+# told, thousands of times per step, and keeps other processes off its processor; beside a busy one
+# per core, a training then gets two thirds of its fair share (docs/speed.md, "In company").
+WAITS = {"GOMP_SPINCOUNT": "10000"}
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count signals
 
 
@@ -86,6 +91,13 @@ def _set_up_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _set_up_waiting() -> None:
+    """To be called before torch is imported, whose OpenMP reads it then."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        for variable, value in WAITS.items():
+            os.environ.setdefault(variable, value)
 
 
 def _set_up_logging() -> None:
@@ -116,6 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     _set_up_output()
     _set_up_logging()
+    _set_up_waiting()
     if not argv or argv[0] in ("-h", "--help"):
         print("Usage:" + __doc__.partition("\n")[2].rstrip())
         return 0 if argv else 2

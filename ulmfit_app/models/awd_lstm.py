@@ -32,7 +32,13 @@ from torch.nn import functional as F
 
 from ulmfit_app.config import ModelSettings
 from ulmfit_app.models.bundle import Bundle, load_weights
-from ulmfit_app.models.lstm import LowWeights, is_bf16_on_cpu, run_evenly, train_in_bf16
+from ulmfit_app.models.lstm import (
+    LowWeights,
+    is_bf16_on_cpu,
+    is_written_out,
+    run_evenly,
+    train_in_bf16,
+)
 from ulmfit_app.models.pooling import PooledHead, TextEncoder
 from ulmfit_app.models.softmax import VocabularyHead
 
@@ -48,10 +54,11 @@ Place = tuple[list[tuple[Tensor, Tensor]], int, list[Drawn | None]]
 class WeightDroppedLSTM(WeightDropout):
     """fastai's weight-dropped LSTM layer (Merity et al. 2017, section 2), with three differences.
 
-    Under bf16 on a CPU it trains by `train_in_bf16`. A dropout of 0 works: fastai 2.8 then hands
-    the raw parameter to the LSTM, which registers it twice, and crashes at the second reset. And
-    where `draws_at_reset`, one mask holds until the next reset instead of for one step of `bptt`
-    tokens: for the whole forward and backward pass of a batch of texts, as Merity et al. say.
+    Under bf16 on a CPU it trains by `train_in_bf16`, where that is right and as quick. A dropout
+    of 0 works: fastai 2.8 then hands the raw parameter to the LSTM, which registers it twice, and
+    crashes at the second reset. And where `draws_at_reset`, one mask holds until the next reset
+    instead of for one step of `bptt` tokens: for the whole forward and backward pass of a batch of
+    texts, as Merity et al. say.
     """
 
     draws_at_reset = False
@@ -70,7 +77,7 @@ class WeightDroppedLSTM(WeightDropout):
         """
         draws = not self.draws_at_reset or self.drawn is None
         lstm, raw, p = self.module, self.weight_hh_l0_raw, self.weight_p if self.training else 0.0
-        if self.training and is_bf16_on_cpu(x):
+        if self.training and is_bf16_on_cpu(x) and is_written_out():
             weights = lstm.weight_ih_l0, raw, lstm.bias_ih_l0 + lstm.bias_hh_l0
             if draws:
                 self.drawn = LowWeights(*weights, p)

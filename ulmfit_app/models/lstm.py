@@ -3,14 +3,14 @@
 The training pass is written out here: large products over all steps at once where the recurrence
 allows it, a small one per step where it does not, gates and cell state in fp32. torch gives bf16
 LSTMs on CPUs to oneDNN. `python -m tests.bench.lstm_canary` compares the two with fp32: on an AMD
-EPYC with AVX512-BF16 and torch 2.14.1, both are right, and oneDNN's takes 1 to 9 % longer; with
-torch 2.15 on an Intel Xeon with AMX, oneDNN's gradient of the input was off by more than its own
-size from 1,024 units on (no figures of that were kept). So ours is taken on every CPU; a choice by
-a timing would give one seed two results. On CUDA and in fp32, torch's own layer trains, as in
-fastai.
+EPYC with AVX512-BF16 and torch 2.14.1, both are right, and oneDNN's takes longer; with torch 2.15
+on an Intel Xeon with AMX, oneDNN's gradient of the input was off by more than its own size from
+1,024 units on (no figures of that were kept). So each machine is asked once (`is_written_out`). On
+CUDA and in fp32, torch's own layer trains, as in fastai.
 """
 
 from collections.abc import Callable
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -18,24 +18,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ulmfit_app.hardware import working_dtype
+from ulmfit_app.hardware import autocast, working_dtype
+from ulmfit_app.models.evidence import Ways, is_better
+from ulmfit_app.models.products import Packed
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _tanh_backward = torch.ops.aten.tanh_backward
 
 
-def _packed_product(weight: Tensor) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """x [n, k], y [n, m] -> x @ weight.T + y [n, m], for many products with one weight [m, k].
-
-    oneDNN lays a weight out anew for each product, which takes as long as multiplying 64 rows by
-    it. torch lays it out once for models that its compiler freezes, by operators that it does not
-    document; without them, the product is slower.
-    """
-    mkldnn = torch.ops.mkldnn
-    if not (torch.backends.mkldnn.is_available() and hasattr(mkldnn, "_linear_pointwise")):
-        return lambda x, y: F.linear(x, weight) + y
-    packed = mkldnn._reorder_linear_weight(weight)
-    return lambda x, y: mkldnn._linear_pointwise.binary(x, y, packed, None, "add")
+def _tanh(z: Tensor, out: Tensor | None = None) -> Tensor:
+    """tanh z as 2 sigmoid(2 z) - 1, which torch computes in half the time of its tanh."""
+    return torch.mul(z, 2, out=out).sigmoid_().mul_(2).sub_(1)
 
 
 def _kept(weight: Tensor, p: float) -> Tensor:
@@ -58,11 +51,20 @@ class LowWeights:
 
     @torch.no_grad()
     def __init__(self, w_ih: Tensor, w_hh: Tensor, bias: Tensor, p: float) -> None:
-        self.w_ih, self.bias = w_ih.bfloat16(), bias.bfloat16()
+        self._w_ih, self.bias = w_ih.bfloat16(), bias.bfloat16()
         self.kept, self.scale = _kept(w_hh, p), 1 / (1 - p)
-        dropped = (w_hh * self.kept).mul_(self.scale).bfloat16()
-        self.recur = _packed_product(dropped)
-        self.recur_back = _packed_product(dropped.t().contiguous())
+        self._w_hh = (w_hh * self.kept).mul_(self.scale).bfloat16()
+        self.read, self.recur = Packed(self._w_ih), Packed(self._w_hh)
+
+    @cached_property
+    def read_back(self) -> Packed:
+        """Of the gates' gradients, those of the layer's inputs."""
+        return Packed(self._w_ih.t())
+
+    @cached_property
+    def recur_back(self) -> Packed:
+        """Of the gates' gradients, those of the outputs one step before."""
+        return Packed(self._w_hh.t())
 
 
 class _WrittenOutLSTM(torch.autograd.Function):
@@ -88,20 +90,21 @@ class _WrittenOutLSTM(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         steps, batch, _ = x.shape
         n_hid = w_hh.shape[1]
-        gates = F.linear(x, low.w_ih, low.bias)
+        gates = low.read(x.flatten(0, 1), low.bias).view(steps, batch, 4 * n_hid)
         outputs = x.new_empty(steps + 1, batch, n_hid)
         cells = c0.new_empty(steps + 1, batch, n_hid)
         outputs[0], cells[0] = h0, c0
         z = c0.new_empty(batch, 4 * n_hid)
+        tanh_c = torch.empty_like(c0)
         i, f, g, o = z.split(n_hid, 1)
         for t in range(steps):
-            z.copy_(low.recur(outputs[t], gates[t]))
+            z.copy_(low.recur.plus(outputs[t], gates[t]))
             z[:, : 2 * n_hid].sigmoid_()
-            g.tanh_()
+            _tanh(g, out=g)
             o.sigmoid_()
             gates[t] = z
             torch.mul(cells[t], f, out=cells[t + 1]).addcmul_(i, g)
-            torch.mul(cells[t + 1].tanh(), o, out=outputs[t + 1])
+            torch.mul(_tanh(cells[t + 1], out=tanh_c), o, out=outputs[t + 1])
         ctx.save_for_backward(x, gates, cells, outputs)
         ctx.low = low
         last = outputs[-1].clone(), cells[-1].clone()
@@ -114,26 +117,29 @@ class _WrittenOutLSTM(torch.autograd.Function):
         x, gates, cells, outputs = ctx.saved_tensors
         steps, batch, n_hid = grad.shape
         d_gates = torch.empty_like(gates)
-        # The weights' gradients are products of the transpose, which takes twice as long where it
-        # is not laid out so.
+        # The weights' gradients are products of the transpose, which takes twice as long with AMX
+        # where it is not laid out so.
         by_gate = gates.new_empty(4 * n_hid, steps, batch)
         z, dz = cells.new_empty(2, batch, 4 * n_hid)
         i, f, g, o = z.split(n_hid, 1)
         di, df, dg, do = dz.split(n_hid, 1)
-        dh, dc = grad[-1], cells.new_zeros(batch, n_hid)
+        dh, dc, tanh_c = grad[-1], torch.zeros_like(i), torch.empty_like(i)
         for t in reversed(range(steps)):
             z.copy_(gates[t])
-            tanh_c = cells[t + 1].tanh()
+            _tanh(cells[t + 1], out=tanh_c)
             _sigmoid_backward.grad_input(dh * tanh_c, o, grad_input=do)
-            dc = dc + _tanh_backward(dh * o, tanh_c)
+            dc.add_(_tanh_backward(dh * o, tanh_c))
             _sigmoid_backward.grad_input(dc * g, i, grad_input=di)
             _sigmoid_backward.grad_input(dc * cells[t], f, grad_input=df)
             _tanh_backward.grad_input(dc * i, g, grad_input=dg)
-            dc = dc * f
-            dh = ctx.low.recur_back(d_gates[t].copy_(dz), grad[t - 1])
-            by_gate[:, t].copy_(d_gates[t].t())
+            dc.mul_(f)
+            by_gate[:, t].copy_(d_gates[t].copy_(dz).t())
+            if t:
+                dh = ctx.low.recur_back.plus(d_gates[t], grad[t - 1])
         low = ctx.low
-        dx = d_gates @ low.w_ih if ctx.needs_input_grad[0] else None
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = low.read_back(d_gates.flatten(0, 1)).view_as(x)
         by_gate = by_gate.flatten(1)
         d_ih = by_gate @ x.flatten(0, 1)
         d_hh = (by_gate @ outputs[:-1].flatten(0, 1)).mul_(low.kept).float().mul_(low.scale)
@@ -166,21 +172,56 @@ def train_in_bf16(
     return outputs.transpose(0, 1), (hidden[None], cell[None])
 
 
+@cache
+def is_written_out() -> bool:
+    """Whether layers train by `train_in_bf16` on this CPU and not by torch's LSTM."""
+    return is_better("bf16 LSTM layers written out", _ways)
+
+
+def _ways() -> Ways:
+    """A training step of a layer as large as the one whose gradients torch had wrong."""
+    lstm = nn.LSTM(1152, 1152, batch_first=True)
+    x, direction = torch.randn(32, 16, 1152, requires_grad=True), torch.randn(32, 16, 1152)
+    state = tuple(torch.zeros(2, 1, 32, 1152))
+    weights = lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0
+
+    def differentiate(outputs: Tensor) -> list[Tensor]:
+        found = torch.autograd.grad(outputs, [x, *weights], direction.to(outputs.dtype))
+        return [outputs.detach(), *found]
+
+    def ours() -> list[Tensor]:
+        return differentiate(train_in_bf16(x, state, weights, LowWeights(*weights, p=0.0))[0])
+
+    def torchs() -> list[Tensor]:
+        with autocast("bf16", "cpu"):
+            return differentiate(lstm(x, state)[0])
+
+    nn.init.zeros_(lstm.bias_hh_l0)
+    return ours, torchs, differentiate(lstm(x, state)[0])
+
+
 def is_bf16_on_cpu(x: Tensor) -> bool:
     """Whether products with x are computed in bf16 on a CPU."""
     return x.device.type == "cpu" and working_dtype(x) == torch.bfloat16
 
 
-def run_evenly(
-    layer: Callable, x: Tensor, state: tuple[Tensor, Tensor], rows_at_a_time: int = 32
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """layer(x, state), with rows of zeros added where oneDNN would take six times as long.
+@cache
+def _rows_at_a_time() -> int:
+    """Of how many rows oneDNN's bf16 LSTM wants a multiple.
 
-    That is in bf16 with 191 rows, say, or 53.
+    With AMX it takes six times as long with 191 rows as with 192, or with 53; without, any number
+    of rows is as quick (`python -m tests.bench.lstm_canary`).
     """
-    rows = len(x)
-    extra = -rows % rows_at_a_time
-    if not extra or rows < rows_at_a_time or not is_bf16_on_cpu(x):
+    return 32 if getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16") else 1
+
+
+def run_evenly(
+    layer: Callable, x: Tensor, state: tuple[Tensor, Tensor]
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """layer(x, state), with rows of zeros added where oneDNN takes less time with them."""
+    rows, multiple = len(x), _rows_at_a_time()
+    extra = -rows % multiple
+    if not extra or rows < multiple or not is_bf16_on_cpu(x):
         return layer(x, state)
     hidden, cell = (F.pad(s, (0, 0, 0, extra)) for s in state)
     outputs, (hidden, cell) = layer(F.pad(x, (0, 0, 0, 0, 0, extra)), (hidden, cell))

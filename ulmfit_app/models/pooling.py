@@ -11,6 +11,8 @@ from ulmfit_app.models.recomputing import recomputed
 from ulmfit_app.text.rules import PAD_ID
 
 TOKENS_AT_A_TIME = 1 << 14  # in evaluation: few enough to take little memory
+# On a CPU: enough for products at full speed, few enough that little is read behind texts' ends.
+TOKENS_ON_CPU, FEWEST_STEPS = 1 << 11, 16
 # In evaluation, in low precision. A bf16 product of one row is summed in another order than that
 # of several, which moved probabilities of a text alone by up to 0.003; those of two rows and of
 # 150 agree to 1e-7.
@@ -79,13 +81,11 @@ class TextEncoder(nn.Module):
         largest = total = None
         pooled, outputs = [], []
         steps = lengths.tolist()
-        # Without a gradient to cut off, steps may be longer; that saves laying out the weights for
-        # each.
-        step = self.bptt if self.training else max(self.bptt, TOKENS_AT_A_TIME // len(ids))
-        for start in range(0, max(steps[0], 1), step):
+        end = 0
+        while end < max(steps[0], 1):
             # Rows stand by length, so those with tokens left are always the first ones.
-            alive = max(sum(length > start for length in steps), 1)
-            end = start + step
+            start, alive = end, max(sum(length > end for length in steps), 1)
+            end += self._tokens_per_step(alive, ids.device)
             learns = self.learns(end, steps[:alive])
             here = ids[: max(alive, fewest), start:end]
             read = partial(self._read, here, embeddings, lengths[:alive] - start)
@@ -130,6 +130,15 @@ class TextEncoder(nn.Module):
         out = out.masked_fill(~own, 0)
         # A sum over thousands of tokens leaves the range of fp16.
         return out, largest, out.float().sum(1)
+
+    def _tokens_per_step(self, rows: int, device: torch.device) -> int:
+        """How many tokens of each row are read at once, which no result depends on."""
+        if self.training:
+            return self.bptt
+        if device.type == "cpu" and not torch.is_grad_enabled():
+            return max(FEWEST_STEPS, TOKENS_ON_CPU // rows)
+        # Without a gradient to cut off, steps may be long, and one is to reach over all of a text.
+        return max(self.bptt, TOKENS_AT_A_TIME // rows)
 
     def _look_up(
         self, ids: Tensor, order: Tensor, embedded: Tensor | None

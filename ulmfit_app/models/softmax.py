@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ulmfit_app.hardware import working_dtype
+from ulmfit_app.models.products import Packed
 
 # Fewer, and on a CPU the products run at half the speed; more, and their logits take more memory
 # than the model.
@@ -58,21 +59,24 @@ class _CrossEntropy(torch.autograd.Function):
             torch.zeros_like(weight),
             torch.zeros_like(bias),
         )
-        low, by_word = hidden.to(dtype), _by_word(weight, dtype)
-        ones = low.new_ones(1, len(low))
-        for rows, probabilities, losses in _softmax(low, by_word, bias.to(dtype), targets):
+        low, low_weight = hidden.to(dtype), weight.to(dtype)
+        to_logits, from_logits = Packed(low_weight), Packed(low_weight.t())
+        # The bias is the weight of an activation that is always 1.
+        with_one = F.pad(low, (0, 1), value=1.0)
+        for rows, probabilities, losses in _softmax(low, to_logits, bias.to(dtype), targets):
             loss += losses.sum()
             # The target's probability - 1: in low precision, that of a likely one would be 0.
             # A scatter would copy all probabilities.
             here = torch.arange(len(losses), device=losses.device)
             probabilities[here, targets[rows]] = torch.expm1(-losses).to(dtype)
-            to_hidden[rows] = (by_word @ probabilities.t()).t()
+            to_hidden[rows] = from_logits(probabilities)
             # In slices, whose sums are added up while they are in cache.
             for words in range(0, len(weight), WORDS_AT_A_TIME):
                 here = slice(words, words + WORDS_AT_A_TIME)
-                to_weight[here] += probabilities[:, here].t() @ low[rows]
-            # A product is several times faster than summing a column.
-            to_bias += (ones[:, : len(losses)] @ probabilities)[0]
+                found = probabilities[:, here].t() @ with_one[rows]
+                to_weight[here] += found[:, :-1]
+                to_bias[here] += found[:, -1]
+            del probabilities
         ctx.save_for_backward(to_hidden, to_weight, to_bias)
         return loss / len(hidden)
 
@@ -83,13 +87,8 @@ class _CrossEntropy(torch.autograd.Function):
         return *(gradient.mul_(scale) for gradient in ctx.saved_tensors), None, None
 
 
-def _by_word(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weight [words, emb] as [emb, words]: a CPU multiplies by it twice as fast."""
-    return weight.to(dtype).t().contiguous()
-
-
 def _softmax(
-    hidden: Tensor, by_word: Tensor, bias: Tensor, targets: Tensor
+    hidden: Tensor, to_logits: Packed, bias: Tensor, targets: Tensor
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yields (rows of hidden, probabilities [n, words], losses of the targets [n]), in pieces.
 
@@ -99,13 +98,11 @@ def _softmax(
     precise = torch.promote_types(hidden.dtype, torch.float32)
     n = min(TOKENS_AT_A_TIME, len(hidden))
     few = min(ROWS_IN_CACHE, n) if hidden.device.type == "cpu" else n
-    memory = hidden.new_empty(n, len(bias))
     workspace = hidden.new_empty(few, len(bias), dtype=precise)
     for start in range(0, len(hidden), n):
         piece = slice(start, start + n)
         h, y = hidden[piece], targets[piece, None]
-        logits = memory[: len(h)]
-        torch.addmm(bias, h, by_word, out=logits)
+        logits = to_logits(h, bias)
         losses = torch.empty(len(h), 1, dtype=precise, device=h.device)
         for row in range(0, len(h), few):
             rows = slice(row, row + few)
@@ -114,7 +111,9 @@ def _softmax(
             losses[rows] = _softmax_in_place(z, y[rows])
             if z is not low:
                 low.copy_(z)
+        del low, z
         yield piece, logits, losses[:, 0]
+        del logits
 
 
 def _softmax_in_place(logits: Tensor, targets: Tensor) -> Tensor:
@@ -215,8 +214,9 @@ class Logits:
     def _evaluate(self, targets: Tensor) -> Tensor:
         hidden, dtype = self._inputs()
         losses, best = [], []
-        low, by_word, bias = hidden.to(dtype), _by_word(self.weight, dtype), self.bias.to(dtype)
-        for _, probabilities, of_piece in _softmax(low, by_word, bias, targets):
+        to_logits = Packed(self.weight.to(dtype))
+        pieces = _softmax(hidden.to(dtype), to_logits, self.bias.to(dtype), targets)
+        for _, probabilities, of_piece in pieces:
             losses.append(of_piece)
             # torch.argmax takes three times as long.
             best.append(probabilities.max(1).indices)

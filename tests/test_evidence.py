@@ -1,0 +1,133 @@
+"""Ways to compute that a machine is asked about once."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ulmfit_app.config import ModelSettings
+from ulmfit_app.models import awd_lstm, evidence, lstm, products
+from ulmfit_app.models.awd_lstm import build_language_model
+
+RIGHT = [torch.ones(3)]
+
+
+@pytest.fixture
+def clock(monkeypatch, tmp_path):
+    """Seconds that pass when something says so, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    now = [0.0]
+    monkeypatch.setattr(evidence.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def ways(clock, seconds, usual_seconds, found=RIGHT):
+    asked = []
+
+    def taking(seconds, found):
+        def way():
+            clock[0] += seconds
+            asked.append(seconds)
+            return found
+
+        return way
+
+    def make():
+        return taking(seconds, found), taking(usual_seconds, RIGHT), RIGHT
+
+    return make, asked
+
+
+@pytest.mark.parametrize(
+    ("seconds", "better"), [(1.0, True), (2.0, True), (2.2, True), (2.4, False), (9.0, False)]
+)
+def test_a_way_that_is_right_is_taken_unless_it_is_clearly_slower(clock, seconds, better):
+    make, _ = ways(clock, seconds, usual_seconds=2.0)
+    assert evidence.is_better("which", make) is better
+
+
+@pytest.mark.parametrize("wrong", [1.04, 0.0, float("nan"), float("inf")])
+def test_a_way_that_is_wrong_is_not_taken_however_quick(clock, wrong):
+    make, _ = ways(clock, 0.1, 2.0, found=[torch.full((3,), wrong)])
+    assert evidence.is_better("which", make) is False
+
+
+def test_a_machine_is_asked_once(clock):
+    make, asked = ways(clock, 1.0, 2.0)
+    assert evidence.is_better("which", make)
+    turns = len(asked)
+    slower, _ = ways(clock, 9.0, 2.0)
+    assert evidence.is_better("which", slower), "the answer that is kept"
+    assert len(asked) == turns
+    assert not evidence.is_better("another", slower)
+
+
+@pytest.mark.parametrize("facts", ["torch", "processor", "threads"])
+def test_another_torch_or_processor_or_number_of_threads_is_asked_anew(clock, facts, monkeypatch):
+    assert evidence.is_better("which", ways(clock, 1.0, 2.0)[0])
+    if facts == "torch":
+        monkeypatch.setattr(evidence.torch, "__version__", "99.0")
+    elif facts == "processor":
+        monkeypatch.setattr(evidence, "name_processor", lambda: "Another")
+    else:
+        monkeypatch.setattr(evidence.torch, "get_num_threads", lambda: 99)
+    assert not evidence.is_better("which", ways(clock, 9.0, 2.0)[0])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '"no"'])
+def test_a_damaged_answer_is_asked_again_and_replaced(clock, tmp_path, content):
+    evidence.is_better("which", ways(clock, 9.0, 2.0)[0])
+    (path,) = tmp_path.rglob("evidence/*.json")
+    path.write_text(content)
+    assert evidence.is_better("which", ways(clock, 1.0, 2.0)[0])
+    kept = json.loads(path.read_text())
+    assert kept["is_better"] is True and kept["times_as_fast"] == 2.0
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(clock, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert evidence.is_better("which", ways(clock, 1.0, 2.0)[0])
+
+
+def test_asking_takes_none_of_a_runs_random_numbers(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = torch.get_rng_state()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        evidence.is_better("products", lambda: products._ways(torch.float32))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_products_are_right_on_this_processor(dtype):
+    ours, torchs, right = products._ways(dtype)
+    for found in (ours(), torchs()):
+        assert evidence.relative_error(*found, *right) < 0.01
+
+
+def test_no_other_dtype_is_packed():
+    weight, x = torch.randn(4, 3).double(), torch.randn(2, 3).double()
+    torch.testing.assert_close(products.Packed(weight)(x), F.linear(x, weight))
+
+
+@pytest.mark.parametrize("written_out", [True, False])
+def test_layers_train_as_the_machine_was_found_to(written_out, monkeypatch):
+    monkeypatch.setattr(awd_lstm, "is_written_out", lambda: written_out)
+    ours = []
+    train = lstm.train_in_bf16
+    monkeypatch.setattr(awd_lstm, "train_in_bf16", lambda *given: ours.append(1) or train(*given))
+    torch.manual_seed(0)
+    model = build_language_model(50, ModelSettings(8, 12, 2), drop_mult=0.0).train()
+    ids = torch.randint(9, 50, (4, 6))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(ids)[0].cross_entropy(ids)
+    loss.backward()
+    assert len(ours) == 2 * written_out
+    norm = model[0].rnns[0].weight_hh_l0_raw.grad.norm()
+    model.reset()
+    model.zero_grad()
+    model(ids)[0].cross_entropy(ids).backward()
+    assert norm.item() == pytest.approx(
+        model[0].rnns[0].weight_hh_l0_raw.grad.norm().item(), rel=0.05
+    )

@@ -1,0 +1,84 @@
+"""Which of two ways to compute is taken on this machine: found by trying, once, and kept.
+
+The answers depend on the processor and on torch, and whole runs depend on them: they are read from
+the cache, so that the same seed gives the same results again. The way that is usual is left only
+for one that is clearly faster, which a busy machine does not look like by chance.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from data_scripts.fetch import cache_folder
+from data_scripts.files import replacing
+from ulmfit_app.files import sha256_of_strings
+from ulmfit_app.hardware import name_processor
+
+log = logging.getLogger(__name__)
+
+TURNS = 3
+CLEARLY = 1.15  # times as fast
+LARGEST_ERROR = 0.03  # of bf16, relative; those seen of kernels that are wrong were above 1
+
+Way = Callable[[], list[Tensor]]
+Ways = tuple[Way, Way, list[Tensor]]
+
+
+def is_better(question: str, ways: Callable[[], Ways]) -> bool:
+    """Whether a way to compute is right here, and not clearly slower than torch's own.
+
+    Args:
+        question: names the file in the cache.
+        ways: makes the way, torch's own, and what both should give.
+    """
+    facts = [name_processor(), torch.__version__, str(torch.get_num_threads()), question]
+    path = cache_folder() / "evidence" / f"{sha256_of_strings(facts)}.json"
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["is_better"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours
+        # Neither the random numbers of the run nor how it computes just now have a part in it.
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.autocast("cpu", enabled=False),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
+            torch.manual_seed(0)
+            found = _try(*ways())
+    log.debug("%s: %s", question, found)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            draft.write_text(json.dumps({"facts": facts, **found}, indent=1), encoding="utf-8")
+    except OSError:
+        pass  # a cache that cannot be written: tried again by the next process
+    return found["is_better"]
+
+
+def _try(way: Way, usual: Way, right: list[Tensor]) -> dict[str, float | bool]:
+    errors = [
+        relative_error(found, reference) for found, reference in zip(way(), right, strict=True)
+    ]
+    usual()
+    seconds = {way: [], usual: []}
+    for _ in range(TURNS):
+        for each, taken in seconds.items():
+            began = time.perf_counter()
+            each()
+            taken.append(time.perf_counter() - began)
+    times = min(seconds[usual]) / min(seconds[way])
+    is_right = max(errors) < LARGEST_ERROR
+    return {
+        "error": round(max(errors), 5),
+        "times_as_fast": round(times, 3),
+        "is_better": is_right and times > 1 / CLEARLY,
+    }
+
+
+def relative_error(found: Tensor, reference: Tensor) -> float:
+    """Norm of the difference by the norm of the reference."""
+    return ((found.float() - reference).norm() / reference.norm()).item()
