@@ -8,8 +8,8 @@ from ulmfit_app.models.awd_lstm import AWDLSTM, WeightDroppedLSTM, WordDropout
 from ulmfit_app.models.lstm import (
     EvenLSTM,
     LowWeights,
+    _has_amx,
     _kept,
-    _rows_at_a_time,
     run_evenly,
     train_in_bf16,
 )
@@ -22,9 +22,17 @@ def relative_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
     return ((ours.float() - reference).norm() / reference.norm()).item()
 
 
+@pytest.fixture(params=[False, True], ids=["without AMX", "with AMX"])
+def amx(request, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": request.param})
+    _has_amx.cache_clear()
+    yield request.param
+    _has_amx.cache_clear()
+
+
 # At 1,152 units torch's own backward pass was seen to be wrong: tests/bench/lstm_canary.py.
 @pytest.mark.parametrize(("n_in", "n_hid"), [(5, 7), (24, 1152), (1152, 40)])
-def test_in_bf16_outputs_and_gradients_agree_with_torchs_lstm_in_fp32(n_in, n_hid):
+def test_in_bf16_outputs_and_gradients_agree_with_torchs_lstm_in_fp32(n_in, n_hid, amx):
     torch.manual_seed(0)
     lstm = torch.nn.LSTM(n_in, n_hid)
     x, direction = (
@@ -154,14 +162,6 @@ def test_every_layer_is_ours():
     model = encoder()
     assert all(type(layer) is WeightDroppedLSTM for layer in model.rnns)
     assert type(model.encoder_dp) is WordDropout and model.encoder_dp.emb is model.encoder
-
-
-@pytest.fixture(params=[False, True], ids=["without AMX", "with AMX"])
-def amx(request, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": request.param})
-    _rows_at_a_time.cache_clear()
-    yield request.param
-    _rows_at_a_time.cache_clear()
 
 
 @pytest.mark.parametrize("rows", [1, 31, 33, 53, 64])

@@ -117,9 +117,9 @@ class _WrittenOutLSTM(torch.autograd.Function):
         x, gates, cells, outputs = ctx.saved_tensors
         steps, batch, n_hid = grad.shape
         d_gates = torch.empty_like(gates)
-        # The weights' gradients are products of the transpose, which takes twice as long with AMX
-        # where it is not laid out so.
-        by_gate = gates.new_empty(4 * n_hid, steps, batch)
+        # The weights' gradients are products of the transpose. With AMX they take twice as long
+        # where it is not laid out so; else, laying it out takes longer than it saves.
+        by_gate = gates.new_empty(4 * n_hid, steps, batch) if _has_amx() else None
         z, dz = cells.new_empty(2, batch, 4 * n_hid)
         i, f, g, o = z.split(n_hid, 1)
         di, df, dg, do = dz.split(n_hid, 1)
@@ -133,14 +133,14 @@ class _WrittenOutLSTM(torch.autograd.Function):
             _sigmoid_backward.grad_input(dc * cells[t], f, grad_input=df)
             _tanh_backward.grad_input(dc * i, g, grad_input=dg)
             dc.mul_(f)
-            by_gate[:, t].copy_(d_gates[t].copy_(dz).t())
+            d_gates[t] = dz
+            if by_gate is not None:
+                by_gate[:, t] = d_gates[t].t()
             if t:
                 dh = ctx.low.recur_back.plus(d_gates[t], grad[t - 1])
-        low = ctx.low
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = low.read_back(d_gates.flatten(0, 1)).view_as(x)
-        by_gate = by_gate.flatten(1)
+        low, d_gates = ctx.low, d_gates.flatten(0, 1)
+        dx = low.read_back(d_gates).view_as(x) if ctx.needs_input_grad[0] else None
+        by_gate = d_gates.t() if by_gate is None else by_gate.flatten(1)
         d_ih = by_gate @ x.flatten(0, 1)
         d_hh = (by_gate @ outputs[:-1].flatten(0, 1)).mul_(low.kept).float().mul_(low.scale)
         d_bias = by_gate @ by_gate.new_ones(by_gate.shape[1])
@@ -206,22 +206,20 @@ def is_bf16_on_cpu(x: Tensor) -> bool:
 
 
 @cache
-def _rows_at_a_time() -> int:
-    """Of how many rows oneDNN's bf16 LSTM wants a multiple.
-
-    With AMX it takes six times as long with 191 rows as with 192, or with 53; without, any number
-    of rows is as quick (`python -m tests.bench.lstm_canary`).
-    """
-    return 32 if getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16") else 1
+def _has_amx() -> bool:
+    return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
 
 
 def run_evenly(
     layer: Callable, x: Tensor, state: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """layer(x, state), with rows of zeros added where oneDNN takes less time with them."""
-    rows, multiple = len(x), _rows_at_a_time()
-    extra = -rows % multiple
-    if not extra or rows < multiple or not is_bf16_on_cpu(x):
+    """layer(x, state), with rows of zeros added up to a multiple of 32 where that takes less time.
+
+    With AMX, oneDNN takes six times as long in bf16 with 191 rows as with 192, or with 53.
+    """
+    rows = len(x)
+    extra = -rows % 32
+    if not extra or rows < 32 or not is_bf16_on_cpu(x) or not _has_amx():
         return layer(x, state)
     hidden, cell = (F.pad(s, (0, 0, 0, extra)) for s in state)
     outputs, (hidden, cell) = layer(F.pad(x, (0, 0, 0, 0, 0, extra)), (hidden, cell))
