@@ -153,6 +153,7 @@ def test_threads_that_learn_at_once_both_get_their_tokens(monkeypatch):
     assert tokenizer("A good film, can't say more") == whole("A good film, can't say more")
     started[0].join()
     assert others == [whole("Isn't THAT so?")]
+    assert tokenizer("Nor was that all") == whole("Nor was that all")  # the numbers still fit
 
 
 # ---------------------------------------------------------- worker processes
