@@ -4,8 +4,8 @@
 
 Each side of a job runs in a process of its own, and the two take turns on all cores: plain, ours,
 plain, ours. What is reported is the median of the ratios of the pairs, so that a machine that
-slows down or speeds up meanwhile does both sides alike. Peak memory is a process's own, imports
-included.
+slows down or speeds up meanwhile does both sides alike. What the command line sets for torch's
+threads and memory, both have. Peak memory is a process's own, imports included.
 
 Between the pairs, the products of matrices that our side's work consists of are timed alone
 (tests/bench/limits.py): the limit. The share is how long they take against how long the unit took,
@@ -30,8 +30,6 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +39,7 @@ import pandas as pd
 
 from data_scripts.fetch import FetchError
 from data_scripts.files import write_json
+from ulmfit_app.__main__ import WAITS
 from ulmfit_app.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def _work(job: str, side: int, texts: str, quick: bool) -> None:
         answer()
 
 
-def _texts(data: str):
+def read_texts(data: str) -> pd.DataFrame:
     """IMDb's training reviews, mixed by a fixed seed, with their labels."""
     from ulmfit_app.config import DataSettings
     from ulmfit_app.data.corpus import load_corpus
@@ -101,7 +100,8 @@ def _texts(data: str):
     return table.sample(frac=1, random_state=0)[["text", "label"]].reset_index(drop=True)
 
 
-def _takes_texts(job: str) -> bool:
+def takes_texts(job: str) -> bool:
+    """Whether a job reads texts."""
     return not job.startswith("lm")
 
 
@@ -122,38 +122,50 @@ def _peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-class _Side:
-    def __init__(self, job: str, side: int, texts: str, quick: bool) -> None:
+class Side:
+    """A process that does a unit of a job's work whenever it is asked to.
+
+    Args:
+        job: its name.
+        side: 0: plain fastai's; 1: ours.
+        texts: the file with them; "" where the job takes none.
+        quick: whether a unit is less work.
+        environ: variables that it has beside this process's own; None: without it.
+    """
+
+    def __init__(
+        self, job: str, side: int, texts: str, quick: bool, environ: dict[str, str | None]
+    ) -> None:
         command = [sys.executable, "-m", "tests.bench.compare", "--work", job, str(side), texts]
+        both = {**os.environ, **environ}
         self.process = subprocess.Popen(
             [*command, *(["quick"] if quick else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={name: value for name, value in both.items() if value is not None},
         )
 
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
     def unit(self) -> dict:
+        """What came of one unit: how much was done, in how many seconds."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return self.answer()
 
     def answer(self) -> dict:
+        """The next line that it writes; the first one says that it is ready."""
         line = self.process.stdout.readline()
         if not line:
             code = self.process.wait()
             raise SystemExit(f"A side of the comparison ended with {code}; its message is above.")
         return json.loads(line)
-
-
-@contextmanager
-def _sides(job: str, texts: str, quick: bool) -> Iterator[list[_Side]]:
-    sides = [_Side(job, side, texts, quick) for side in (0, 1)]
-    try:
-        yield sides
-    finally:
-        for side in sides:
-            side.process.stdin.close()
-            side.process.wait()
 
 
 # --------------------------------------------------------------------------------------- the pairs
@@ -177,7 +189,8 @@ def compare(name: str, texts: str, pairs: int, quick: bool) -> dict:
     set_up_cpu()
     stopwatch = Stopwatch(DTYPES[resolve_precision("auto")]) if job.has_limit else None
     units = ([], [])
-    with _sides(name, texts, quick) as sides:
+    with Side(name, 0, texts, quick, WAITS) as plain, Side(name, 1, texts, quick, WAITS) as ours:
+        sides = plain, ours
         # Neither is timed while the other still prepares itself.
         products = [side.answer() for side in sides][1]["products"]
         if stopwatch and not products:
@@ -312,12 +325,12 @@ def run(jobs: list[str], data: str, pairs: int, quick: bool) -> None:
     folder = OUT / kind_of_processor()
     with tempfile.TemporaryDirectory() as made:
         texts = Path(made) / "texts.json"
-        if any(map(_takes_texts, jobs)):
+        if any(map(takes_texts, jobs)):
             n = (QUICK if quick else FULL).tokenized  # no job takes more
-            table = _package_texts(n) if quick and not data else _texts(data)[:n]
+            table = _package_texts(n) if quick and not data else read_texts(data)[:n]
             write_json(texts, table.to_dict("list"))
         for job in jobs:
-            result = compare(job, str(texts) if _takes_texts(job) else "", pairs, quick)
+            result = compare(job, str(texts) if takes_texts(job) else "", pairs, quick)
             print(describe(result), flush=True)
             if not quick:
                 write_json(folder / f"{job}.json", result)

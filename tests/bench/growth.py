@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bench.compare import OUT, _peak_mib, _texts, machine
+from tests.bench.compare import OUT, _peak_mib, machine, read_texts
 
 SWEEPS = {
     "corpus": ([1_500, 6_000, 24_000], "reviews tokenized"),
@@ -36,7 +36,7 @@ def _corpus(reviews: int, data: str) -> Callable[[], int]:
     from tests.bench.jobs import FULL, our_tokens
 
     # Where there are fewer, they come again.
-    texts = _texts(data)
+    texts = read_texts(data)
     texts = texts.iloc[np.arange(reviews) % len(texts)]
     return our_tokens(texts, replace(FULL, tokenized=reviews))
 
@@ -45,7 +45,7 @@ def _length(tokens: int, data: str) -> Callable[[], int]:
     from tests.bench.jobs import our_predictor
     from ulmfit_app.text.store import TokenStore
 
-    predictor = our_predictor(_texts(data))
+    predictor = our_predictor(read_texts(data))
     n = max(200_000 // tokens, 128)  # as many as a batch has, or the longest would be alone
     ids = np.random.default_rng(0).integers(
         9, len(predictor.bundle.vocab), n * tokens, dtype=np.int32
@@ -58,7 +58,7 @@ def _rows(rows: int, data: str) -> Callable[[], int]:
     from tests.bench.jobs import our_predictor
     from ulmfit_app.inference.predicted_file import predict_file
 
-    texts = _texts(data)
+    texts = read_texts(data)
     predictor = our_predictor(texts)
     # Short ones, so that what a row costs shows and not what a long review costs.
     starts = texts["text"].str.split().str[:12].str.join(" ")

@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 
 from data_scripts.files import write_json
-from tests.bench.compare import OUT, _texts, machine
+from tests.bench.compare import OUT, machine, read_texts
 from tests.bench.http_load import Checker, Load, Tally, make_requests
 from tests.bench.served import Cores, Served
 
@@ -69,7 +69,7 @@ def make_texts(predictor, data: str, n: int) -> list[str]:
         n: texts.
     """
     if data:
-        words = " ".join(_texts(data)["text"][: 2 * n]).split()
+        words = " ".join(read_texts(data)["text"][: 2 * n]).split()
     else:
         known = [word for word in predictor.bundle.vocab if word.isalpha()]
         words = random.Random(0).choices(known, k=TOKENS * n)

@@ -372,7 +372,7 @@ def test_without_imdb_the_next_command_is_said(monkeypatch, asked, capsys):
     def unreachable(data):
         raise FetchError("IMDb cannot be reached.")
 
-    monkeypatch.setattr(compare, "_texts", unreachable)
+    monkeypatch.setattr(compare, "read_texts", unreachable)
     with pytest.raises(SystemExit) as ended:
         call(monkeypatch, "tokens")
     assert ended.value.code == FetchError.exit_code
