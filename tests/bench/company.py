@@ -26,7 +26,7 @@ from tests.bench.compare import OUT, Side, kind_of_processor, machine, read_text
 from ulmfit_app.__main__ import WAITS
 from ulmfit_app.hardware import count_cpus
 
-JOBS = ("lm", "classifier", "predict-one", "predict-512")
+JOBS = ("lm", "predict-one", "predict-512")
 WAYS = {"torch's own": dict.fromkeys(WAITS), "the command line's": WAITS}
 
 
