@@ -53,6 +53,24 @@ def test_a_way_that_is_wrong_is_not_taken_however_quick(clock, wrong):
     assert evidence.is_better("which", make) is False
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_one_gradient_that_is_no_number_is_wrong_wherever_it_stands(clock, tmp_path, at):
+    found = [*RIGHT * 3]
+    found[at] = torch.full((3,), float("nan"))
+    way, usual, _ = ways(clock, 0.1, 2.0, found=found)[0]()
+    assert not evidence.is_better("which", lambda: (way, usual, RIGHT * 3))
+    assert not evidence.is_better("which", lambda: (usual, way, RIGHT)), "it is kept"
+
+
+def test_a_folder_in_the_place_of_the_answer_is_no_error(clock, tmp_path):
+    evidence.is_better("which", ways(clock, 9.0, 2.0)[0])
+    (path,) = tmp_path.rglob("evidence/*.json")
+    path.unlink()
+    path.mkdir()
+    assert evidence.is_better("which", ways(clock, 1.0, 2.0)[0])
+    assert [each.name for each in path.parent.iterdir()] == [path.name], "no draft is left"
+
+
 def test_a_machine_is_asked_once(clock):
     make, asked = ways(clock, 1.0, 2.0)
     assert evidence.is_better("which", make)
@@ -75,7 +93,10 @@ def test_another_torch_or_processor_or_number_of_threads_is_asked_anew(clock, fa
     assert not evidence.is_better("which", ways(clock, 9.0, 2.0)[0])
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '"no"'])
+RUBBISH = ["", "{", "[]", "{}", '"no"', '{"is_better": "no"}', '{"is_better": 1}', "[" * 99_999]
+
+
+@pytest.mark.parametrize("content", RUBBISH, ids=range(len(RUBBISH)))
 def test_a_damaged_answer_is_asked_again_and_replaced(clock, tmp_path, content):
     evidence.is_better("which", ways(clock, 9.0, 2.0)[0])
     (path,) = tmp_path.rglob("evidence/*.json")

@@ -117,7 +117,8 @@ QUOTAS = [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 1), ("50000
 
 
 @pytest.mark.parametrize(
-    ("quota", "cpus"), [*QUOTAS, ("1600000 100000", 8), ("", 8), ("no numbers", 8), (None, 8)]
+    ("quota", "cpus"),
+    [*QUOTAS, ("1600000 100000", 8), ("", 8), ("no numbers", 8), ("1 0", 8), (None, 8)],
 )
 def test_a_container_has_the_processors_of_its_quota(monkeypatch, quota, cpus):
     def read_text(path, **_):
@@ -168,8 +169,22 @@ SECOND, FIRST = "/sys/fs/cgroup", "/sys/fs/cgroup/memory"
             1_500_000,
         ),
         ({f"{SECOND}/memory.max": "5", f"{SECOND}/memory.current": "9"}, 0),
+        ({"/proc/meminfo": "rubbish\n\nMemAvailable: many kB\nMemFree: 7\n"}, None),
+        ({"/proc/meminfo": "\n1\nMemAvailable:  4 kB\nHuge: -1\n"}, 4096),
+        (MEMINFO | {f"{SECOND}/memory.max": "-", f"{SECOND}/memory.current": ""}, 4000 * 1024),
+        (
+            {
+                f"{SECOND}/memory.max": "9",
+                f"{SECOND}/memory.current": "2",
+                f"{SECOND}/memory.stat": "inactive_file\nanon x\n",
+            },
+            7,
+        ),
     ],
-    ids=["not told", "the machine's", "no bound", "a container's", "an old container's", "none"],
+    ids=[
+        *("not told", "the machine's", "no bound", "a container's", "an old container's", "none"),
+        *("rubbish", "rubbish around it", "rubbish of a bound", "rubbish beside a bound"),
+    ],
 )
 def test_free_memory_is_the_least_of_the_machines_and_the_containers(monkeypatch, files, free):
     kernel_files(monkeypatch, files)

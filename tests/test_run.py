@@ -205,6 +205,13 @@ def test_minutes_keep_the_number_of_labels_that_was_asked_for(tmp_path):
     assert found["train"] == 80
 
 
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "1e400", "1000001"])
+def test_minutes_that_are_no_time_are_refused(csv, tmp_path, capsys, minutes):
+    assert run(csv, tmp_path / "run", "--minutes", minutes) == 2
+    said = "--minutes must be more than 0 and at most 1,000,000, not "
+    assert said in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_minutes_that_reach_for_nothing_are_refused(csv, tmp_path, capsys):
     assert run(csv, tmp_path / "run", "--minutes", "0.1") == 2
     assert "minutes are not enough" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def count_cpus() -> int:
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
-    except (OSError, ValueError):  # no Linux, or an old one
+    except (OSError, ValueError, ZeroDivisionError):  # no Linux, an old one, or an imitation
         return cpus
 
 
@@ -82,12 +82,13 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _read_numbers(path: str) -> dict[str, int]:
-    """The names and numbers of a file of the kernel's, which has one of each in a line."""
+    """The names and numbers of a file of the kernel's, one of each in a line; others are left."""
     try:
-        lines = Path(path).read_text(encoding="ascii").splitlines()
+        lines = Path(path).read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return {}
-    return {name: int(number) for name, number, *_ in map(str.split, lines)}
+    words = [line.split() for line in lines]
+    return {each[0]: int(each[1]) for each in words if len(each) > 1 and each[1].isdecimal()}
 
 
 def name_processor() -> str:

@@ -21,6 +21,7 @@ from ulmfit_app.experiments.used import check_used
 from ulmfit_app.models.hub import MINILM, is_transformer
 from ulmfit_app.presets import PRESETS
 
+MOST_MINUTES = 1_000_000  # two years: what is longer, was meant otherwise
 PresetName = Literal["tiny", "laptop", "paper"]
 
 
@@ -71,8 +72,10 @@ def _parse(kind: type[Arguments], argv: list[str], prog: str, preset: str) -> Ar
     values = {name: getattr(PRESETS[preset], name) for name in known}
     arguments = tyro.cli(kind, args=argv, default=kind(**values), prog=prog)
     minutes = getattr(arguments, "minutes", None)
-    if minutes is not None and not minutes > 0:
-        raise SettingError(f"--minutes must be more than 0, not {minutes:g}.")
+    if minutes is not None and not 0 < minutes <= MOST_MINUTES:
+        raise SettingError(
+            f"--minutes must be more than 0 and at most {MOST_MINUTES:,}, not {minutes:g}."
+        )
     fewest = getattr(kind, "fewest_seeds", 1)
     if getattr(arguments, "seeds", fewest) < fewest:
         raise SettingError(f"--seeds must be {fewest} or more, not {arguments.seeds}.")
