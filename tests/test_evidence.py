@@ -18,7 +18,7 @@ def clock(monkeypatch, tmp_path):
     """Seconds that pass when something says so, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     now = [0.0]
-    monkeypatch.setattr(evidence.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(evidence.time, "process_time", lambda: now[0])
     return now
 
 
@@ -103,13 +103,82 @@ def test_a_damaged_answer_is_asked_again_and_replaced(clock, tmp_path, content):
     path.write_text(content)
     assert evidence.is_better("which", ways(clock, 1.0, 2.0)[0])
     kept = json.loads(path.read_text())
-    assert kept["is_better"] is True and kept["times_as_fast"] == 2.0
+    assert kept["is_better"] is True and kept["seconds"] == [1.0, 2.0]
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(clock, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert evidence.is_better("which", ways(clock, 1.0, 2.0)[0])
+
+
+@pytest.mark.parametrize("slow", ["first of ours", "last of ours", "last of torch's"])
+def test_a_turn_that_something_else_slowed_counts_for_neither_way(clock, slow):
+    """Of the turns after the first of each way, which compiles."""
+
+    def make(turns):
+        def way():
+            clock[0] += next(turns)
+            return RIGHT
+
+        return way
+
+    ours, torchs = [1.0] * 4, [1.0] * 4
+    if slow == "last of torch's":
+        ours, torchs = [2.0] * 4, [1.0] * 3 + [9.0]
+    else:
+        ours[0 if slow == "first of ours" else -1] = 9.0
+    found = evidence.is_better("which", lambda: (make(iter(ours)), make(iter(torchs)), RIGHT))
+    assert found is (slow != "last of torch's")
+
+
+def test_one_wrong_result_of_several_is_enough(clock):
+    wrong = [torch.ones(3), torch.zeros(3)]
+    make, _ = ways(clock, 0.1, 2.0, found=wrong)
+    assert not evidence.is_better("which", lambda: (*make()[:2], [torch.ones(3)] * 2))
+
+
+def test_errors_are_relative_to_what_is_right():
+    right = torch.tensor([3.0, 4.0])
+    assert evidence.relative_error(right + torch.tensor([0.0, 1.0]), right) == pytest.approx(0.2)
+
+
+def test_how_a_run_computes_just_now_has_no_part_in_the_answer(clock):
+    """As `predict` computes: ways that differentiate can, and in fp32, with the same numbers."""
+    drawn = []
+
+    def make():
+        x = torch.randn(4, 3, requires_grad=True)
+        right = x @ torch.ones(3, 2)
+        assert right.dtype == torch.float32 and torch.autograd.grad(right.sum(), x)
+        drawn.append(x.detach())
+        return (lambda: [right]), (lambda: [right]), [right]
+
+    for question in ("one", "two"):
+        torch.rand(5)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            evidence.is_better(question, make)
+    with torch.no_grad():
+        evidence.is_better("three", make)
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
+
+
+def test_layers_written_out_are_asked_about_in_bf16_and_right(monkeypatch):
+    ours, torchs, right = lstm._ways()
+    found, usual = ours(), torchs()
+    assert found[0].dtype == usual[0].dtype == torch.bfloat16
+    assert [each.shape for each in found] == [each.shape for each in right]
+    assert max(map(evidence.relative_error, found, right)) < 0.02
+    assert evidence.relative_error(usual[0], right[0]) < 0.02
+
+
+def test_on_a_gpu_products_are_torchs_own_whatever_the_cpu_was_found_to_do(monkeypatch):
+    monkeypatch.setattr(products, "_packing_wins", lambda dtype: True)
+    # A stand-in for CUDA, where the operators of oneDNN do not exist either.
+    weight, x = torch.empty(4, 3, device="meta"), torch.empty(2, 3, device="meta")
+    packed = products.Packed(weight.t().contiguous().t())
+    assert packed._packed is None
+    assert packed(x).shape == packed.plus(x, torch.empty(2, 4, device="meta")).shape == (2, 4)
 
 
 def test_asking_takes_none_of_a_runs_random_numbers(monkeypatch, tmp_path):
@@ -127,9 +196,21 @@ def test_packed_products_are_right_on_this_processor(dtype):
         assert evidence.relative_error(*found, *right) < 0.01
 
 
-def test_no_other_dtype_is_packed():
-    weight, x = torch.randn(4, 3).double(), torch.randn(2, 3).double()
-    torch.testing.assert_close(products.Packed(weight)(x), F.linear(x, weight))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_no_other_dtype_is_packed(dtype, monkeypatch):
+    monkeypatch.setattr(products, "is_better", lambda question, make: True)
+    weight, x = torch.randn(4, 3).to(dtype), torch.randn(2, 3).to(dtype)
+    packed = products.Packed(weight)
+    assert packed._packed is None
+    torch.testing.assert_close(packed(x), F.linear(x, weight))
+
+
+def test_the_two_dtypes_are_two_questions(monkeypatch):
+    asked = []
+    monkeypatch.setattr(products, "is_better", lambda question, make: asked.append(question))
+    for dtype in (torch.float32, torch.bfloat16):
+        products._packing_wins.__wrapped__(dtype)
+    assert len(set(asked)) == 2
 
 
 @pytest.mark.parametrize("written_out", [True, False])

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from tests.bench import lstm_canary
 from ulmfit_app.models.awd_lstm import AWDLSTM, WeightDroppedLSTM, WordDropout
+from ulmfit_app.models.evidence import relative_error
 from ulmfit_app.models.lstm import (
     EvenLSTM,
     LowWeights,
@@ -16,10 +17,6 @@ from ulmfit_app.models.lstm import (
 from ulmfit_app.models.products import Packed
 
 BATCH, STEPS = 6, 11
-
-
-def relative_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
-    return ((ours.float() - reference).norm() / reference.norm()).item()
 
 
 @pytest.fixture(params=[False, True], ids=["without AMX", "with AMX"])
@@ -95,7 +92,7 @@ def test_our_encoder_and_fastais_agree_in_fp32_with_the_same_random_numbers():
         torch.testing.assert_close(ours, theirs)
 
 
-def test_the_hidden_state_goes_on_from_batch_to_batch_in_bf16():
+def test_the_hidden_state_goes_on_from_batch_to_batch_in_bf16(written_out):
     model, words = encoder(), torch.randint(0, 50, (3, 14))
     with torch.autocast("cpu", torch.bfloat16):
         model.reset()
@@ -109,7 +106,7 @@ def test_the_hidden_state_goes_on_from_batch_to_batch_in_bf16():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_one_weight_mask_holds_until_the_next_reset_where_asked_for(precision):
+def test_one_weight_mask_holds_until_the_next_reset_where_asked_for(precision, written_out):
     words = torch.randint(0, 50, (3, 5))
 
     def made(**options):
@@ -146,7 +143,7 @@ def backward_passes(tensor: torch.Tensor) -> int:
     return sum("WrittenOutLSTM" in node.name() for node in seen)
 
 
-def test_frozen_layers_cost_no_backward_pass():
+def test_frozen_layers_cost_no_backward_pass(written_out):
     model, words = encoder(drop_mult=1.0), torch.randint(0, 50, (3, 5))
     for p in model.parameters():
         p.requires_grad_(False)

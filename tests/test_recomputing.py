@@ -278,7 +278,7 @@ def test_the_estimate_times_what_will_be_kept(monkeypatch, recompute):
 
 
 @pytest.mark.parametrize("shape", [SHAPE, ModelSettings(40, 96, 2)])
-def test_the_bytes_per_token_are_those_of_the_written_out_lstm(shape):
+def test_the_bytes_per_token_are_those_of_the_written_out_lstm(shape, written_out):
     """In bf16 a layer keeps its input, four gates, outputs, and, in fp32, cells; behind the last,
     the maximum over a step reads the outputs."""
     widths = [shape.emb_sz, *[shape.n_hid] * (shape.n_layers - 1), shape.emb_sz]

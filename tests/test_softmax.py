@@ -9,9 +9,11 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import Perplexity, accuracy
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 from fastai.text.models.core import get_language_model
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
 from ulmfit_app.config import ModelSettings
+from ulmfit_app.hardware import autocast
 from ulmfit_app.models import softmax
 from ulmfit_app.models.awd_lstm import build_language_model, with_vocabulary_head
 from ulmfit_app.models.softmax import SIZES_APART, Logits, Sampler, cross_entropy
@@ -78,6 +80,27 @@ def test_without_gradients_the_loss_is_the_same_and_the_likeliest_words_are_know
     likeliest = F.linear(*tensors).argmax(-1)
     assert torch.equal(logits.argmax(dim=-1), likeliest)
     assert torch.equal(Logits(*tensors).argmax(dim=-1), likeliest), "without a loss before it"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_logits_of_one_piece_are_there_at_a_time(learns, precision, monkeypatch):
+    made = []
+
+    class Watched(softmax.Packed):
+        def __call__(self, x, bias=None):
+            if bias is not None:
+                assert all(storage.expired() for storage in made)
+            found = super().__call__(x, bias)
+            if bias is not None:
+                made.append(StorageWeakRef(found.untyped_storage()))
+            return found
+
+    monkeypatch.setattr(softmax, "Packed", Watched)
+    tensors, targets = inputs(torch.float32)
+    with torch.set_grad_enabled(learns), autocast(precision, "cpu"):
+        Logits(*tensors).cross_entropy(targets)
+    assert len(made) == 4, "pieces of 105 tokens"
 
 
 def test_a_hopeless_target_has_its_true_loss():

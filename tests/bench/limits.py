@@ -168,7 +168,7 @@ class Stopwatch:
 
     def _ways(self, product: Product) -> list[Callable[[], Tensor]]:
         """As torch multiplies, with a factor as it is and transposed, and with one that oneDNN has
-        laid out: see `models/lstm.py` about the operators."""
+        laid out: see `models/products.py` about the operators."""
         rows, inner, columns = product
         split, end = rows * inner, rows * inner + inner * columns
         if len(self._numbers) < end:

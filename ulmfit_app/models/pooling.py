@@ -29,7 +29,7 @@ class TextEncoder(nn.Module):
     all of its tokens are pooled and nothing else.
 
     Args:
-        bptt: tokens per step.
+        bptt: tokens per step in training.
         module: the encoder: `embed(ids)`, `reset()`, and a call with `from_embeds=True`.
         max_len: gradients reach back over a text's last `max_len` tokens.
 

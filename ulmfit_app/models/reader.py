@@ -16,7 +16,7 @@ from ulmfit_app.models.pooling import PooledHead, TextEncoder
 from ulmfit_app.models.softmax import VocabularyHead
 from ulmfit_app.text.rules import PAD_ID
 
-BPTT = 72  # tokens per step that a classifier reads at least; fastai
+BPTT = 72  # tokens per step that a classifier reads at least, on a GPU; fastai
 HEAD_UNITS = 50  # of the classifier's hidden layer; fastai and the paper
 
 

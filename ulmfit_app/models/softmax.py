@@ -61,8 +61,9 @@ class _CrossEntropy(torch.autograd.Function):
         )
         low, low_weight = hidden.to(dtype), weight.to(dtype)
         to_logits, from_logits = Packed(low_weight), Packed(low_weight.t())
-        # The bias is the weight of an activation that is always 1.
-        with_one = F.pad(low, (0, 1), value=1.0)
+        # The bias is the weight of an activation that is always 1. There are eight of them, since
+        # GPUs are slow where rows are no multiple of 16 bytes.
+        with_ones, emb = F.pad(low, (0, 8), value=1.0), low.shape[1]
         for rows, probabilities, losses in _softmax(low, to_logits, bias.to(dtype), targets):
             loss += losses.sum()
             # The target's probability - 1: in low precision, that of a likely one would be 0.
@@ -73,9 +74,9 @@ class _CrossEntropy(torch.autograd.Function):
             # In slices, whose sums are added up while they are in cache.
             for words in range(0, len(weight), WORDS_AT_A_TIME):
                 here = slice(words, words + WORDS_AT_A_TIME)
-                found = probabilities[:, here].t() @ with_one[rows]
-                to_weight[here] += found[:, :-1]
-                to_bias[here] += found[:, -1]
+                found = probabilities[:, here].t() @ with_ones[rows]
+                to_weight[here] += found[:, :emb]
+                to_bias[here] += found[:, emb]
             del probabilities
         ctx.save_for_backward(to_hidden, to_weight, to_bias)
         return loss / len(hidden)
@@ -92,8 +93,8 @@ def _softmax(
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yields (rows of hidden, probabilities [n, words], losses of the targets [n]), in pieces.
 
-    Probabilities come in hidden's dtype, in the memory of the piece before; losses in nats and at
-    least in fp32.
+    Probabilities come in hidden's dtype; whoever takes them deletes them before asking for the
+    next piece, whose logits then lie in the same memory. Losses are in nats and at least in fp32.
     """
     precise = torch.promote_types(hidden.dtype, torch.float32)
     n = min(TOKENS_AT_A_TIME, len(hidden))
@@ -220,6 +221,7 @@ class Logits:
             losses.append(of_piece)
             # torch.argmax takes three times as long.
             best.append(probabilities.max(1).indices)
+            del probabilities
         self._best = torch.cat(best).view(self.hidden.shape[:-1])
         return torch.cat(losses)
 
