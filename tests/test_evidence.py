@@ -205,6 +205,13 @@ def test_no_other_dtype_is_packed(dtype, monkeypatch):
     torch.testing.assert_close(packed(x), F.linear(x, weight))
 
 
+def test_without_onednn_nothing_is_packed_or_asked(monkeypatch):
+    monkeypatch.setattr(products, "is_better", lambda question, make: True)
+    assert products._packing_wins.__wrapped__(torch.float32)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not products._packing_wins.__wrapped__(torch.float32)
+
+
 def test_the_two_dtypes_are_two_questions(monkeypatch):
     asked = []
     monkeypatch.setattr(products, "is_better", lambda question, make: asked.append(question))

@@ -4,6 +4,7 @@ from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 from torch.nn import functional as F
 
 from tests.bench import lstm_canary
+from ulmfit_app.models import products
 from ulmfit_app.models.awd_lstm import AWDLSTM, WeightDroppedLSTM, WordDropout
 from ulmfit_app.models.evidence import relative_error
 from ulmfit_app.models.lstm import (
@@ -191,26 +192,34 @@ def test_rows_are_added_in_bf16_alone_up_to_a_multiple_of_32_with_amx(rows, give
     assert len(outputs) == rows and {part.shape[1] for part in after} == {rows}
 
 
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_products_with_a_packed_weight_are_those_without(dtype, monkeypatch):
+def test_products_with_a_packed_weight_are_those_without(dtype, packs, monkeypatch):
+    monkeypatch.setattr(products, "_packing_wins", lambda dtype: packs)
     weight, bias = torch.randn(24, 8).to(dtype), torch.randn(24).to(dtype)
     x, y = torch.randn(5, 8).to(dtype), torch.randn(5, 24).to(dtype)
 
-    def products():
-        packed, back = Packed(weight), Packed(weight.t())
-        return packed(x), packed(x, bias), packed.plus(x, y), back(y)
-
-    found = products()
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    packed, back = Packed(weight), Packed(weight.t())
+    assert (packed._packed is not None) == packs
+    found = packed(x), packed(x, bias), packed.plus(x, y), back(y)
     expected = [
         F.linear(x, weight),
         F.linear(x, weight, bias),
         F.linear(x, weight) + y,
         y @ weight,
     ]
-    for results in (found, products()):
-        for result, right in zip(results, expected, strict=True):
-            torch.testing.assert_close(result, right, rtol=0.02, atol=0.02)
+    for result, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(result, right, rtol=0.02, atol=0.02)
+
+
+def test_no_gradient_is_computed_for_an_input_that_needs_none():
+    lstm, state = torch.nn.LSTM(5, 7), tuple(torch.zeros(2, 1, BATCH, 7))
+    weights = lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0
+    for needs_one in (False, True):
+        low = LowWeights(*weights, p=0.0)
+        x = torch.randn(BATCH, STEPS, 5, requires_grad=needs_one)
+        train_in_bf16(x, state, weights, low)[0].sum().backward()
+        assert ("read_back" in vars(low)) == needs_one
 
 
 def test_weights_are_kept_with_the_chance_asked_for():
