@@ -69,7 +69,7 @@ def _read(path: Path) -> bool | None:
     return kept if isinstance(kept, bool) else None
 
 
-def _try(way: Way, usual: Way, right: list[Tensor]) -> dict[str, float | bool]:
+def _try(way: Way, usual: Way, right: list[Tensor]) -> dict[str, list[float] | bool]:
     errors = [
         relative_error(found, reference) for found, reference in zip(way(), right, strict=True)
     ]
