@@ -1,6 +1,6 @@
 """From a classifier's bundle to probabilities, without a Learner: one text or a million.
 
-`Learner.predict` and `get_preds` cost several times what the model needs (tests/bench/compare.py,
+`Learner.predict` and `get_preds` take two to five times as long (tests/bench/compare.py,
 "predict"). Only the encoder computes in the precision chosen; pooling and head, a few products per
 text, are in fp32.
 """

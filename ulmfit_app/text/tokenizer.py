@@ -111,8 +111,8 @@ class Tokenizer:
 
     Ours, because fastai's takes a typed xxpad for padding, needs a minute for 64 kB of ABAB…a,
     fails on a text of over a million characters, does not say where a token came from, and takes
-    3.8 times
-    as long (tests/bench/results/tokens.json). tests/test_tokenizer.py shows each on plain fastai:
+    five times as long (tests/bench/compare.py, "tokens"). tests/test_tokenizer.py shows each on
+    plain fastai:
     test_plain_fastai_takes_a_typed_special_for_one, test_plain_fastais_all_caps_rule_is_quadratic,
     test_a_text_of_over_a_million_characters_is_tokenized.
     """
