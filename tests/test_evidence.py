@@ -71,6 +71,16 @@ def test_a_folder_in_the_place_of_the_answer_is_no_error(clock, tmp_path):
     assert [each.name for each in path.parent.iterdir()] == [path.name], "no draft is left"
 
 
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, AttributeError])
+def test_a_way_that_this_torch_does_not_have_is_not_taken(clock, error, tmp_path):
+    def make():
+        raise error("Unknown operator")
+
+    assert evidence.is_better("which", make) is False
+    (path,) = tmp_path.rglob("evidence/*.json")
+    assert json.loads(path.read_text())["failed"] == "Unknown operator"
+
+
 def test_a_machine_is_asked_once(clock):
     make, asked = ways(clock, 1.0, 2.0)
     assert evidence.is_better("which", make)
