@@ -188,6 +188,42 @@ def test_an_interruption_exits_with_130_and_says_how_to_go_on(tmp_path, capsys, 
     assert code == 130 and "same command continues" in message
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to …"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    ],
+)
+def test_memory_that_is_used_up_exits_with_12_and_says_what_uses_less(capsys, monkeypatch, error):
+    def use_up(argv):
+        raise error
+
+    monkeypatch.setattr(runs, "run", use_up)
+    code, message = fails(capsys, "run", "imdb")
+    assert code == 12 and "--classifier.recompute yes" in message
+
+
+def test_another_error_of_torchs_is_no_lack_of_memory(monkeypatch):
+    def fail(argv):
+        raise RuntimeError("shape '[2]' is invalid")
+
+    monkeypatch.setattr(runs, "run", fail)
+    with pytest.raises(RuntimeError, match="shape"):
+        cli.main(["run", "imdb"])
+
+
+def test_torch_itself_says_that_it_cannot_allocate(capsys, monkeypatch):
+    def use_up(argv):
+        import torch
+
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr(runs, "run", use_up)
+    assert fails(capsys, "run", "imdb")[0] == 12
+
+
 def test_a_reader_that_has_read_enough_costs_no_traceback():
     found = subprocess.Popen(
         [sys.executable, "-u", "-m", "ulmfit_app", "run", "--help"],

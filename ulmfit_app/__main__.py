@@ -72,6 +72,7 @@ VERBS: dict[str, str] = {
 # Carries out a verb where torchrun has started several processes.
 WITH_OTHERS = "ulmfit_app.cli.process:carry_out_with_others"
 DISK_ERROR = 7
+MEMORY_ERROR = 12
 # How often a thread of torch's that has done its part of a product looks whether the others have,
 # before it sleeps: for some 50 microseconds. GNU's OpenMP waits for most of a millisecond unless
 # told, thousands of times per step, and keeps other processes off its processor; beside a busy one
@@ -106,6 +107,12 @@ def _set_up_logging() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     # A message that cannot be printed is no reason for a traceback.
     logging.raiseExceptions = False
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python says so, or torch, whose errors on a CPU have no class of their own."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
 
 
 def _find(name: str) -> Callable:
@@ -152,6 +159,15 @@ def main(argv: list[str] | None = None) -> int:
             f"{what}. Nothing that was saved before is lost; fix it and run the same command "
             "again.",
             DISK_ERROR,
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _fail(
+            "the memory is used up. Nothing that was saved before is lost. Let other programs "
+            "end, or use less: --classifier.recompute yes, a smaller --classifier.batch-size or "
+            "--lm.batch-size; the same command continues from here.",
+            MEMORY_ERROR,
         )
     except KeyboardInterrupt:
         return _fail("interrupted. The same command continues from here.", INTERRUPTED)

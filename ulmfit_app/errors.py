@@ -1,8 +1,8 @@
 """What a user can get wrong, one class per kind, each with the exit code that a script sees.
 
 0 is success, 1 a defect of this program, 2 a wrong setting or command line, 7 an error of the disk
-(any OSError), 130 an interruption, 141 a pipe that its reader closed. `data_scripts.fetch` adds 8
-(a source cannot be reached) and 9 (an archive is damaged or unsafe).
+(any OSError), 12 memory that is used up, 130 an interruption, 141 a pipe that its reader closed.
+`data_scripts.fetch` adds 8 (a source cannot be reached) and 9 (an archive is damaged or unsafe).
 """
 
 from collections.abc import Sequence
