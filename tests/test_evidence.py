@@ -18,7 +18,7 @@ def clock(monkeypatch, tmp_path):
     """Seconds that pass when something says so, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     now = [0.0]
-    monkeypatch.setattr(evidence.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(evidence.time, "thread_time", lambda: now[0])
     return now
 
 
@@ -91,16 +91,32 @@ def test_a_machine_is_asked_once(clock):
     assert not evidence.is_better("another", slower)
 
 
-@pytest.mark.parametrize("facts", ["torch", "processor", "threads"])
-def test_another_torch_or_processor_or_number_of_threads_is_asked_anew(clock, facts, monkeypatch):
+@pytest.mark.parametrize("facts", ["torch", "processor"])
+def test_another_torch_or_processor_is_asked_anew(clock, facts, monkeypatch):
     assert evidence.is_better("which", ways(clock, 1.0, 2.0)[0])
     if facts == "torch":
         monkeypatch.setattr(evidence.torch, "__version__", "99.0")
-    elif facts == "processor":
-        monkeypatch.setattr(evidence, "name_processor", lambda: "Another")
     else:
-        monkeypatch.setattr(evidence.torch, "get_num_threads", lambda: 99)
+        monkeypatch.setattr(evidence, "name_processor", lambda: "Another")
     assert not evidence.is_better("which", ways(clock, 9.0, 2.0)[0])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_ways_are_timed_on_one_thread_and_the_others_are_there_again_afterwards(clock, fails):
+    """Several count how long they wait for each other, which depends on what else runs."""
+    found, threads = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def make():
+        found.append(torch.get_num_threads())
+        if fails:
+            raise RuntimeError
+        return ways(clock, 1.0, 2.0)[0]()
+
+    evidence.is_better("which", make)
+    found.append(torch.get_num_threads())
+    torch.set_num_threads(threads)
+    assert found == [1, 2]
 
 
 RUBBISH = ["", "{", "[]", "{}", '"no"', '{"is_better": "no"}', '{"is_better": 1}', "[" * 99_999]

@@ -1,14 +1,16 @@
 """Which of two ways to compute is taken on this machine: found by trying, once, and kept.
 
 The answers depend on the processor and on torch, and whole runs depend on them: they are read from
-the cache, so that the same seed gives the same results again. What counts is the processor's time:
-beside other programs, the clock on the wall made one way look five times as fast as it is.
+the cache, so that the same seed gives the same results again. What counts is one thread's own time
+on the processor: beside other programs, the clock on the wall made one way look five times as fast
+as it is, and the time of several threads counts how long they wait for each other.
 """
 
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -36,13 +38,14 @@ def is_better(question: str, ways: Callable[[], Ways]) -> bool:
         question: names the file in the cache.
         ways: makes the way, torch's own, and what both should give.
     """
-    facts = [name_processor(), torch.__version__, str(torch.get_num_threads()), question]
+    facts = [name_processor(), torch.__version__, question]
     path = cache_folder() / "evidence" / f"{sha256_of_strings(facts)}.json"
     kept = _read(path)
     if kept is not None:
         return kept
     # Neither the random numbers of the run nor how it computes just now have a part in it.
     with (
+        _one_thread(),
         torch.random.fork_rng(devices=[]),
         torch.autocast("cpu", enabled=False),
         torch.inference_mode(False),
@@ -64,6 +67,16 @@ def is_better(question: str, ways: Callable[[], Ways]) -> bool:
     return found["is_better"]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _read(path: Path) -> bool | None:
     """The answer in a file; None where there is none, or none of ours."""
     try:
@@ -81,9 +94,9 @@ def _try(way: Way, usual: Way, right: list[Tensor]) -> dict[str, list[float] | b
     seconds = {way: [], usual: []}
     for _ in range(TURNS):
         for each, taken in seconds.items():
-            began = time.process_time()
+            began = time.thread_time()
             each()
-            taken.append(time.process_time() - began)
+            taken.append(time.thread_time() - began)
     least, usual_least = min(seconds[way]), min(seconds[usual])
     return {
         "errors": errors,
