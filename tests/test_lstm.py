@@ -10,7 +10,6 @@ from ulmfit_app.models.evidence import relative_error
 from ulmfit_app.models.lstm import (
     EvenLSTM,
     LowWeights,
-    _has_amx,
     _kept,
     run_evenly,
     train_in_bf16,
@@ -23,9 +22,7 @@ BATCH, STEPS = 6, 11
 @pytest.fixture(params=[False, True], ids=["without AMX", "with AMX"])
 def amx(request, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": request.param})
-    _has_amx.cache_clear()
-    yield request.param
-    _has_amx.cache_clear()
+    return request.param
 
 
 # At 1,152 units torch's own backward pass was seen to be wrong: tests/bench/lstm_canary.py.

@@ -127,11 +127,11 @@ def wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
-def cpu_has_bf16() -> bool:
-    """Whether this CPU has units that multiply bf16: AMX or AVX512-BF16 on x86, BF16 on Arm."""
+def bf16_units() -> list[str]:
+    """What this CPU multiplies bf16 by, as torch calls it: AMX, AVX512-BF16, or Arm's BF16."""
     # Before torch could tell, fp32 is the choice that is never wrong.
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(unit) for unit in ("amx_bf16", "avx512_bf16", "bf16"))
+    return [unit for unit in ("amx_bf16", "avx512_bf16", "bf16") if capabilities.get(unit)]
 
 
 def available_precisions() -> list[str]:
@@ -143,7 +143,7 @@ def available_precisions() -> list[str]:
     if torch.cuda.is_available():
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return [*(["bf16"] if has_bf16 else []), "fp16", "fp32"]
-    return [*(["bf16"] if cpu_has_bf16() else []), "fp32"]
+    return [*(["bf16"] if bf16_units() else []), "fp32"]
 
 
 def resolve_precision(precision: Precision) -> str:

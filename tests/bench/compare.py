@@ -266,13 +266,10 @@ def slug_of(processor: str) -> str:
 
 def kind_of_processor() -> str:
     """This machine's, with what it multiplies bf16 by: "amd-epyc-avx512-bf16", "…-fp32"."""
-    import torch
+    from ulmfit_app.hardware import bf16_units, name_processor
 
-    from ulmfit_app.hardware import name_processor
-
-    has = getattr(torch.cpu, "get_capabilities", dict)().get
-    units = {"amx_bf16": "amx", "avx512_bf16": "avx512-bf16", "bf16": "bf16"}
-    used = next((name for unit, name in units.items() if has(unit)), "fp32")
+    short = {"amx_bf16": "amx", "avx512_bf16": "avx512-bf16", "bf16": "bf16"}
+    used = short[bf16_units()[0]] if bf16_units() else "fp32"
     return f"{slug_of(name_processor())}-{used}"
 
 

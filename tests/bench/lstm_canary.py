@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.bench.compare import OUT, machine, slug_of
-from ulmfit_app.hardware import set_up_cpu
+from ulmfit_app.hardware import bf16_units, set_up_cpu
 from ulmfit_app.models.evidence import relative_error
 from ulmfit_app.models.lstm import LowWeights, train_in_bf16
 
@@ -100,11 +100,10 @@ def main() -> None:
     arguments = parser.parse_args()
     set_up_cpu()
     torch.set_num_threads(1)
-    known = getattr(torch.cpu, "get_capabilities", dict)()
     found = {
         "machine": machine(),
         "system": platform.system(),
-        "units_of_bf16": [u for u in ("amx_bf16", "avx512_bf16", "bf16") if known.get(u)],
+        "units_of_bf16": bf16_units(),
         "errors": {},
         "ms": {},
     }

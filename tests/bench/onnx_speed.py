@@ -25,7 +25,7 @@ import torch
 
 from tests.bench.compare import OUT, machine, slug_of
 from ulmfit_app.data.reading import read_table
-from ulmfit_app.hardware import cpu_has_bf16, set_up_cpu
+from ulmfit_app.hardware import bf16_units, set_up_cpu
 from ulmfit_app.inference.export import export_onnx
 from ulmfit_app.inference.onnx_runner import OnnxClassifier
 from ulmfit_app.inference.predictor import load_predictor
@@ -66,7 +66,7 @@ def ways_of(run: Path, scratch: Path, threads: int) -> dict[str, Callable[[], Wa
         return lambda store, texts: classifier.probabilities([np.asarray(store[i]) for i in texts])
 
     ways = {"torch fp32": lambda: by_torch("fp32")}
-    if cpu_has_bf16():
+    if bf16_units():
         ways["torch bf16"] = lambda: by_torch("bf16")
     if load_predictor(run, "fp32").bundle.architecture == "awd-lstm":
         ways["torch.ao int8"] = lambda: by_torch_ao(run)

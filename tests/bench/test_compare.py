@@ -34,7 +34,7 @@ from tests.bench.limits import (
 )
 from tests.test_predictor import saved_classifier
 from ulmfit_app.config import ModelSettings
-from ulmfit_app.hardware import cpu_has_bf16
+from ulmfit_app.hardware import bf16_units
 from ulmfit_app.inference.predictor import Predictor
 from ulmfit_app.models.awd_lstm import (
     AWDLSTM,
@@ -204,7 +204,7 @@ def linear_layers(predictor):
     return [layer for layer in predictor._model[1].modules() if isinstance(layer, nn.Linear)]
 
 
-@pytest.mark.skipif(not cpu_has_bf16(), reason="needs a CPU that multiplies bf16")
+@pytest.mark.skipif(not bf16_units(), reason="needs a CPU that multiplies bf16")
 def test_one_prediction_in_bf16_is_noted_as_the_rows_that_are_read(tmp_path):
     predictor = Predictor(saved_classifier(tmp_path / "bundle"), "bf16")
     watch_encoder(predictor._model[0].module)

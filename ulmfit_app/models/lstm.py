@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ulmfit_app.hardware import autocast, working_dtype
+from ulmfit_app.hardware import autocast, bf16_units, working_dtype
 from ulmfit_app.models.evidence import Ways, is_better
 from ulmfit_app.models.products import Packed
 
@@ -205,9 +205,8 @@ def is_bf16_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and working_dtype(x) == torch.bfloat16
 
 
-@cache
 def _has_amx() -> bool:
-    return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
+    return "amx_bf16" in bf16_units()
 
 
 def run_evenly(
